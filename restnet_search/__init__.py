@@ -1,0 +1,31 @@
+"""restnet-search: the best network for each device budget, from pre-trained models, without training one per device.
+
+Public Python interface: :func:`load_run`, :func:`load_hybrid`, :func:`run_search`. Names are imported on first use, so that
+importing the package stays quick.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from restnet_search.loading import load_hybrid, load_run
+    from restnet_search.pipeline import run_search
+
+__all__ = ["__version__", "load_hybrid", "load_run", "run_search"]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "load_hybrid": "restnet_search.loading",
+    "load_run": "restnet_search.loading",
+    "run_search": "restnet_search.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

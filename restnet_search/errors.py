@@ -1,0 +1,79 @@
+"""Errors that a user can act on: what came, what was expected, what to do next.
+
+Every error that user input can cause derives from :class:`RestnetError`; the command line prints its message without
+a traceback (unless ``--debug``) and exits with its ``exit_code``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "AnchorError",
+    "BudgetError",
+    "DataError",
+    "ExportError",
+    "GraphError",
+    "RestnetError",
+    "RunError",
+    "SpaceError",
+    "did_you_mean",
+]
+
+
+class RestnetError(Exception):
+    """Root of all errors meant for the user.
+
+    Args:
+        problem: What came and why it cannot be used, one sentence.
+        expected: What would have been accepted.
+        hint: What to do next, ideally a command or a key to change.
+    """
+
+    exit_code = 2
+
+    def __init__(self, problem: str, *, expected: str | None = None, hint: str | None = None) -> None:
+        self.problem, self.expected, self.hint = problem, expected, hint
+        lines = [problem]
+        if expected:
+            lines.append(f"Expected: {expected}")
+        if hint:
+            lines.append(f"Next: {hint}")
+        super().__init__("\n".join(lines))
+
+
+class BudgetError(RestnetError):
+    """A device budget or quantity that cannot be read, or that nothing fits."""
+
+
+class SpaceError(RestnetError):
+    """A search space that is missing, malformed or contradicts itself."""
+
+
+class DataError(RestnetError):
+    """A data set that is missing, unreadable or does not fit the space."""
+
+
+class AnchorError(RestnetError):
+    """An anchor that cannot be built, loaded or fitted."""
+
+
+class GraphError(RestnetError):
+    """A model that cannot be traced or cut."""
+
+
+class RunError(RestnetError):
+    """A run folder that is missing, incomplete or belongs to something else."""
+
+
+class ExportError(RestnetError):
+    """An export that failed or did not verify; nothing finished-looking is left behind."""
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """Return the valid names as one phrase, the closest match first named: ``"a", "b" (did you mean "a"?)``."""
+    names = list(valid)
+    phrase = ", ".join(names)
+    close = get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"{phrase} (did you mean {close[0]!r}?)" if close else phrase

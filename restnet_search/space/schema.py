@@ -1,0 +1,281 @@
+"""The search space: what to cut, stitch, train and search, on which data, for which budgets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from restnet_search.errors import BudgetError
+from restnet_search.space.checks import Problem, cut_point_reference, no_bool, plain_data, raise_problems, unknown_name
+from restnet_search.units import parse_budget
+
+__all__ = [
+    "AnchorCutPoints",
+    "AnchorSpec",
+    "CutPointSpec",
+    "DataSpec",
+    "FitSpec",
+    "Order",
+    "RankerSpec",
+    "SearchSpace",
+    "SearchSpec",
+    "SplitSpec",
+    "StitchSpec",
+    "SubsetSpec",
+    "TrainingSpec",
+]
+
+Order = Literal["large_to_small", "small_to_large"]
+Fraction = Annotated[float, BeforeValidator(no_bool), Field(ge=0.0, le=1.0)]
+NonNegative = Annotated[int, BeforeValidator(no_bool), Field(ge=0)]
+Positive = Annotated[int, BeforeValidator(no_bool), Field(ge=1)]
+AtLeastFour = Annotated[int, BeforeValidator(no_bool), Field(ge=4)]
+NonNegativeFloat = Annotated[float, BeforeValidator(no_bool), Field(ge=0.0)]
+PositiveFloat = Annotated[float, BeforeValidator(no_bool), Field(gt=0.0)]
+Text = Annotated[str, Field(min_length=1)]
+CutPointReference = Annotated[int | str, BeforeValidator(cut_point_reference)]
+
+
+class _Section(BaseModel):
+    """Part of a space: unknown keys are errors, numbers are finite, nothing changes after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class AnchorSpec(_Section):
+    """One pre-trained model: a timm name, or a factory in user code (run only under ``--trust-code``)."""
+
+    name: str = Field(default="", description="Name in reports; the model's name when left out.")
+    model: Text | None = Field(default=None, description="A timm model name.")
+    factory: Text | None = Field(
+        default=None, description="module:function or file.py:function that returns an nn.Module; needs --trust-code."
+    )
+    pretrained: bool = Field(default=True, description="Load pre-trained weights (from `weights` or timm's hub).")
+    weights: Text | None = Field(
+        default=None, description="Checkpoint file (safetensors, or a tensors-only .pth); relative to --weights DIR."
+    )
+    kwargs: dict[str, object] = Field(default_factory=dict, description="Arguments for timm.create_model or factory.")
+
+    @field_validator("factory")
+    @classmethod
+    def _module_and_function(cls, value: str | None) -> str | None:
+        module, _, function = (value or "m:f").rpartition(":")
+        if not (module and function.isidentifier()):
+            raise ValueError("must read module:function or file.py:function")
+        return value
+
+    @field_validator("kwargs", mode="before")
+    @classmethod
+    def _plain_kwargs(cls, value: object) -> object:
+        return plain_data(value)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> AnchorSpec:
+        if self.model is None and self.factory is None:
+            raise ValueError("needs `model` (a timm name) or `factory` (module:function)")
+        if self.model is not None and self.factory is not None:
+            raise ValueError("has both `model` and `factory`; keep one of them")
+        if not self.name:
+            default = self.model or str(self.factory).rpartition(":")[2]
+            object.__setattr__(self, "name", default)  # frozen only from here on
+        return self
+
+
+class AnchorCutPoints(_Section):
+    """Cut points of one anchor to keep or to leave out, by index or module path."""
+
+    include: list[CutPointReference] | None = Field(default=None, description="Only these; null: all.")
+    exclude: list[CutPointReference] = Field(default=[], description="All but these.")
+
+
+class CutPointSpec(_Section):
+    """Which cut points of the anchors are offered."""
+
+    granularity: Literal["block", "all"] = Field(default="block", description="Block boundaries, or every cut point.")
+    min_depth: Fraction = Field(default=0.0, description="Least share of the anchor's MACs in the front.")
+    max_depth: Fraction = Field(default=1.0, description="Largest share of the anchor's MACs in the front.")
+    anchors: dict[str, AnchorCutPoints] = Field(default={}, description="Per anchor name: include / exclude.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CutPointSpec:
+        if self.min_depth >= self.max_depth:
+            problem = f"min_depth must be below max_depth ({self.max_depth:g})"
+            raise_problems("CutPointSpec", [Problem(("min_depth",), problem, self.min_depth)])
+        return self
+
+
+class _KindSection(_Section):
+    """A section that may be written as its `kind` alone: ``ranker: cka``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_alone(cls, value: object) -> object:
+        return {"kind": value} if isinstance(value, str) else value
+
+
+class RankerSpec(_KindSection):
+    """How stitch points are ordered before any training."""
+
+    kind: Literal["cka", "random"] = "cka"
+    images: AtLeastFour = Field(default=512, description="Training images the ranker looks at.")
+    batch_size: AtLeastFour = Field(default=128, description="Images per minibatch (at least 4).")
+
+
+class StitchSpec(_KindSection):
+    """The layer between front and back."""
+
+    kind: Literal["linear", "conv3x3"] = Field(
+        default="linear", description="linear: a map of channels (1x1). conv3x3: also of the 3x3 neighbourhood."
+    )
+    init: Literal["lstsq", "random"] = Field(default="lstsq", description="Closed-form least squares, or random.")
+    images: Positive = Field(default=1000, description="Training images the least-squares start is solved on.")
+    ridge: NonNegativeFloat = Field(default=1e-4, description="Ridge relative to the mean diagonal.")
+
+
+class TrainingSpec(_Section):
+    """How a stitch layer is trained; ranges are searched by Optuna."""
+
+    epochs: tuple[NonNegative, NonNegative] = Field(default=(1, 2), description="[low, high]; 0 keeps the start.")
+    lr: tuple[PositiveFloat, PositiveFloat] = Field(
+        default=(1e-4, 1e-2), description="[low, high] of the peak rate, log scale."
+    )
+    batch_size: Positive = 128
+    images: Positive = Field(default=4000, description="Training images per epoch, drawn once by the seed.")
+    weight_decay: NonNegativeFloat = 0.0
+
+    @field_validator("epochs", "lr", mode="before")
+    @classmethod
+    def _single_value_is_a_range(cls, value: object) -> object:
+        return (value, value) if isinstance(value, int | float) else value
+
+    @field_validator("epochs", "lr")
+    @classmethod
+    def _low_before_high(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError("low is above high; write [low, high]")
+        return value
+
+
+class SearchSpec(_Section):
+    """The Optuna study."""
+
+    trials: Positive = Field(default=40, description="Finished trials to reach.")
+    sampler: Literal["tpe", "random", "nsga2"] = "tpe"
+    seed: NonNegative = 0
+    timeout: PositiveFloat | None = Field(default=None, description="Seconds; null: no limit.")
+
+
+class FitSpec(_Section):
+    """How an anchor whose head does not match the classes is fitted to the data first."""
+
+    tune: Literal["head", "full", "never"] = Field(default="head", description="never: a mismatch is an error.")
+    epochs: Positive = 10
+    lr: PositiveFloat = 1e-3
+    batch_size: Positive = 128
+    weight_decay: NonNegativeFloat = 0.01
+
+
+class SubsetSpec(_Section):
+    """How many images of each split are used (null: all), drawn by the seed, classes kept in proportion."""
+
+    train: Positive | None = None
+    val: Positive | None = None
+    test: Positive | None = None
+
+
+class SplitSpec(_Section):
+    """Where each split is: a folder or tar below the root, or a split name that timm's data set knows."""
+
+    train: Text = "train"
+    val: Text = "val"
+    test: Text | None = Field(default=None, description="null: cut from val, disjoint, stratified, by the seed.")
+
+
+class DataSpec(_Section):
+    """Anything timm.data.create_dataset reads, or the embedded `digits`."""
+
+    dataset: str = Field(
+        default="", description="'' for folders and tars, a timm name such as torch/cifar10, or digits."
+    )
+    root: Text | None = Field(default=None, description="Folder of the data; --data DIR on the command line wins.")
+    splits: SplitSpec = SplitSpec()
+    subset: SubsetSpec = SubsetSpec()
+    test_fraction: Annotated[float, BeforeValidator(no_bool), Field(gt=0.0, lt=1.0)] = Field(
+        default=0.5, description="Share of val that becomes test when there is no test split."
+    )
+    seed: NonNegative = 0
+
+
+class SearchSpace(_Section):
+    """Everything one search needs; YAML files under `search_spaces/` hold this."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "space"
+    description: str = ""
+    anchors: Annotated[list[AnchorSpec], Field(min_length=2)]
+    pairs: list[tuple[str, str]] | None = Field(default=None, description="Anchor names; null: every pair.")
+    orders: Annotated[list[Order], Field(min_length=1)] = ["large_to_small", "small_to_large"]
+    cut_points: CutPointSpec = CutPointSpec()
+    ranker: RankerSpec = RankerSpec()
+    top_k: Positive = Field(default=3, description="Stitch points the ranker keeps per front cut point and partner.")
+    stitch: StitchSpec = StitchSpec()
+    training: TrainingSpec = TrainingSpec()
+    search: SearchSpec = SearchSpec()
+    fit: FitSpec = FitSpec()
+    objectives: list[Literal["accuracy", "macs", "params"]] = ["accuracy", "macs"]
+    budgets: Annotated[list[str], Field(description="Device budgets; --budget on the command line wins.")] = []
+    data: DataSpec
+
+    @field_validator("orders", "objectives")
+    @classmethod
+    def _each_once(cls, value: list[str]) -> list[str]:
+        if len(set(value)) != len(value):
+            raise ValueError("lists something twice")
+        return value
+
+    @field_validator("objectives")
+    @classmethod
+    def _accuracy_and_a_cost(cls, value: list[str]) -> list[str]:
+        if "accuracy" not in value or len(value) < 2:
+            raise ValueError("needs accuracy and at least one of macs, params")
+        return value
+
+    @field_validator("budgets")
+    @classmethod
+    def _readable_budgets(cls, value: list[str]) -> list[str]:
+        problems: list[Problem] = []
+        for index, text in enumerate(value):
+            try:
+                parse_budget(text)
+            except BudgetError as error:
+                problems.append(Problem((index,), f"{error.problem} Expected: {error.expected}", text))
+        raise_problems("SearchSpace", problems)
+        return value
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> SearchSpace:
+        names = [anchor.name for anchor in self.anchors]
+        problems = [
+            Problem(("anchors", index, "name"), "is the name of an earlier anchor; give each its own `name`", name)
+            for index, name in enumerate(names)
+            if name in names[:index]
+        ]
+        for index, pair in enumerate(self.pairs or []):
+            problems += [
+                Problem(("pairs", index, side), unknown_name(name, names), name)
+                for side, name in enumerate(pair)
+                if name not in names
+            ]
+            if pair[0] == pair[1]:
+                problems.append(Problem(("pairs", index), "needs two different anchors", list(pair)))
+        for name in self.cut_points.anchors:
+            if name not in names:
+                problems.append(Problem(("cut_points", "anchors", name), unknown_name(name, names), name))
+        raise_problems("SearchSpace", problems)
+        return self
+
+    def resolved(self, *, root: Path | None = None, budgets: list[str] | None = None) -> SearchSpace:
+        """Return a copy with the command line's data root and budgets in place."""
+        data = self.data if root is None else self.data.model_copy(update={"root": str(root)})
+        return self.model_copy(update={"data": data, "budgets": budgets or self.budgets})
