@@ -1,0 +1,57 @@
+"""One anchor, cut: its trace, its cut points, and its fronts and backs on request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import fx, nn
+
+from restnet_search.graph.cut_points import CutPoint, CutPointTable, find_cut_points
+from restnet_search.graph.slicing import slice_model
+from restnet_search.graph.trace import TracedModel, trace_model
+
+__all__ = ["AnchorGraph", "cut_model"]
+
+
+@dataclass(frozen=True)
+class AnchorGraph:
+    """A traced model with its cut points; slices share the model's parameters."""
+
+    traced: TracedModel
+    table: CutPointTable
+
+    @property
+    def cut_points(self) -> tuple[CutPoint, ...]:
+        return self.table.cut_points
+
+    @cached_property
+    def _nodes(self) -> dict[str, fx.Node]:
+        return {node.name: node for node in self.traced.graph.nodes}
+
+    def _node(self, cut: int) -> fx.Node:
+        return self._nodes[self.cut_points[cut].node]
+
+    def front(self, cut: int) -> fx.GraphModule:
+        """The part before a cut point: images ``(B, C, H, W)`` to the crossing features."""
+        return slice_model(self.traced, None, [self._node(cut)])
+
+    def back(self, cut: int) -> fx.GraphModule:
+        """The part after a cut point: the crossing features to logits ``(B, classes)``."""
+        return slice_model(self.traced, self._node(cut), [self.traced.logits])
+
+    def between(self, start: int | None, stops: Sequence[int]) -> fx.GraphModule:
+        """From the image (``start`` None) or a cut point to later ones; a tuple for several stops, in their order."""
+        origin = None if start is None else self._node(start)
+        return slice_model(self.traced, origin, [self._node(stop) for stop in stops])
+
+
+def cut_model(model: nn.Module, image_size: tuple[int, int, int], granularity: str = "block") -> AnchorGraph:
+    """Trace a model and find its cut points.
+
+    Raises:
+        GraphError: If it cannot be traced or has no cut point.
+    """
+    traced = trace_model(model, image_size)
+    return AnchorGraph(traced, find_cut_points(traced, granularity))

@@ -1,0 +1,147 @@
+"""How a feature tensor is laid out: which axis holds channels, which the image grid, which tokens come first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+__all__ = ["Layout", "LayoutKind", "layout_from_shapes"]
+
+LayoutKind = Literal["NCHW", "NHWC", "tokens", "vector", "unknown"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Meaning of the axes of a feature tensor (the batch axis comes first and is left out).
+
+    ============ ============================================ ==============================
+    kind         tensor                                       fields that count
+    ============ ============================================ ==============================
+    ``NCHW``     ``(B, channels, h, w)``                      ``channels``, ``grid``
+    ``NHWC``     ``(B, h, w, channels)``                      ``channels``, ``grid``
+    ``tokens``   ``(B, prefix + h * w, channels)``            ``channels``, ``grid``, ``prefix``
+    ``vector``   ``(B, channels)``                            ``channels``
+    ``unknown``  anything else; offered for no foreign stitch none
+    ============ ============================================ ==============================
+    """
+
+    kind: LayoutKind
+    channels: int = 0
+    grid: tuple[int, int] | None = None
+    prefix: int = 0
+
+    @property
+    def spatial(self) -> bool:
+        """Whether the features lie on an image grid."""
+        return self.grid is not None
+
+    def to_grid(self, features: Tensor) -> Tensor:
+        """Bring features of this layout to ``(B, channels, h, w)``; prefix tokens are dropped, vectors become 1x1."""
+        if self.kind == "NCHW":
+            return features
+        if self.kind == "NHWC":
+            return features.permute(0, 3, 1, 2)
+        if self.kind == "tokens" and self.grid is not None:
+            patches = features[:, self.prefix :]
+            return patches.transpose(1, 2).reshape(-1, self.channels, self.grid[0], self.grid[1])
+        if self.kind == "vector":
+            return features[:, :, None, None]
+        raise ValueError(f"features of layout {self.kind!r} have no grid")
+
+    def from_grid(self, grid: Tensor) -> Tensor:
+        """Bring ``(B, channels, h, w)`` to this layout, without prefix tokens; the inverse of :meth:`to_grid`."""
+        if self.kind == "NCHW":
+            return grid
+        if self.kind == "NHWC":
+            return grid.permute(0, 2, 3, 1)
+        if self.kind == "tokens":
+            return grid.flatten(2).transpose(1, 2)
+        if self.kind == "vector":
+            return grid.flatten(1)
+        raise ValueError(f"features of layout {self.kind!r} have no grid")
+
+    def __str__(self) -> str:
+        if self.kind == "tokens" and self.grid:
+            lead = f"{self.prefix}+" if self.prefix else ""
+            return f"tokens {lead}{self.grid[0]}x{self.grid[1]}"
+        return self.kind
+
+
+def layout_from_shapes(
+    shape: Sequence[int],
+    image: tuple[int, int],
+    *,
+    other_shape: Sequence[int] | None = None,
+    declared_prefix: int = 0,
+    channel_axis: int | None = None,
+) -> Layout:
+    """Derive a layout from what is known about a feature tensor.
+
+    Args:
+        shape: Shape for one image, batch axis included.
+        image: Height and width of that image.
+        other_shape: Shape for an image of another size; the axes that moved are spatial.
+        declared_prefix: Prefix tokens that the model declares (timm's ``num_prefix_tokens``).
+        channel_axis: Axis of the channels as the operations around the tensor tell (a convolution, a linear layer).
+
+    Returns:
+        The layout; ``unknown`` where the evidence does not settle it.
+    """
+    moved = None
+    if other_shape is not None and len(other_shape) == len(shape):
+        moved = {axis for axis in range(1, len(shape)) if shape[axis] != other_shape[axis]}
+    if len(shape) == 2:
+        return Layout("vector", shape[1]) if not moved else Layout("unknown")
+    if len(shape) == 4:
+        return _layout_of_grid(shape, moved, channel_axis)
+    if len(shape) == 3:
+        return _layout_of_tokens(shape, image, moved, declared_prefix, channel_axis)
+    return Layout("unknown")
+
+
+def _layout_of_grid(shape: Sequence[int], moved: set[int] | None, channel_axis: int | None) -> Layout:
+    nchw = Layout("NCHW", shape[1], (shape[2], shape[3]))
+    nhwc = Layout("NHWC", shape[3], (shape[1], shape[2]))
+    if moved == {2, 3}:
+        return nchw
+    if moved == {1, 2}:
+        return nhwc
+    if moved:
+        return Layout("unknown")
+    if channel_axis in (1, 3):
+        return nchw if channel_axis == 1 else nhwc
+    if shape[2] == shape[3] and shape[1] != shape[2]:
+        return nchw
+    if shape[1] == shape[2] and shape[2] != shape[3]:
+        return nhwc
+    return Layout("unknown")
+
+
+def _layout_of_tokens(
+    shape: Sequence[int],
+    image: tuple[int, int],
+    moved: set[int] | None,
+    declared_prefix: int,
+    channel_axis: int | None,
+) -> Layout:
+    if moved and moved != {1}:
+        return Layout("unknown")
+    if not moved and channel_axis not in (None, 2):
+        return Layout("unknown")
+    count, channels = shape[1], shape[2]
+    for prefix in dict.fromkeys((0, declared_prefix)):
+        if grid := _grid_of(count - prefix, image):
+            return Layout("tokens", channels, grid, prefix)
+    return Layout("unknown")
+
+
+def _grid_of(tokens: int, image: tuple[int, int]) -> tuple[int, int] | None:
+    """The grid of ``tokens`` patches that divides the image by one stride on both axes, if there is one."""
+    height, width = image
+    for stride in range(1, min(height, width) + 1):
+        if -(-height // stride) * -(-width // stride) == tokens:
+            return -(-height // stride), -(-width // stride)
+    return None

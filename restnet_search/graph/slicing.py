@@ -1,0 +1,87 @@
+"""Slice a traced model: from the image or a cut point, to one or several cut points or the logits.
+
+Slices are sub-graphs over the model's own parameters; nothing is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from torch import fx
+from torch.fx.node import Argument
+
+from restnet_search.graph.nodes import ancestors, data_dependent, is_shape_query
+from restnet_search.graph.trace import TracedModel
+
+__all__ = ["slice_model"]
+
+def slice_model(traced: TracedModel, start: fx.Node | None, stops: Sequence[fx.Node]) -> fx.GraphModule:
+    """Build the module that computes ``stops`` from the image (``start`` None) or from the value at ``start``.
+
+    Args:
+        traced: The traced model; with the shapes that :func:`~restnet_search.graph.trace.trace_model` records.
+        start: The cut point whose value becomes the input; None: the image batch.
+        stops: Nodes whose values are returned, as one tensor for one stop, else as a tuple in the given order.
+    """
+    return _Slicer(traced, start or traced.image).build(stops)
+
+
+class _Slicer:
+    """Copies the nodes that a slice needs to a fresh graph.
+
+    Shape queries on tensors that lie before the cut are answered from the recorded shapes; their batch axis is read
+    off the tensor that crosses the cut, so slices keep working for every batch size.
+    """
+
+    def __init__(self, traced: TracedModel, start: fx.Node) -> None:
+        self.traced, self.start = traced, start
+        self.dependent = data_dependent(traced.graph)
+        self.before = ancestors(start)
+        self.graph = fx.Graph()
+        self.crossing = self.graph.placeholder("x" if start.op == "placeholder" else "features")
+        self.copies: dict[fx.Node, Argument] = {start: self.crossing}
+
+    def build(self, stops: Sequence[fx.Node]) -> fx.GraphModule:
+        needed = self._needed(stops)
+        for node in self.traced.graph.nodes:
+            if node in needed:
+                self.copies[node] = self._copy(node)
+        outputs = tuple(self.copies[stop] for stop in stops)
+        self.graph.output(outputs[0] if len(outputs) == 1 else outputs)
+        module = fx.GraphModule(self.traced.module, self.graph, class_name=type(self.traced.module).__name__)
+        module.graph.lint()
+        return module.eval()
+
+    def _needed(self, stops: Iterable[fx.Node]) -> set[fx.Node]:
+        needed: set[fx.Node] = set()
+        pending = list(stops)
+        while pending:
+            node = pending.pop()
+            if node in needed or node is self.start:
+                continue
+            needed.add(node)
+            if not self._answered_from_record(node):
+                pending.extend(node.all_input_nodes)
+        return needed
+
+    def _answered_from_record(self, node: fx.Node) -> bool:
+        return is_shape_query(node) and any(
+            source in self.before and source in self.dependent for source in node.all_input_nodes
+        )
+
+    def _copy(self, node: fx.Node) -> Argument:
+        if self._answered_from_record(node):
+            return self._recorded(node)
+        if node in self.before and node in self.dependent:
+            raise ValueError(f"{self.start.name} is no cut point: {node.name} lies before it and is needed after it")
+        return self.graph.node_copy(node, lambda source: self.copies[source])  # pyright: ignore[reportArgumentType]
+
+    def _recorded(self, query: fx.Node) -> Argument:
+        """The recorded answer to a shape query, its batch axes taken from the tensor that crosses the cut."""
+        answer, batch_axes = query.meta["answer"], query.meta["batch_axes"]
+        if not batch_axes:
+            return answer
+        batch = self.graph.call_method("size", (self.crossing, 0))
+        if isinstance(answer, int):
+            return batch
+        return tuple(batch if axis in batch_axes else size for axis, size in enumerate(answer))

@@ -1,0 +1,206 @@
+"""Trace a model to a flat graph whose parameters are the model's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from restnet_search.errors import GraphError
+from restnet_search.graph.nodes import is_shape_query
+
+__all__ = ["TracedModel", "trace_model"]
+
+_ROOT = "model"
+
+
+@dataclass(frozen=True)
+class TracedModel:
+    """A traced model: ``module`` computes what ``model`` computes, on the same parameters.
+
+    ``declared_prefix`` is the number of prefix tokens that the model declares (0 where it declares none).
+    """
+
+    model: nn.Module
+    module: fx.GraphModule
+    image_size: tuple[int, int, int]
+    declared_prefix: int = 0
+
+    @property
+    def graph(self) -> fx.Graph:
+        return self.module.graph
+
+    @property
+    def image(self) -> fx.Node:
+        """The node that stands for the image batch."""
+        return next(node for node in self.graph.nodes if node.op == "placeholder")
+
+    @property
+    def logits(self) -> fx.Node:
+        """The node whose value the model returns."""
+        return next(node for node in self.graph.nodes if node.op == "output").args[0]  # pyright: ignore[reportReturnType]
+
+    def example(self, batch: int = 2) -> Tensor:
+        """A batch of seeded noise images ``(batch, C, H, W)``, for shapes and costs."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(batch, *self.image_size, generator=generator)
+
+
+class _OneInput(nn.Module):
+    """Calls the model with the image alone, so that every other argument of its forward has its default."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.add_module(_ROOT, model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.get_submodule(_ROOT)(x)
+
+
+class _Tracer(fx.Tracer):
+    """Treats what timm declares untraceable, and torch's own layers, as single operations."""
+
+    def __init__(self) -> None:
+        # timm registers its untraceable modules and functions when the models are imported
+        import timm.models  # noqa: F401
+        from timm.layers import get_notrace_functions, get_notrace_modules
+
+        super().__init__(autowrap_functions=tuple(get_notrace_functions()), param_shapes_constant=True)
+        self._leaves = tuple(get_notrace_modules())
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, self._leaves) or super().is_leaf_module(m, module_qualified_name)
+
+
+def trace_model(model: nn.Module, image_size: tuple[int, int, int]) -> TracedModel:
+    """Trace a model in eval mode with torch.fx.
+
+    Args:
+        model: Maps an image batch ``(B, C, H, W)`` to logits ``(B, classes)``.
+        image_size: ``(C, H, W)`` of its images.
+
+    Raises:
+        GraphError: If the model cannot be traced, or does not return one tensor of logits.
+    """
+    model.eval()
+    _forbid_inplace(model)
+    try:
+        tracer = _Tracer()
+        graph = tracer.trace(_OneInput(model))
+        module = _graph_module(type(model).__name__, tracer.root, graph)
+    except Exception as error:  # tracing runs arbitrary model code: whatever it raises is the reason
+        raise GraphError(
+            f"{type(model).__name__} cannot be traced: {_first_line(error)}",
+            expected="a model whose forward does not branch on the values of its input",
+            hint="choose another anchor, or mark the offending function with torch.fx.wrap",
+        ) from error
+    traced = TracedModel(model, module, image_size, int(getattr(model, "num_prefix_tokens", 0) or 0))
+    _record_and_check(model, traced)
+    return traced
+
+
+def _graph_module(name: str, root: nn.Module, graph: fx.Graph) -> fx.GraphModule:
+    attributes: dict[str, object] = {}
+    for node in graph.nodes:
+        if node.op in ("call_module", "get_attr"):
+            owner, _, attribute = str(node.target).rpartition(".")
+            value = getattr(root.get_submodule(owner), attribute)
+            node.target = str(node.target).removeprefix(f"{_ROOT}.")
+            attributes[node.target] = value
+        node.meta["path"] = _path_of(node)
+    module = fx.GraphModule(attributes, graph, class_name=name)
+    module.graph.eliminate_dead_code()
+    module.graph.lint()
+    module.recompile()
+    return module.eval()
+
+
+def _path_of(node: fx.Node) -> str:
+    """Dotted path of the module in whose forward the node was recorded ("" at the top)."""
+    if node.op == "call_module":
+        return str(node.target)
+    stack = node.meta.get("nn_module_stack") or {}
+    path = next(reversed(stack.values()))[0] if stack else ""
+    return path.removeprefix(_ROOT).removeprefix(".")
+
+
+def _forbid_inplace(model: nn.Module) -> None:
+    # features are kept while later operations run, so no operation may overwrite its input
+    for module in model.modules():
+        if getattr(module, "inplace", False) is True:
+            module.inplace = False
+
+
+class _Recorder(fx.Interpreter):
+    """Runs the graph and keeps the shape of every tensor and every other value (sizes)."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
+        self.answers: dict[fx.Node, object] = {}
+
+    def run_node(self, n: fx.Node) -> object:
+        value = super().run_node(n)
+        if isinstance(value, Tensor):
+            self.shapes[n] = tuple(value.shape)
+        elif is_shape_query(n):
+            self.answers[n] = tuple(value) if isinstance(value, torch.Size) else value
+        return value
+
+
+def _record_shapes(module: fx.GraphModule, images: Tensor) -> object:
+    """Write to each node's ``meta`` what its value looks like; return what the model returns.
+
+    Two batch sizes are run: what differs between them is the batch. ``shape`` is a tensor's shape, ``answer`` the value
+    of a shape query, ``batch_axes`` the positions in either that follow the batch size.
+    """
+    first, second = _Recorder(module), _Recorder(module)
+    with torch.no_grad():
+        returned = first.run(images)
+        second.run(torch.cat([images, images[:1]]))
+    for node in module.graph.nodes:
+        if node in first.shapes:
+            node.meta["shape"] = first.shapes[node]
+            node.meta["batch_axes"] = _differing(first.shapes[node], second.shapes[node])
+        elif node in first.answers:
+            node.meta["answer"] = first.answers[node]
+            node.meta["batch_axes"] = _differing(first.answers[node], second.answers[node])
+    return returned
+
+
+def _differing(here: object, there: object) -> tuple[int, ...]:
+    if isinstance(here, tuple) and isinstance(there, tuple):
+        return tuple(axis for axis, (a, b) in enumerate(zip(here, there, strict=True)) if a != b)
+    return (0,) if here != there else ()
+
+
+def _record_and_check(model: nn.Module, traced: TracedModel) -> None:
+    images = traced.example(2)
+    try:
+        with torch.no_grad():
+            expected = model(images)
+        value = _record_shapes(traced.module, images)
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        raise GraphError(
+            f"{type(model).__name__} does not take images of {'x'.join(map(str, traced.image_size))}:"
+            f" {_first_line(error)}",
+            hint="set the anchor's input size (kwargs: {img_size: ...}) to one that the model accepts",
+        ) from error
+    if not isinstance(value, Tensor) or value.ndim != 2:
+        raise GraphError(
+            f"{type(model).__name__} returns {type(value).__name__}"
+            f"{tuple(value.shape) if isinstance(value, Tensor) else ''}, not one tensor of logits.",
+            expected="logits of shape (batch, classes)",
+            hint="wrap the model in a factory that returns its main logits alone",
+        )
+    if not torch.equal(expected, value):
+        raise GraphError(
+            f"The trace of {type(model).__name__} does not compute what the model computes"
+            f" (largest difference {(expected - value).abs().max():.2e}).",
+            hint="choose another anchor; its forward keeps state or draws random numbers",
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
