@@ -1,0 +1,43 @@
+"""Pareto sets of (accuracy, costs): high accuracy, low costs. Pure functions over plain tuples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["Point", "dominated", "dominates", "non_dominated", "shortfall"]
+
+Point = tuple[float, ...]
+"""(accuracy, cost, cost, ...): the first is to be high, all others low; all points have the same costs."""
+
+
+def dominates(a: Point, b: Point) -> bool:
+    """Whether ``a`` is at least as accurate as ``b`` at no more of any cost, and strictly better in one of them."""
+    costs = list(zip(a[1:], b[1:], strict=True))
+    if a[0] < b[0] or any(mine > theirs for mine, theirs in costs):
+        return False
+    return a[0] > b[0] or any(mine < theirs for mine, theirs in costs)
+
+
+def dominated(points: Sequence[Point]) -> tuple[bool, ...]:
+    """Say of each point whether another one dominates it; equal points do not dominate each other."""
+    # Only a better or equal point can dominate, so looking at the front found so far is enough: sort best first.
+    order = sorted(range(len(points)), key=lambda i: (-points[i][0], *points[i][1:]))
+    front: list[Point] = []
+    flags = [False] * len(points)
+    for i in order:
+        flags[i] = any(dominates(member, points[i]) for member in front)
+        if not flags[i]:
+            front.append(points[i])
+    return tuple(flags)
+
+
+def non_dominated(points: Sequence[Point]) -> tuple[int, ...]:
+    """Return the indices of the Pareto set, by rising costs (first cost first), then rising accuracy."""
+    kept = [i for i, flag in enumerate(dominated(points)) if not flag]
+    return tuple(sorted(kept, key=lambda i: (*points[i][1:], points[i][0])))
+
+
+def shortfall(point: Point, points: Sequence[Point]) -> float:
+    """Return how much accuracy a point lacks against the best of ``points`` at no more of any cost (0: none better)."""
+    rivals = [other[0] for other in points if all(a <= b for a, b in zip(other[1:], point[1:], strict=True))]
+    return max(0.0, max(rivals, default=point[0]) - point[0])

@@ -1,0 +1,222 @@
+"""The report's sentences: plain text from the report object, for every renderer. Pure functions."""
+
+from __future__ import annotations
+
+from restnet_search.reporting.report import AnchorEntry, BudgetEntry, Entry, HybridEntry, RankerEntry, Report
+from restnet_search.reporting.statistics import difference_interval
+from restnet_search.units import CONVENTION, format_count
+
+__all__ = [
+    "SHORT_PATH",
+    "budget_limits",
+    "duration",
+    "gain",
+    "network",
+    "next_commands",
+    "parts",
+    "percent",
+    "points",
+    "ranker_verdict",
+    "reading_notes",
+    "search_facts",
+    "verdict",
+]
+
+SHORT_PATH = 12
+"""Module paths up to this many characters stand in a table; for longer ones the cut point's index does."""
+
+
+def duration(seconds: float) -> str:
+    """Format wall time: ``0.4 s``, ``42 s``, ``8 min 20 s``, ``1 h 05 min``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(whole / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def percent(fraction: float) -> str:
+    """Format a fraction as a percentage without its sign: ``82.5``."""
+    return f"{100 * fraction:.1f}"
+
+
+def points(fraction: float) -> str:
+    """Format a difference of fractions in percentage points: ``+2.9``, ``-0.4``, ``0.0``."""
+    text = f"{100 * fraction:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def parts(entry: Entry, *, paths: bool = True) -> tuple[str, ...]:
+    """Name an entry's parts: ``("resnet8[..layer1.0]", "resnet56[layer2.0..]")``, or the anchor's name alone.
+
+    A cut point is named by its module path where that is short and ``paths`` is set, else by its index.
+    """
+    if isinstance(entry, AnchorEntry):
+        return (entry.name,)
+    front, back = (
+        side.path if paths and 0 < len(side.path) <= SHORT_PATH else str(side.cut) for side in (entry.front, entry.back)
+    )
+    return f"{entry.front.anchor}[..{front}]", f"{entry.back.anchor}[{back}..]"
+
+
+def network(entry: Entry) -> str:
+    """Name an entry by its parts in one line: ``resnet8[..1] + resnet56[10..]``, or the anchor's name."""
+    return " + ".join(parts(entry))
+
+
+def gain(entry: Entry, reference: Entry) -> float | None:
+    """Return how much ``entry`` is above ``reference`` on test, as a fraction; None if one was not scored there."""
+    if entry.test is None or reference.test is None:
+        return None
+    return entry.test.top1 - reference.test.top1
+
+
+def search_facts(report: Report) -> list[tuple[str, str]]:
+    """Return what was searched and what it cost, as (label, sentence)."""
+    search, trials = report.search, report.trials
+    cuts = ", ".join(f"{name} {count}" for name, count in search.cut_points.items())
+    over = f"{search.over_budget:,} over every budget (never trained)" if search.over_budget else "none over budget"
+    ended = f"{trials.finished} finished, {trials.failed} failed, {trials.skipped} skipped"
+    stages = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in search.seconds.items())
+    images = ", ".join(f"{split} {count:,}" for split, count in search.images.items())
+    return [
+        ("space", f"{report.space}, seed {report.seed}, objectives {', '.join(search.objectives)}"),
+        ("cut points", cuts or "none"),
+        (
+            "stitch points",
+            f"{search.stitch_points:,}: {over}; {search.candidates:,} candidates kept by {search.ranker}",
+        ),
+        ("trials", f"{ended}; {search.training_images_seen:,} training images seen"),
+        ("images", images or "none"),
+        ("time", f"{duration(sum(search.seconds.values()))} on {search.device}" + (f": {stages}" if stages else "")),
+    ]
+
+
+def budget_limits(budget: BudgetEntry) -> str:
+    """Say what a budget allows: ``at most 85.0M MACs and 1.00M params``."""
+    limits = [(budget.limits.macs, "MACs"), (budget.limits.params, "params")]
+    held = [f"{format_count(limit)} {unit}" for limit, unit in limits if limit is not None]
+    return f"at most {' and '.join(held)}" if held else "no limit"
+
+
+def verdict(report: Report, budget: BudgetEntry) -> list[str]:
+    """Say what to take under a budget, and whether a hybrid beats the anchors there."""
+    inside = [entry for entry in report.entries if budget.allows(entry)]
+    if budget.pick is None or not inside:
+        return [f"Nothing fits: no anchor and no trained hybrid needs {budget_limits(budget)}.", _smallest(report)]
+    picked = report.entry(budget.pick)
+    sentences: list[str] = []
+    if budget.best_anchor is None:
+        sentences.append(f"No anchor fits this budget, so there is none to compare with. {_smallest(report)}")
+    if isinstance(picked, AnchorEntry):
+        sentences += _anchor_verdict(report, budget, picked, inside)
+    else:
+        sentences += _hybrid_verdict(report, budget, picked)
+    return sentences
+
+
+def _smallest(report: Report) -> str:
+    small = min(report.anchors, key=lambda anchor: anchor.macs)
+    costs = f"{format_count(small.macs)} MACs and {format_count(small.params)} params"
+    return f"The smallest anchor, {small.name}, needs {costs}."
+
+
+def _anchor_verdict(report: Report, budget: BudgetEntry, picked: AnchorEntry, inside: list[Entry]) -> list[str]:
+    tried = sum(isinstance(entry, HybridEntry) for entry in inside)
+    if not tried:
+        return [f"Pick: the anchor {picked.name}. No trained hybrid fits this budget."]
+    sentences = [
+        f"Pick: the anchor {picked.name}. No hybrid beats the anchors within this budget: "
+        f"none of the {tried} trained here is more accurate on val."
+    ]
+    cheaper = sum(isinstance(report.entry(id), HybridEntry) for id in budget.pareto)
+    if cheaper:
+        noun = "hybrid of the Pareto set is a cheaper trade-off" if cheaper == 1 else (
+            "hybrids of the Pareto set are cheaper trade-offs"
+        )  # fmt: skip
+        sentences.append(f"{cheaper} {noun}.")
+    return sentences
+
+
+def _hybrid_verdict(report: Report, budget: BudgetEntry, picked: HybridEntry) -> list[str]:
+    opening = f"Pick: {picked.id}, {network(picked)}."
+    if budget.best_anchor is None:
+        return [opening]
+    anchor = report.entry(budget.best_anchor)
+    if picked.val.top1 <= anchor.val.top1:
+        cheaper = " at less cost" if picked.macs < anchor.macs else ""
+        opening += f" No hybrid beats the anchors on val; this one equals {anchor.id}{cheaper}."
+    difference = gain(picked, anchor)
+    if picked.test is None or anchor.test is None or difference is None:
+        return [opening, "It was not scored on test."]
+    counts = (round(picked.test.top1 * picked.test.n), round(anchor.test.top1 * anchor.test.n))
+    low, high = difference_interval(counts, (picked.test.n, anchor.test.n))
+    interval = f"95 % interval {points(low)} to {points(high)}"
+    if difference > 0:
+        certainty = "more than chance explains" if low > 0 else "which chance alone could explain"
+        return [opening, f"On test it is {points(difference)} points above {anchor.id} ({interval}), {certainty}."]
+    where = "level with" if difference == 0 else f"{points(difference)} points against"
+    return [opening, f"On test it does not beat the anchors: {where} {anchor.id} ({interval})."]
+
+
+def ranker_verdict(ranker: RankerEntry) -> str:
+    """Say what a ranker's scores were worth against the accuracies reached."""
+    inside = ranker.within_front
+    if ranker.n == 0:
+        return f"{ranker.name}: no stitch point was scored and trained, so nothing can be said of it."
+    if ranker.spearman is None:
+        overall = f"Spearman over all {ranker.n} trained stitch points is undefined (fewer than 3, or all alike)."
+    else:
+        overall = (
+            f"Spearman {ranker.spearman:+.2f} between its scores and the val accuracies of all {ranker.n} trained "
+            f"stitch points: {_strength(ranker.spearman)}."
+        )
+    if inside.fronts == 0:
+        return f"{ranker.name}: {overall} No front was trained with two partners, so its choice of partner is untested."
+    fronts = "front" if inside.fronts == 1 else "fronts"
+    hits = (
+        f"its first choice of partner was the best trained one in {inside.top1_hits} of {inside.fronts} {fronts} "
+        f"(guessing: {inside.chance_hits:.1f})"
+    )
+    if inside.spearman is None:
+        return f"{ranker.name}: {overall} Within a front {hits}."
+    return (
+        f"{ranker.name}: {overall} Within a front {hits}; mean Spearman there {inside.spearman:+.2f} "
+        f"(fronts with 3 partners or more: {inside.spearman_fronts})."
+    )
+
+
+def _strength(correlation: float) -> str:
+    if correlation <= -0.2:
+        return "its order is the wrong way round"
+    if correlation < 0.2:
+        return "no better than drawing lots"
+    if correlation < 0.4:
+        return "a weak guide"
+    return "a fair guide" if correlation < 0.7 else "a good guide"
+
+
+def reading_notes() -> list[str]:
+    """Return what a reader must know to read the tables, the FLOPs convention among it."""
+    return [
+        f"{CONVENTION} Costs are per image.",
+        "A[..x] + B[y..]: A up to and with cut point x, the stitch layer, then B after its cut point y.",
+        "Hybrids were searched, compared and picked on val. Test was left alone until the Pareto set was final, and "
+        "scored once; its brackets are 95 % Wilson intervals.",
+    ]
+
+
+def next_commands(report: Report) -> list[tuple[str, str]]:
+    """Return (command, what it does) to type next; exporting where there is a hybrid to export."""
+    picks = [budget.pick for budget in report.budgets if budget.pick is not None]
+    hybrids = [entry.id for entry in map(report.entry, picks) if isinstance(entry, HybridEntry)]
+    if hybrids:
+        return [(f"restnet-search export {report.run}", f"write the pick {hybrids[0]} as ONNX and safetensors")]
+    others = [id for budget in report.budgets for id in budget.pareto if isinstance(report.entry(id), HybridEntry)]
+    if others:
+        return [(f"restnet-search export {report.run} {others[-1]}", "write that hybrid as ONNX and safetensors")]
+    return [(f"restnet-search report {report.run} --json", "read every hybrid that was trained")]

@@ -1,0 +1,278 @@
+"""The frozen report object: everything one search found, as plain values.
+
+Its dataclasses are the keys of ``results.json`` (schema version 1); :mod:`restnet_search.reporting.serialize` writes
+and reads them by these names and types. Accuracies are fractions, MACs and parameters plain counts, times seconds.
+Fields beyond the published schema stand at the end of each class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from restnet_search.errors import RunError, did_you_mean
+from restnet_search.units import DeviceBudget
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "AnchorEntry",
+    "BudgetEntry",
+    "Count",
+    "Entry",
+    "Failure",
+    "FinalScore",
+    "HybridEntry",
+    "Limits",
+    "Part",
+    "RankerEntry",
+    "Report",
+    "Score",
+    "SearchSummary",
+    "Stitch",
+    "Trials",
+    "WithinFront",
+]
+
+SCHEMA_VERSION = 1
+
+Count = int | float
+"""A plain number: an ``int`` where it is whole."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Top-1 accuracy as a fraction of ``n`` images of the ``val`` split, which the search looked at."""
+
+    top1: float
+    n: int
+
+
+@dataclass(frozen=True)
+class FinalScore:
+    """Top-1 accuracy as a fraction of ``n`` untouched ``test`` images, with its 95 % Wilson interval [low, high]."""
+
+    top1: float
+    ci95: tuple[float, float]
+    n: int
+
+
+@dataclass(frozen=True)
+class AnchorEntry:
+    """One anchor: MACs of one image, parameters, and its scores."""
+
+    name: str
+    model: str
+    macs: Count
+    params: Count
+    val: Score
+    test: FinalScore
+
+    @property
+    def id(self) -> str:
+        """What Pareto sets and picks call it: its name."""
+        return self.name
+
+
+@dataclass(frozen=True)
+class Part:
+    """A side of a hybrid: an anchor, the index of the cut point there, and the cut point's module path."""
+
+    anchor: str
+    cut: int
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class Stitch:
+    """The stitch layer: its kind and its number of parameters."""
+
+    kind: str
+    params: int
+
+
+@dataclass(frozen=True)
+class HybridEntry:
+    """One trained hybrid.
+
+    ``test`` is None where the hybrid was not scored on the test split. ``dominated`` says that another entry (anchor
+    or hybrid) has at least its ``val`` accuracy at no more cost, one of them strictly better. ``seconds`` is the wall
+    time of its trial. ``score`` is what the search's ranker said (higher is better) and ``rank`` its place among the
+    partners of its front (1 is first); ``images`` is the number of training images per epoch.
+    """
+
+    id: str
+    front: Part
+    back: Part
+    order: str
+    stitch: Stitch
+    macs: Count
+    params: Count
+    val: Score
+    test: FinalScore | None
+    dominated: bool
+    seconds: float
+    score: float | None = None
+    rank: int | None = None
+    lr: float | None = None
+    epochs: int | None = None
+    images: int | None = None
+
+
+Entry = AnchorEntry | HybridEntry
+_E = TypeVar("_E", AnchorEntry, HybridEntry, Entry)
+
+
+@dataclass(frozen=True)
+class WithinFront:
+    """How a ranker orders the partners of one front (same front anchor, front cut and back anchor).
+
+    ``spearman`` is the mean over the ``spearman_fronts`` fronts with at least three trained partners (None where no
+    front has a defined one); ``top1_hits`` counts in how many of the ``fronts`` with at least two trained partners
+    the ranker's best-scored partner was the most accurate; ``chance_hits`` is what guessing would get on average.
+    """
+
+    spearman: float | None
+    top1_hits: int
+    fronts: int
+    spearman_fronts: int = 0
+    chance_hits: float = 0.0
+
+
+@dataclass(frozen=True)
+class RankerEntry:
+    """A ranker against the ``val`` accuracies reached: Spearman over its ``n`` trained stitch points, and per front."""
+
+    name: str
+    spearman: float | None
+    within_front: WithinFront
+    n: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A trial that failed, by its number, and why."""
+
+    trial: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Trials:
+    """How the trials ended; ``skipped`` ones were never trained."""
+
+    finished: int
+    failed: int
+    skipped: int
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a device allows; a cost without a limit is None, and its key is left out of ``results.json``."""
+
+    macs: Count | None = field(default=None, metadata={"omit_none": True})
+    params: Count | None = field(default=None, metadata={"omit_none": True})
+
+
+@dataclass(frozen=True)
+class BudgetEntry:
+    """One device budget: its Pareto set (ids by rising cost; an anchor stands by its name) and its pick.
+
+    ``pick`` is the most accurate entry on ``val`` within the budget, and ``best_anchor`` the most accurate anchor;
+    each is None where nothing fits.
+    """
+
+    name: str
+    limits: Limits
+    pareto: tuple[str, ...]
+    pick: str | None
+    best_anchor: str | None = None
+
+    def allows(self, entry: Entry) -> bool:
+        """Whether an anchor or hybrid stays within every limit."""
+        limits = {"macs": self.limits.macs, "params": self.limits.params}
+        held = tuple((kind, limit) for kind, limit in limits.items() if limit is not None)
+        return DeviceBudget(self.name, held).allows(macs=entry.macs, params=entry.params)
+
+
+@dataclass(frozen=True)
+class SearchSummary:
+    """What was searched and what it cost.
+
+    ``seconds`` is wall time by stage (fit, similarity, trials, scoring, ...); ``cut_points`` counts them by anchor;
+    ``stitch_points`` are all pairs of cut points offered, of which ``over_budget`` were dropped because they exceed
+    every budget, and ``candidates`` were kept by the ranker; ``images`` counts the images used by split;
+    ``training_images_seen`` counts images times epochs over all trials.
+    """
+
+    ranker: str
+    objectives: tuple[str, ...]
+    device: str
+    seconds: Mapping[str, float]
+    cut_points: Mapping[str, int]
+    stitch_points: int
+    candidates: int
+    over_budget: int
+    images: Mapping[str, int]
+    training_images_seen: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything one search found; ``run`` is the name of its folder, ``created`` an ISO 8601 time."""
+
+    schema_version: int
+    run: str
+    created: str
+    command: str
+    space: str
+    seed: int
+    environment: Mapping[str, str | int | float | bool | None]
+    search: SearchSummary
+    anchors: tuple[AnchorEntry, ...]
+    rankers: tuple[RankerEntry, ...]
+    trials: Trials
+    hybrids: tuple[HybridEntry, ...]
+    budgets: tuple[BudgetEntry, ...]
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Anchors, then hybrids."""
+        return (*self.anchors, *self.hybrids)
+
+    def entry(self, id: str) -> Entry:
+        """Return the anchor or hybrid of this id.
+
+        Raises:
+            RunError: If the run has neither; names the valid ids.
+        """
+        return _by_id(self.entries, id, f"The run {self.run} has no anchor or hybrid {id!r}.")
+
+    def hybrid(self, id: str) -> HybridEntry:
+        """Return the hybrid of this id.
+
+        Raises:
+            RunError: If the run has none; names the valid ids.
+        """
+        return _by_id(self.hybrids, id, f"The run {self.run} has no hybrid {id!r}.")
+
+    def budget(self, name: str) -> BudgetEntry:
+        """Return the budget of this name.
+
+        Raises:
+            RunError: If the run has none; names the valid ones.
+        """
+        for budget in self.budgets:
+            if budget.name == name:
+                return budget
+        names = [budget.name for budget in self.budgets]
+        raise RunError(f"The run {self.run} has no budget {name!r}.", expected=did_you_mean(name, names))
+
+
+def _by_id(entries: tuple[_E, ...], id: str, problem: str) -> _E:
+    for entry in entries:
+        if entry.id == id:
+            return entry
+    names = [entry.id for entry in entries]
+    raise RunError(problem, expected=f"one of {did_you_mean(id, names)}" if names else "a run with trained hybrids")

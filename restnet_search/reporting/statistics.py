@@ -1,0 +1,96 @@
+"""Statistics of the report: intervals of accuracies, and how well a ranker foresaw them. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from statistics import NormalDist, fmean
+from typing import Any
+
+from restnet_search.reporting.report import WithinFront
+
+__all__ = ["difference_interval", "spearman", "wilson_interval", "within_front"]
+
+
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the Wilson score interval [low, high] of a proportion, as fractions.
+
+    Formula: Wilson (1927), without continuity correction; holds its coverage near 0 and 1, where accuracies live.
+
+    Raises:
+        ValueError: If ``n`` is below 1, ``successes`` is outside [0, n], or ``confidence`` outside (0, 1).
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"need 0 <= successes <= n and n >= 1, came {successes} of {n}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, came {confidence}")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share = successes / n
+    centre = share + z * z / (2 * n)
+    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    # The ends are exact at 0 and n; rounding would leave 1e-18 there.
+    low = 0.0 if successes == 0 else (centre - spread) / scale
+    high = 1.0 if successes == n else (centre + spread) / scale
+    return low, high
+
+
+def difference_interval(
+    successes: tuple[int, int], n: tuple[int, int], confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return the interval [low, high] of the difference of two proportions, first minus second.
+
+    Formula: Newcombe (1998), method 10, from two Wilson intervals. It takes the samples as independent, which is
+    cautious for two networks scored on the same images, since they tend to fail on the same ones.
+
+    Raises:
+        ValueError: As :func:`wilson_interval`.
+    """
+    (low_a, high_a), (low_b, high_b) = (wilson_interval(k, m, confidence) for k, m in zip(successes, n, strict=True))
+    a, b = (k / m for k, m in zip(successes, n, strict=True))
+    return (a - b) - math.hypot(a - low_a, high_b - b), (a - b) + math.hypot(high_a - a, b - low_b)
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Return Spearman's rank correlation, or None where it is undefined: fewer than 3 pairs, or a constant side.
+
+    Raises:
+        ValueError: If the lengths differ or a value is not finite.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"need as many values on both sides, came {len(first)} and {len(second)}")
+    if not all(map(math.isfinite, (*first, *second))):
+        raise ValueError("rank correlation needs finite values")
+    if len(first) < 3 or len(set(first)) == 1 or len(set(second)) == 1:
+        return None
+    from scipy.stats import spearmanr
+
+    result: Any = spearmanr(first, second)  # its type stubs do not know the fields
+    return float(result.statistic)
+
+
+def within_front(points: Iterable[tuple[Hashable, float, float]]) -> WithinFront:
+    """Judge a ranker front by front, from (front, ranker score, accuracy) of each trained stitch point.
+
+    Higher scores are better. Partners that tie for the best score count as a hit only if all of them reach the
+    front's best accuracy: the ranker would not have told them apart.
+    """
+    fronts: dict[Hashable, list[tuple[float, float]]] = defaultdict(list)
+    for front, score, accuracy in points:
+        fronts[front].append((score, accuracy))
+    correlations: list[float] = []
+    compared, hits, chance = 0, 0, 0.0
+    for partners in fronts.values():
+        if len(partners) < 2:
+            continue
+        compared += 1
+        best = max(accuracy for _, accuracy in partners)
+        top = max(score for score, _ in partners)
+        hits += all(accuracy == best for score, accuracy in partners if score == top)
+        chance += sum(accuracy == best for _, accuracy in partners) / len(partners)
+        correlation = spearman(*zip(*partners, strict=True))
+        if correlation is not None:
+            correlations.append(correlation)
+    mean = fmean(correlations) if correlations else None
+    return WithinFront(mean, hits, compared, spearman_fronts=len(correlations), chance_hits=chance)

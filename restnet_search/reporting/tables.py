@@ -1,0 +1,192 @@
+"""Small tables of the reading commands: plain frozen data, its JSON twin, and a rich renderer each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from restnet_search.units import CONVENTION, format_count
+
+__all__ = [
+    "CutPointRow",
+    "CutPointTable",
+    "Profile",
+    "RejectedRow",
+    "RejectedTable",
+    "SpaceRow",
+    "SpacesTable",
+    "render_cut_points",
+    "render_profile",
+    "render_rejected",
+    "render_spaces",
+]
+
+
+@dataclass(frozen=True)
+class CutPointRow:
+    """A cut point: the shape of its tensor for one image (no batch axis), and the costs of the front up to it."""
+
+    index: int
+    path: str
+    layout: str
+    shape: tuple[int, ...]
+    macs: float
+    params: float
+
+
+@dataclass(frozen=True)
+class CutPointTable:
+    """The cut points of one anchor, whose whole costs are ``macs`` and ``params``."""
+
+    anchor: str
+    macs: float
+    params: float
+    rows: tuple[CutPointRow, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "anchor": self.anchor,
+            "macs": self.macs,
+            "params": self.params,
+            "cut_points": [asdict(row) | {"shape": list(row.shape)} for row in self.rows],
+        }
+
+
+@dataclass(frozen=True)
+class RejectedRow:
+    """A node of the traced graph that is no cut point, and why."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RejectedTable:
+    """The nodes of one anchor that are no cut points."""
+
+    anchor: str
+    rows: tuple[RejectedRow, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"anchor": self.anchor, "rejected": [asdict(row) for row in self.rows]}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Costs of one model by fvcore, beside thop's; ``uncounted`` maps ops without a formula to how often they ran."""
+
+    model: str
+    macs: float
+    params: float
+    thop_macs: float | None
+    thop_params: float | None
+    uncounted: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "macs": self.macs,
+            "params": self.params,
+            "thop": {"macs": self.thop_macs, "params": self.thop_params},
+            "uncounted": dict(self.uncounted),
+        }
+
+
+@dataclass(frozen=True)
+class SpaceRow:
+    """A search space that can be named: where it comes from (built-in, a file) and its anchors."""
+
+    name: str
+    source: str
+    anchors: tuple[str, ...]
+    description: str
+
+
+@dataclass(frozen=True)
+class SpacesTable:
+    """The search spaces on offer."""
+
+    rows: tuple[SpaceRow, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"spaces": [asdict(row) | {"anchors": list(row.anchors)} for row in self.rows]}
+
+
+def render_cut_points(table: CutPointTable) -> RenderableType:
+    """Cut points by index, with the share of the anchor's MACs that lies before each."""
+    grid = _grid()
+    grid.add_column("cut", justify="right", no_wrap=True)
+    grid.add_column("after module", overflow="fold")
+    grid.add_column("layout", no_wrap=True)
+    grid.add_column("shape", no_wrap=True)
+    grid.add_column("MACs\nbefore", justify="right", no_wrap=True)
+    grid.add_column("share", justify="right", no_wrap=True)
+    grid.add_column("params\nbefore", justify="right", no_wrap=True)
+    for row in table.rows:
+        share = f"{100 * row.macs / table.macs:.0f} %" if table.macs else "-"
+        shape = " x ".join(map(str, row.shape))
+        grid.add_row(
+            *_texts(str(row.index), row.path, row.layout, shape),
+            *_texts(format_count(row.macs), share, format_count(row.params)),
+        )
+    title = (
+        f"{table.anchor}: {len(table.rows)} cut point{'s' * (len(table.rows) != 1)}, "
+        f"{format_count(table.macs)} MACs, {format_count(table.params)} params"
+    )
+    return Group(Text(title, style="bold"), grid, Text(f"{CONVENTION} Shapes are of one image.", style="dim"))
+
+
+def render_rejected(table: RejectedTable) -> RenderableType:
+    """Nodes that are no cut points, and the reason of each."""
+    grid = _grid()
+    grid.add_column("node", overflow="fold")
+    grid.add_column("why it is no cut point", overflow="fold")
+    for row in table.rows:
+        grid.add_row(*_texts(row.node, row.reason))
+    return Group(Text(f"{table.anchor}: nodes that are no cut points: {len(table.rows)}", style="bold"), grid)
+
+
+def render_profile(profile: Profile) -> RenderableType:
+    """MACs and parameters by fvcore beside thop, with thop's difference, and the ops that nobody counted."""
+    grid = _grid()
+    grid.add_column("")
+    for name in ("fvcore", "thop", "difference"):
+        grid.add_column(name, justify="right", no_wrap=True)
+    for name, ours, theirs in (
+        ("MACs", profile.macs, profile.thop_macs),
+        ("params", profile.params, profile.thop_params),
+    ):
+        difference = "-" if theirs is None or not ours else f"{100 * (theirs - ours) / ours:+.2f} %"
+        grid.add_row(*_texts(name, format_count(ours), "-" if theirs is None else format_count(theirs), difference))
+    ops = ", ".join(f"{op} ({count})" for op, count in sorted(profile.uncounted.items()))
+    return Group(
+        Text(profile.model, style="bold"),
+        grid,
+        Text(f"Uncounted ops: {ops}." if ops else "Every op that costs MACs was counted."),
+        Text(f"{CONVENTION} Costs are per image.", style="dim"),
+    )
+
+
+def render_spaces(table: SpacesTable) -> RenderableType:
+    """Search spaces by name."""
+    grid = _grid()
+    for name in ("space", "from", "anchors", "description"):
+        grid.add_column(name, overflow="fold")
+    for row in table.rows:
+        grid.add_row(*_texts(row.name, row.source, ", ".join(row.anchors), row.description))
+    return grid
+
+
+def _grid() -> Table:
+    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+
+
+def _texts(*cells: str) -> list[Text]:
+    """Take cells literally: names may hold square brackets, which rich would read as markup."""
+    return [Text(cell) for cell in cells]

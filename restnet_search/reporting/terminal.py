@@ -1,0 +1,75 @@
+"""The report in the terminal: a rich renderable made from the frozen report alone."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from restnet_search.reporting import phrases
+from restnet_search.reporting.network_tables import ParetoTable, anchor_table, indented, paragraph
+from restnet_search.reporting.plot import AccuracyPlot
+from restnet_search.reporting.report import BudgetEntry, Report
+
+__all__ = ["render_report"]
+
+_FAILURES = 5  # failed trials shown
+
+
+def render_report(report: Report) -> RenderableType:
+    """Return the whole report; it fits itself to the console's width, colours and encoding when printed."""
+    blocks: list[RenderableType] = [
+        _heading(f"Run {report.run}"),
+        _facts(report),
+        _heading("Anchors"),
+        anchor_table(report),
+        _heading("Accuracy against cost"),
+        AccuracyPlot(report),
+    ]
+    for budget in report.budgets:
+        blocks += [_heading(f"Budget {budget.name}: {phrases.budget_limits(budget)}"), *_budget(report, budget)]
+    blocks += [_heading("Was the ranker right?")]
+    blocks += [paragraph(phrases.ranker_verdict(ranker)) for ranker in report.rankers] or [paragraph("None ran.")]
+    if report.trials.failed:
+        blocks += [_heading(f"Failed trials: {report.trials.failed}"), *_failures(report)]
+    blocks += [_heading("How to read this"), *(paragraph(note) for note in phrases.reading_notes())]
+    blocks += [_heading("Next"), *_next(report)]
+    return Group(*blocks)
+
+
+def _heading(title: str) -> RenderableType:
+    return Group(Text(""), Rule(Text(title, style="bold"), align="left", style="dim"))
+
+
+def _facts(report: Report) -> RenderableType:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, sentence in phrases.search_facts(report):
+        grid.add_row(Text(label), Text(sentence))
+    return indented(grid)
+
+
+def _budget(report: Report, budget: BudgetEntry) -> list[RenderableType]:
+    sentences = phrases.verdict(report, budget)
+    told = [paragraph(sentence, style="bold" if i == 0 else "") for i, sentence in enumerate(sentences)]
+    if not budget.pareto:
+        return told
+    return [ParetoTable(report, budget), *told]
+
+
+def _failures(report: Report) -> list[RenderableType]:
+    failures = report.trials.failures
+    lines = [paragraph(f"trial {failure.trial}: {failure.reason}") for failure in failures[:_FAILURES]]
+    if len(failures) > _FAILURES:
+        lines.append(paragraph(f"and {len(failures) - _FAILURES} more; --json lists all.", style="dim"))
+    return lines
+
+
+def _next(report: Report) -> list[RenderableType]:
+    lines: list[RenderableType] = []
+    for command, purpose in phrases.next_commands(report):
+        lines.append(indented(Text(command, style="bold cyan")))
+        lines.append(paragraph(purpose, style="dim"))
+    return lines
