@@ -75,9 +75,11 @@ def plain_data(value: object) -> object:
 
 def _plain(value: object, location: tuple[int | str, ...], problems: list[Problem]) -> object:
     if isinstance(value, dict):
-        for key in value:
-            if not isinstance(key, str):
-                problems.append(Problem((*location, repr(key)), "a key must be text; put it in quotes", key))
+        problems += [
+            Problem((*location, repr(key)), "a key must be text; put it in quotes", key)
+            for key in value
+            if not isinstance(key, str)
+        ]
         return {key: _plain(item, (*location, str(key)), problems) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, (*location, index), problems) for index, item in enumerate(value)]
