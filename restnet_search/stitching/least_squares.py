@@ -1,0 +1,232 @@
+"""Linear least squares with bias and ridge from streamed normal equations, for linear maps and for convolutions.
+
+The rows, one per image position, are far too many to keep (a thousand images of 32 x 32 positions are a million), but
+the solution needs only their means and centred second moments, all in float64. Blocks of rows are combined by the
+update of Chan, Golub and LeVeque (1983, Am. Stat. 37(3)), which never subtracts large sums from one another::
+
+    S <- S + S_block + n n_block / (n + n_block) · δ δᵀ        δ = mean_block − mean
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["LeastSquaresFit", "NormalEquations"]
+
+BLOCK_ELEMENTS = 1 << 18
+"""Values of rows (inputs and outputs together) that are held in float64 at once (2 MiB, which caches hold),
+or ``inputs`` rows where that is more (as large as the sums themselves)."""
+
+
+@dataclass(frozen=True, eq=False)
+class LeastSquaresFit:
+    """The affine map y ≈ weight x + bias, and how much of y it explains.
+
+    Attributes:
+        weight: ``(outputs, inputs)`` float64.
+        bias: ``(outputs,)`` float64.
+        r2: 1 - SSE/SST on the rows of the fit, squared errors and deviations from the mean summed over all outputs
+            (scikit-learn's ``r2_score(multioutput="variance_weighted")``); at most 1, and 1 for constant outputs.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    r2: float
+
+    def conv_weight(self, kernel: int) -> Tensor:
+        """The weight of a convolution that was fitted with :meth:`NormalEquations.update_conv`: ``(D, C, k, k)``."""
+        return self.weight.reshape(self.weight.shape[0], -1, kernel, kernel)
+
+
+class NormalEquations:
+    """Sums from which the least-squares map from ``inputs`` to ``outputs`` values is solved; rows are never kept.
+
+    Rows of any real type are summed in float64: float32 products are two to four times as fast but lose, with the
+    square of the condition number, the digits that the solution needs.
+
+    Args:
+        inputs: Values per row of x; for a convolution, channels times kernel squared.
+        outputs: Values per row of y.
+        device: Where sums are held and made; one with float64.
+
+    >>> equations = NormalEquations(inputs=2, outputs=1)
+    >>> x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    >>> equations.update(x, x @ torch.tensor([[2.0], [-1.0]]) + 3)
+    >>> fit = equations.solve(ridge=0.0)
+    >>> [[round(w, 9) for w in row] for row in fit.weight.tolist()], round(fit.bias.item(), 9), round(fit.r2, 9)
+    ([[2.0, -1.0]], 3.0, 1.0)
+    """
+
+    def __init__(self, inputs: int, outputs: int, device: torch.device | str = "cpu") -> None:
+        if inputs < 1 or outputs < 1:
+            raise ValueError(f"inputs and outputs must be at least 1, came {inputs} and {outputs}")
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.float64, device=device)
+
+        self.inputs, self.outputs, self.rows = inputs, outputs, 0
+        self._mean_x, self._mean_y = zeros(inputs), zeros(outputs)
+        self._xx, self._xy, self._yy = zeros(inputs, inputs), zeros(inputs, outputs), zeros(outputs)
+
+    @torch.no_grad()
+    def update(self, x: Tensor, y: Tensor) -> None:
+        """Add rows; how they are spread over calls makes no difference but rounding.
+
+        Args:
+            x: ``(rows, inputs)``, any real type.
+            y: ``(rows, outputs)``.
+
+        Raises:
+            ValueError: If the shapes do not fit, or a value is not finite; nothing is added then.
+        """
+        if x.dim() != 2 or y.dim() != 2 or len(x) != len(y) or (x.shape[1], y.shape[1]) != (self.inputs, self.outputs):
+            raise ValueError(
+                f"came x {tuple(x.shape)} and y {tuple(y.shape)}; "
+                f"expected (rows, {self.inputs}) and (rows, {self.outputs}) with equal rows"
+            )
+        _check_finite(x, y)
+        size = self._block_rows()
+        for some_x, some_y in zip(x.split(size), y.split(size), strict=True):
+            self._add(some_x.mT[None].to(self._xx), some_y.mT[None].to(self._xx))
+
+    @torch.no_grad()
+    def update_conv(self, x: Tensor, y: Tensor, kernel: int, stride: int, padding: int) -> None:
+        """Add the rows of a convolution (im2col): each output position with the input patch that it sees.
+
+        Patches are unfolded for a few images at a time (at least one). The weight of the fit has the order of
+        ``nn.Conv2d``: see :meth:`LeastSquaresFit.conv_weight`.
+
+        Args:
+            x: ``(B, C, H, W)`` with C kernel² = inputs.
+            y: ``(B, D, h, w)`` with D = outputs, the size that the convolution gives.
+            kernel: Side of the square kernel.
+            stride: Of the convolution.
+            padding: Zeros on every side.
+
+        Raises:
+            ValueError: If the shapes do not fit, or a value is not finite; nothing is added then.
+        """
+        if min(kernel, stride) < 1 or padding < 0:
+            raise ValueError(f"no convolution: kernel {kernel}, stride {stride}, padding {padding}")
+        if x.dim() != 4 or y.dim() != 4 or x.shape[1] * kernel**2 != self.inputs:
+            raise ValueError(
+                f"came x {tuple(x.shape)}, y {tuple(y.shape)} and kernel {kernel}; "
+                f"expected (B, C, H, W) and (B, {self.outputs}, h, w) with C * kernel^2 = {self.inputs}"
+            )
+        height, width = ((side + 2 * padding - kernel) // stride + 1 for side in x.shape[2:])
+        if y.shape != (len(x), self.outputs, height, width):
+            raise ValueError(f"came y {tuple(y.shape)}; expected {(len(x), self.outputs, height, width)}")
+        if min(height, width) < 1:
+            raise ValueError(f"the kernel {kernel} is larger than the padded input {tuple(x.shape)}")
+        _check_finite(x, y)
+        images = max(1, self._block_rows() // (height * width))
+        for some_x, some_y in zip(x.split(images), y.split(images), strict=True):
+            if kernel > 1 or padding:
+                patches = F.unfold(some_x.to(self._xx), kernel, padding=padding, stride=stride)
+            else:
+                patches = some_x[:, :, ::stride, ::stride].flatten(2).to(self._xx)
+            self._add(patches, some_y.flatten(2).to(self._xx))
+
+    def _block_rows(self) -> int:
+        """Rows per block: few enough for caches, but not so few that updating ``inputs`` squared sums costs more."""
+        return max(self.inputs, BLOCK_ELEMENTS // (self.inputs + self.outputs))
+
+    def _add(self, x: Tensor, y: Tensor) -> None:
+        """Add one block of checked float64 rows, as ``(B, inputs, positions)`` and ``(B, outputs, positions)``.
+
+        Positions come last, as in feature maps, because a transposed copy would cost as much as the products.
+        """
+        new = x.shape[0] * x.shape[2]
+        if new == 0:
+            return
+        mean_x, centred_x = _centre(x)
+        mean_y, centred_y = _centre(y)
+        step_x, step_y = mean_x - self._mean_x, mean_y - self._mean_y
+        share = new / (self.rows + new)
+        between = self.rows * share  # 0 for the first block, which so replaces the means
+        self._xx.addbmm_(centred_x, centred_x.mT).addr_(step_x, step_x, alpha=between)
+        self._xy.addbmm_(centred_x, centred_y.mT).addr_(step_x, step_y, alpha=between)
+        self._yy += centred_y.square().sum(dim=(0, 2)) + between * step_y.square()
+        self._mean_x += share * step_x
+        self._mean_y += share * step_y
+        self.rows += new
+
+    @torch.no_grad()
+    def solve(self, ridge: float) -> LeastSquaresFit:
+        """Minimise sum of |y - weight x - bias|² + λ |weight|².
+
+        λ is ``ridge`` times the mean diagonal of the centred Gram of x (its mean sum of squares), so that the same
+        ridge means the same for features of any scale and number of rows; the bias is not penalised. Where inputs are
+        linearly dependent and ``ridge`` is 0, the weight is the solution of least norm: ``numpy.linalg.lstsq`` of the
+        centred rows. Normal equations square the condition number, so inputs whose own share is below about 1e-7 (where
+        lstsq of the rows would see 1e-15) count as dependent; float32 features resolve no more.
+
+        Args:
+            ridge: 0 or more.
+
+        Raises:
+            ValueError: If ``ridge`` is negative or not finite, or no rows were added.
+        """
+        if not (ridge >= 0 and math.isfinite(ridge)):
+            raise ValueError(f"ridge must be 0 or more, came {ridge}")
+        if self.rows == 0:
+            raise ValueError("no rows were added yet; call update first")
+        gram = (self._xx + self._xx.T) / 2
+        penalised = gram.clone()
+        penalised.diagonal().add_(ridge * gram.diagonal().mean())
+        # What rounding leaves of a zero eigenvalue: about sqrt(rows) / 4 from the sums, C from the factorisation
+        tolerance = (8 * self.inputs + math.sqrt(self.rows)) * torch.finfo(gram.dtype).eps
+        weight = _solve_symmetric(penalised, self._xy, tolerance)
+        # SSE = Syy - 2 tr(Wᵀ Sxy) + tr(Wᵀ Sxx W), with or without ridge
+        explained = (weight * (2 * self._xy - gram @ weight)).sum()
+        total = self._yy.sum()
+        r2 = min(1.0, float(explained / total)) if total > 0 else 1.0
+        return LeastSquaresFit(weight.T.contiguous(), self._mean_y - self._mean_x @ weight, r2)
+
+
+def _centre(block: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean ``(C,)`` and centred copy of ``(B, C, positions)``.
+
+    Subtracting the first position before the mean makes a constant channel exactly zero.
+    """
+    first = block[0, :, 0]
+    shifted = block - first[:, None]
+    mean = shifted.mean(dim=(0, 2))
+    return first + mean, shifted.sub_(mean[:, None])
+
+
+def _solve_symmetric(gram: Tensor, cross: Tensor, tolerance: float) -> Tensor:
+    """Solve gram W = cross, gram ``(C, C)`` positive semi-definite; of many solutions, the one of least norm.
+
+    Eigenvalues below ``tolerance``, relative to the diagonal, count as zero.
+    """
+    solution = torch.zeros_like(cross)
+    varying = gram.diagonal() > 0
+    if bool(varying.any()):
+        solution[varying] = _solve_varying(gram[varying][:, varying], cross[varying], tolerance)
+    return solution
+
+
+def _solve_varying(gram: Tensor, cross: Tensor, tolerance: float) -> Tensor:
+    """:func:`_solve_symmetric` without constant inputs: the diagonal is above zero."""
+    # Cholesky on inputs brought to one scale, so that only their dependence decides whether it holds. The norm of the
+    # inverse bounds the least eigenvalue from below; single pivots may look sound in a singular matrix.
+    scale = gram.diagonal().sqrt()[:, None]
+    factor, failed = torch.linalg.cholesky_ex(gram / (scale * scale.T))
+    if not bool(failed) and float(torch.linalg.matrix_norm(torch.cholesky_inverse(factor), ord=1)) * tolerance < 1:
+        return torch.cholesky_solve(cross / scale, factor) / scale
+    values, vectors = torch.linalg.eigh(gram)
+    kept = values > tolerance * values[-1]
+    basis = vectors[:, kept]
+    return basis @ ((basis.T @ cross) / values[kept, None])
+
+
+def _check_finite(x: Tensor, y: Tensor) -> None:
+    for name, values in (("x", x), ("y", y)):
+        if not bool(torch.isfinite(values).all()):
+            raise ValueError(f"{name} holds NaN or infinite values")

@@ -1,0 +1,117 @@
+"""What a stitch layer does, decided from the two layouts alone: resampling, map, costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Literal
+
+from restnet_search.costs.table import Cost
+from restnet_search.graph.layout import Layout
+
+__all__ = ["Resample", "StitchKind", "StitchPlan", "why_not_stitchable"]
+
+StitchKind = Literal["linear", "conv3x3"]
+
+
+@dataclass(frozen=True)
+class Resample:
+    """Bring a grid to another size: ``pool`` averages, ``bilinear`` interpolates; ``none`` leaves it."""
+
+    mode: Literal["none", "pool", "bilinear"]
+    grid: tuple[int, int]
+
+
+def why_not_stitchable(source: Layout, target: Layout) -> str | None:
+    """The reason why no stitch layer joins these layouts; None where one does."""
+    if "unknown" in (source.kind, target.kind):
+        return "the layout of the features is unknown"
+    if source.spatial != target.spatial:
+        return "one side has an image grid, the other is a pooled vector"
+    return None
+
+
+@dataclass(frozen=True)
+class StitchPlan:
+    """A stitch layer from ``source`` features to what the back expects at ``target``.
+
+    The features are brought to a grid ``(B, C, h, w)``, resampled (average-pooled down, bilinear up), mapped by one
+    convolution (``linear``: 1x1; ``conv3x3``: 3x3, which also halves the resolution where that is asked),
+    and brought to the target's layout. Prefix tokens of the target are mapped from the source's, or learned where it
+    has none.
+    """
+
+    kind: StitchKind
+    source: Layout
+    target: Layout
+
+    @property
+    def kernel(self) -> int:
+        return 3 if self.kind == "conv3x3" and self.target.spatial else 1
+
+    @cached_property
+    def stride(self) -> int:
+        """2 where a 3x3 convolution does the last halving itself, else 1."""
+        (h, w), (th, tw) = self.source_grid, self.target_grid
+        halves = h % (2 * th) == 0 and w % (2 * tw) == 0 and h // th == w // tw
+        return 2 if self.kernel == 3 and halves else 1
+
+    @property
+    def source_grid(self) -> tuple[int, int]:
+        return self.source.grid or (1, 1)
+
+    @property
+    def target_grid(self) -> tuple[int, int]:
+        return self.target.grid or (1, 1)
+
+    @cached_property
+    def before(self) -> Resample:
+        """Resampling before the map."""
+        wanted = (self.target_grid[0] * self.stride, self.target_grid[1] * self.stride)
+        if wanted == self.source_grid:
+            return Resample("none", wanted)
+        if wanted[0] <= self.source_grid[0] and wanted[1] <= self.source_grid[1]:
+            return Resample("pool", wanted)
+        # a 1x1 map and bilinear interpolation commute, so the map runs on the smaller grid
+        return Resample("none", self.source_grid) if self.kernel == 1 else Resample("bilinear", wanted)
+
+    @cached_property
+    def after(self) -> Resample:
+        """Resampling after the map."""
+        mapped = (self.before.grid[0] // self.stride, self.before.grid[1] // self.stride)
+        return Resample("none" if mapped == self.target_grid else "bilinear", self.target_grid)
+
+    @property
+    def maps_prefix(self) -> bool:
+        """Whether the target's prefix tokens are mapped from the source's."""
+        return self.target.prefix > 0 and self.source.prefix > 0
+
+    @cached_property
+    def cost(self) -> Cost:
+        """MACs by fvcore's rules, and parameters; equal to profiling the layer."""
+        source, target = self.source.channels, self.target.channels
+        mapped = prod(self.before.grid) // self.stride**2
+        macs = source * target * self.kernel**2 * mapped
+        macs += self._resample_macs(self.before, source, self.source_grid)
+        macs += self._resample_macs(self.after, target, None)
+        params = source * target * self.kernel**2 + target
+        if self.maps_prefix:
+            macs += self.target.prefix * source * target
+            params += source * target + target
+        elif self.target.prefix:
+            params += self.target.prefix * target
+        return Cost(macs, params)
+
+    @staticmethod
+    def _resample_macs(resample: Resample, channels: int, grid: tuple[int, int] | None) -> int:
+        if resample.mode == "bilinear":
+            return 4 * channels * prod(resample.grid)
+        if resample.mode == "pool" and grid is not None and not divides(resample.grid, grid):
+            return channels * prod(grid)
+        return 0
+
+
+def divides(small: tuple[int, int], large: tuple[int, int]) -> bool:
+    """Whether the large grid is a whole multiple of the small one on both axes."""
+    return large[0] % small[0] == 0 and large[1] % small[1] == 0

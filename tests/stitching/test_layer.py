@@ -1,0 +1,118 @@
+"""Stitch layers: layouts, resampling, prefix tokens, and their closed-form start."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from restnet_search.costs.count import count_costs
+from restnet_search.graph.anchor_graph import cut_model
+from restnet_search.graph.layout import Layout
+from restnet_search.stitching.initialise import fit_stitch
+from restnet_search.stitching.layer import Hybrid, StitchLayer
+from restnet_search.stitching.plan import StitchPlan, why_not_stitchable
+from tests.models import IMAGE, build
+
+GRIDS = (
+    Layout("NCHW", 6, (8, 8)),
+    Layout("NCHW", 5, (7, 7)),
+    Layout("NHWC", 4, (4, 4)),
+    Layout("tokens", 7, (4, 4), 0),
+    Layout("tokens", 3, (14, 14), 2),
+    Layout("tokens", 8, (2, 2), 1),
+)
+
+
+def shape_of(layout: Layout) -> tuple[int, ...]:
+    assert layout.grid is not None
+    h, w = layout.grid
+    shapes = {"NCHW": (layout.channels, h, w), "NHWC": (h, w, layout.channels)}
+    return shapes.get(layout.kind, (layout.prefix + h * w, layout.channels))
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv3x3"])
+@pytest.mark.parametrize("source", GRIDS, ids=str)
+@pytest.mark.parametrize("target", GRIDS, ids=str)
+def test_every_layout_maps_to_every_other_at_the_stated_cost(source: Layout, target: Layout, kind: str) -> None:
+    plan = StitchPlan(kind, source, target)  # pyright: ignore[reportArgumentType]
+    stitch = StitchLayer(plan, torch.Generator().manual_seed(0)).eval()
+    features = torch.randn(3, *shape_of(source))
+    assert stitch(features).shape == (3, *shape_of(target))
+    counted = count_costs(stitch, features[:1])
+    assert (plan.cost.macs, plan.cost.params) == (counted.macs, counted.params)
+
+
+def test_grids_round_trip_through_every_layout() -> None:
+    for layout in GRIDS:
+        assert layout.grid is not None
+        grid = torch.randn(2, layout.channels, *layout.grid)
+        features = layout.from_grid(grid)
+        if layout.prefix:
+            features = torch.cat([torch.zeros(2, layout.prefix, layout.channels), features], dim=1)
+        assert torch.equal(layout.to_grid(features), grid)
+
+
+def test_unknown_layouts_and_vectors_are_refused_with_a_reason() -> None:
+    grid, vector, unknown = Layout("NCHW", 4, (4, 4)), Layout("vector", 4), Layout("unknown")
+    assert why_not_stitchable(grid, grid) is None
+    assert why_not_stitchable(vector, vector) is None
+    assert "unknown" in (why_not_stitchable(grid, unknown) or "")
+    assert "vector" in (why_not_stitchable(grid, vector) or "")
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet8", "vit", "deit_distilled", "swin"])
+def test_closed_form_stitch_of_an_anchor_to_itself_restores_the_anchor(name: str) -> None:
+    graph = cut_model(build(name), IMAGE)
+    images = torch.randn(200, *IMAGE, generator=torch.Generator().manual_seed(1))
+    for cut in graph.cut_points[1:-1]:
+        stitch = StitchLayer(StitchPlan("linear", cut.layout, cut.layout))
+        with torch.no_grad():
+            features = graph.front(cut.index)(images)
+        r2 = fit_stitch(stitch, [(half, half) for half in features.split(100)], ridge=1e-12)
+        assert r2 == pytest.approx(1.0, abs=1e-6)
+        hybrid = Hybrid(graph.front(cut.index), stitch, graph.back(cut.index))
+        with torch.no_grad():
+            torch.testing.assert_close(hybrid(images[:8]), build(name)(images[:8]), rtol=1e-3, atol=1e-3)
+
+
+def test_closed_form_map_equals_numpy_least_squares_with_downsampling() -> None:
+    source, target = Layout("NCHW", 5, (8, 8)), Layout("tokens", 3, (4, 4), 1)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 5, 8, 8, generator=generator)
+    y = torch.randn(64, 17, 3, generator=generator)
+    stitch = StitchLayer(StitchPlan("linear", source, target))
+    fit_stitch(stitch, [(x[:40], y[:40]), (x[40:], y[40:])], ridge=0.0)
+    rows = F.avg_pool2d(x, 2).permute(0, 2, 3, 1).reshape(-1, 5).double().numpy()
+    rows = np.concatenate([rows, np.ones((len(rows), 1))], axis=1)
+    wanted = np.linalg.lstsq(rows, y[:, 1:].reshape(-1, 3).double().numpy(), rcond=None)[0]
+    np.testing.assert_allclose(stitch.map.weight[:, :, 0, 0].detach().numpy().T, wanted[:-1], atol=1e-6)
+    np.testing.assert_allclose(stitch.map.bias.detach().numpy(), wanted[-1], atol=1e-6)  # pyright: ignore
+    # the source has no prefix token: the target's starts as the back anchor's mean
+    torch.testing.assert_close(stitch.prefix.detach()[0], y[:, 0].mean(0))
+
+
+def test_closed_form_on_a_larger_grid_beats_any_small_change_of_it() -> None:
+    source, target = Layout("NCHW", 4, (4, 4)), Layout("NCHW", 3, (8, 8))
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(32, 4, 4, 4, generator=generator), torch.randn(32, 3, 8, 8, generator=generator)
+    stitch = StitchLayer(StitchPlan("linear", source, target))
+    fit_stitch(stitch, [(x, y)], ridge=0.0)
+    with torch.no_grad():
+        best = F.mse_loss(stitch(x), y).item()
+        for _ in range(20):
+            noise = 1e-2 * torch.randn(stitch.map.weight.shape, generator=generator)
+            stitch.map.weight += noise
+            assert F.mse_loss(stitch(x), y).item() > best
+            stitch.map.weight -= noise
+
+
+def test_training_mode_leaves_batch_norm_of_front_and_back_frozen() -> None:
+    graph = cut_model(build("cifar_resnet8"), IMAGE)
+    plan = StitchPlan("linear", graph.cut_points[1].layout, graph.cut_points[1].layout)
+    hybrid = Hybrid(graph.front(1), StitchLayer(plan), graph.back(1)).train()
+    before = {key: value.clone() for key, value in hybrid.state_dict().items()}
+    hybrid(torch.randn(4, *IMAGE)).sum().backward()
+    assert all(torch.equal(value, before[key]) for key, value in hybrid.state_dict().items())
+    assert {name for name, p in hybrid.named_parameters() if p.grad is not None} == {"stitch.map.weight", "stitch.map.bias"}
