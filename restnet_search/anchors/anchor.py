@@ -1,0 +1,73 @@
+"""A frozen pre-trained model and what the search must know of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from restnet_search.data.view import View
+
+__all__ = ["Anchor", "freeze", "head_matches", "model_digest", "tensors_digest"]
+
+
+@dataclass(frozen=True, eq=False)
+class Anchor:
+    """A frozen model: evaluation mode, no parameter requires a gradient.
+
+    Attributes:
+        name: In reports.
+        model_name: The timm name, or ``module:function`` of the factory.
+        model: Takes ``(B, *view.size)``, returns ``(B, num_classes)``.
+        view: How it sees images.
+        num_classes: Of its present head; 0 where it has none yet.
+        digest: Content key of parameters, buffers, model name and arguments, hexadecimal.
+        licence: Of the weights as timm declares it, for example ``apache-2.0``.
+        fitted: Whether its weights were made by :func:`restnet_search.anchors.fit.fit_anchor`.
+        trained: Whether every weight, the head's too, comes from a checkpoint, a factory or a fit.
+        kwargs: What the model was built with.
+    """
+
+    name: str
+    model_name: str
+    model: nn.Module
+    view: View
+    num_classes: int
+    digest: str
+    licence: str | None
+    fitted: bool
+    trained: bool
+    kwargs: Mapping[str, object]
+
+
+def head_matches(anchor: Anchor, classes: int) -> bool:
+    """Whether the anchor can answer for this many classes as it is.
+
+    Only the number is compared: that the classes also stand in the checkpoint's order cannot be known.
+    """
+    return anchor.trained and anchor.num_classes == classes
+
+
+def freeze(model: nn.Module) -> nn.Module:
+    """Put the model into evaluation mode with no gradients; returns it."""
+    return model.eval().requires_grad_(False)
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes; the order of names does not matter."""
+    key = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        key.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\n".encode())
+        key.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return key.hexdigest()
+
+
+def model_digest(model: nn.Module, model_name: str, kwargs: Mapping[str, object]) -> str:
+    """Content key of a model; equal weights in another architecture of the same name and arguments are not told apart."""
+    said = json.dumps([model_name, dict(kwargs)], sort_keys=True, default=str)
+    return hashlib.sha256((said + tensors_digest(model.state_dict())).encode()).hexdigest()

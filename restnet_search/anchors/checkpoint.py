@@ -1,0 +1,125 @@
+"""Checkpoints: find the file, read tensors only, load with every key accounted for."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models import clean_state_dict
+from torch import Tensor, nn
+
+from restnet_search.errors import AnchorError
+
+__all__ = ["SUFFIXES", "Mismatch", "compare", "find_weights", "read_checkpoint"]
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+_NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")  # where training scripts keep the weights
+_SHOWN = 4
+
+
+def find_weights(
+    weights: str | None, names: Sequence[str], *, weights_dir: Path | None, base_dir: Path | None
+) -> Path | None:
+    """Find an anchor's checkpoint.
+
+    Args:
+        weights: The file that the space names, absolute or relative to `weights_dir`, else to `base_dir`.
+        names: Without `weights`: stems to look for in `weights_dir`, best first.
+        weights_dir: The folder given by ``--weights``.
+        base_dir: The folder of the space file.
+
+    Returns:
+        The file, or None where the space names none and none lies in `weights_dir`.
+
+    Raises:
+        AnchorError: If `weights_dir` or the named file does not exist.
+    """
+    if weights_dir is not None and not weights_dir.is_dir():
+        raise AnchorError(f"The weights folder {weights_dir} does not exist.", hint="check --weights DIR")
+    if weights is None:
+        stems = [weights_dir / f"{name}{suffix}" for name in names for suffix in SUFFIXES] if weights_dir else []
+        return next((path for path in stems if path.is_file()), None)
+    tried = [(folder or Path()) / weights for folder in dict.fromkeys((weights_dir, base_dir, None))]
+    found = next((path for path in tried if path.is_file()), None)
+    if found is None:
+        places = ", ".join(dict.fromkeys(str(path) for path in tried))
+        raise AnchorError(
+            f"The checkpoint {weights} does not exist.", expected=f"one of {places}", hint="check --weights DIR"
+        )
+    return found
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a ``.safetensors`` file, or of a ``.pth`` file without running any code in it.
+
+    Wrappers of training scripts (``{"state_dict": ...}``, EMA weights first; ``module.`` prefixes) are taken off.
+
+    Raises:
+        AnchorError: If the file cannot be read, wants to run code, or holds something else than named tensors.
+    """
+    expected = "named tensors, as .safetensors or as .pth saved by torch.save(model.state_dict(), path)"
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise AnchorError(
+            f"The checkpoint {path} is no tensors-only file: {_wanted_code(path)}. Nothing in it was run.",
+            expected=expected,
+            hint="save its state dict as .safetensors where you trust it",
+        ) from error
+    except (SafetensorError, OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise AnchorError(f"Cannot read the checkpoint {path}: {error}", expected=expected) from error
+    for key in _NESTED:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+            break
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise AnchorError(f"The checkpoint {path} holds no named tensors.", expected=expected)
+    return clean_state_dict(dict(loaded))
+
+
+def _wanted_code(path: Path) -> str:
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # damaged beyond listing; the caller reports the file either way
+        names = []
+    return f"to load it would run {', '.join(sorted(names))}" if names else "it is damaged, or to load it would run code"
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """How a checkpoint differs from a model; empty (false) if it fits."""
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    misshaped: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.misshaped)
+
+    def __str__(self) -> str:
+        kinds = (("missing", self.missing), ("unexpected", self.unexpected), ("of another shape", self.misshaped))
+        return "; ".join(f"{len(keys)} {kind}: {_first(keys)}" for kind, keys in kinds if keys)
+
+
+def compare(model: nn.Module, state: Mapping[str, Tensor]) -> Mismatch:
+    """Compare names and shapes; a missing ``num_batches_tracked`` counts for nothing, as in torch."""
+    own = model.state_dict()
+    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    misshaped = [
+        f"{name} {tuple(state[name].shape)} in the file, {tuple(value.shape)} in the model"
+        for name, value in own.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    return Mismatch(tuple(missing), tuple(name for name in state if name not in own), tuple(misshaped))
+
+
+def _first(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return ", ".join(keys[:_SHOWN]) + more

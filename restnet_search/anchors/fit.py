@@ -1,0 +1,127 @@
+"""Fit anchors to the user's classes before the search: the head only, or all layers; once, then from the cache."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from restnet_search.anchors.anchor import Anchor, freeze, head_matches, model_digest
+from restnet_search.anchors.fit_cache import default_cache_dir, make_cache_dir, read_fitted, write_fitted
+from restnet_search.anchors.head import replace_classifier
+from restnet_search.anchors.load import load_anchor
+from restnet_search.anchors.train import train_full, train_head
+from restnet_search.data.splits import DataSplits
+from restnet_search.errors import AnchorError
+from restnet_search.progress import Progress
+from restnet_search.space.schema import FitSpec, SearchSpace
+
+__all__ = ["fit_anchor", "prepare_anchors"]
+
+_RECIPE = 1  # raise when training changes, so that older cached weights are not taken for the new recipe's
+
+
+def fit_anchor(
+    anchor: Anchor,
+    data: DataSplits,
+    spec: FitSpec,
+    *,
+    cache_dir: Path,
+    seed: int,
+    progress: Progress,
+) -> Anchor:
+    """Fit an anchor's head, or all of it, to the data's classes; the epoch with the best val accuracy is kept.
+
+    The result is kept in `cache_dir` under a key of the anchor's weights, the train and val data, `spec` and `seed`; a
+    damaged file there is noticed and replaced. The anchor given is not changed.
+
+    Args:
+        anchor: An anchor that matches already is returned as it is.
+        data: `train` is trained on, `val` chooses the epoch, `test` is not touched.
+        spec: How to train.
+        cache_dir: Where fitted weights are kept.
+        seed: Of the new head, the order of images and dropout.
+        progress: Told about every batch.
+
+    Raises:
+        AnchorError: If `spec.tune` is ``never``, the head cannot be exchanged, or training diverges.
+    """
+    classes = len(data.classes)
+    if head_matches(anchor, classes):
+        return anchor
+    if spec.tune == "never":
+        has = f"has a head for {anchor.num_classes} classes" if anchor.trained else "has a head that is not trained"
+        raise AnchorError(
+            f"The anchor {anchor.name} {has}; the data has {classes} classes.",
+            expected="a checkpoint fitted to these classes, since fit.tune is never",
+            hint="name a fitted checkpoint as `weights`, or set fit.tune to head or full",
+        )
+    make_cache_dir(cache_dir)
+    model = copy.deepcopy(anchor.model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        replace_classifier(model, classes)
+        path = cache_dir / f"{_safe(anchor.name)}-{_key(anchor, data, spec, seed)}.safetensors"
+        kept = read_fitted(path) if path.exists() else None
+        if kept is not None:
+            state, facts = kept
+            model.load_state_dict(state)
+            progress.log(f"{anchor.name}: fitted before, val top-1 {float(facts['val_top1']):.3f} (from {path})")
+        else:
+            if path.exists():
+                progress.log(f"{anchor.name}: the cached file {path} is damaged; fitting again")
+            train = train_full if spec.tune == "full" else train_head
+            top1 = train(anchor.name, model, anchor.view, data, spec, seed=seed, progress=progress)
+            write_fitted(path, model.state_dict(), {"val_top1": repr(top1), "classes": json.dumps(data.classes)})
+            progress.log(f"{anchor.name}: fitted ({spec.tune}), val top-1 {top1:.3f}")
+    freeze(model)
+    digest = model_digest(model, anchor.model_name, anchor.kwargs)
+    return replace(anchor, model=model, num_classes=classes, digest=digest, fitted=True, trained=True)
+
+
+def prepare_anchors(
+    space: SearchSpace,
+    data: DataSplits,
+    *,
+    weights_dir: Path | None,
+    base_dir: Path | None,
+    trust_code: bool,
+    cache_dir: Path | None,
+    progress: Progress,
+) -> list[Anchor]:
+    """Load every anchor of the space, in its order, and fit those that do not match the data's classes.
+
+    Fitting takes the data's seed, not the search's: the anchors belong to what is searched, and another search on the
+    same data finds them in the cache.
+
+    Args:
+        cache_dir: None for :func:`restnet_search.anchors.fit_cache.default_cache_dir`.
+
+    Raises:
+        AnchorError: See :func:`restnet_search.anchors.load.load_anchor` and :func:`fit_anchor`.
+    """
+    # All are loaded before the first is fitted, so that a wrong name costs seconds and not a training.
+    anchors = [
+        load_anchor(
+            spec, classes=len(data.classes), weights_dir=weights_dir, base_dir=base_dir, trust_code=trust_code
+        )
+        for spec in space.anchors
+    ]
+    folder = cache_dir if cache_dir is not None else default_cache_dir()
+    return [
+        fit_anchor(anchor, data, space.fit, cache_dir=folder, seed=space.data.seed, progress=progress)
+        for anchor in anchors
+    ]
+
+
+def _key(anchor: Anchor, data: DataSplits, spec: FitSpec, seed: int) -> str:
+    said = [_RECIPE, anchor.digest, data.train.digest, data.val.digest, data.classes, spec.model_dump(mode="json"), seed]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _safe(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)

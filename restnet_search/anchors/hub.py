@@ -1,0 +1,75 @@
+"""timm's published weights: from its caches, or from the network if there is one; quick to say so if there is none."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import huggingface_hub
+import torch
+
+from restnet_search.errors import AnchorError
+
+__all__ = ["cached_file", "can_download", "no_weights"]
+
+_PROBE_SECONDS = 5.0
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def cached_file(cfg: Any) -> Path | None:
+    """Where the weights of a timm ``PretrainedCfg`` already lie on this machine, if they do."""
+    if cfg.custom_load:  # a foreign format that only timm's own loader reads
+        return None
+    if cfg.file and Path(cfg.file).is_file():
+        return Path(cfg.file)
+    if cfg.hf_hub_id:
+        for name in (cfg.hf_hub_filename,) if cfg.hf_hub_filename else _HUB_FILES:
+            found = huggingface_hub.try_to_load_from_cache(cfg.hf_hub_id, name)
+            if isinstance(found, str):
+                return Path(found)
+    elif cfg.url:
+        found = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(cfg.url).path).name)
+        return found if found.is_file() else None
+    return None
+
+
+def can_download(url: str | None = None) -> bool:
+    """Whether the host of `url` (default: the model hub) answers within seconds.
+
+    Asked first because the hub's client retries for most of a minute where there is no network.
+    """
+    if url is None:
+        if huggingface_hub.constants.HF_HUB_OFFLINE:
+            return False
+        url = huggingface_hub.constants.ENDPOINT
+    parts = urlsplit(url)
+    request = urllib.request.Request(f"{parts.scheme}://{parts.netloc}", method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=_PROBE_SECONDS):
+            return True
+    except urllib.error.HTTPError:
+        return True  # it answered
+    except (OSError, ValueError):
+        return False
+
+
+def no_weights(model: str, cfg: Any, reason: str) -> AnchorError:
+    """The error for weights that cannot be had: which file to fetch, and how ``--weights`` uses it."""
+    if cfg is not None and cfg.hf_hub_id:
+        file = cfg.hf_hub_filename or _HUB_FILES[0]
+        wanted = f"{file} of the hub repository {cfg.hf_hub_id}"
+        how = f"where there is a network, `hf download {cfg.hf_hub_id} {file}`, save it as DIR/{model}{Path(file).suffix}"
+    elif cfg is not None and cfg.url:
+        wanted = str(cfg.url)
+        how = f"fetch it where there is a network, save it as DIR/{model}{Path(urlsplit(cfg.url).path).suffix}"
+    else:
+        wanted = f"a file {model}.safetensors (or .pth) in the folder of --weights"
+        how = f"save its state dict as DIR/{model}.safetensors"
+    return AnchorError(
+        f"There are no pre-trained weights for {model}: {reason}.",
+        expected=wanted,
+        hint=f"{how} and pass --weights DIR; or say `pretrained: false` to start untrained and be fitted",
+    )

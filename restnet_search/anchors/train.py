@@ -1,0 +1,190 @@
+"""The training loops behind fitting: AdamW, a cosine schedule with warm-up, the best epoch on val kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from restnet_search.anchors.head import classifiers
+from restnet_search.data.splits import DataSplits, Split
+from restnet_search.data.view import View
+from restnet_search.errors import AnchorError
+from restnet_search.progress import Progress, Task
+from restnet_search.space.schema import FitSpec
+
+__all__ = ["top1", "train_full", "train_head"]
+
+_WARM_UP = 0.1  # share of the steps
+_EVAL_BATCH = 256
+
+
+def train_full(
+    name: str, model: nn.Module, view: View, data: DataSplits, spec: FitSpec, *, seed: int, progress: Progress
+) -> float:
+    """Train all layers in place, without augmentation; returns top-1 on val of the epoch kept, 0..1.
+
+    Raises:
+        AnchorError: If the loss stops being finite.
+    """
+    model.requires_grad_(True)
+    with progress.task(f"Fitting {name}", total=spec.epochs * _steps(len(data.train), spec)) as task:
+
+        def logits(rows: Tensor) -> Tensor:
+            return model(data.train.images(view, rows))
+
+        return _optimise(name, model, logits, lambda: top1(model, data.val, view), data.train.labels, spec, seed, task)
+
+
+def train_head(
+    name: str, model: nn.Module, view: View, data: DataSplits, spec: FitSpec, *, seed: int, progress: Progress
+) -> float:
+    """Train the classifier alone in place; returns top-1 on val of the epoch kept, 0..1.
+
+    What enters the classifier is computed once per image and standardised while the head trains, where the logits are
+    one linear layer's output. Other heads (distilled, convolutional) train through the whole frozen model.
+
+    Raises:
+        AnchorError: If no classifier is found, or the loss stops being finite.
+    """
+    heads = classifiers(model)
+    if not heads:
+        raise AnchorError(f"{name} has no classifier to fit.", hint="set fit.tune to full")
+    model.eval().requires_grad_(False)
+    head = next(iter(heads.values()))
+    if len(heads) == 1 and isinstance(head, nn.Linear) and _is_linear_probe(model, head, data.train, view):
+        return _train_probe(name, model, head, view, data, spec, seed, progress)
+    for module in heads.values():
+        module.requires_grad_(True)
+    with progress.task(f"Fitting the head of {name}", total=spec.epochs * _steps(len(data.train), spec)) as task:
+
+        def logits(rows: Tensor) -> Tensor:
+            return model.eval()(data.train.images(view, rows))
+
+        return _optimise(name, model, logits, lambda: top1(model, data.val, view), data.train.labels, spec, seed, task)
+
+
+@torch.no_grad()
+def top1(model: nn.Module, split: Split, view: View) -> float:
+    """Share of images whose class has the largest logit, 0..1; the model is put into evaluation mode."""
+    model.eval()
+    found = [model(images).argmax(1) for images in split.batches(view, _EVAL_BATCH)]
+    return (torch.cat(found) == split.labels).float().mean().item()
+
+
+def _train_probe(
+    name: str,
+    model: nn.Module,
+    head: nn.Linear,
+    view: View,
+    data: DataSplits,
+    spec: FitSpec,
+    seed: int,
+    progress: Progress,
+) -> float:
+    batches = math.ceil(len(data.train) / _EVAL_BATCH) + math.ceil(len(data.val) / _EVAL_BATCH)
+    with progress.task(f"Fitting the head of {name}", total=batches + spec.epochs) as task:
+        train = _head_inputs(model, head, data.train.batches(view, _EVAL_BATCH), task)
+        val = _head_inputs(model, head, data.val.batches(view, _EVAL_BATCH), task)
+        mean = train.mean(0) if head.bias is not None else torch.zeros_like(train[0])
+        scale = train.std(0, correction=0).clamp_min(1e-6)
+        train, val = (train - mean) / scale, (val - mean) / scale
+        probe = nn.Linear(head.in_features, head.out_features, bias=head.bias is not None)
+        nn.init.zeros_(probe.weight)
+        if probe.bias is not None:
+            nn.init.zeros_(probe.bias)
+
+        def accuracy() -> float:
+            task.advance()
+            with torch.no_grad():
+                return (probe(val).argmax(1) == data.val.labels).float().mean().item()
+
+        best = _optimise(name, probe, lambda rows: probe(train[rows]), accuracy, data.train.labels, spec, seed, None)
+    with torch.no_grad():  # W (x - mean) / scale + b = (W / scale) x + (b - W mean / scale)
+        head.weight.copy_(probe.weight / scale)
+        if head.bias is not None:
+            head.bias.copy_(probe.bias - head.weight @ mean)
+    return best
+
+
+@torch.no_grad()
+def _head_inputs(model: nn.Module, head: nn.Module, batches: Iterable[Tensor], task: Task) -> Tensor:
+    """What enters the classifier, ``(n, features)``."""
+    seen: list[Tensor] = []
+    hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        for images in batches:
+            model(images)
+            task.advance()
+    finally:
+        hook.remove()
+    return torch.cat(seen)
+
+
+@torch.no_grad()
+def _is_linear_probe(model: nn.Module, head: nn.Linear, split: Split, view: View) -> bool:
+    """Whether the model's output is this layer's, called once per batch on ``(B, features)``."""
+    calls: list[tuple[Tensor, Tensor]] = []
+    hook = head.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output)))
+    try:
+        output = model(split.images(view, range(min(2, len(split)))))
+    finally:
+        hook.remove()
+    return len(calls) == 1 and calls[0][0].ndim == 2 and torch.equal(calls[0][1], output)
+
+
+def _optimise(
+    name: str,
+    module: nn.Module,
+    logits: Callable[[Tensor], Tensor],
+    accuracy: Callable[[], float],
+    labels: Tensor,
+    spec: FitSpec,
+    seed: int,
+    task: Task | None,
+) -> float:
+    """Train the parameters of `module` that require gradients; leave it with the best epoch's state."""
+    generator = torch.Generator().manual_seed(seed)
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=spec.lr, weight_decay=spec.weight_decay)
+    total = spec.epochs * _steps(len(labels), spec)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, total))
+    best, best_state = -1.0, {}
+    for epoch in range(spec.epochs):
+        module.train()
+        order = torch.randperm(len(labels), generator=generator)
+        for rows in order.split(spec.batch_size)[: _steps(len(labels), spec)]:
+            loss = F.cross_entropy(logits(rows), labels[rows])
+            if not torch.isfinite(loss):
+                raise AnchorError(
+                    f"Fitting {name} diverged in epoch {epoch + 1}: the loss is {loss.item()}.",
+                    hint=f"lower fit.lr (now {spec.lr:g})",
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            if task is not None:
+                task.advance()
+        reached = accuracy()
+        if reached > best:
+            best = reached
+            best_state = {key: value.detach().clone() for key, value in module.state_dict().items()}
+    module.load_state_dict(best_state)
+    return best
+
+
+def _steps(images: int, spec: FitSpec) -> int:
+    """Batches per epoch; a last batch of one image is left out, since batch norm cannot train on it."""
+    steps, rest = divmod(images, spec.batch_size)
+    return max(1, steps + (rest > 1))
+
+
+def _rate(step: int, total: int) -> float:
+    warm_up = max(1, round(_WARM_UP * total))
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))
