@@ -1,0 +1,92 @@
+"""Look at models before a search: cut points, similarity, costs. Each function answers one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from restnet_search.anchors import Anchor, load_anchor, prepare_anchors
+from restnet_search.costs.count import Count, count_costs, count_with_thop
+from restnet_search.costs.table import AnchorCosts, profile_anchor
+from restnet_search.data import load_data
+from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
+from restnet_search.progress import Progress
+from restnet_search.search.features import CutAnchor
+from restnet_search.search.prepare import CodeAndWeights
+from restnet_search.search.ranking import cka_between
+from restnet_search.space.schema import AnchorSpec, SearchSpace
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["anchor_spec", "inspect_anchor", "profile_network", "similarity_between"]
+
+
+def anchor_spec(space: SearchSpace | None, name: str) -> AnchorSpec:
+    """The space's anchor of that name; any other name is taken as a timm model."""
+    known = {anchor.name: anchor for anchor in (space.anchors if space else ())}
+    return known.get(name) or AnchorSpec(model=name)
+
+
+def inspect_anchor(
+    spec: AnchorSpec, *, granularity: str, base: Path | None, trust_code: bool
+) -> tuple[AnchorGraph, AnchorCosts]:
+    """Cut and profile a model; weights do not matter, so none are loaded.
+
+    Raises:
+        AnchorError: If the model cannot be built.
+        GraphError: If it cannot be cut.
+    """
+    anchor = _untrained(spec, base, trust_code)
+    graph = cut_model(anchor.model, anchor.view.size, granularity)
+    return graph, profile_anchor(graph)
+
+
+def profile_network(spec: AnchorSpec, *, base: Path | None, trust_code: bool) -> tuple[Count, tuple[int, int]]:
+    """Count a model's costs for one image by fvcore (with what it leaves out added), and MACs and parameters by thop."""
+    import torch
+
+    anchor = _untrained(spec, base, trust_code)
+    image = torch.randn(1, *anchor.view.size, generator=torch.Generator().manual_seed(0))
+    return count_costs(anchor.model, image), count_with_thop(anchor.model, image)
+
+
+def _untrained(spec: AnchorSpec, base: Path | None, trust_code: bool) -> Anchor:
+    from timm.models import get_pretrained_cfg, is_model
+
+    published = get_pretrained_cfg(spec.model) if spec.model and is_model(spec.model) else None
+    plain = spec.model_copy(update={"pretrained": False, "weights": None})
+    classes = published.num_classes if published else 1000
+    return load_anchor(plain, classes=classes, weights_dir=None, base_dir=base, trust_code=trust_code)
+
+
+def similarity_between(
+    space: SearchSpace, names: tuple[str, str], sources: CodeAndWeights, progress: Progress
+) -> tuple[tuple[CutAnchor, CutAnchor], NDArray[np.float64], int]:
+    """CKA between all cut points of two anchors, on the space's training images.
+
+    Returns:
+        Both anchors, the matrix (cut points of the first, cut points of the second), and how many images it saw.
+    """
+    specs = [anchor_spec(space, name) for name in names]
+    if specs[0].name == specs[1].name:
+        specs[1] = specs[1].model_copy(update={"name": f"{specs[1].name} (again)"})
+    pair = space.model_copy(update={"anchors": specs})
+    data = load_data(space.data)
+    anchors = prepare_anchors(
+        pair,
+        data,
+        weights_dir=sources.weights,
+        base_dir=sources.base,
+        trust_code=sources.trust_code,
+        cache_dir=sources.cache,
+        progress=progress,
+    )
+    cut = {
+        anchor.name: CutAnchor(anchor, cut_model(anchor.model, anchor.view.size, space.cut_points.granularity))
+        for anchor in anchors
+    }
+    first, second = (spec.name for spec in specs)
+    matrix = cka_between([(first, second)], cut, data.train, space.ranker, progress)[first, second]
+    return (cut[first], cut[second]), matrix.numpy(), min(space.ranker.images, len(data.train))

@@ -1,0 +1,55 @@
+"""Read back what runs wrote: reports and hybrids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from restnet_search.reporting.report import Report
+from restnet_search.reporting.serialize import read_results
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["load_hybrid", "load_run"]
+
+
+def load_run(path: str | Path) -> Report:
+    """Read the report of a run folder (or of a ``results.json``).
+
+    Raises:
+        RunError: If it is missing, truncated or of another schema version.
+    """
+    return read_results(Path(path))
+
+
+def load_hybrid(
+    run: str | Path,
+    hybrid: str | None = None,
+    *,
+    weights: str | Path | None = None,
+    trust_code: bool = False,
+) -> nn.Module:
+    """Build a hybrid of a run, or read an exported one, as a module in eval mode.
+
+    Args:
+        run: A run folder, or (``hybrid`` None) the ``.json`` or ``.safetensors`` file or the folder of an export.
+        hybrid: Its id in the run's results (``h012``); an anchor's name gives the anchor.
+        weights: Folder with the anchors' weights, where it is not the one that the run was started with.
+        trust_code: Whether anchors from ``factory:`` code may be built.
+
+    Returns:
+        A module that maps images ``(B, C, H, W)``, normalised as the front anchor expects, to logits ``(B, classes)``.
+
+    Raises:
+        RunError: If the run, the hybrid or its weights are missing or damaged.
+        ExportError: If the export is.
+    """
+    folder = Path(run)
+    if hybrid is None:
+        from restnet_search.export.safetensors import load_export
+
+        return load_export(folder, trust_code=trust_code)
+    from restnet_search.search.rebuild import rebuild_network
+
+    return rebuild_network(folder, hybrid, weights=Path(weights) if weights else None, trust_code=trust_code).network

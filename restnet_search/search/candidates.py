@@ -1,0 +1,165 @@
+"""Candidates: the stitch points worth a trial, from the cost table and the ranker alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from restnet_search.costs.table import AnchorCosts, Cost, hybrid_cost
+from restnet_search.graph.cut_points import CutPoint
+from restnet_search.space.schema import CutPointSpec, Order, SearchSpace
+from restnet_search.stitching.plan import StitchPlan, why_not_stitchable
+from restnet_search.units import DeviceBudget
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Candidate", "Direction", "Enumeration", "by_front", "directions_of", "enumerate_candidates", "offered_cuts"]
+
+
+@dataclass(frozen=True)
+class Direction:
+    """Which anchor supplies the front, which the back."""
+
+    front: str
+    back: str
+    order: Order
+
+    def __str__(self) -> str:
+        return f"{self.front} > {self.back}"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A stitch point that may be trained.
+
+    ``rank`` is its place in the ranker's order among the stitch points of the same front cut and partner (0 first),
+    ``score`` the ranker's value (higher is better).
+    """
+
+    direction: Direction
+    front_cut: int
+    back_cut: int
+    plan: StitchPlan
+    cost: Cost
+    score: float
+    rank: int
+
+    @property
+    def key(self) -> tuple[str, int, str, int]:
+        """Identifies the stitch point."""
+        return (self.direction.front, self.front_cut, self.direction.back, self.back_cut)
+
+
+@dataclass(frozen=True)
+class Enumeration:
+    """The candidates, and what became of all other stitch points."""
+
+    candidates: tuple[Candidate, ...]
+    stitch_points: int
+    unstitchable: int
+    over_budget: int
+    costlier_than_anchors: int
+    ranked_out: int
+    cheapest: Cost | None = None
+
+
+def directions_of(space: SearchSpace, costs: Mapping[str, AnchorCosts]) -> list[Direction]:
+    """All (front, back) anchors of the space's pairs and orders; the larger anchor is the one with more MACs."""
+    pairs: Iterable[Sequence[str]] = space.pairs or combinations([anchor.name for anchor in space.anchors], 2)
+    directions: list[Direction] = []
+    for pair in pairs:
+        large, small = sorted(pair, key=lambda name: costs[name].total.macs, reverse=True)
+        for order in space.orders:
+            front, back = (large, small) if order == "large_to_small" else (small, large)
+            direction = Direction(front, back, order)
+            if direction not in directions:
+                directions.append(direction)
+    return directions
+
+
+def offered_cuts(spec: CutPointSpec, name: str, cut_points: Sequence[CutPoint], costs: AnchorCosts) -> list[int]:
+    """Indices of the anchor's cut points that the space offers: depth bounds, then include / exclude."""
+    chosen = spec.anchors.get(name)
+
+    def listed(cut: CutPoint, keys: Sequence[int | str]) -> bool:
+        return cut.index in keys or cut.path in keys
+
+    cuts = [cut for cut in cut_points if spec.min_depth <= costs.depth(cut.index) <= spec.max_depth]
+    if chosen is not None and chosen.include is not None:
+        cuts = [cut for cut in cuts if listed(cut, chosen.include)]
+    if chosen is not None:
+        cuts = [cut for cut in cuts if not listed(cut, chosen.exclude)]
+    return [cut.index for cut in cuts]
+
+
+def enumerate_candidates(
+    space: SearchSpace,
+    budgets: Sequence[DeviceBudget],
+    cut_points: Mapping[str, Sequence[CutPoint]],
+    costs: Mapping[str, AnchorCosts],
+    scores: Mapping[tuple[str, str], NDArray[np.float64]],
+) -> Enumeration:
+    """List the candidates of every direction: stitchable, within a budget, and the ranker's ``top_k`` of their front.
+
+    Args:
+        space: Pairs, orders, cut-point bounds, stitch kind and ``top_k``.
+        budgets: A candidate must fit at least one.
+        cut_points: Per anchor.
+        costs: Per anchor.
+        scores: Per (front, back) anchor names: ranker values ``(front cuts, back cuts)``, higher is better.
+    """
+    offered = {name: offered_cuts(space.cut_points, name, cut_points[name], costs[name]) for name in cut_points}
+    kept: list[Candidate] = []
+    cheapest: Cost | None = None
+    counts = {"stitch_points": 0, "unstitchable": 0, "over_budget": 0, "costlier": 0, "ranked_out": 0}
+    for direction in directions_of(space, costs):
+        front, back = costs[direction.front], costs[direction.back]
+        ceiling = max(front.total.macs, back.total.macs)
+        for front_cut in offered[direction.front]:
+            row: list[tuple[float, int, StitchPlan, Cost]] = []
+            for back_cut in offered[direction.back]:
+                counts["stitch_points"] += 1
+                source = cut_points[direction.front][front_cut].layout
+                target = cut_points[direction.back][back_cut].layout
+                if why_not_stitchable(source, target):
+                    counts["unstitchable"] += 1
+                    continue
+                plan = StitchPlan(space.stitch.kind, source, target)
+                cost = hybrid_cost(front, front_cut, plan.cost, back, back_cut)
+                cheapest = cost if cheapest is None or cost.macs < cheapest.macs else cheapest
+                if not any(budget.allows(macs=cost.macs, params=cost.params) for budget in budgets):
+                    counts["over_budget"] += 1
+                elif cost.macs >= ceiling:
+                    counts["costlier"] += 1
+                else:
+                    score = float(scores[direction.front, direction.back][front_cut, back_cut])
+                    row.append((score, back_cut, plan, cost))
+            row.sort(key=lambda entry: (-entry[0], entry[1]))
+            counts["ranked_out"] += len(row[space.top_k :])
+            kept += [
+                Candidate(direction, front_cut, back_cut, plan, cost, score, rank)
+                for rank, (score, back_cut, plan, cost) in enumerate(row[: space.top_k])
+            ]
+    return Enumeration(
+        tuple(kept),
+        counts["stitch_points"],
+        counts["unstitchable"],
+        counts["over_budget"],
+        counts["costlier"],
+        counts["ranked_out"],
+        cheapest,
+    )
+
+
+def by_front(candidates: Iterable[Candidate]) -> dict[Direction, dict[int, list[Candidate]]]:
+    """Group candidates by direction, then by front cut, each in the ranker's order."""
+    ordered = sorted(candidates, key=lambda c: (str(c.direction), c.front_cut, c.rank))
+    return {
+        direction: {cut: list(row) for cut, row in groupby(group, key=lambda c: c.front_cut)}
+        for direction, group in groupby(ordered, key=lambda c: c.direction)
+    }

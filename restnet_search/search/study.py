@@ -1,0 +1,272 @@
+"""The Optuna study: the only state of a search. It asks for candidates, keeps what trials reached, and resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy import event
+
+from restnet_search.costs.table import Cost
+from restnet_search.errors import RunError
+from restnet_search.search.candidates import Candidate, by_front
+from restnet_search.search.trial import TrainingChoices
+from restnet_search.space.schema import SearchSpec, TrainingSpec
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+__all__ = ["Proposal", "SearchStudy", "TrialRecord", "hybrid_id", "read_records", "values_of"]
+
+_STUDY = "restnet-search"
+_RECORD, _REASON, _ANCHOR = "record", "reason", "anchor"
+_CUT_OFF = "cut off before it finished; its stitch point was queued again"
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """What the study keeps of a finished trial; everything the report says of a hybrid, but test, comes from here."""
+
+    id: str
+    front: str
+    front_cut: int
+    back: str
+    back_cut: int
+    order: str
+    score: float
+    rank: int
+    lr: float
+    epochs: int
+    images: int
+    macs: int
+    params: int
+    stitch_kind: str
+    stitch_params: int
+    r2: float | None
+    correct: int
+    n: int
+    seconds: float
+
+    @property
+    def key(self) -> tuple[str, int, str, int]:
+        return (self.front, self.front_cut, self.back, self.back_cut)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial that Optuna asked for."""
+
+    trial: Trial
+    candidate: Candidate
+    choices: TrainingChoices
+
+
+def hybrid_id(number: int) -> str:
+    """Name of the hybrid that trial ``number`` trained."""
+    return f"h{number:03d}"
+
+
+class SearchStudy:
+    """One study over a fixed list of candidates.
+
+    Optuna picks the direction, the front cut, the back cut by the ranker's order, the learning rate and the epochs. A
+    stitch point is trained once; where the sampler asks for it again, that trial is skipped (state PRUNED). Each ask uses
+    a sampler seeded by the search's seed and the number of trials so far, so that a resumed study goes on as an
+    uninterrupted one would.
+    """
+
+    def __init__(
+        self, study: optuna.Study, candidates: Sequence[Candidate], training: TrainingSpec, search: SearchSpec
+    ) -> None:
+        self._study, self._training, self._search = study, training, search
+        self._by_front = {str(direction): list(rows.values()) for direction, rows in by_front(candidates).items()}
+        self._candidates = {candidate.key: candidate for candidate in candidates}
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        candidates: Sequence[Candidate],
+        objectives: Sequence[str],
+        training: TrainingSpec,
+        search: SearchSpec,
+    ) -> SearchStudy:
+        """Create the study in an SQLite file, or open the one that is there and take up trials that were cut off."""
+        study = optuna.create_study(
+            study_name=_STUDY,
+            storage=_storage(path),
+            directions=["maximize" if objective == "accuracy" else "minimize" for objective in objectives],
+            load_if_exists=True,
+        )
+        opened = cls(study, candidates, training, search)
+        opened._take_up_interrupted()
+        if not study.trials:
+            opened._enqueue_start(search.trials // 2)
+        return opened
+
+    def add_anchor(self, name: str, values: Sequence[float]) -> None:
+        """Put an anchor into the study as a reference point, once."""
+        if not any(trial.user_attrs.get(_ANCHOR) == name for trial in self._study.trials):
+            self._study.add_trial(optuna.trial.create_trial(values=list(values), user_attrs={_ANCHOR: name}))
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """The finished trials, in the order in which they were asked."""
+        return _records(self._study)
+
+    @property
+    def failures(self) -> list[tuple[int, str]]:
+        """Failed trials with their reason."""
+        return [(trial.number, trial.user_attrs.get(_REASON, _CUT_OFF)) for trial in self._trials(TrialState.FAIL)]
+
+    @property
+    def skipped(self) -> int:
+        """Trials that the sampler asked for although their stitch point was trained already."""
+        return len(self._trials(TrialState.PRUNED))
+
+    def asks(self) -> Iterator[Proposal]:
+        """Propose trials until the asked number has finished or no candidate is left.
+
+        Each proposal must be ended with :meth:`finish` or :meth:`fail` before the next is taken.
+        """
+        repeats = 0
+        while len(self.records) < self._search.trials and (open_keys := self._untried()):
+            self._study.sampler = self._sampler()
+            proposal = self._suggest(self._study.ask())
+            if proposal.candidate.key in open_keys:
+                repeats = 0
+                yield proposal
+                continue
+            proposal.trial.set_user_attr(_REASON, "its stitch point was trained already")
+            self._study.tell(proposal.trial, state=TrialState.PRUNED)
+            repeats += 1
+            if repeats % 3 == 0:  # the sampler is stuck on known points: offer it the best ranked unknown one
+                self._enqueue(min(open_keys.values(), key=lambda c: (c.rank, -c.score, c.key)))
+
+    def finish(self, proposal: Proposal, record: TrialRecord, values: Sequence[float]) -> None:
+        """Keep a finished trial; from here on it survives a kill."""
+        proposal.trial.set_user_attr(_RECORD, asdict(record))
+        self._study.tell(proposal.trial, list(values))
+
+    def fail(self, proposal: Proposal, reason: str) -> None:
+        """Keep a failed trial with its reason."""
+        proposal.trial.set_user_attr(_REASON, reason)
+        self._study.tell(proposal.trial, state=TrialState.FAIL)
+
+    def note(self, key: str, value: Any) -> None:
+        """Keep a JSON value beside the trials (test scores)."""
+        self._study.set_user_attr(key, value)
+
+    def noted(self, key: str) -> Any | None:
+        return self._study.user_attrs.get(key)
+
+    def _trials(self, state: TrialState) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=(state,))
+
+    def _untried(self) -> dict[tuple[str, int, str, int], Candidate]:
+        tried = {record.key for record in self.records}
+        failed = [key for trial in self._trials(TrialState.FAIL) if (key := self._key_of(trial)) is not None]
+        # a second learning rate may do where the first failed, a third is not tried
+        tried |= {key for key in failed if failed.count(key) > 1}
+        return {key: candidate for key, candidate in self._candidates.items() if key not in tried}
+
+    def _key_of(self, trial: FrozenTrial) -> tuple[str, int, str, int] | None:
+        direction = trial.params.get("direction")
+        if direction is None or "rank" not in trial.params or _REASON not in trial.user_attrs:
+            return None
+        return self._by_front[direction][trial.params[_front_of(direction)]][trial.params["rank"]].key
+
+    def _suggest(self, trial: Trial) -> Proposal:
+        direction = trial.suggest_categorical("direction", sorted(self._by_front))
+        fronts = self._by_front[direction]
+        row = fronts[trial.suggest_int(_front_of(direction), 0, len(fronts) - 1)]
+        candidate = row[trial.suggest_int("rank", 0, len(row) - 1)]
+        (low, high), (fewest, most) = self._training.lr, self._training.epochs
+        choices = TrainingChoices(
+            lr=trial.suggest_float("lr", low, high, log=True), epochs=trial.suggest_int("epochs", fewest, most)
+        )
+        return Proposal(trial, candidate, choices)
+
+    def _sampler(self) -> BaseSampler:
+        asked = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+        seed = self._search.seed + len(asked)
+        match self._search.sampler:
+            case "tpe":
+                return optuna.samplers.TPESampler(seed=seed)
+            case "nsga2":
+                return optuna.samplers.NSGAIISampler(seed=seed)
+            case "random":
+                return optuna.samplers.RandomSampler(seed=seed)
+
+    def _take_up_interrupted(self) -> None:
+        for trial in self._trials(TrialState.RUNNING):
+            if trial.params:
+                self._study.enqueue_trial(trial.params)
+            self._study.tell(trial.number, state=TrialState.FAIL)
+
+    def _enqueue_start(self, count: int) -> None:
+        """Start with stitch points spread evenly over each direction's costs, directions in turn."""
+        share = -(-count // len(self._by_front))
+        spread = [_spread([c for row in rows for c in row], share) for rows in self._by_front.values()]
+        turns = [candidate for turn in zip_longest(*spread) for candidate in turn if candidate is not None]
+        for candidate in turns[:count]:
+            self._enqueue(candidate)
+
+    def _enqueue(self, candidate: Candidate) -> None:
+        direction = str(candidate.direction)
+        fronts = self._by_front[direction]
+        front = next(index for index, row in enumerate(fronts) if row[0].front_cut == candidate.front_cut)
+        self._study.enqueue_trial({"direction": direction, _front_of(direction): front, "rank": candidate.rank})
+
+
+def _front_of(direction: str) -> str:
+    return f"front_cut[{direction}]"
+
+
+def _spread(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
+    """One candidate from each of ``count`` equal slices by MACs: the best ranked."""
+    ordered = sorted(candidates, key=lambda c: (c.cost.macs, c.key))
+    edges = [round(len(ordered) * index / count) for index in range(count + 1)]
+    slices = [ordered[low:high] for low, high in zip(edges, edges[1:], strict=False) if high > low]
+    return [min(part, key=lambda c: (c.rank, -c.score, c.key)) for part in slices]
+
+
+def values_of(objectives: Sequence[str], accuracy: float, cost: Cost) -> list[float]:
+    """The objectives' values in the space's order."""
+    known = {"accuracy": accuracy, "macs": float(cost.macs), "params": float(cost.params)}
+    return [known[objective] for objective in objectives]
+
+
+def read_records(path: Path) -> list[TrialRecord]:
+    """The finished trials of a study on disk.
+
+    Raises:
+        RunError: If there is no study.
+    """
+    if not path.is_file():
+        raise RunError(f"There is no study {path}.", hint="the run stopped before its first trial; use --resume")
+    return _records(optuna.load_study(study_name=_STUDY, storage=_storage(path)))
+
+
+def _records(study: optuna.Study) -> list[TrialRecord]:
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [TrialRecord(**trial.user_attrs[_RECORD]) for trial in complete if _RECORD in trial.user_attrs]
+
+
+def _storage(path: Path) -> optuna.storages.RDBStorage:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+    event.listen(storage.engine, "connect", _fast_and_safe)
+    storage.engine.dispose()  # so that connections opened before the listener are opened anew
+    return storage
+
+
+def _fast_and_safe(connection: Any, _: Any) -> None:
+    # write-ahead logging survives a killed process and spares most of the syncs
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")

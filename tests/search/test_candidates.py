@@ -1,0 +1,97 @@
+"""Candidates: hard budgets, directions, the ranker's first partners, and what became of the rest."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from restnet_search.costs.table import AnchorCosts, profile_anchor
+from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
+from restnet_search.search.candidates import directions_of, enumerate_candidates, offered_cuts
+from restnet_search.space.schema import CutPointSpec, SearchSpace
+from restnet_search.units import UNLIMITED, DeviceBudget, parse_budget
+from tests.models import IMAGE, build
+
+NAMES = ("cifar_resnet20", "cifar_resnet8")
+
+
+@cache
+def _anchors() -> tuple[dict[str, AnchorGraph], dict[str, AnchorCosts]]:
+    graphs = {name: cut_model(build(name), IMAGE) for name in NAMES}
+    return graphs, {name: profile_anchor(graph) for name, graph in graphs.items()}
+
+
+def _space(**changes: object) -> SearchSpace:
+    plain = {"anchors": [{"model": name} for name in NAMES], "data": {"dataset": "digits"}, "top_k": 100}
+    return SearchSpace.model_validate(plain | changes)
+
+
+def _enumerate(space: SearchSpace, *budgets: DeviceBudget):  # noqa: ANN202
+    graphs, costs = _anchors()
+    generator = np.random.default_rng(0)
+    scores = {
+        (a, b): generator.random((len(graphs[a].cut_points), len(graphs[b].cut_points))) for a in NAMES for b in NAMES
+    }
+    points = {name: graph.cut_points for name, graph in graphs.items()}
+    return enumerate_candidates(space, budgets or (UNLIMITED,), points, costs, scores), scores
+
+
+def test_the_larger_anchor_is_the_one_with_more_macs() -> None:
+    directions = directions_of(_space(), _anchors()[1])
+    assert [(d.front, d.back, d.order) for d in directions] == [
+        ("cifar_resnet20", "cifar_resnet8", "large_to_small"),
+        ("cifar_resnet8", "cifar_resnet20", "small_to_large"),
+    ]
+    only = directions_of(_space(orders=["small_to_large"], pairs=[list(NAMES)]), _anchors()[1])
+    assert [str(direction) for direction in only] == ["cifar_resnet8 > cifar_resnet20"]
+
+
+def test_no_candidate_is_over_every_budget_and_none_within_one_is_lost() -> None:
+    everything, _ = _enumerate(_space())
+    tight, roomy = parse_budget("20MFLOPs,0.2Mparams"), parse_budget("30MFLOPs")
+    some, _ = _enumerate(_space(), tight, roomy)
+
+    def fits(candidate) -> bool:  # noqa: ANN001
+        macs, params = candidate.cost.macs, candidate.cost.params
+        return macs <= 30e6 or (macs <= 20e6 and params <= 0.2e6)
+
+    assert {c.key for c in some.candidates} == {c.key for c in everything.candidates if fits(c)}
+    assert some.over_budget > 0
+
+
+def test_every_stitch_point_is_accounted_for() -> None:
+    found, _ = _enumerate(_space(top_k=2), parse_budget("30MFLOPs"))
+    graphs, _ = _anchors()
+    assert found.stitch_points == 2 * len(graphs[NAMES[0]].cut_points) * len(graphs[NAMES[1]].cut_points)
+    dropped = found.unstitchable + found.over_budget + found.costlier_than_anchors + found.ranked_out
+    assert found.stitch_points == dropped + len(found.candidates)
+
+
+def test_top_k_keeps_the_rankers_first_partners_of_every_front() -> None:
+    everything, scores = _enumerate(_space())
+    best, _ = _enumerate(_space(top_k=2))
+    rows: dict[tuple[object, int], list[float]] = {}
+    for candidate in everything.candidates:
+        rows.setdefault((candidate.direction, candidate.front_cut), []).append(candidate.score)
+    for (direction, cut), values in rows.items():
+        kept = [c for c in best.candidates if (c.direction, c.front_cut) == (direction, cut)]
+        assert [c.score for c in kept] == sorted(values, reverse=True)[:2]
+        assert [c.rank for c in kept] == list(range(len(kept)))
+        assert all(c.score == scores[direction.front, direction.back][cut, c.back_cut] for c in kept)  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("spec", "wanted"),
+    [
+        ({}, list(range(10))),
+        ({"min_depth": 0.5}, [5, 6, 7, 8, 9]),
+        ({"anchors": {"cifar_resnet20": {"include": [1, "layer3.0"]}}}, [1, 7]),
+        ({"anchors": {"cifar_resnet20": {"exclude": ["bn1", 9]}}}, list(range(1, 9))),
+    ],
+)
+def test_cut_points_can_be_bounded_included_and_excluded(spec: dict[str, object], wanted: list[int]) -> None:
+    graphs, costs = _anchors()
+    name = "cifar_resnet20"
+    assert offered_cuts(CutPointSpec.model_validate(spec), name, graphs[name].cut_points, costs[name]) == wanted

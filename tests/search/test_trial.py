@@ -1,0 +1,130 @@
+"""Trials: the stitch layer alone changes, failures are kept, features are what the front computes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from restnet_search.anchors import load_anchor
+from restnet_search.costs.table import Cost
+from restnet_search.data import Split, load_data
+from restnet_search.graph.anchor_graph import cut_model
+from restnet_search.search.candidates import Candidate, Direction
+from restnet_search.search.features import CutAnchor, FeatureStore
+from restnet_search.search.hybrids import assemble
+from restnet_search.search.trial import NonFiniteLoss, TrainingChoices, TrialContext, run_trial, score_network
+from restnet_search.space.schema import AnchorSpec, DataSpec, StitchSpec, TrainingSpec
+from restnet_search.stitching.plan import StitchPlan
+from tests.models import MODELS
+
+
+def cut_anchor(name: str) -> CutAnchor:
+    kwargs = dict(MODELS[name])
+    spec = AnchorSpec(name=name, model=str(kwargs.pop("model_name")), pretrained=False, kwargs=kwargs)
+    anchor = load_anchor(spec, classes=10, weights_dir=None, base_dir=None, trust_code=False)
+    return CutAnchor(anchor, cut_model(anchor.model, anchor.view.size))
+
+
+@pytest.fixture(scope="module")
+def anchors() -> dict[str, CutAnchor]:
+    return {name: cut_anchor(name) for name in ("cifar_resnet8", "vit")}
+
+
+@pytest.fixture(scope="module")
+def digits() -> Split:
+    return load_data(DataSpec(dataset="digits")).train.subset(torch.arange(192))
+
+
+def context(anchors: dict[str, CutAnchor], images: Split, **changes: object) -> TrialContext:
+    settings: dict[str, object] = {
+        "graphs": {name: cut.graph for name, cut in anchors.items()},
+        "store": FeatureStore(anchors, 2**30),
+        "train": images,
+        "fit": images.subset(torch.arange(96)),
+        "val": images.subset(torch.arange(100, 160)),
+        "stitch": StitchSpec(),
+        "training": TrainingSpec(batch_size=32),
+        "seed": 0,
+    }
+    return TrialContext(**(settings | changes))  # pyright: ignore[reportArgumentType]
+
+
+def candidate(anchors: dict[str, CutAnchor], front: str, front_cut: int, back: str, back_cut: int) -> Candidate:
+    source = anchors[front].graph.cut_points[front_cut].layout
+    target = anchors[back].graph.cut_points[back_cut].layout
+    direction = Direction(front, back, "large_to_small")
+    return Candidate(direction, front_cut, back_cut, StitchPlan("linear", source, target), Cost(1, 1), 0.5, 0)
+
+
+@pytest.mark.parametrize(("front", "back"), [("cifar_resnet8", "vit"), ("vit", "cifar_resnet8")])
+def test_only_the_stitch_layer_changes(anchors: dict[str, CutAnchor], digits: Split, front: str, back: str) -> None:
+    before = {
+        (name, key): value.clone() for name, cut in anchors.items() for key, value in cut.anchor.model.state_dict().items()
+    }
+    chosen = candidate(anchors, front, 1, back, 1)
+    start = run_trial(chosen, TrainingChoices(lr=1e-2, epochs=0), context(anchors, digits)).stitch
+    trained = run_trial(chosen, TrainingChoices(lr=1e-2, epochs=1), context(anchors, digits)).stitch
+    for name, cut in anchors.items():  # batch-norm statistics are in the state, too
+        for key, value in cut.anchor.model.state_dict().items():
+            assert torch.equal(value, before[name, key]), (name, key)
+        assert not any(parameter.grad is not None for parameter in cut.anchor.model.parameters())
+    changed = [not torch.equal(a, b) for a, b in zip(start.parameters(), trained.parameters(), strict=True)]
+    assert all(changed)
+
+
+def test_training_lowers_the_loss_it_is_given(anchors: dict[str, CutAnchor], digits: Split) -> None:
+    chosen, shared = candidate(anchors, "vit", 1, "cifar_resnet8", 1), context(anchors, digits)
+    images = digits.images(anchors["vit"].anchor.view, torch.arange(len(digits)))
+
+    def loss(epochs: int) -> float:
+        stitch = run_trial(chosen, TrainingChoices(lr=1e-2, epochs=epochs), shared).stitch
+        with torch.no_grad():
+            logits = assemble(shared.graphs, ("vit", 1), stitch, ("cifar_resnet8", 1))(images)
+        return F.cross_entropy(logits, digits.labels).item()
+
+    assert loss(epochs=4) < loss(epochs=0)
+
+
+def test_a_trial_gives_the_same_result_again(anchors: dict[str, CutAnchor], digits: Split) -> None:
+    chosen, choices = candidate(anchors, "vit", 1, "cifar_resnet8", 1), TrainingChoices(lr=3e-3, epochs=1)
+    first = run_trial(chosen, choices, context(anchors, digits))
+    second = run_trial(chosen, choices, context(anchors, digits))
+    assert first.correct == second.correct
+    for a, b in zip(first.stitch.parameters(), second.stitch.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_score_is_that_of_the_assembled_hybrid(anchors: dict[str, CutAnchor], digits: Split) -> None:
+    chosen, shared = candidate(anchors, "cifar_resnet8", 2, "vit", 2), context(anchors, digits)
+    outcome = run_trial(chosen, TrainingChoices(lr=3e-3, epochs=1), shared)
+    hybrid = assemble(shared.graphs, ("cifar_resnet8", 2), outcome.stitch, ("vit", 2)).eval()
+    assert score_network(hybrid, anchors["cifar_resnet8"].anchor.view, shared.val) == outcome.correct
+
+
+def test_a_loss_that_is_not_finite_fails_the_trial(anchors: dict[str, CutAnchor], digits: Split) -> None:
+    broken = anchors | {"vit": cut_anchor("vit")}
+    with torch.no_grad():
+        broken["vit"].anchor.model.get_parameter("head.bias").fill_(float("nan"))
+    with pytest.raises(NonFiniteLoss, match="nan"):
+        run_trial(candidate(broken, "cifar_resnet8", 1, "vit", 1), TrainingChoices(1e-3, 1), context(broken, digits))
+
+
+@pytest.mark.parametrize("capacity", [0, 2**20, 2**30])
+def test_stored_features_are_those_of_the_front(anchors: dict[str, CutAnchor], digits: Split, capacity: int) -> None:
+    store = FeatureStore(anchors, capacity)
+    images = digits.subset(torch.arange(40))
+    view = anchors["cifar_resnet8"].anchor.view
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    for cut in (1, 3, 2):
+        wanted = torch.cat([anchors["cifar_resnet8"].graph.front(cut)(x) for x in images.batches(view, 16, order)])
+        stored = torch.cat(list(store.batches("cifar_resnet8", cut, images, 16, order)))
+        torch.testing.assert_close(stored, wanted, rtol=1e-5, atol=1e-5)
+    assert sum(tensor.nbytes for tensor in store._kept.values()) <= capacity
+
+
+def test_reading_features_leaves_gradients_on_for_the_caller(anchors: dict[str, CutAnchor], digits: Split) -> None:
+    for capacity in (0, 2**30):
+        for _ in FeatureStore(anchors, capacity).batches("vit", 1, digits.subset(torch.arange(8)), 4):
+            assert torch.is_grad_enabled()
+
