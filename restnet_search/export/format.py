@@ -1,0 +1,93 @@
+"""The interface of an export format, and the formats there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from restnet_search.errors import ExportError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from restnet_search.export.source import ExportSource
+
+__all__ = ["FORMATS", "ExportFormat", "ExportResult", "Runner", "get_format"]
+
+Runner = Callable[["Tensor"], "Tensor"]
+"""Runs a saved network: normalised images ``(B, C, H, W)`` to logits ``(B, classes)``."""
+
+
+class ExportFormat(Protocol):
+    """Saves networks in one file format and runs them from there.
+
+    A new format is a module with one such class, named in :data:`FORMATS`; verification and the command line need
+    no change.
+    """
+
+    name: str
+
+    def save(self, source: ExportSource, folder: Path) -> tuple[Path, ...]:
+        """Write the network into an existing folder; return the files, first the one to open.
+
+        Raises:
+            ExportError: If the format cannot hold this network.
+        """
+        ...
+
+    def open(self, path: Path, source: ExportSource) -> Runner:
+        """Read the first of the saved files with the format's own runtime, from disk alone.
+
+        Args:
+            path: What :meth:`save` returned first.
+            source: Says whether code that the files name may run, and where it lies.
+
+        Raises:
+            ExportError: If the file cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """A verified export in one format.
+
+    Attributes:
+        format: Its name.
+        files: Where they lie, first the one to open.
+        max_difference: Largest absolute difference of any logit to the PyTorch network.
+        mean_difference: Mean absolute difference of the logits.
+        top1_agreement: Share of the images with the same first class.
+        images: How many were compared.
+        seconds: Wall time to save and verify.
+    """
+
+    format: str
+    files: tuple[Path, ...]
+    max_difference: float
+    mean_difference: float
+    top1_agreement: float
+    images: int
+    seconds: float
+
+
+FORMATS: Mapping[str, str] = {
+    "onnx": "restnet_search.export.onnx:OnnxFormat",
+    "safetensors": "restnet_search.export.safetensors:SafetensorsFormat",
+}
+"""Where each format's class is; imported on first use, so that one format's packages do not burden another."""
+
+
+def get_format(name: str) -> ExportFormat:
+    """Return the format of that name.
+
+    Raises:
+        ExportError: If there is none.
+    """
+    if name not in FORMATS:
+        raise ExportError(f"There is no export format {name!r}.", expected=f"one of {did_you_mean(name, FORMATS)}")
+    module, _, cls = FORMATS[name].partition(":")
+    return getattr(import_module(module), cls)()

@@ -1,0 +1,113 @@
+"""Export a network of a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from restnet_search.costs.table import Cost
+from restnet_search.data import Split, load_data
+from restnet_search.export.architecture import AnchorArchitecture, AnchorSource, Architecture, HybridArchitecture, Side
+from restnet_search.export.format import ExportResult
+from restnet_search.export.source import Accuracy, ExportSource
+from restnet_search.export.write import export_network
+from restnet_search.progress import Progress
+from restnet_search.search.features import CutAnchor
+from restnet_search.search.rebuild import Rebuilt, rebuild_network
+from restnet_search.search.run_folder import RunFolder
+from restnet_search.space.schema import SearchSpace
+from restnet_search.stitching.layer import Hybrid
+
+__all__ = ["VERIFIED_IMAGES", "export_from_run"]
+
+VERIFIED_IMAGES = 64
+"""Images of the val split that exports are verified on (all, where it has fewer)."""
+
+
+def export_from_run(
+    folder: RunFolder,
+    id: str,
+    *,
+    cost: Cost,
+    accuracy: Sequence[Accuracy],
+    formats: Sequence[str],
+    out: Path | None,
+    weights: Path | None,
+    data: Path | None,
+    trust_code: bool,
+    progress: Progress,
+) -> list[ExportResult]:
+    """Rebuild a hybrid (by id) or an anchor (by name) of a run and export it, verified on images of its val split.
+
+    Args:
+        folder: The run.
+        id: What to export.
+        cost: Its costs, as the run's results say.
+        accuracy: Its accuracies, as the run's results say.
+        formats: Names of :data:`~restnet_search.export.format.FORMATS`.
+        out: Where to; None: ``export/<id>/`` in the run.
+        weights: Folder with the anchors' checkpoints, where it is not the one that the run was started with.
+        data: Folder of the data, where it is not the one that the run was started with.
+        trust_code: Whether anchors from ``factory:`` code may be built.
+        progress: Shows the formats.
+
+    Raises:
+        RestnetError: If the run, its anchors or its data cannot be read, or an export fails.
+    """
+    rebuilt = rebuild_network(folder.path, id, weights=weights, trust_code=trust_code)
+    val = load_data(rebuilt.space.data, root=data).val
+    source = ExportSource(
+        id=id,
+        network=rebuilt.network,
+        architecture=_architecture(rebuilt),
+        view=rebuilt.view,
+        classes=val.classes,
+        cost=cost,
+        accuracy=tuple(accuracy),
+        environment={name: version(name) for name in ("torch", "timm")},
+        command=rebuilt.inputs.command,
+        base_dir=Path(rebuilt.inputs.base) if rebuilt.inputs.base else None,
+        trust_code=trust_code,
+    )
+    images = val.images(rebuilt.view, _spread(val))
+    return export_network(source, images, formats, out or folder.exports / source.stem, progress=progress)
+
+
+def _spread(split: Split) -> torch.Tensor:
+    """Indices spread evenly: folders hold their images class by class."""
+    return torch.linspace(0, len(split) - 1, min(VERIFIED_IMAGES, len(split))).round().long()
+
+
+def _architecture(rebuilt: Rebuilt) -> Architecture:
+    sources = {name: _anchor_source(cut, rebuilt.space) for name, cut in rebuilt.anchors.items()}
+    record, network = rebuilt.record, rebuilt.network
+    if record is None or not isinstance(network, Hybrid):
+        (source,) = sources.values()
+        return AnchorArchitecture(source)
+    return HybridArchitecture(
+        front=_side(sources, rebuilt.anchors, record.front, record.front_cut),
+        stitch=network.stitch.plan.kind,
+        back=_side(sources, rebuilt.anchors, record.back, record.back_cut),
+    )
+
+
+def _side(sources: Mapping[str, AnchorSource], anchors: Mapping[str, CutAnchor], name: str, cut: int) -> Side:
+    return Side(sources[name], anchors[name].graph.cut_points[cut])
+
+
+def _anchor_source(cut: CutAnchor, space: SearchSpace) -> AnchorSource:
+    spec = next(spec for spec in space.anchors if spec.name == cut.anchor.name)
+    return AnchorSource(
+        name=spec.name,
+        model=spec.model,
+        factory=spec.factory,
+        kwargs=spec.kwargs,
+        num_classes=cut.anchor.num_classes,
+        input_size=cut.graph.traced.image_size,
+        granularity=space.cut_points.granularity,
+        licence=cut.anchor.licence,
+        digest=cut.anchor.digest,
+    )
