@@ -1,0 +1,53 @@
+"""``restnet-search anchors inspect MODEL``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from restnet_search.cli import options
+
+__all__ = ["app"]
+
+app = typer.Typer(name="anchors", no_args_is_help=True, help="Look at anchors before a search.")
+
+
+@app.callback()
+def main() -> None:
+    """Look at anchors before a search."""
+
+
+@app.command("inspect")
+def inspect(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A timm model, or an anchor of the space.")],
+    rejected: options.Rejected = False,
+    granularity: options.Granularity = "block",
+    space: options.Space = None,
+    trust_code: options.TrustCode = False,
+    as_json: options.Json = False,
+) -> None:
+    """List a model's cut points: index, module path, layout, shape, MACs and parameters up to there."""
+    from restnet_search.cli.arguments import choose_space, one_of
+    from restnet_search.cli.console import console, print_json
+    from restnet_search.inspection import anchor_spec, inspect_anchor
+    from restnet_search.reporting import tables
+
+    one_of("--granularity", granularity, ("block", "all"))
+    chosen, base = choose_space(space, quiet=True)
+    spec = anchor_spec(chosen, model)
+    graph, costs = inspect_anchor(spec, granularity=granularity, base=base, trust_code=trust_code)
+    rows = tuple(
+        tables.CutPointRow(cut.index, cut.path, str(cut.layout), cut.shape, front.macs, front.params)
+        for cut, front in zip(graph.cut_points, costs.fronts, strict=True)
+    )
+    cut_points = tables.CutPointTable(spec.name, costs.total.macs, costs.total.params, rows)
+    others = tables.RejectedTable(
+        spec.name, tuple(tables.RejectedRow(item.node, item.reason) for item in graph.table.rejected)
+    )
+    if as_json:
+        print_json(cut_points.to_json() | (others.to_json() if rejected else {}))
+        return
+    console().print(tables.render_cut_points(cut_points))
+    if rejected:
+        console().print(tables.render_rejected(others))

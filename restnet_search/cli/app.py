@@ -1,0 +1,88 @@
+"""The Typer application: the search itself at the top, one sub-command per file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from restnet_search.cli import anchors, export, options, profile, report, search, similarity, spaces
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="restnet-search",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(anchors.app, name="anchors")
+app.add_typer(spaces.app, name="spaces")
+app.command("report")(report.report)
+app.command("export")(export.export)
+app.command("similarity")(similarity.similarity)
+app.command("profile")(profile.profile)
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    context: typer.Context,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--budget",
+            "-b",
+            metavar="LIMITS",
+            help="Device budget: 2GFLOPs, 85MMACs, 10Mparams; limits joined by commas hold together. Repeat it for"
+            " several devices.",
+        ),
+    ] = None,
+    space: options.Space = None,
+    data: options.Data = None,
+    weights: options.Weights = None,
+    run: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the run (default: space and time).")] = None,
+    runs: options.Runs = Path("reports"),
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Go on with a run that was interrupted (folder, name or latest).")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Finished trials to reach (default: the space's).")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search (default: the space's).")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0.001, help="Stop asking for trials after so many seconds.")] = None,
+    ranker: Annotated[str | None, typer.Option(metavar="KIND", help="cka or random (default: the space's).")] = None,
+    trust_code: options.TrustCode = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the report.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> None:
+    """Find the best network for each device budget from pre-trained models, without training one per device.
+
+    Cuts the models of a search space at similar features, joins the front of one to the back of another by a small
+    trained stitch layer, and reports the Pareto set for every budget. One multiply-accumulate counts as one FLOP.
+    """
+    if version:
+        from restnet_search import __version__
+
+        typer.echo(f"restnet-search {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is not None:
+        return
+    search.search(
+        search.Request(
+            budgets=tuple(budget or ()),
+            space=space,
+            data=data,
+            weights=weights,
+            run=run,
+            runs=runs,
+            resume=resume,
+            trials=trials,
+            seed=seed,
+            timeout=timeout,
+            ranker=ranker,
+            trust_code=trust_code,
+            as_json=as_json,
+        )
+    )

@@ -1,0 +1,41 @@
+"""Read arguments that several commands share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from restnet_search.errors import SpaceError, did_you_mean
+
+if TYPE_CHECKING:
+    from restnet_search.search.prepare import CodeAndWeights
+    from restnet_search.space import SearchSpace
+
+__all__ = ["choose_space", "one_of", "sources"]
+
+
+def choose_space(argument: str | None, *, quiet: bool = False) -> tuple[SearchSpace, Path]:
+    """Find and load the space as ``--space`` says; return it with the folder that its relative paths start from."""
+    from restnet_search.space import find_space, load_space
+
+    found = find_space(argument, environ=os.environ, cwd=Path.cwd())
+    if found.note and not quiet:
+        print(found.note, file=sys.stderr)
+    return load_space(found.path), found.path.parent.resolve()
+
+
+def sources(weights: Path | None, base: Path | None, trust_code: bool) -> CodeAndWeights:
+    """Where anchors come from, as the command line says."""
+    from restnet_search.anchors import default_cache_dir
+    from restnet_search.search.prepare import CodeAndWeights
+
+    return CodeAndWeights(weights, base, trust_code, default_cache_dir())
+
+
+def one_of(option: str, value: str, valid: Sequence[str]) -> None:
+    """Refuse a value that is not among the valid ones."""
+    if value not in valid:
+        raise SpaceError(f"{option} {value!r} is not known.", expected=did_you_mean(value, valid))

@@ -1,0 +1,26 @@
+"""Where output goes: results to standard output, progress and notes to standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+
+__all__ = ["console", "error_console", "print_json"]
+
+
+def console() -> Console:
+    """The console for results; without colour or control codes where standard output is no terminal."""
+    return Console(highlight=False)
+
+
+def error_console() -> Console:
+    """The console for progress."""
+    return Console(stderr=True, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, for other programs to read."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")

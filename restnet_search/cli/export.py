@@ -1,0 +1,144 @@
+"""``restnet-search export RUN [HYBRID]``."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from restnet_search.cli import options
+from restnet_search.errors import BudgetError, RunError
+from restnet_search.units import parse_budget
+
+if TYPE_CHECKING:
+    from restnet_search.export import Accuracy, ExportResult
+    from restnet_search.reporting.report import Entry, Report
+
+__all__ = ["Format", "export"]
+
+
+class Format(StrEnum):
+    """The formats there are, so that a wrong one is told at once, with nothing heavy imported."""
+
+    ONNX = "onnx"
+    SAFETENSORS = "safetensors"
+
+
+def export(
+    run: options.Run,
+    hybrid: Annotated[
+        str | None,
+        typer.Argument(metavar="HYBRID", help="Id of a hybrid or name of an anchor (default: the budget's pick)."),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The device budget whose pick is exported (default: the first).")
+    ] = None,
+    format: Annotated[
+        list[Format] | None, typer.Option("--format", "-f", help="Repeat it for several (default: all).")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to (default: export/HYBRID in the run).")
+    ] = None,
+    runs: options.Runs = Path("reports"),
+    data: options.Data = None,
+    weights: options.Weights = None,
+    trust_code: options.TrustCode = False,
+    as_json: options.Json = False,
+) -> None:
+    """Export the pick of a run, or another of its networks, as ONNX and as safetensors + JSON.
+
+    Both are compared with the PyTorch network on real images first; what does not agree is not kept.
+    """
+    if hybrid is not None and budget is not None:
+        raise RunError("HYBRID and --budget both say what to export.", expected="one of them")
+    from restnet_search.cli.progress import show_progress
+    from restnet_search.costs.table import Cost
+    from restnet_search.export import FORMATS, export_from_run
+    from restnet_search.loading import load_run
+    from restnet_search.search.run_folder import find_run
+
+    folder = find_run(run, runs)
+    report = load_run(folder.path)
+    entry = report.entry(hybrid if hybrid is not None else _pick(report, budget))
+    with show_progress() as progress:
+        results = export_from_run(
+            folder,
+            entry.id,
+            cost=Cost(int(entry.macs), int(entry.params)),
+            accuracy=_accuracies(entry),
+            formats=[str(name) for name in format or FORMATS],
+            out=out,
+            weights=weights,
+            data=data,
+            trust_code=trust_code,
+            progress=progress,
+        )
+    _show(entry, results, as_json)
+
+
+def _pick(report: Report, name: str | None) -> str:
+    """The pick for the named budget, or for the first one."""
+    if name is None:
+        chosen = report.budgets[0]
+        others = [budget.name for budget in report.budgets[1:]]
+        if others:
+            print(
+                f"Exporting the pick for {chosen.name}; --budget takes another: {', '.join(others)}.", file=sys.stderr
+            )
+    else:
+        chosen = report.budget(_as_named(name))
+    if chosen.pick is None:
+        raise RunError(
+            f"Nothing in the run {report.run} fits the budget {chosen.name}.",
+            expected="the id of a hybrid, or another --budget",
+            hint=f"restnet-search report {report.run}",
+        )
+    return chosen.pick
+
+
+def _as_named(text: str) -> str:
+    """A budget as reports name it: ``85MMACs`` is ``85MFLOPs``; any other text stays."""
+    try:
+        return parse_budget(text).name
+    except BudgetError:
+        return text
+
+
+def _accuracies(entry: Entry) -> list[Accuracy]:
+    from restnet_search.export import Accuracy
+
+    scores = [Accuracy("val", entry.val.top1, entry.val.n)]
+    if entry.test is not None:
+        scores.append(Accuracy("test", entry.test.top1, entry.test.n, entry.test.ci95))
+    return scores
+
+
+def _show(entry: Entry, results: list[ExportResult], as_json: bool) -> None:
+    from restnet_search.cli.console import print_json
+
+    folder = results[0].files[0].parent
+    if as_json:
+        formats: list[dict[str, Any]] = [
+            {
+                "format": result.format,
+                "files": [str(path) for path in result.files],
+                "max_difference": result.max_difference,
+                "mean_difference": result.mean_difference,
+                "top1_agreement": result.top1_agreement,
+                "images": result.images,
+                "seconds": round(result.seconds, 3),
+            }
+            for result in results
+        ]
+        print_json({"id": entry.id, "folder": str(folder), "formats": formats})
+        return
+    typer.echo(f"Exported {entry.id} to {folder}:")
+    for result in results:
+        agrees = f"within {result.max_difference:.1e} of" if result.max_difference else "equal to"
+        typer.echo(
+            f"  {result.format}: {', '.join(path.name for path in result.files)} (logits {agrees} PyTorch's on"
+            f" {result.images} images, same first class in {result.top1_agreement:.1%})"
+        )

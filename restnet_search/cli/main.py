@@ -1,0 +1,39 @@
+"""Entry point: run the command, turn errors into one clear message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from restnet_search.errors import RestnetError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``restnet-search`` and exit: 0 done, 2 bad input, 130 interrupted, 1 anything unforeseen.
+
+    ``--debug`` anywhere shows the traceback of an error.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    from restnet_search.cli.app import app
+
+    try:
+        app(words, prog_name="restnet-search")
+    except RestnetError as error:
+        if debug:
+            raise
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
+    except BrokenPipeError:  # the reader of our output went away (head, less)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except Exception as error:
+        if debug:
+            raise
+        name = type(error).__name__
+        print(f"Error: unforeseen {name}: {error}\nNext: run it again with --debug and report this.", file=sys.stderr)
+        raise SystemExit(1) from error

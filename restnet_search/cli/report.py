@@ -1,0 +1,25 @@
+"""``restnet-search report RUN``: print the report of a finished run again."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from restnet_search.cli import options
+
+__all__ = ["report"]
+
+
+def report(run: options.Run, runs: options.Runs = Path("reports"), as_json: options.Json = False) -> None:
+    """Print the report of a run."""
+    from restnet_search.cli.console import console
+    from restnet_search.loading import load_run
+    from restnet_search.reporting.terminal import render_report
+    from restnet_search.search.run_folder import find_run
+
+    folder = find_run(run, runs)
+    loaded = load_run(folder.path)
+    if as_json:
+        sys.stdout.write((folder.path / "results.json").read_text(encoding="utf-8"))
+    else:
+        console().print(render_report(loaded))

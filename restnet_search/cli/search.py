@@ -1,0 +1,143 @@
+"""``restnet-search --budget ...``: the main job."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from restnet_search.errors import RunError
+from restnet_search.units import parse_budget
+
+if TYPE_CHECKING:
+    from restnet_search.reporting.report import Report
+    from restnet_search.search.run_folder import RunFolder
+    from restnet_search.space import SearchSpace
+
+__all__ = ["Request", "search"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, as typed."""
+
+    budgets: tuple[str, ...]
+    space: str | None
+    data: Path | None
+    weights: Path | None
+    run: str | None
+    runs: Path
+    resume: str | None
+    trials: int | None
+    seed: int | None
+    timeout: float | None
+    ranker: str | None
+    trust_code: bool
+    as_json: bool
+
+
+class Interrupted(RunError):
+    """Ctrl-C; finished trials are kept."""
+
+    exit_code = 130
+
+
+def search(request: Request) -> None:
+    """Start or resume a run, then print its report."""
+    for text in request.budgets:
+        parse_budget(text)  # before anything slow: a typo answers at once
+    if request.resume is not None:
+        _refuse_changes(request)
+        folder = _find(request.resume, request.runs)
+    else:
+        space, base = _resolve(request)
+        folder = _create(request, space, base)
+    _show(_run(folder, request), request, folder)
+
+
+def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:
+    """The space with the command line's choices in place, and the folder that its relative paths start from."""
+    from restnet_search.space import find_space, load_space, parse_space
+
+    found = find_space(request.space, environ=os.environ, cwd=Path.cwd())
+    if found.note:
+        print(found.note, file=sys.stderr)
+    space = load_space(found.path)
+    plain: dict[str, Any] = space.model_dump(mode="json")
+    root = request.data or (Path(space.data.root) if space.data.root else None)
+    if root is not None:
+        plain["data"]["root"] = str(root.resolve())
+    if request.budgets:
+        plain["budgets"] = list(request.budgets)
+    chosen = {"trials": request.trials, "seed": request.seed, "timeout": request.timeout}
+    plain["search"] |= {key: value for key, value in chosen.items() if value is not None}
+    if request.ranker is not None:
+        plain["ranker"]["kind"] = request.ranker
+    return parse_space(plain, source="the space with the command line's options"), found.path.parent.resolve()
+
+
+def _create(request: Request, space: SearchSpace, base: Path | None) -> RunFolder:
+    from restnet_search.search.run_folder import RunFolder, RunInputs
+
+    now = datetime.now().astimezone()
+    folder = RunFolder(request.runs / (request.run or f"{space.name}-{now:%Y%m%d-%H%M%S}"))
+    weights = str(request.weights.resolve()) if request.weights else None
+    command = shlex.join(["restnet-search", *sys.argv[1:]])
+    folder.create(space, RunInputs(command, now.isoformat(timespec="seconds"), weights, str(base) if base else None))
+    return folder
+
+
+def _find(resume: str, runs: Path) -> RunFolder:
+    from restnet_search.search.run_folder import find_run
+
+    return find_run(resume, runs)
+
+
+def _refuse_changes(request: Request) -> None:
+    changed = [
+        f"--{name}"
+        for name in ("budgets", "space", "data", "run", "trials", "seed", "timeout", "ranker")
+        if getattr(request, name)
+    ]
+    if changed:
+        raise RunError(
+            f"--resume goes on with a run as it was started; {', '.join(changed)} would change it.",
+            expected="--resume RUN alone (with --weights DIR or --trust-code where the run needs them)",
+            hint="leave them out, or start a new run",
+        )
+
+
+def _run(folder: RunFolder, request: Request) -> Report:
+    from restnet_search.cli.progress import show_progress
+    from restnet_search.pipeline import run_search
+    from restnet_search.anchors import default_cache_dir
+    from restnet_search.search.prepare import CodeAndWeights
+
+    space, inputs = folder.read()
+    weights = request.weights or (Path(inputs.weights) if inputs.weights else None)
+    base = Path(inputs.base) if inputs.base else None
+    sources = CodeAndWeights(weights, base, request.trust_code, default_cache_dir())
+    try:
+        with show_progress() as progress:
+            return run_search(space, folder, inputs, sources, progress)
+    except KeyboardInterrupt as error:
+        raise Interrupted(
+            f"Interrupted. What had finished is kept in {folder.path}.",
+            hint=f"restnet-search --resume {folder.path}",
+        ) from error
+
+
+def _show(report: Report, request: Request, folder: RunFolder) -> None:
+    if request.as_json:
+        sys.stdout.write((folder.path / "results.json").read_text(encoding="utf-8"))
+        return
+    from restnet_search.cli.console import console
+    from restnet_search.reporting.terminal import render_report
+
+    console().print(render_report(report))
+
+

@@ -1,0 +1,74 @@
+"""A small but whole job on the embedded digits, run as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SPACE = """
+name: tiny
+anchors:
+  - {name: large, model: resnet18, pretrained: false, kwargs: {channels: [8, 16, 24, 32], layers: [2, 2, 1, 1],
+     stem_type: deep, stem_width: 8, pretrained_cfg_overlay: {input_size: [3, 32, 32]}}}
+  - {name: small, model: resnet18, pretrained: false, kwargs: {channels: [4, 8, 12, 16], layers: [1, 1, 1, 1],
+     stem_type: deep, stem_width: 4, pretrained_cfg_overlay: {input_size: [3, 32, 32]}}}
+top_k: 2
+stitch: {kind: linear, images: 300}
+training: {epochs: [1, 2], lr: [1e-3, 1e-2], images: 400, batch_size: 50}
+fit: {tune: full, epochs: 3, lr: 3e-3, batch_size: 64}
+search: {trials: 8}
+ranker: {kind: cka, images: 256, batch_size: 64}
+data: {dataset: digits}
+"""
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """One cache for all runs, so that the anchors are fitted once."""
+    return os.environ | {"RESTNET_CACHE": str(tmp_path_factory.mktemp("cache")), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def command() -> list[str]:
+    return [sys.executable, "-c", "from restnet_search.cli import main; main()"]
+
+
+@pytest.fixture(scope="session")
+def cli(environment: dict[str, str], command: list[str], workspace: Path) -> Cli:
+    """Run restnet-search in the workspace; the finished process with its output as text."""
+
+    def run(*arguments: str, check: bool = True, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*command, *arguments],
+            cwd=cwd or workspace,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder whose restnet.yaml is the tiny space."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "restnet.yaml").write_text(SPACE)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(cli: Cli, workspace: Path) -> Path:
+    """The folder of a finished run."""
+    cli("--budget", "400kFLOPs", "--budget", "600kFLOPs,60kparams", "--run", "whole")
+    return workspace / "reports" / "whole"

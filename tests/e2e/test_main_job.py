@@ -1,0 +1,199 @@
+"""The main job end to end: results, same seed same answer, kill -9 and resume, reading commands."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binomtest
+
+from restnet_search import load_hybrid, load_run
+from restnet_search.data import View, load_data
+from restnet_search.space.schema import DataSpec
+from tests.e2e.conftest import Cli
+
+CONTROL = re.compile(r"\x1b")
+
+
+def results_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "results.json").read_text())
+
+
+def trained(run: Path) -> list[dict[str, Any]]:
+    """What the search found, without what differs between two runs of it (times, names)."""
+    keys = ("front", "back", "order", "macs", "params", "val", "lr", "epochs")
+    return [{key: hybrid[key] for key in keys} for hybrid in results_of(run)["hybrids"]]
+
+
+def test_a_run_holds_everything_it_promises(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert {"space.yaml", "study.db", "results.json", "pareto.csv", "stitches", "search.log"} <= names
+    results = results_of(finished)
+    assert results["schema_version"] == 1
+    assert results["trials"]["finished"] == 8 == len(results["hybrids"])
+    stitches = {path.stem for path in (finished / "stitches").iterdir()}
+    assert stitches == {hybrid["id"] for hybrid in results["hybrids"]}
+
+
+def test_budgets_are_hard_and_pareto_sets_are_non_dominated(finished: Path) -> None:
+    results = results_of(finished)
+    entries = {a["name"]: a for a in results["anchors"]} | {h["id"]: h for h in results["hybrids"]}
+    assert [budget["limits"] for budget in results["budgets"]] == [{"macs": 400000}, {"macs": 600000, "params": 60000}]
+    for hybrid in results["hybrids"]:
+        assert hybrid["macs"] <= 600000
+        assert hybrid["macs"] <= 400000 or hybrid["params"] <= 60000
+    for budget in results["budgets"]:
+        members = [entries[name] for name in budget["pareto"]]
+        inside = [e for e in entries.values() if all(e[kind] <= limit for kind, limit in budget["limits"].items())]
+        assert all(member in inside for member in members)
+        for member in members:
+            better = [e for e in inside if e["macs"] <= member["macs"] and e["val"]["top1"] > member["val"]["top1"]]
+            assert not better
+        best = max(entry["val"]["top1"] for entry in inside)
+        assert entries[budget["pick"]]["val"]["top1"] == best
+
+
+def test_test_scores_are_those_of_the_loaded_networks(finished: Path) -> None:
+    results = results_of(finished)
+    test = load_data(DataSpec(dataset="digits")).test
+    scored = [hybrid for hybrid in results["hybrids"] if hybrid["test"] is not None]
+    members = {name for budget in results["budgets"] for name in budget["pareto"]}
+    assert {hybrid["id"] for hybrid in scored} == members - {anchor["name"] for anchor in results["anchors"]}
+    for entry in [*scored, *results["anchors"]]:
+        network = load_hybrid(finished, entry.get("id") or entry["name"])
+        view = View((3, 32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 0.95, "center")
+        with torch.no_grad():
+            logits = torch.cat([network(images) for images in test.batches(view, 100)])
+        correct = int((logits.argmax(1) == test.labels).sum())
+        assert entry["test"]["top1"] == correct / entry["test"]["n"]
+        interval = binomtest(correct, len(test)).proportion_ci(method="wilson")
+        assert entry["test"]["ci95"] == pytest.approx([interval.low, interval.high], abs=1e-9)
+
+
+def test_pareto_csv_agrees_with_the_results(finished: Path) -> None:
+    with (finished / "pareto.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    wanted = [(budget["name"], name) for budget in results_of(finished)["budgets"] for name in budget["pareto"]]
+    assert [(row["budget"], row["id"]) for row in rows] == wanted
+
+
+def test_load_run_gives_typed_objects(finished: Path) -> None:
+    report = load_run(finished)
+    assert report.budgets[0].name == "400kFLOPs"
+    assert report.hybrids[0].val.n == 500
+
+
+def test_same_seed_same_answer(cli: Cli, workspace: Path, finished: Path) -> None:
+    cli("--budget", "400kFLOPs", "--budget", "600kFLOPs,60kparams", "--run", "again")
+    again = workspace / "reports" / "again"
+    assert trained(again) == trained(finished)
+    assert [b["pareto"] for b in results_of(again)["budgets"]] == [b["pareto"] for b in results_of(finished)["budgets"]]
+
+
+def finished_trials(run: Path) -> int:
+    try:
+        with sqlite3.connect(f"file:{run / 'study.db'}?mode=ro", uri=True) as database:
+            query = "select count(*) from trials t join trial_params p using (trial_id) where t.state = 'COMPLETE'"
+            return database.execute(query + " and p.param_name = 'rank'").fetchone()[0]
+    except sqlite3.OperationalError:  # not there yet
+        return 0
+
+
+def test_kill_and_resume_loses_and_repeats_nothing(
+    command: list[str], environment: dict[str, str], cli: Cli, workspace: Path, finished: Path
+) -> None:
+    run = workspace / "reports" / "killed"
+    arguments = ["--budget", "400kFLOPs", "--budget", "600kFLOPs,60kparams", "--run", "killed"]
+    process = subprocess.Popen([*command, *arguments], cwd=workspace, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while finished_trials(run) < 3 and time.monotonic() < deadline:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = finished_trials(run)
+    assert 3 <= before < 8
+    kept = {path.name: path.stat().st_mtime_ns for path in (run / "stitches").iterdir()}
+
+    cli("--resume", "killed")
+    points = [(h["front"]["anchor"], h["front"]["cut"], h["back"]["cut"]) for h in results_of(run)["hybrids"]]
+    assert len(points) == len(set(points)) == 8
+    untouched = [name for name, changed in kept.items() if (run / "stitches" / name).stat().st_mtime_ns == changed]
+    assert len(untouched) >= before
+    # the study was cut off, not changed: it goes on to what the uninterrupted run found
+    first = [hybrid["val"] for hybrid in trained(run)[:before]]
+    assert first == [hybrid["val"] for hybrid in trained(finished)[:before]]
+
+
+def test_a_finished_run_resumes_to_the_same_results(cli: Cli, finished: Path) -> None:
+    before = trained(finished)
+    cli("--resume", str(finished))
+    assert trained(finished) == before
+
+
+def test_resume_refuses_what_would_change_the_run(cli: Cli, finished: Path) -> None:
+    done = cli("--resume", "whole", "--budget", "1GFLOPs", check=False)
+    assert done.returncode == 2
+    assert "--budget" in done.stderr
+
+
+def test_reports_and_tables_are_plain_when_piped(cli: Cli, finished: Path) -> None:
+    for arguments in (
+        ("report", "whole"),
+        ("anchors", "inspect", "large", "--rejected"),
+        ("profile", "small"),
+        ("spaces", "list"),
+        ("spaces", "show"),
+        ("spaces", "check"),
+        ("similarity", "large", "small"),
+    ):
+        done = cli(*arguments)
+        assert done.stdout.strip()
+        assert not CONTROL.search(done.stdout), arguments
+
+
+def test_json_of_every_reading_command(cli: Cli, finished: Path, tmp_path: Path) -> None:
+    assert json.loads(cli("report", "latest", "--json").stdout)["schema_version"] == 1
+    inspected = json.loads(cli("anchors", "inspect", "cifar_resnet20", "--rejected", "--json").stdout)
+    assert len(inspected["cut_points"]) == 10
+    assert inspected["rejected"]
+    profile = json.loads(cli("profile", "cifar_resnet20", "--json").stdout)
+    assert profile["macs"] == pytest.approx(40.6e6, rel=0.02)
+    assert profile["params"] == 269722
+    assert {"thop", "uncounted"} <= profile.keys()
+    assert {space["name"] for space in json.loads(cli("spaces", "list", "--json").stdout)["spaces"]} >= {"demo"}
+    assert json.loads(cli("spaces", "check", "demo", "--json").stdout)["valid"] is True
+    png, matrix = tmp_path / "heat.png", tmp_path / "heat.json"
+    files = ("--png", str(png), "--json-file", str(matrix))
+    similarity = json.loads(cli("similarity", "large", "large", *files, "--json").stdout)
+    values = np.array(similarity["values"], dtype=float)
+    np.testing.assert_allclose(np.diag(values), 1.0, atol=1e-9)
+    np.testing.assert_allclose(values, values.T, atol=1e-9)
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert json.loads(matrix.read_text()) == similarity
+
+
+def test_results_hold_no_number_that_is_none(finished: Path) -> None:
+    def walk(value: Any) -> None:
+        if isinstance(value, dict):
+            for item in value.values():
+                walk(item)
+        elif isinstance(value, list):
+            for item in value:
+                walk(item)
+        elif isinstance(value, float):
+            assert math.isfinite(value)
+
+    walk(results_of(finished))
