@@ -1,7 +1,7 @@
-"""restnet-search: the best network for each device budget, from pre-trained models, without training one per device.
+"""The best network for each device budget, from pre-trained models, without training one per device.
 
-Public Python interface: :func:`load_run`, :func:`load_hybrid`, :func:`run_search`. Names are imported on first use, so that
-importing the package stays quick.
+Public Python interface: :func:`load_run`, :func:`load_hybrid`, :func:`run_search`. Names are imported on first use, so
+that importing the package stays quick.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.progress import Progress
 from restnet_search.search.features import CutAnchor
 from restnet_search.search.prepare import CodeAndWeights
-from restnet_search.search.ranking import cka_between
+from restnet_search.search.ranking import score_pairs
 from restnet_search.space.schema import AnchorSpec, SearchSpace
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def inspect_anchor(
 
 
 def profile_network(spec: AnchorSpec, *, base: Path | None, trust_code: bool) -> tuple[Count, tuple[int, int]]:
-    """Count a model's costs for one image by fvcore (with what it leaves out added), and MACs and parameters by thop."""
+    """Count a model's costs for one image by fvcore with what it leaves out added, and MACs and parameters by thop."""
     import torch
 
     anchor = _untrained(spec, base, trust_code)
@@ -88,5 +88,6 @@ def similarity_between(
         for anchor in anchors
     }
     first, second = (spec.name for spec in specs)
-    matrix = cka_between([(first, second)], cut, data.train, space.ranker, progress)[first, second]
-    return (cut[first], cut[second]), matrix.numpy(), min(space.ranker.images, len(data.train))
+    ranker = space.ranker.model_copy(update={"kind": "cka"})
+    scores = score_pairs(ranker, cut, data.train, seed=space.search.seed, progress=progress)
+    return (cut[first], cut[second]), scores[first, second], min(ranker.images, len(data.train))

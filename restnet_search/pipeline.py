@@ -157,9 +157,7 @@ def _score_anchors(search: _Search, progress: Progress) -> list[AnchorResult]:
     return results
 
 
-def _score_finalists(
-    search: _Search, anchors: Sequence[AnchorResult], progress: Progress
-) -> list[HybridResult]:
+def _score_finalists(search: _Search, anchors: Sequence[AnchorResult], progress: Progress) -> list[HybridResult]:
     """Score the hybrids of every budget's Pareto set on test, each once; the others have no test score."""
     graphs, records = search.prepared.graphs, {record.id: record for record in search.study.records}
     hybrids = [_hybrid_result(record, graphs) for record in records.values()]

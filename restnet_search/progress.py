@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 __all__ = ["Progress", "SilentProgress", "Task"]
@@ -18,15 +18,9 @@ class Task(Protocol):
 class Progress(Protocol):
     """Opens tasks and takes one-line messages."""
 
-    def task(self, description: str, total: float) -> "TaskContext": ...
+    def task(self, description: str, total: float) -> AbstractContextManager[Task]: ...
 
     def log(self, message: str) -> None: ...
-
-
-class TaskContext(Protocol):
-    def __enter__(self) -> Task: ...
-
-    def __exit__(self, *exception: object) -> bool | None: ...
 
 
 class _SilentTask:

@@ -68,6 +68,9 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def model_digest(model: nn.Module, model_name: str, kwargs: Mapping[str, object]) -> str:
-    """Content key of a model; equal weights in another architecture of the same name and arguments are not told apart."""
+    """Content key of a model.
+
+    Equal weights in another architecture of the same name and arguments (an edited factory) are not told apart.
+    """
     said = json.dumps([model_name, dict(kwargs)], sort_keys=True, default=str)
     return hashlib.sha256((said + tensors_digest(model.state_dict())).encode()).hexdigest()

@@ -20,6 +20,16 @@ __all__ = ["SUFFIXES", "Mismatch", "compare", "find_weights", "read_checkpoint"]
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")  # where training scripts keep the weights
 _SHOWN = 4
+_UNLISTABLE = (
+    pickle.UnpicklingError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def find_weights(
@@ -87,9 +97,11 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 def _wanted_code(path: Path) -> str:
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # damaged beyond listing; the caller reports the file either way
+    except _UNLISTABLE:  # damaged beyond listing; the caller reports the file either way
         names = []
-    return f"to load it would run {', '.join(sorted(names))}" if names else "it is damaged, or to load it would run code"
+    return (
+        f"to load it would run {', '.join(sorted(names))}" if names else "it is damaged, or to load it would run code"
+    )
 
 
 @dataclass(frozen=True)

@@ -106,9 +106,7 @@ def prepare_anchors(
     """
     # All are loaded before the first is fitted, so that a wrong name costs seconds and not a training.
     anchors = [
-        load_anchor(
-            spec, classes=len(data.classes), weights_dir=weights_dir, base_dir=base_dir, trust_code=trust_code
-        )
+        load_anchor(spec, classes=len(data.classes), weights_dir=weights_dir, base_dir=base_dir, trust_code=trust_code)
         for spec in space.anchors
     ]
     folder = cache_dir if cache_dir is not None else default_cache_dir()
@@ -119,7 +117,15 @@ def prepare_anchors(
 
 
 def _key(anchor: Anchor, data: DataSplits, spec: FitSpec, seed: int) -> str:
-    said = [_RECIPE, anchor.digest, data.train.digest, data.val.digest, data.classes, spec.model_dump(mode="json"), seed]
+    said = [
+        _RECIPE,
+        anchor.digest,
+        data.train.digest,
+        data.val.digest,
+        data.classes,
+        spec.model_dump(mode="json"),
+        seed,
+    ]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from restnet_search.anchors.anchor import tensors_digest
 from restnet_search.errors import AnchorError
+from restnet_search.files import replacing
 
 __all__ = ["default_cache_dir", "make_cache_dir", "read_fitted", "write_fitted"]
 
@@ -50,14 +50,8 @@ def write_fitted(path: Path, state: dict[str, Tensor], facts: dict[str, str]) ->
     """Write tensors and facts; other processes see the whole file or none."""
     # Clones: safetensors refuses tensors that share memory, as tied weights do.
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
-        save_file(tensors, temporary, metadata={**facts, _CHECKSUM: tensors_digest(tensors)})
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as draft:
+        save_file(tensors, draft, metadata={**facts, _CHECKSUM: tensors_digest(tensors)})
 
 
 def read_fitted(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:

@@ -61,7 +61,9 @@ def no_weights(model: str, cfg: Any, reason: str) -> AnchorError:
     if cfg is not None and cfg.hf_hub_id:
         file = cfg.hf_hub_filename or _HUB_FILES[0]
         wanted = f"{file} of the hub repository {cfg.hf_hub_id}"
-        how = f"where there is a network, `hf download {cfg.hf_hub_id} {file}`, save it as DIR/{model}{Path(file).suffix}"
+        how = (
+            f"where there is a network, `hf download {cfg.hf_hub_id} {file}`, save it as DIR/{model}{Path(file).suffix}"
+        )
     elif cfg is not None and cfg.url:
         wanted = str(cfg.url)
         how = f"fetch it where there is a network, save it as DIR/{model}{Path(urlsplit(cfg.url).path).suffix}"

@@ -24,6 +24,7 @@ from restnet_search.space.schema import AnchorSpec
 __all__ = ["load_anchor"]
 
 _INIT_SEED = 0  # untrained weights are the same in every process, so that what is fitted from them can be cached
+_FOREIGN = (AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
 _OWN_KEYS = {"pretrained": "`pretrained:`", "checkpoint_path": "`weights:`"}
 
 
@@ -182,10 +183,11 @@ def _load_file(name: str, model: nn.Module, path: Path, timm_args: tuple[str, Ma
     ):
         replace_classifier(model, count)
     mismatch = compare(model, state)
-    if mismatch and not mismatch.unexpected and not mismatch.misshaped:
-        if all(key.startswith(tuple(f"{head}." for head in heads)) for key in mismatch.missing):
-            model.load_state_dict(state, strict=False)
-            return False
+    of_heads = tuple(f"{head}." for head in heads)
+    only_missing = mismatch and not mismatch.unexpected and not mismatch.misshaped
+    if mismatch and only_missing and all(key.startswith(of_heads) for key in mismatch.missing):
+        model.load_state_dict(state, strict=False)
+        return False
     if mismatch and timm_args is not None:
         state = _translated(*timm_args, state, count)
         mismatch = compare(model, state) if state else mismatch
@@ -200,7 +202,7 @@ def _load_file(name: str, model: nn.Module, path: Path, timm_args: tuple[str, Ma
 
 
 def _translated(name: str, kwargs: Mapping[str, Any], state: dict[str, Tensor], count: int | None) -> dict[str, Tensor]:
-    """Let timm rename and resize the keys of another publisher's checkpoint, as it does for its own; {} if it cannot."""
+    """Let timm rename and resize the keys of another publisher's checkpoint as of its own; {} if it cannot."""
     overlay = {**dict(kwargs.get("pretrained_cfg_overlay") or {}), "state_dict": state, "label_offset": 0}
     given = {key: value for key, value in kwargs.items() if key not in ("num_classes", "pretrained_cfg_overlay")}
     if count is not None:
@@ -210,7 +212,7 @@ def _translated(name: str, kwargs: Mapping[str, Any], state: dict[str, Tensor], 
         model = timm.create_model(
             name, pretrained=True, pretrained_cfg_overlay=overlay, pretrained_strict=True, **given
         )
-    except Exception:  # a checkpoint of something else; the caller lists how it differs
+    except _FOREIGN:  # a checkpoint of something else; the caller lists how it differs
         return {}
     return model.state_dict()
 

@@ -128,7 +128,11 @@ def _head_inputs(model: nn.Module, head: nn.Module, batches: Iterable[Tensor], t
 def _is_linear_probe(model: nn.Module, head: nn.Linear, split: Split, view: View) -> bool:
     """Whether the model's output is this layer's, called once per batch on ``(B, features)``."""
     calls: list[tuple[Tensor, Tensor]] = []
-    hook = head.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output)))
+
+    def remember(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls.append((inputs[0], output))
+
+    hook = head.register_forward_hook(remember)
     try:
         output = model(split.images(view, range(min(2, len(split)))))
     finally:

@@ -50,7 +50,9 @@ def main(
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Finished trials to reach (default: the space's).")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search (default: the space's).")] = None,
-    timeout: Annotated[float | None, typer.Option(min=0.001, help="Stop asking for trials after so many seconds.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.001, help="Stop asking for trials after so many seconds.")
+    ] = None,
     ranker: Annotated[str | None, typer.Option(metavar="KIND", help="cka or random (default: the space's).")] = None,
     trust_code: options.TrustCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the report.")] = False,

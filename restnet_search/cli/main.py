@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from restnet_search.errors import RestnetError
@@ -19,6 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    # fvcore and timm call what torch is about to drop; a user can do nothing about it
+    warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated")
     from restnet_search.cli.app import app
 
     try:

@@ -13,7 +13,7 @@ Space = Annotated[
         "--space",
         "-s",
         metavar="NAME|PATH",
-        help="Search space: a built-in name or a YAML file. Default: $RESTNET_SPACE, ./restnet.yaml, the built-in demo.",
+        help="Search space: a built-in name or a YAML file. Default: $RESTNET_SPACE, ./restnet.yaml, the demo.",
     ),
 ]
 Data = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the data (default: data.root of the space).")]

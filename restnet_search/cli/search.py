@@ -68,16 +68,18 @@ def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:
         print(found.note, file=sys.stderr)
     space = load_space(found.path)
     plain: dict[str, Any] = space.model_dump(mode="json")
-    root = request.data or (Path(space.data.root) if space.data.root else None)
-    if root is not None:
-        plain["data"]["root"] = str(root.resolve())
+    base = found.path.parent.resolve()
+    if request.data is not None:
+        plain["data"]["root"] = str(request.data.resolve())
+    elif space.data.root is not None:
+        plain["data"]["root"] = str((base / space.data.root).resolve())
     if request.budgets:
         plain["budgets"] = list(request.budgets)
     chosen = {"trials": request.trials, "seed": request.seed, "timeout": request.timeout}
     plain["search"] |= {key: value for key, value in chosen.items() if value is not None}
     if request.ranker is not None:
         plain["ranker"]["kind"] = request.ranker
-    return parse_space(plain, source="the space with the command line's options"), found.path.parent.resolve()
+    return parse_space(plain, source="the space with the command line's options"), base
 
 
 def _create(request: Request, space: SearchSpace, base: Path | None) -> RunFolder:
@@ -112,9 +114,9 @@ def _refuse_changes(request: Request) -> None:
 
 
 def _run(folder: RunFolder, request: Request) -> Report:
+    from restnet_search.anchors import default_cache_dir
     from restnet_search.cli.progress import show_progress
     from restnet_search.pipeline import run_search
-    from restnet_search.anchors import default_cache_dir
     from restnet_search.search.prepare import CodeAndWeights
 
     space, inputs = folder.read()
@@ -139,5 +141,3 @@ def _show(report: Report, request: Request, folder: RunFolder) -> None:
     from restnet_search.reporting.terminal import render_report
 
     console().print(render_report(report))
-
-

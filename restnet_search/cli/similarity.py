@@ -19,7 +19,9 @@ def similarity(
     space: options.Space = None,
     data: options.Data = None,
     weights: options.Weights = None,
-    images: Annotated[int | None, typer.Option(min=4, help="Training images to look at (default: the space's).")] = None,
+    images: Annotated[
+        int | None, typer.Option(min=4, help="Training images to look at (default: the space's).")
+    ] = None,
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw the heat map as PNG.")] = None,
     json_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the matrix as JSON.")] = None,
     trust_code: options.TrustCode = False,
@@ -29,9 +31,9 @@ def similarity(
     from restnet_search.cli.arguments import choose_space, sources
     from restnet_search.cli.console import console, print_json
     from restnet_search.cli.progress import show_progress
+    from restnet_search.files import write_atomically
     from restnet_search.inspection import similarity_between
     from restnet_search.reporting.heatmap import Heatmap, render_heatmap, write_heatmap_png
-    from restnet_search.search.run_folder import write_atomically
 
     chosen, base = choose_space(space)
     chosen = chosen.resolved(root=data.resolve() if data else None)

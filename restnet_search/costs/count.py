@@ -68,7 +68,7 @@ def count_with_thop(module: nn.Module, features: Tensor) -> tuple[int, int]:
     from thop import profile
 
     # thop writes counters into the module, so it gets a copy
-    macs, params = profile(copy.deepcopy(module), inputs=(features,), verbose=False)
+    macs, params, *_ = profile(copy.deepcopy(module), inputs=(features,), verbose=False)
     return int(macs), int(params)
 
 

@@ -1,7 +1,7 @@
 """The embedded data set: digits, shifted and with noise.
 
 scikit-learn's copy of the UCI "Optical Recognition of Handwritten Digits" test set (1,797 grey 8 x 8 images, no
-download), made harder on purpose so that small networks differ: each digit is enlarged to 16..24 pixels, put at a
+download), made harder on purpose so that small networks differ: each digit is enlarged to 22..28 pixels, put at a
 random place on a 32 x 32 canvas, and covered with Gaussian noise. All of it comes from one fixed seed, so every
 machine sees the same images.
 
@@ -10,6 +10,8 @@ are independent and intervals of accuracy stay honest. No digit is in two splits
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,8 +22,8 @@ from restnet_search.data.sources import ArraySource
 __all__ = ["CANVAS", "HELD_OUT", "NOISE", "SIDES", "TRAIN_VARIANTS", "digits_rows", "digits_source"]
 
 CANVAS = 32  # pixels per side
-SIDES = (16, 24)  # least and largest side of the enlarged digit, pixels
-NOISE = 0.35  # standard deviation of the noise, in the range 0..1 of a pixel
+SIDES = (22, 28)  # least and largest side of the enlarged digit, pixels
+NOISE = 0.2  # standard deviation of the noise, in the range 0..1 of a pixel
 TRAIN_VARIANTS = 4
 HELD_OUT = 500  # digits each in val and test
 _SEED = 20_240_611
@@ -31,11 +33,9 @@ def digits_source() -> ArraySource:
     """All variants of all digits: image ``digit * TRAIN_VARIANTS + variant``."""
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    digits: Any = load_digits()
     rng = np.random.default_rng(_SEED)
-    pixels = np.stack(
-        [_disturb(image, rng) for image in digits.images for _ in range(TRAIN_VARIANTS)]
-    )
+    pixels = np.stack([_disturb(image, rng) for image in digits.images for _ in range(TRAIN_VARIANTS)])
     return ArraySource(pixels, np.repeat(digits.target, TRAIN_VARIANTS), tuple(str(digit) for digit in range(10)))
 
 

@@ -68,7 +68,7 @@ def _find(root: Path, split: str) -> Path | None:
     names = [split, *(other for group in _SYNONYMS if split in group for other in group if other != split)]
     for name in names:
         for candidate in (root / name, root / f"{name}.tar"):
-            if candidate.is_dir() or candidate.suffix.lower() == ".tar" and candidate.is_file():
+            if candidate.is_dir() or (candidate.suffix.lower() == ".tar" and candidate.is_file()):
                 return candidate
     if (root / split).is_file():
         raise DataError(f"Cannot read {root / split}.", expected="a folder of class folders, or an uncompressed .tar")
@@ -77,7 +77,8 @@ def _find(root: Path, split: str) -> Path | None:
 
 def _open_path(path: Path) -> ImageSource:
     try:
-        reader = create_dataset("", root=str(path), search_split=False).reader
+        opened: Any = create_dataset("", root=str(path), search_split=False)
+        reader: ReaderImageFolder | ReaderImageInTar = opened.reader
     except _BROKEN as error:
         raise DataError(
             f"Cannot read {path}: {error}",
@@ -89,7 +90,7 @@ def _open_path(path: Path) -> ImageSource:
 def _open_named(dataset: str, root: Path, split: str) -> ImageSource:
     where = f"{dataset} ({split}) in {root}"
     fetch = (
-        "fetch it once, where there is a network: python -c \"from timm.data import create_dataset; "
+        'fetch it once, where there is a network: python -c "from timm.data import create_dataset; '
         f"create_dataset('{dataset}', root='{root}', split='{split}', download=True)\""
     )
     try:
@@ -100,7 +101,9 @@ def _open_named(dataset: str, root: Path, split: str) -> ImageSource:
     if isinstance(reader, ReaderImageFolder | ReaderImageInTar):
         return file_source(reader)
     if not hasattr(opened, "__getitem__"):
-        raise DataError(f"{dataset} can only be streamed.", expected="a data set with random access: torch/..., hfds/...")
+        raise DataError(
+            f"{dataset} can only be streamed.", expected="a data set with random access: torch/..., hfds/..."
+        )
     labels = getattr(opened, "targets", None)
     if labels is None:
         labels = [opened[index][1] for index in range(len(opened))]

@@ -26,7 +26,6 @@ def stratified_sample(labels: np.ndarray, count: int, rng: np.random.Generator) 
     by_remainder = ties[np.argsort(-remainders[ties], kind="stable")]
     quotas[by_remainder[: count - quotas.sum()]] += 1
     drawn = [
-        rng.permutation(np.flatnonzero(labels == label))[:quota]
-        for label, quota in zip(present, quotas, strict=True)
+        rng.permutation(np.flatnonzero(labels == label))[:quota] for label, quota in zip(present, quotas, strict=True)
     ]
     return np.sort(np.concatenate([*drawn, np.empty(0, dtype=np.int64)]))

@@ -59,7 +59,7 @@ class Extent:
         return self.path if Path(self.path).name == Path(self.name).name else f"{self.path}!{self.name}"
 
     def read(self) -> bytes:
-        with open(self.path, "rb") as file:
+        with Path(self.path).open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
 
@@ -132,6 +132,7 @@ class ArraySource:
 
 def file_source(reader: ReaderImageFolder | ReaderImageInTar) -> FileSource:
     """Take over the index that a timm reader made, but not its reading: see the module's first lines."""
+    index: dict[str, int]
     if isinstance(reader, ReaderImageFolder):
         root = Path(reader.root)
         extents = [
@@ -148,7 +149,7 @@ def file_source(reader: ReaderImageFolder | ReaderImageInTar) -> FileSource:
             offset = member.offset_data + (outer.offset_data if outer is not None else 0)
             name = f"{outer.name}!{member.name}" if outer is not None else member.name
             extents.append(Extent(tar, name, offset, member.size))
-        labels, index = np.asarray(reader.targets), reader.class_name_to_idx
+        labels, index = np.asarray(reader.targets), dict(reader.class_name_to_idx or {})
     return FileSource(extents, labels, tuple(sorted(index, key=lambda name: index[name])))
 
 

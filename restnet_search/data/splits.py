@@ -96,7 +96,7 @@ class Split:
 
     def _positions(self, indices: Indices) -> np.ndarray:
         chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
-        if len(chosen) and not (0 <= chosen.min() and chosen.max() < len(self)):
+        if len(chosen) and not (chosen.min() >= 0 and chosen.max() < len(self)):
             raise IndexError(f"indices {chosen.min()}..{chosen.max()} are not all within 0..{len(self) - 1}")
         return chosen
 
@@ -104,7 +104,11 @@ class Split:
         for owner, at in ((self._home, self._home_positions[positions]), (self, positions)):
             if self._cache.fits(len(owner), view):
                 return self._cache.get(
-                    owner.digest, len(owner), view, at, lambda missing, o=owner: decode(o._source, o._rows[missing], view)
+                    owner.digest,
+                    len(owner),
+                    view,
+                    at,
+                    lambda missing, o=owner: decode(o._source, o._rows[missing], view),
                 )
         return decode(self._source, self._rows[positions], view)
 
@@ -140,7 +144,13 @@ def load_data(spec: DataSpec, *, root: Path | None = None, cache_bytes: int = DE
         source = digits_source()
         digest = source.digest()
         parts = [
-            Split(name, source, rows=rows, digest=hashlib.sha256(digest.encode() + rows.tobytes()).hexdigest(), cache=cache)
+            Split(
+                name,
+                source,
+                rows=rows,
+                digest=hashlib.sha256(digest.encode() + rows.tobytes()).hexdigest(),
+                cache=cache,
+            )
             for name, rows in zip(("train", "val", "test"), digits_rows(source.labels, spec.seed), strict=True)
         ]
     else:

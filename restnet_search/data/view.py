@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from PIL import Image
@@ -47,7 +48,7 @@ class View:
 
     def pixels_transform(self) -> Callable[[Image.Image], Tensor]:
         """timm's evaluation transform up to, not including, normalisation: RGB image -> uint8 ``(3, H, W)``."""
-        return create_transform(
+        transform = create_transform(
             self.size,
             is_training=False,
             interpolation=self.interpolation,
@@ -57,6 +58,7 @@ class View:
             crop_mode=self.crop_mode,
             normalize=False,
         )
+        return cast("Callable[[Image.Image], Tensor]", transform)  # what timm gives for evaluation
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 pixels ``(B, C, H, W)`` -> float32 images, with the operations of torchvision's Normalize."""
@@ -82,7 +84,9 @@ def view_of(model: nn.Module) -> View:
     config = resolve_model_data_config(model, args=args)
     size = tuple(int(side) for side in config["input_size"])
     if len(size) != 3 or size[0] != 3 or min(size) < 1:
-        raise DataError(f"{type(model).__name__} sees inputs of size {size}.", expected="RGB images, (3, height, width)")
+        raise DataError(
+            f"{type(model).__name__} sees inputs of size {size}.", expected="RGB images, (3, height, width)"
+        )
     return View(
         size=size,
         mean=tuple(float(value) for value in config["mean"]),

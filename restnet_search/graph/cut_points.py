@@ -9,8 +9,8 @@ from torch import fx, nn
 
 from restnet_search.errors import GraphError
 from restnet_search.graph.layout import Layout, layout_from_shapes
-from restnet_search.graph.shapes import channel_axis, shapes_at_other_size
 from restnet_search.graph.nodes import data_dependent
+from restnet_search.graph.shapes import channel_axis, shapes_at_other_size
 from restnet_search.graph.trace import TracedModel
 
 __all__ = ["CutPoint", "CutPointTable", "Rejection", "find_cut_points"]
@@ -93,7 +93,9 @@ def _live_after(traced: TracedModel) -> dict[fx.Node, set[fx.Node]]:
     order = {node: position for position, node in enumerate(traced.graph.nodes)}
     for node in dependent:
         # a shape query does not need the values; slices answer it from the record
-        last_use[node] = max((order[user] for user in node.users if user in dependent or user.op == "output"), default=-1)
+        last_use[node] = max(
+            (order[user] for user in node.users if user in dependent or user.op == "output"), default=-1
+        )
     live: set[fx.Node] = set()
     alive: dict[fx.Node, set[fx.Node]] = {}
     for position, node in enumerate(traced.graph.nodes):
@@ -214,5 +216,3 @@ def _submodule(root: nn.Module, path: str) -> nn.Module | None:
         return root.get_submodule(path)
     except AttributeError:
         return None
-
-

@@ -39,7 +39,7 @@ def channel_axis(root: nn.Module, node: fx.Node) -> int | None:
 
     Follows elementwise operations (same shape) forwards and backwards to the nearest layer that tells.
     """
-    shape = node.meta.get("shape")
+    shape: tuple[int, ...] = node.meta.get("shape", ())
     seen: set[fx.Node] = {node}
     frontier = [node]
     while frontier:

@@ -15,6 +15,7 @@ from restnet_search.graph.trace import TracedModel
 
 __all__ = ["slice_model"]
 
+
 def slice_model(traced: TracedModel, start: fx.Node | None, stops: Sequence[fx.Node]) -> fx.GraphModule:
     """Build the module that computes ``stops`` from the image (``start`` None) or from the value at ``start``.
 

@@ -129,7 +129,7 @@ def _forbid_inplace(model: nn.Module) -> None:
     # features are kept while later operations run, so no operation may overwrite its input
     for module in model.modules():
         if getattr(module, "inplace", False) is True:
-            module.inplace = False
+            setattr(module, "inplace", False)  # noqa: B010  (no field of nn.Module)
 
 
 class _Recorder(fx.Interpreter):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.style import Style
 from rich.text import Text
+
+from restnet_search.files import replacing
 
 __all__ = ["Heatmap", "render_heatmap", "write_heatmap_png"]
 
@@ -104,13 +104,8 @@ def write_heatmap_png(heatmap: Heatmap, path: Path) -> Path:
     best = [(heatmap.best(row), row) for row in range(rows)]
     axes.plot([x for x, _ in best if x is not None], [y for x, y in best if x is not None], "r.", markersize=4)
     figure.colorbar(image, ax=axes)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    try:
+    with replacing(path) as draft:
         figure.savefig(draft, format="png", dpi=120)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
     return path
 
 

@@ -12,9 +12,9 @@ from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
-from uuid import uuid4
 
 from restnet_search.errors import RunError
+from restnet_search.files import write_atomically
 from restnet_search.reporting.report import SCHEMA_VERSION, AnchorEntry, BudgetEntry, Entry, Report
 
 __all__ = ["CSV", "RESULTS", "from_json", "pareto_csv", "read_results", "to_json", "write_results"]
@@ -61,7 +61,7 @@ def write_results(report: Report, folder: Path) -> tuple[Path, Path]:
     text = json.dumps(to_json(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     table = pareto_csv(report)
     folder.mkdir(parents=True, exist_ok=True)
-    return _replace(folder / RESULTS, text), _replace(folder / CSV, table)
+    return write_atomically(folder / RESULTS, text), write_atomically(folder / CSV, table)
 
 
 def read_results(path: str | os.PathLike[str]) -> Report:
@@ -122,19 +122,6 @@ def _csv_row(budget: BudgetEntry, entry: Entry) -> dict[str, object]:
         low, high = entry.test.ci95
         row |= {"test_top1": entry.test.top1, "test_low": low, "test_high": high, "test_n": entry.test.n}
     return row
-
-
-def _replace(path: Path, text: str) -> Path:
-    draft = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    try:
-        with draft.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-    return path
 
 
 def _no_constant(name: str) -> float:
@@ -208,7 +195,7 @@ def _decode_union(args: tuple[Any, ...], value: Any, key: str, source: str) -> A
         return _decode(nested[0], value, key, source)
     if float in args and type(value) is int:
         return float(value)
-    _expect(False, " or ".join(_NAMES.get(arg, "an object") for arg in args), value, key, source)
+    return _expect(False, " or ".join(_NAMES.get(arg, "an object") for arg in args), value, key, source)
 
 
 _NAMES: dict[Any, str] = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}

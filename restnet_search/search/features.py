@@ -34,8 +34,8 @@ class CutAnchor:
 class FeatureStore:
     """Features at cut points per split, in float32, least recently used dropped first beyond ``capacity`` bytes.
 
-    Features at a cut point are computed from the nearest earlier cut point of the same anchor that is kept, or else from
-    the images. What is larger than the capacity alone is never kept: it is computed batch by batch whenever it is asked.
+    Features at a cut point are computed from the nearest earlier cut point of the same anchor that is kept, or else
+    from the images. What is larger than the capacity alone is never kept: it is computed whenever it is asked.
     """
 
     def __init__(self, anchors: Mapping[str, CutAnchor], capacity: int) -> None:
@@ -45,7 +45,7 @@ class FeatureStore:
     def batches(
         self, name: str, cut: int, split: Split, batch_size: int, indices: Tensor | None = None
     ) -> Iterator[Tensor]:
-        """Features ``(b, ...)`` of anchor ``name`` at ``cut`` for the split's images, in order or as ``indices`` say."""
+        """Features ``(b, ...)`` of an anchor at a cut point, for a split's images in order or as ``indices`` say."""
         kept = self._get(name, cut, split)
         order = torch.arange(len(split)) if indices is None else indices
         if kept is not None:

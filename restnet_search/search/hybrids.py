@@ -37,10 +37,10 @@ def load_stitch(plan: StitchPlan, path: Path) -> StitchLayer:
     return stitch.eval()
 
 
-def plan_between(graphs: Mapping[str, AnchorGraph], kind: str, front: tuple[str, int], back: tuple[str, int]) -> StitchPlan:
+def plan_between(
+    graphs: Mapping[str, AnchorGraph], kind: str, front: tuple[str, int], back: tuple[str, int]
+) -> StitchPlan:
     """The stitch plan between two cut points."""
     source = graphs[front[0]].cut_points[front[1]].layout
     target = graphs[back[0]].cut_points[back[1]].layout
     return StitchPlan(kind, source, target)  # pyright: ignore[reportArgumentType]
-
-

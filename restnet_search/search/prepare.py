@@ -11,10 +11,11 @@ from restnet_search.anchors import Anchor, load_anchor, prepare_anchors
 from restnet_search.costs.table import AnchorCosts, profile_anchor
 from restnet_search.data import DataSplits
 from restnet_search.errors import RunError
+from restnet_search.files import write_atomically
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.progress import Progress
 from restnet_search.search.features import CutAnchor
-from restnet_search.search.run_folder import RunFolder, RunInputs, write_atomically
+from restnet_search.search.run_folder import RunFolder, RunInputs
 from restnet_search.space.schema import SearchSpace
 
 __all__ = ["CodeAndWeights", "Prepared", "cut_anchors", "load_prepared", "prepare"]

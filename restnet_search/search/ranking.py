@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import combinations
+from collections.abc import Callable, Mapping
+from itertools import accumulate, permutations
 
 import numpy as np
 import torch
@@ -13,10 +13,10 @@ from torch import Tensor
 from restnet_search.data import Split
 from restnet_search.progress import Progress
 from restnet_search.search.features import CutAnchor
-from restnet_search.similarity.cka import MinibatchCKA
+from restnet_search.similarity.cka import MIN_IMAGES, MinibatchCKA
 from restnet_search.space.schema import RankerSpec
 
-__all__ = ["PairScores", "cka_between", "score_pairs"]
+__all__ = ["PairScores", "score_pairs"]
 
 PairScores = dict[tuple[str, str], NDArray[np.float64]]
 """Per (front, back) anchor names: a matrix (front cuts, back cuts), higher is better."""
@@ -25,54 +25,62 @@ PairScores = dict[tuple[str, str], NDArray[np.float64]]
 def score_pairs(
     spec: RankerSpec, anchors: Mapping[str, CutAnchor], images: Split, *, seed: int, progress: Progress
 ) -> PairScores:
-    """Score every ordered pair of anchors with the space's ranker.
+    """Score the stitch points of every ordered pair of anchors with the space's ranker.
 
     Args:
-        spec: Ranker, images and batch size; a last batch below four images is left out.
-        anchors: By name.
+        spec: Ranker, images and batch size.
+        anchors: By name, at least two.
         images: Training images; the first ``spec.images`` are looked at.
         seed: For the ranker ``random``.
         progress: Shows the pass.
     """
-    pairs = list(combinations(anchors, 2))
-    if spec.kind == "random":
-        generator = torch.Generator().manual_seed(seed)
-        matrices = {
-            (a, b): torch.rand(_cuts(anchors[a]), _cuts(anchors[b]), generator=generator, dtype=torch.float64)
-            for a, b in pairs
-        }
-    else:
-        matrices = cka_between(pairs, anchors, images, spec, progress)
-    scores = {pair: matrix.numpy() for pair, matrix in matrices.items()}
-    return scores | {(b, a): matrix.T for (a, b), matrix in scores.items()}
+    return _RANKERS[spec.kind](spec, anchors, images, seed, progress)
 
 
-def cka_between(
-    pairs: Sequence[tuple[str, str]],
-    anchors: Mapping[str, CutAnchor],
-    images: Split,
-    spec: RankerSpec,
-    progress: Progress,
-) -> dict[tuple[str, str], Tensor]:
-    """Minibatch CKA of all cut points of each pair; every anchor runs once per batch, on its own view of the images."""
+def _by_cka(
+    spec: RankerSpec, anchors: Mapping[str, CutAnchor], images: Split, seed: int, progress: Progress
+) -> PairScores:
+    """Minibatch CKA of all cut points of all anchors, each Gram matrix computed once; small last batches are left out.
+
+    Every anchor runs once per batch, on its own view of the images.
+    """
     count = min(spec.images, len(images))
-    batches = [batch for batch in torch.arange(count).split(spec.batch_size) if len(batch) >= 4]
-    meters = {pair: MinibatchCKA() for pair in pairs}
-    names = sorted({name for pair in pairs for name in pair})
-    taps = {name: anchors[name].graph.between(None, range(_cuts(anchors[name]))) for name in names}
+    batches = [batch for batch in torch.arange(count).split(spec.batch_size) if len(batch) >= MIN_IMAGES]
+    taps = {name: cut.graph.between(None, range(_cuts(cut))) for name, cut in anchors.items()}
+    first, *others = anchors
+    meter = MinibatchCKA()
     with progress.task("Similarity (CKA)", total=len(batches)) as task, torch.no_grad():
         for batch in batches:
-            features = {name: _features(taps[name], anchors[name], images, batch) for name in names}
-            for (a, b), meter in meters.items():
-                meter.update(features[a], features[b])
+            features = {name: _features(taps[name], cut, images, batch) for name, cut in anchors.items()}
+            meter.update(features[first], [layer for name in others for layer in features[name]])
             task.advance()
-    return {pair: meter.matrix() for pair, meter in meters.items()}
+    everything = meter.full_matrix().numpy()
+    ends = list(accumulate(_cuts(cut) for cut in anchors.values()))
+    rows = {name: slice(end - _cuts(cut), end) for (name, cut), end in zip(anchors.items(), ends, strict=True)}
+    return {(front, back): everything[rows[front], rows[back]] for front, back in permutations(anchors, 2)}
 
 
-def _features(tap: torch.nn.Module, anchor: CutAnchor, images: Split, batch: Tensor) -> list[Tensor]:
-    values = tap(images.images(anchor.anchor.view, batch))
+def _by_chance(
+    spec: RankerSpec, anchors: Mapping[str, CutAnchor], images: Split, seed: int, progress: Progress
+) -> PairScores:
+    """Scores drawn from [0, 1), the control that every ranker must beat."""
+    generator = np.random.default_rng(seed)
+    return {
+        (front, back): generator.random((_cuts(anchors[front]), _cuts(anchors[back])))
+        for front, back in permutations(anchors, 2)
+    }
+
+
+_RANKERS: Mapping[str, Callable[[RankerSpec, Mapping[str, CutAnchor], Split, int, Progress], PairScores]] = {
+    "cka": _by_cka,
+    "random": _by_chance,
+}
+
+
+def _features(tap: torch.nn.Module, cut: CutAnchor, images: Split, batch: Tensor) -> list[Tensor]:
+    values = tap(images.images(cut.anchor.view, batch))
     return [values] if isinstance(values, Tensor) else list(values)
 
 
-def _cuts(anchor: CutAnchor) -> int:
-    return len(anchor.graph.cut_points)
+def _cuts(cut: CutAnchor) -> int:
+    return len(cut.graph.cut_points)

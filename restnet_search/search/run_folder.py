@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -11,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restnet_search.errors import RunError
+from restnet_search.files import write_atomically
 from restnet_search.space.loading import dump_space, load_space
 from restnet_search.space.schema import SearchSpace
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["RunFolder", "RunInputs", "find_run", "write_atomically"]
+__all__ = ["RunFolder", "RunInputs", "find_run"]
 
 
 @dataclass(frozen=True)
@@ -126,17 +126,3 @@ def find_run(argument: str, runs: Path) -> RunFolder:
         expected=f"a run folder, or one of the runs in {runs}: {', '.join(p.name for p in known) or 'none yet'}",
         hint="start one with restnet-search --budget 2GFLOPs",
     )
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,8 +75,8 @@ class SearchStudy:
     """One study over a fixed list of candidates.
 
     Optuna picks the direction, the front cut, the back cut by the ranker's order, the learning rate and the epochs. A
-    stitch point is trained once; where the sampler asks for it again, that trial is skipped (state PRUNED). Each ask uses
-    a sampler seeded by the search's seed and the number of trials so far, so that a resumed study goes on as an
+    stitch point is trained once; where the sampler asks for it again, that trial is skipped (state PRUNED). Each ask
+    uses a sampler seeded by the search's seed and the number of trials so far, so that a resumed study goes on as an
     uninterrupted one would.
     """
 
@@ -232,7 +232,7 @@ def _spread(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
     """One candidate from each of ``count`` equal slices by MACs: the best ranked."""
     ordered = sorted(candidates, key=lambda c: (c.cost.macs, c.key))
     edges = [round(len(ordered) * index / count) for index in range(count + 1)]
-    slices = [ordered[low:high] for low, high in zip(edges, edges[1:], strict=False) if high > low]
+    slices = [ordered[low:high] for low, high in pairwise(edges) if high > low]
     return [min(part, key=lambda c: (c.rank, -c.score, c.key)) for part in slices]
 
 

@@ -20,7 +20,15 @@ from restnet_search.space.schema import StitchSpec, TrainingSpec
 from restnet_search.stitching.initialise import fit_stitch
 from restnet_search.stitching.layer import StitchLayer
 
-__all__ = ["NonFiniteLoss", "TrainingChoices", "TrialContext", "TrialOutcome", "count_correct", "run_trial", "score_network"]
+__all__ = [
+    "NonFiniteLoss",
+    "TrainingChoices",
+    "TrialContext",
+    "TrialOutcome",
+    "count_correct",
+    "run_trial",
+    "score_network",
+]
 
 _GRADIENT_NORM = 1.0
 
@@ -122,9 +130,7 @@ def _train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, choices.lr, total_steps=max(steps, 2))
     for _ in range(choices.epochs):
         order = torch.randperm(len(context.train), generator=generator)
-        features = context.store.batches(
-            candidate.direction.front, candidate.front_cut, context.train, batch, order
-        )
+        features = context.store.batches(candidate.direction.front, candidate.front_cut, context.train, batch, order)
         for x, indices in zip(features, order.split(batch), strict=True):
             loss = F.cross_entropy(back(stitch(x)), context.train.labels[indices])
             if not math.isfinite(loss.item()):

@@ -69,8 +69,8 @@ def u_centred_gram(features: Tensor) -> Tensor:
         flat = flat.cpu()
     gram = torch.zeros(images, images, dtype=torch.float64, device=flat.device)
     for block in flat.split(max(1, BLOCK_ELEMENTS // images), dim=1):
-        # U-centring ignores shifts of the features. Relative to one image, a Gram far from zero loses no digits to it,
-        # and the features of a constant layer are exactly zero, which subtracting a rounded mean would not make them.
+        # U-centring ignores shifts of the features. Relative to one image, features far from zero lose no digits to
+        # it, and those of a constant layer are exactly zero.
         shifted = block.double()
         shifted = shifted - shifted[:1]
         gram.addmm_(shifted, shifted.T)

@@ -54,9 +54,7 @@ def test_a_tar_equals_its_folder(make_folder: MakeFolder, make_tar, view: View, 
 
 
 @pytest.mark.parametrize("named", ["validation", "val.tar", "val"])
-def test_splits_are_found_under_timms_synonyms_and_as_tars(
-    make_folder: MakeFolder, make_tar, named: str
-) -> None:
+def test_splits_are_found_under_timms_synonyms_and_as_tars(make_folder: MakeFolder, make_tar, named: str) -> None:
     root = make_folder("train", cat=3, dog=3)
     make_folder("elsewhere", cat=4, dog=4)
     target = root / named
@@ -68,12 +66,17 @@ def test_torch_names_read_what_is_there(tmp_path: Path, view: View) -> None:
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    images = {"train": rng.integers(0, 256, (40, 28, 28), dtype=np.uint8), "t10k": rng.integers(0, 256, (20, 28, 28), dtype=np.uint8)}
+    images = {
+        "train": rng.integers(0, 256, (40, 28, 28), dtype=np.uint8),
+        "t10k": rng.integers(0, 256, (20, 28, 28), dtype=np.uint8),
+    }
     for name, values in images.items():  # the idx format of MNIST: magic number, sizes, bytes
         header = np.array([0x803, *values.shape], dtype=">i4").tobytes()
         (raw / f"{name}-images-idx3-ubyte").write_bytes(header + values.tobytes())
         labels = (np.arange(len(values)) % 10).astype(np.uint8)
-        (raw / f"{name}-labels-idx1-ubyte").write_bytes(np.array([0x801, len(labels)], dtype=">i4").tobytes() + labels.tobytes())
+        (raw / f"{name}-labels-idx1-ubyte").write_bytes(
+            np.array([0x801, len(labels)], dtype=">i4").tobytes() + labels.tobytes()
+        )
     data = load_data(DataSpec(dataset="torch/mnist"), root=tmp_path)
     assert (len(data.train), len(data.val), len(data.test)) == (40, 10, 10)
     expected = view.normalise(view.pixels_transform()(Image.fromarray(images["train"][7]).convert("RGB"))[None])
@@ -86,7 +89,7 @@ def test_torch_names_never_download(tmp_path: Path) -> None:
     assert "torch/cifar10" in str(caught.value) and not list(tmp_path.iterdir())
 
 
-# --- splitting ---------------------------------------------------------------------------------------------------------
+# --- splitting --------------------------------------------------------------------------------------------------------
 
 
 def names(split) -> list[str]:
@@ -100,7 +103,10 @@ def test_test_is_cut_from_val_disjoint_stratified_and_seeded(make_folder: MakeFo
     assert len(data.val) == 18 and len(data.test) == 12
     assert set(names(data.val)).isdisjoint(names(data.test)) and len(set(names(data.val) + names(data.test))) == 30
     assert torch.bincount(data.test.labels).tolist() == [4, 8]
-    again, other = load_data(DataSpec(test_fraction=0.4), root=root), load_data(DataSpec(test_fraction=0.4, seed=1), root=root)
+    again, other = (
+        load_data(DataSpec(test_fraction=0.4), root=root),
+        load_data(DataSpec(test_fraction=0.4, seed=1), root=root),
+    )
     assert names(data.test) == names(again.test) != names(other.test)
     assert data.test.digest == again.test.digest != other.test.digest
     assert [data.train.name, data.val.name, data.test.name] == ["train", "val", "test"]
@@ -139,7 +145,7 @@ def test_a_subset_is_its_images(make_folder: MakeFolder, view: View) -> None:
         part.images(view, [3])
 
 
-# --- pixels in memory --------------------------------------------------------------------------------------------------
+# --- pixels in memory -------------------------------------------------------------------------------------------------
 
 
 class Counting:
@@ -233,7 +239,7 @@ def test_a_split_survives_pickling_without_its_pixels(counted, view: View) -> No
     assert torch.equal(pixels(pickle.loads(raw), view), kept)
 
 
-# --- digests -----------------------------------------------------------------------------------------------------------
+# --- digests ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_digest_knows_content_and_not_place(make_folder: MakeFolder, tmp_path: Path) -> None:
@@ -247,7 +253,7 @@ def test_the_digest_knows_content_and_not_place(make_folder: MakeFolder, tmp_pat
     assert load_data(DataSpec(), root=moved).train.digest != first
 
 
-# --- errors ------------------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -187,13 +187,25 @@ def test_pareto_csv_has_a_row_per_budget_and_member(tmp_path: Path) -> None:
     _, file = write_results(report, tmp_path)
     with file.open(newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
-    assert (
-        list(rows[0])
-        == (
-            "budget id kind front front_cut back back_cut order macs params val_top1 val_n "
-            "test_top1 test_low test_high test_n pick"
-        ).split()
-    )
+    assert list(rows[0]) == [
+        "budget",
+        "id",
+        "kind",
+        "front",
+        "front_cut",
+        "back",
+        "back_cut",
+        "order",
+        "macs",
+        "params",
+        "val_top1",
+        "val_n",
+        "test_top1",
+        "test_low",
+        "test_high",
+        "test_n",
+        "pick",
+    ]
     assert [(row["budget"], row["id"]) for row in rows] == [(b.name, id) for b in report.budgets for id in b.pareto]
     for row in rows:
         entry = report.entry(row["id"])

@@ -30,7 +30,7 @@ def test_wilson_holds_the_proportion_and_stays_within_zero_and_one(count: tuple[
 
 @pytest.mark.parametrize(("successes", "n", "confidence"), [(0, 0, 0.95), (-1, 5, 0.95), (6, 5, 0.95), (1, 5, 1.0)])
 def test_wilson_rejects_impossible_counts(successes: int, n: int, confidence: float) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="came"):
         wilson_interval(successes, n, confidence)
 
 

@@ -28,7 +28,7 @@ def _space(**changes: object) -> SearchSpace:
     return SearchSpace.model_validate(plain | changes)
 
 
-def _enumerate(space: SearchSpace, *budgets: DeviceBudget):  # noqa: ANN202
+def _enumerate(space: SearchSpace, *budgets: DeviceBudget):
     graphs, costs = _anchors()
     generator = np.random.default_rng(0)
     scores = {
@@ -53,7 +53,7 @@ def test_no_candidate_is_over_every_budget_and_none_within_one_is_lost() -> None
     tight, roomy = parse_budget("20MFLOPs,0.2Mparams"), parse_budget("30MFLOPs")
     some, _ = _enumerate(_space(), tight, roomy)
 
-    def fits(candidate) -> bool:  # noqa: ANN001
+    def fits(candidate) -> bool:
         macs, params = candidate.cost.macs, candidate.cost.params
         return macs <= 30e6 or (macs <= 20e6 and params <= 0.2e6)
 
@@ -79,7 +79,7 @@ def test_top_k_keeps_the_rankers_first_partners_of_every_front() -> None:
         kept = [c for c in best.candidates if (c.direction, c.front_cut) == (direction, cut)]
         assert [c.score for c in kept] == sorted(values, reverse=True)[:2]
         assert [c.rank for c in kept] == list(range(len(kept)))
-        assert all(c.score == scores[direction.front, direction.back][cut, c.back_cut] for c in kept)  # pyright: ignore
+        assert all(c.score == scores[direction.front, direction.back][cut, c.back_cut] for c in kept)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,9 @@ def candidate(anchors: dict[str, CutAnchor], front: str, front_cut: int, back: s
 @pytest.mark.parametrize(("front", "back"), [("cifar_resnet8", "vit"), ("vit", "cifar_resnet8")])
 def test_only_the_stitch_layer_changes(anchors: dict[str, CutAnchor], digits: Split, front: str, back: str) -> None:
     before = {
-        (name, key): value.clone() for name, cut in anchors.items() for key, value in cut.anchor.model.state_dict().items()
+        (name, key): value.clone()
+        for name, cut in anchors.items()
+        for key, value in cut.anchor.model.state_dict().items()
     }
     chosen = candidate(anchors, front, 1, back, 1)
     start = run_trial(chosen, TrainingChoices(lr=1e-2, epochs=0), context(anchors, digits)).stitch
@@ -127,4 +129,3 @@ def test_reading_features_leaves_gradients_on_for_the_caller(anchors: dict[str, 
     for capacity in (0, 2**30):
         for _ in FeatureStore(anchors, capacity).batches("vit", 1, digits.subset(torch.arange(8)), 4):
             assert torch.is_grad_enabled()
-

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
 from random import Random
@@ -18,7 +17,6 @@ from torch import Tensor
 
 from restnet_search.similarity import cka as cka_module
 from restnet_search.similarity.cka import MinibatchCKA, u_centred_gram
-from restnet_search.similarity.ranker import RANKERS, cka_scores, random_scores, score_matrix
 from tests.largest_tensor import LargestTensor
 from tests.real_features import block_outputs, cifar_images
 
@@ -426,63 +424,6 @@ def test_wide_layers_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None
     assert 0 < largest.bytes <= 1024 * 8
     monkeypatch.undo()
     torch.testing.assert_close(gram, u_centred_gram(x))
-
-
-# --- rankers ---------------------------------------------------------------------------------------------------------
-
-
-@settings(deadline=None)
-@given(batches=two_anchors())
-def test_cka_scores_read_a_stream_once(batches: list[tuple[list[Tensor], list[Tensor]]]) -> None:
-    scores = cka_scores(iter(batches))
-    assert torch.equal(scores, meter(*batches).matrix())
-
-
-def test_cka_scores_leave_out_a_last_batch_that_is_too_small() -> None:
-    layers = related_layers(torch.Generator().manual_seed(14), 11, [3, 4])
-    parts = [([x], [y]) for x, y in zip(*(layer.split(4) for layer in layers), strict=True)]
-    assert len(parts[-1][0][0]) == 3
-    assert torch.equal(cka_scores(parts), meter(*parts[:2]).matrix())
-    with pytest.raises(ValueError, match="before the last has 3 images"):
-        cka_scores([parts[0], parts[2], parts[1]])
-    with pytest.raises(ValueError, match="at least 4 images"):
-        cka_scores(parts[2:])
-    with pytest.raises(ValueError, match="no batch"):
-        cka_scores([])
-
-
-def test_random_scores_come_from_the_generator_alone() -> None:
-    first, second = (random_scores(3, 5, torch.Generator().manual_seed(s)) for s in (0, 1))
-    assert first.shape == (3, 5)
-    assert first.dtype == torch.float64
-    assert torch.equal(first, random_scores(3, 5, torch.Generator().manual_seed(0)))
-    assert not torch.equal(first, second)
-
-
-@pytest.mark.parametrize("kind", sorted(RANKERS))
-def test_score_matrix_gives_every_ranker_the_same_form(kind: str) -> None:
-    layers = related_layers(torch.Generator().manual_seed(15), 8, [3, 4, 5])
-    stream = [(layers[:2], layers[2:])]
-    scores = score_matrix(kind, stream, (2, 1), torch.Generator().manual_seed(0))
-    assert scores.shape == (2, 1)
-    assert scores.dtype == torch.float64
-    assert bool(scores.isfinite().all())
-
-
-def test_the_random_ranker_never_runs_the_anchors() -> None:
-    def stream() -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-        raise AssertionError("features were asked for")
-        yield
-
-    assert score_matrix("random", stream(), (2, 3), torch.Generator()).shape == (2, 3)
-
-
-def test_score_matrix_rejects_unknown_rankers_and_shapes_that_do_not_fit() -> None:
-    x = torch.randn(5, 2)
-    with pytest.raises(ValueError, match="no ranker 'kca'; expected one of cka, random"):
-        score_matrix("kca", [], (1, 1), torch.Generator())
-    with pytest.raises(ValueError, match=r"\(1, 1\) layers; expected \(2, 2\)"):
-        score_matrix("cka", [([x], [x])], (2, 2), torch.Generator())
 
 
 # --- real anchors ----------------------------------------------------------------------------------------------------

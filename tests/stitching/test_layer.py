@@ -88,7 +88,7 @@ def test_closed_form_map_equals_numpy_least_squares_with_downsampling() -> None:
     rows = np.concatenate([rows, np.ones((len(rows), 1))], axis=1)
     wanted = np.linalg.lstsq(rows, y[:, 1:].reshape(-1, 3).double().numpy(), rcond=None)[0]
     np.testing.assert_allclose(stitch.map.weight[:, :, 0, 0].detach().numpy().T, wanted[:-1], atol=1e-6)
-    np.testing.assert_allclose(stitch.map.bias.detach().numpy(), wanted[-1], atol=1e-6)  # pyright: ignore
+    np.testing.assert_allclose(stitch.map.bias.detach().numpy(), wanted[-1], atol=1e-6)  # pyright: ignore[reportOptionalMemberAccess]
     # the source has no prefix token: the target's starts as the back anchor's mean
     torch.testing.assert_close(stitch.prefix.detach()[0], y[:, 0].mean(0))
 
@@ -115,4 +115,7 @@ def test_training_mode_leaves_batch_norm_of_front_and_back_frozen() -> None:
     before = {key: value.clone() for key, value in hybrid.state_dict().items()}
     hybrid(torch.randn(4, *IMAGE)).sum().backward()
     assert all(torch.equal(value, before[key]) for key, value in hybrid.state_dict().items())
-    assert {name for name, p in hybrid.named_parameters() if p.grad is not None} == {"stitch.map.weight", "stitch.map.bias"}
+    assert {name for name, p in hybrid.named_parameters() if p.grad is not None} == {
+        "stitch.map.weight",
+        "stitch.map.bias",
+    }
