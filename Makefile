@@ -2,7 +2,7 @@
 #   make demo            make test            make PYTHON=python3.12 test
 
 PYTHON ?= python3
-BUDGET ?= 2MFLOPs
+BUDGET ?= 2.4MFLOPs
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed

@@ -23,7 +23,7 @@ __all__ = ["CANVAS", "HELD_OUT", "NOISE", "SIDES", "TRAIN_VARIANTS", "digits_row
 
 CANVAS = 32  # pixels per side
 SIDES = (22, 28)  # least and largest side of the enlarged digit, pixels
-NOISE = 0.2  # standard deviation of the noise, in the range 0..1 of a pixel
+NOISE = 0.4  # standard deviation of the noise, in the range 0..1 of a pixel
 TRAIN_VARIANTS = 4
 HELD_OUT = 500  # digits each in val and test
 _SEED = 20_240_611

@@ -10,6 +10,7 @@ import re
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from scipy.stats import binomtest
 
 from restnet_search import load_hybrid, load_run
 from restnet_search.data import View, load_data
+from restnet_search.search.run_folder import RunFolder
 from restnet_search.space.schema import DataSpec
-from tests.e2e.conftest import Cli
+from tests.e2e.conftest import SPACE, Cli
 
 CONTROL = re.compile(r"\x1b")
 
@@ -197,3 +199,77 @@ def test_results_hold_no_number_that_is_none(finished: Path) -> None:
             assert math.isfinite(value)
 
     walk(results_of(finished))
+
+
+def test_ctrl_c_keeps_what_finished_and_says_how_to_go_on(
+    command: list[str], environment: dict[str, str], workspace: Path, finished: Path
+) -> None:
+    arguments = ["--budget", "400kFLOPs", "--run", "interrupted"]
+    process = subprocess.Popen(
+        [*command, *arguments], cwd=workspace, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    run = workspace / "reports" / "interrupted"
+    deadline = time.monotonic() + 300
+    while finished_trials(run) < 1 and time.monotonic() < deadline:
+        assert process.poll() is None, "the run ended before it could be interrupted"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate()
+    assert process.returncode == 130
+    assert "--resume" in message
+    assert "Traceback" not in message
+    assert finished_trials(run) >= 1
+
+
+def test_two_processes_cannot_work_on_one_run(cli: Cli, finished: Path) -> None:
+    with RunFolder(finished).locked():
+        done = cli("--resume", "whole", check=False)
+    assert done.returncode == 2
+    assert "Another process" in done.stderr
+
+
+def test_losses_that_are_not_finite_fail_their_trials_and_the_search_goes_on(cli: Cli, workspace: Path) -> None:
+    space = workspace / "wild.yaml"
+    space.write_text(SPACE.replace("lr: [1e-3, 1e-2]", "lr: [1e30, 1e30]").replace("epochs: [1, 2]", "epochs: [0, 1]"))
+    done = cli("--space", "wild.yaml", "--budget", "400kFLOPs", "--run", "wild")
+    trials = results_of(workspace / "reports" / "wild")["trials"]
+    assert trials["failed"] > 0
+    assert trials["finished"] > 0  # those without an epoch keep their closed-form start
+    assert all("loss" in failure["reason"] for failure in trials["failures"])
+    assert "loss" in done.stdout
+
+
+def test_a_budget_that_nothing_fits_is_refused_with_the_cheapest_hybrid(cli: Cli, finished: Path) -> None:
+    done = cli("--budget", "1kFLOPs", "--run", "starved", check=False)
+    assert done.returncode == 2
+    assert "1kFLOPs" in done.stderr
+    assert "at least" in done.stderr
+
+
+def test_the_exported_pick_runs_without_torch_and_says_what_the_network_says(
+    cli: Cli, finished: Path, tmp_path: Path
+) -> None:
+    written = json.loads(cli("export", "whole", "--json").stdout)
+    pick = results_of(finished)["budgets"][0]["pick"]
+    assert written["id"] == pick
+    folder = finished / "export" / pick
+    names = {path.name for path in folder.iterdir()}
+    assert {f"{pick}.onnx", f"{pick}.safetensors", f"{pick}.json"} <= names
+
+    view = View((3, 32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 0.95, "center")
+    images = load_data(DataSpec(dataset="digits")).val.images(view, torch.arange(7))
+    with torch.no_grad():
+        expected = load_hybrid(finished, pick)(images)
+        assert torch.equal(load_hybrid(folder)(images), expected)
+    np.save(tmp_path / "images.npy", images.numpy())
+    code = (
+        "import sys, numpy as np, onnxruntime as ort\n"
+        f"session = ort.InferenceSession({str(folder / f'{pick}.onnx')!r}, providers=['CPUExecutionProvider'])\n"
+        f"images = np.load({str(tmp_path / 'images.npy')!r})\n"
+        "name = session.get_inputs()[0].name\n"
+        "logits = np.concatenate([session.run(None, {name: part})[0] for part in (images[:1], images[1:])])\n"
+        f"np.save({str(tmp_path / 'logits.npy')!r}, logits)\n"
+        "assert 'torch' not in sys.modules and 'restnet_search' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected.numpy(), atol=1e-4)

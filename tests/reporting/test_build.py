@@ -154,8 +154,8 @@ def test_the_report_is_frozen_and_finds_its_entries() -> None:
 
 def build(**changes):
     arguments = {
-        "run": "run", "created": "", "command": "", "space": "s", "seed": 0, "environment": {}, "search": samples.SUMMARY,
-        "anchors": samples.anchors(), "hybrids": [samples.hybrid("h0", 5e7, 0.8)],
+        "run": "run", "created": "", "command": "", "space": "s", "seed": 0, "environment": {},
+        "search": samples.SUMMARY, "anchors": samples.anchors(), "hybrids": [samples.hybrid("h0", 5e7, 0.8)],
         "budgets": [DeviceBudget("b", (("macs", 8.5e7),))], "trials": samples.Trials(1, 0, 0),
     }  # fmt: skip
     return build_report(**(arguments | changes))  # pyright: ignore[reportArgumentType]
