@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from restnet_search.search.prepare import CodeAndWeights
     from restnet_search.space import SearchSpace
 
-__all__ = ["choose_space", "one_of", "sources"]
+__all__ = ["choose_space", "data_root", "one_of", "sources"]
 
 
 def choose_space(argument: str | None, *, quiet: bool = False) -> tuple[SearchSpace, Path]:
@@ -25,6 +25,13 @@ def choose_space(argument: str | None, *, quiet: bool = False) -> tuple[SearchSp
     if found.note and not quiet:
         print(found.note, file=sys.stderr)
     return load_space(found.path), found.path.parent.resolve()
+
+
+def data_root(space: SearchSpace, base: Path, data: Path | None) -> Path | None:
+    """Where the data is: ``--data`` as seen from the working folder, else ``data.root`` as seen from the space."""
+    if data is not None:
+        return data.resolve()
+    return (base / space.data.root).resolve() if space.data.root is not None else None
 
 
 def sources(weights: Path | None, base: Path | None, trust_code: bool) -> CodeAndWeights:

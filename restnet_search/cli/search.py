@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -61,18 +60,13 @@ def search(request: Request) -> None:
 
 def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:
     """The space with the command line's choices in place, and the folder that its relative paths start from."""
-    from restnet_search.space import find_space, load_space, parse_space
+    from restnet_search.cli.arguments import choose_space, data_root
+    from restnet_search.space import parse_space
 
-    found = find_space(request.space, environ=os.environ, cwd=Path.cwd())
-    if found.note:
-        print(found.note, file=sys.stderr)
-    space = load_space(found.path)
+    space, base = choose_space(request.space)
     plain: dict[str, Any] = space.model_dump(mode="json")
-    base = found.path.parent.resolve()
-    if request.data is not None:
-        plain["data"]["root"] = str(request.data.resolve())
-    elif space.data.root is not None:
-        plain["data"]["root"] = str((base / space.data.root).resolve())
+    if (root := data_root(space, base, request.data)) is not None:
+        plain["data"]["root"] = str(root)
     if request.budgets:
         plain["budgets"] = list(request.budgets)
     chosen = {"trials": request.trials, "seed": request.seed, "timeout": request.timeout}

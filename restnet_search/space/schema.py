@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -274,8 +273,3 @@ class SearchSpace(_Section):
                 problems.append(Problem(("cut_points", "anchors", name), unknown_name(name, names), name))
         raise_problems("SearchSpace", problems)
         return self
-
-    def resolved(self, *, root: Path | None = None, budgets: list[str] | None = None) -> SearchSpace:
-        """Return a copy with the command line's data root and budgets in place."""
-        data = self.data if root is None else self.data.model_copy(update={"root": str(root)})
-        return self.model_copy(update={"data": data, "budgets": budgets or self.budgets})

@@ -1,0 +1,143 @@
+"""Score what a search found, and assemble the report from it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from restnet_search.data import DataSplits, Split
+from restnet_search.graph.anchor_graph import AnchorGraph
+from restnet_search.progress import Progress
+from restnet_search.reporting.build import AnchorResult, HybridResult, Outcome, build_report, finalists
+from restnet_search.reporting.report import Failure, Part, Report, SearchSummary, Stitch, Trials
+from restnet_search.search.candidates import Enumeration
+from restnet_search.search.environment import describe_environment
+from restnet_search.search.hybrids import assemble, load_stitch, plan_between
+from restnet_search.search.prepare import Prepared
+from restnet_search.search.run_folder import RunFolder, RunInputs
+from restnet_search.search.study import SearchStudy, TrialRecord, values_of
+from restnet_search.search.trial import score_network
+from restnet_search.space.schema import SearchSpace
+from restnet_search.units import DeviceBudget
+
+__all__ = ["Search", "assemble_report", "score_anchors", "score_finalists"]
+
+_log = logging.getLogger("restnet_search")
+
+
+@dataclass(frozen=True)
+class Search:
+    """One search under way; ``train`` are the images that rankers and trials see."""
+
+    space: SearchSpace
+    folder: RunFolder
+    budgets: tuple[DeviceBudget, ...]
+    data: DataSplits
+    train: Split
+    prepared: Prepared
+    enumeration: Enumeration
+    study: SearchStudy
+
+
+def score_anchors(search: Search, progress: Progress) -> list[AnchorResult]:
+    """Score the anchors on val and test, once per run, and put them into the study as reference points."""
+    results: list[AnchorResult] = []
+    with progress.task("Scoring anchors", total=2 * len(search.prepared.anchors)) as task:
+        for name, cut in search.prepared.anchors.items():
+            outcomes: dict[str, Outcome] = {}
+            for split in (search.data.val, search.data.test):
+                key = f"{split.name}:{name}"
+                if (correct := search.study.noted(key)) is None:
+                    correct = score_network(cut.anchor.model, cut.anchor.view, split)
+                    search.study.note(key, correct)
+                outcomes[split.name] = Outcome(correct, len(split))
+                task.advance()
+            cost = search.prepared.costs[name].total
+            val = outcomes[search.data.val.name]
+            search.study.add_anchor(name, values_of(search.space.objectives, val.top1, cost))
+            model = cut.anchor.model_name
+            results.append(AnchorResult(name, model, cost.macs, cost.params, val, outcomes[search.data.test.name]))
+            _log.info("anchor %s: %d MACs, val %.4f", name, cost.macs, val.top1)
+    return results
+
+
+def score_finalists(search: Search, anchors: Sequence[AnchorResult], progress: Progress) -> list[HybridResult]:
+    """Score the hybrids of every budget's Pareto set on test, each once; the others have no test score."""
+    graphs, records = search.prepared.graphs, {record.id: record for record in search.study.records}
+    hybrids = [_hybrid_result(record, graphs) for record in records.values()]
+    chosen = finalists(anchors, hybrids, search.budgets, search.space.objectives)
+    test: dict[str, Outcome] = {}
+    with progress.task("Scoring the Pareto set on test", total=max(len(chosen), 1)) as task:
+        for id in chosen:
+            key = f"test:{id}"
+            if (correct := search.study.noted(key)) is None:
+                record = records[id]
+                front, back = (record.front, record.front_cut), (record.back, record.back_cut)
+                plan = plan_between(graphs, record.stitch_kind, front, back)
+                hybrid = assemble(graphs, front, load_stitch(plan, search.folder.stitch(id)), back)
+                correct = score_network(hybrid, search.prepared.anchors[record.front].anchor.view, search.data.test)
+                search.study.note(key, correct)
+            test[id] = Outcome(correct, len(search.data.test))
+            task.advance()
+    return [_hybrid_result(record, graphs, test.get(record.id)) for record in records.values()]
+
+
+def _hybrid_result(record: TrialRecord, graphs: Mapping[str, AnchorGraph], test: Outcome | None = None) -> HybridResult:
+    return HybridResult(
+        id=record.id,
+        front=Part(record.front, record.front_cut, graphs[record.front].cut_points[record.front_cut].path),
+        back=Part(record.back, record.back_cut, graphs[record.back].cut_points[record.back_cut].path),
+        order=record.order,
+        stitch=Stitch(record.stitch_kind, record.stitch_params),
+        macs=record.macs,
+        params=record.params,
+        val=Outcome(record.correct, record.n),
+        test=test,
+        seconds=record.seconds,
+        score=record.score,
+        rank=record.rank + 1,
+        lr=record.lr,
+        epochs=record.epochs,
+        images=record.images,
+    )
+
+
+def assemble_report(
+    search: Search,
+    inputs: RunInputs,
+    anchors: Sequence[AnchorResult],
+    hybrids: Sequence[HybridResult],
+    seconds: Mapping[str, float],
+) -> Report:
+    """Freeze everything that the search found and measured."""
+    records, failures = search.study.records, search.study.failures
+    return build_report(
+        run=search.folder.name,
+        created=inputs.created,
+        command=inputs.command,
+        space=search.space.name,
+        seed=search.space.search.seed,
+        environment=describe_environment(),
+        search=SearchSummary(
+            ranker=search.space.ranker.kind,
+            objectives=tuple(search.space.objectives),
+            device="cpu",
+            seconds=seconds,
+            cut_points={name: len(graph.cut_points) for name, graph in search.prepared.graphs.items()},
+            stitch_points=search.enumeration.stitch_points,
+            candidates=len(search.enumeration.candidates),
+            over_budget=search.enumeration.over_budget,
+            images={"train": len(search.train), "val": len(search.data.val), "test": len(search.data.test)},
+            training_images_seen=sum(record.images * record.epochs for record in records),
+        ),
+        anchors=anchors,
+        hybrids=hybrids,
+        budgets=search.budgets,
+        trials=Trials(
+            finished=len(records),
+            failed=len(failures),
+            skipped=search.study.skipped,
+            failures=tuple(Failure(number, reason) for number, reason in failures),
+        ),
+    )
