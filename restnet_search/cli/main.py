@@ -22,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = [word for word in words if word != "--debug"]
     # fvcore and timm call what torch is about to drop; a user can do nothing about it
     warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated")
+    # OpenMP threads that spin while they wait slow everything down several times where another process wants a core;
+    # it is read when torch is loaded, which is later
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from restnet_search.cli.app import app
 
     try:
