@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -171,14 +170,6 @@ class TestNames:
         assert lines[0].startswith("budgets[0]: Cannot read the quantity '2Gflopz'.")
         assert "such as 2GFLOPs" in lines[0]
         assert lines[1].startswith("budgets[2]: The budget '1G,2G' limits one cost twice.")
-
-
-def test_resolved_puts_the_command_lines_choices_in_place(tmp_path: Path) -> None:
-    space = parse_space(a_space(budgets=["1G"]))
-    resolved = space.resolved(root=tmp_path, budgets=["2G", "3G"])
-    assert (resolved.data.root, resolved.budgets) == (str(tmp_path), ["2G", "3G"])
-    assert (space.data.root, space.budgets) == (None, ["1G"])
-    assert space.resolved() == space
 
 
 names = st.text(min_size=1, max_size=12)
