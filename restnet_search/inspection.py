@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from restnet_search.anchors import Anchor, load_anchor, prepare_anchors
+from restnet_search.anchors import Anchor, fit_anchors, load_anchor, prepare_anchors
+from restnet_search.anchors.train import top1
 from restnet_search.costs.count import Count, count_costs, count_with_thop
 from restnet_search.costs.table import AnchorCosts, profile_anchor
 from restnet_search.data import load_data
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.progress import Progress
+from restnet_search.reporting.fitting import FitRow, FitTable
 from restnet_search.search.features import CutAnchor
 from restnet_search.search.prepare import CodeAndWeights
 from restnet_search.search.ranking import score_pairs
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["anchor_spec", "inspect_anchor", "profile_network", "published_cfg", "similarity_between"]
+__all__ = ["anchor_spec", "fit_space", "inspect_anchor", "profile_network", "published_cfg", "similarity_between"]
 
 
 def anchor_spec(space: SearchSpace | None, name: str) -> AnchorSpec:
@@ -103,3 +105,28 @@ def similarity_between(
     ranker = space.ranker.model_copy(update={"kind": "cka"})
     scores = score_pairs(ranker, cut, data.train, seed=space.search.seed, progress=progress)
     return (cut[first], cut[second]), scores[first, second], min(ranker.images, len(data.train))
+
+
+def fit_space(space: SearchSpace, sources: CodeAndWeights, progress: Progress) -> FitTable:
+    """Fit the anchors of a space to its data, as a search would first; what was fitted is kept for the search.
+
+    Raises:
+        DataError, AnchorError: As a search does.
+    """
+    data = load_data(space.data)
+    fits = fit_anchors(
+        space,
+        data,
+        weights_dir=sources.weights,
+        base_dir=sources.base,
+        trust_code=sources.trust_code,
+        cache_dir=sources.cache,
+        progress=progress,
+    )
+    rows: list[FitRow] = []
+    with progress.task("Scoring anchors that stay as loaded", total=len(fits)) as task:
+        for fit in fits:
+            reached = top1(fit.anchor.model, data.val, fit.anchor.view) if fit.val_top1 is None else fit.val_top1
+            rows.append(FitRow(fit.anchor.name, fit.origin, reached))
+            task.advance()
+    return FitTable(space.name, len(data.classes), len(data.val), tuple(rows))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from restnet_search.search.prepare import CodeAndWeights
     from restnet_search.space import SearchSpace
 
-__all__ = ["choose_space", "one_of", "sources"]
+__all__ = ["choose_space", "one_of", "sources", "with_data"]
 
 
 def choose_space(argument: str | None, *, quiet: bool = False) -> tuple[SearchSpace, Path]:
@@ -25,6 +25,13 @@ def choose_space(argument: str | None, *, quiet: bool = False) -> tuple[SearchSp
     if found.note and not quiet:
         print(found.note, file=sys.stderr)
     return load_space(found.path), found.path.parent.resolve()
+
+
+def with_data(space: SearchSpace, base: Path, data: Path | None) -> SearchSpace:
+    """The space with ``--data``, or with its own folder of data as it is seen from the space's folder."""
+    if data is not None:
+        return space.resolved(root=data.resolve())
+    return space if space.data.root is None else space.resolved(root=(base / space.data.root).resolve())
 
 
 def sources(weights: Path | None, base: Path | None, trust_code: bool) -> CodeAndWeights:
