@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from restnet_search.anchors import Anchor, load_anchor, prepare_anchors
+from restnet_search.anchors import Anchor, fit_anchors, load_anchor, prepare_anchors
+from restnet_search.anchors.train import top1
 from restnet_search.costs.count import Count, count_costs, count_with_thop
 from restnet_search.costs.table import AnchorCosts, profile_anchor
 from restnet_search.data import load_data
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.progress import Progress
+from restnet_search.reporting.fitting import FitRow, FitTable
 from restnet_search.search.features import CutAnchor
 from restnet_search.search.prepare import CodeAndWeights
 from restnet_search.search.ranking import score_pairs
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["anchor_spec", "inspect_anchor", "profile_network", "similarity_between"]
+__all__ = ["anchor_spec", "fit_space", "inspect_anchor", "profile_network", "published_cfg", "similarity_between"]
 
 
 def anchor_spec(space: SearchSpace | None, name: str) -> AnchorSpec:
@@ -30,15 +32,22 @@ def anchor_spec(space: SearchSpace | None, name: str) -> AnchorSpec:
 
 
 def inspect_anchor(
-    spec: AnchorSpec, *, granularity: str, base: Path | None, trust_code: bool
+    spec: AnchorSpec, *, granularity: str, base: Path | None, trust_code: bool, classes: int | None = None
 ) -> tuple[AnchorGraph, AnchorCosts]:
     """Cut and profile a model; weights do not matter, so none are loaded.
+
+    Args:
+        spec: What to build.
+        granularity: ``block`` or ``all``.
+        base: The folder that a factory's file is looked for in.
+        trust_code: Whether a factory may run.
+        classes: Of its head (a factory decides for itself); None for those of the published weights.
 
     Raises:
         AnchorError: If the model cannot be built.
         GraphError: If it cannot be cut.
     """
-    anchor = _untrained(spec, base, trust_code)
+    anchor = _untrained(spec, base, trust_code, classes)
     graph = cut_model(anchor.model, anchor.view.size, granularity)
     return graph, profile_anchor(graph)
 
@@ -52,13 +61,18 @@ def profile_network(spec: AnchorSpec, *, base: Path | None, trust_code: bool) ->
     return count_costs(anchor.model, image), count_with_thop(anchor.model, image)
 
 
-def _untrained(spec: AnchorSpec, base: Path | None, trust_code: bool) -> Anchor:
+def published_cfg(spec: AnchorSpec) -> Any:
+    """timm's ``PretrainedCfg`` of an anchor; None for factories and unregistered names."""
     from timm.models import get_pretrained_cfg, is_model
 
-    published = get_pretrained_cfg(spec.model) if spec.model and is_model(spec.model) else None
+    return get_pretrained_cfg(spec.model) if spec.model and is_model(spec.model) else None
+
+
+def _untrained(spec: AnchorSpec, base: Path | None, trust_code: bool, classes: int | None = None) -> Anchor:
     plain = spec.model_copy(update={"pretrained": False, "weights": None})
-    classes = published.num_classes if published else 1000
-    return load_anchor(plain, classes=classes, weights_dir=None, base_dir=base, trust_code=trust_code)
+    published = published_cfg(spec)
+    wanted = classes or (published.num_classes if published else 1000)
+    return load_anchor(plain, classes=wanted, weights_dir=None, base_dir=base, trust_code=trust_code)
 
 
 def similarity_between(
@@ -91,3 +105,28 @@ def similarity_between(
     ranker = space.ranker.model_copy(update={"kind": "cka"})
     scores = score_pairs(ranker, cut, data.train, seed=space.search.seed, progress=progress)
     return (cut[first], cut[second]), scores[first, second], min(ranker.images, len(data.train))
+
+
+def fit_space(space: SearchSpace, sources: CodeAndWeights, progress: Progress) -> FitTable:
+    """Fit the anchors of a space to its data, as a search would first; what was fitted is kept for the search.
+
+    Raises:
+        DataError, AnchorError: As a search does.
+    """
+    data = load_data(space.data)
+    fits = fit_anchors(
+        space,
+        data,
+        weights_dir=sources.weights,
+        base_dir=sources.base,
+        trust_code=sources.trust_code,
+        cache_dir=sources.cache,
+        progress=progress,
+    )
+    rows: list[FitRow] = []
+    with progress.task("Scoring anchors that stay as loaded", total=len(fits)) as task:
+        for fit in fits:
+            reached = top1(fit.anchor.model, data.val, fit.anchor.view) if fit.val_top1 is None else fit.val_top1
+            rows.append(FitRow(fit.anchor.name, fit.origin, reached))
+            task.advance()
+    return FitTable(space.name, len(data.classes), len(data.val), tuple(rows))

@@ -1,8 +1,17 @@
 """Anchors: frozen pre-trained models, loaded, checked, and fitted to the user's classes."""
 
 from restnet_search.anchors.anchor import Anchor, head_matches
-from restnet_search.anchors.fit import fit_anchor, prepare_anchors
+from restnet_search.anchors.fit import Fit, fit_anchor, fit_anchors, prepare_anchors
 from restnet_search.anchors.fit_cache import default_cache_dir
 from restnet_search.anchors.load import load_anchor
 
-__all__ = ["Anchor", "default_cache_dir", "fit_anchor", "head_matches", "load_anchor", "prepare_anchors"]
+__all__ = [
+    "Anchor",
+    "Fit",
+    "default_cache_dir",
+    "fit_anchor",
+    "fit_anchors",
+    "head_matches",
+    "load_anchor",
+    "prepare_anchors",
+]

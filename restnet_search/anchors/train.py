@@ -1,15 +1,19 @@
-"""The training loops behind fitting: AdamW, a cosine schedule with warm-up, the best epoch on val kept."""
+"""The training loops behind fitting: cosine schedule with warm-up, best epoch on val kept, resumed after kills."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restnet_search.anchors.head import classifiers
+from restnet_search.anchors.resume import read_epoch, write_epoch
+from restnet_search.data.augment import AugmentedImages
 from restnet_search.data.splits import DataSplits, Split
 from restnet_search.data.view import View
 from restnet_search.errors import AnchorError
@@ -23,29 +27,54 @@ _EVAL_BATCH = 256
 
 
 def train_full(
-    name: str, model: nn.Module, view: View, data: DataSplits, spec: FitSpec, *, seed: int, progress: Progress
+    name: str,
+    model: nn.Module,
+    view: View,
+    data: DataSplits,
+    spec: FitSpec,
+    *,
+    seed: int,
+    progress: Progress,
+    checkpoint: Path | None = None,
 ) -> float:
-    """Train all layers in place, without augmentation; returns top-1 on val of the epoch kept, 0..1.
+    """Train all layers in place; returns top-1 on val of the epoch kept, 0..1.
+
+    Args:
+        name: In messages.
+        model: Is changed.
+        view: How the model sees images.
+        data: `train` is trained on, `val` chooses the epoch.
+        spec: How to train.
+        seed: Of the order of images.
+        progress: Told about every batch.
+        checkpoint: Where the state after every epoch is kept, and taken up if it is there.
 
     Raises:
         AnchorError: If the loss stops being finite.
     """
     model.requires_grad_(True)
+    images = AugmentedImages(data.train, view) if spec.augment else (lambda rows: data.train.images(view, rows))
     with progress.task(f"Fitting {name}", total=spec.epochs * _steps(len(data.train), spec)) as task:
-
-        def logits(rows: Tensor) -> Tensor:
-            return model(data.train.images(view, rows))
-
-        return _optimise(name, model, logits, lambda: top1(model, data.val, view), data.train.labels, spec, seed, task)
+        loop = _Loop(name, spec, seed, progress, task, checkpoint)
+        return loop.run(model, lambda rows: model(images(rows)), lambda: top1(model, data.val, view), data.train.labels)
 
 
 def train_head(
-    name: str, model: nn.Module, view: View, data: DataSplits, spec: FitSpec, *, seed: int, progress: Progress
+    name: str,
+    model: nn.Module,
+    view: View,
+    data: DataSplits,
+    spec: FitSpec,
+    *,
+    seed: int,
+    progress: Progress,
+    checkpoint: Path | None = None,
 ) -> float:
-    """Train the classifier alone in place; returns top-1 on val of the epoch kept, 0..1.
+    """Train the classifier alone in place; returns top-1 on val of the epoch kept, 0..1. Arguments as above.
 
     What enters the classifier is computed once per image and standardised while the head trains, where the logits are
-    one linear layer's output. Other heads (distilled, convolutional) train through the whole frozen model.
+    one linear layer's output; that takes seconds, so nothing is kept at `checkpoint`. Other heads (distilled,
+    convolutional) train through the whole frozen model.
 
     Raises:
         AnchorError: If no classifier is found, or the loss stops being finite.
@@ -64,7 +93,8 @@ def train_head(
         def logits(rows: Tensor) -> Tensor:
             return model.eval()(data.train.images(view, rows))
 
-        return _optimise(name, model, logits, lambda: top1(model, data.val, view), data.train.labels, spec, seed, task)
+        loop = _Loop(name, spec, seed, progress, task, checkpoint)
+        return loop.run(model, logits, lambda: top1(model, data.val, view), data.train.labels)
 
 
 @torch.no_grad()
@@ -102,7 +132,8 @@ def _train_probe(
             with torch.no_grad():
                 return (probe(val).argmax(1) == data.val.labels).float().mean().item()
 
-        best = _optimise(name, probe, lambda rows: probe(train[rows]), accuracy, data.train.labels, spec, seed, None)
+        loop = _Loop(name, spec, seed, progress, None, None)
+        best = loop.run(probe, lambda rows: probe(train[rows]), accuracy, data.train.labels)
     with torch.no_grad():  # W (x - mean) / scale + b = (W / scale) x + (b - W mean / scale)
         head.weight.copy_(probe.weight / scale)
         if head.bias is not None:
@@ -140,45 +171,89 @@ def _is_linear_probe(model: nn.Module, head: nn.Linear, split: Split, view: View
     return len(calls) == 1 and calls[0][0].ndim == 2 and torch.equal(calls[0][1], output)
 
 
-def _optimise(
-    name: str,
-    module: nn.Module,
-    logits: Callable[[Tensor], Tensor],
-    accuracy: Callable[[], float],
-    labels: Tensor,
-    spec: FitSpec,
-    seed: int,
-    task: Task | None,
-) -> float:
-    """Train the parameters of `module` that require gradients; leave it with the best epoch's state."""
-    generator = torch.Generator().manual_seed(seed)
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=spec.lr, weight_decay=spec.weight_decay)
-    total = spec.epochs * _steps(len(labels), spec)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, total))
-    best, best_state = -1.0, {}
-    for epoch in range(spec.epochs):
-        module.train()
-        order = torch.randperm(len(labels), generator=generator)
-        for rows in order.split(spec.batch_size)[: _steps(len(labels), spec)]:
-            loss = F.cross_entropy(logits(rows), labels[rows])
-            if not torch.isfinite(loss):
-                raise AnchorError(
-                    f"Fitting {name} diverged in epoch {epoch + 1}: the loss is {loss.item()}.",
-                    hint=f"lower fit.lr (now {spec.lr:g})",
-                )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            if task is not None:
-                task.advance()
-        reached = accuracy()
-        if reached > best:
-            best = reached
-            best_state = {key: value.detach().clone() for key, value in module.state_dict().items()}
-    module.load_state_dict(best_state)
-    return best
+@dataclass(frozen=True)
+class _Loop:
+    """Trains what requires gradients, keeps the best epoch, and writes down where it is after every epoch."""
+
+    name: str
+    spec: FitSpec
+    seed: int
+    progress: Progress
+    task: Task | None
+    checkpoint: Path | None
+
+    def run(
+        self,
+        module: nn.Module,
+        logits: Callable[[Tensor], Tensor],
+        accuracy: Callable[[], float],
+        labels: Tensor,
+    ) -> float:
+        """Train `module` and leave it with the best epoch's state; returns that epoch's accuracy."""
+        spec, steps = self.spec, _steps(len(labels), self.spec)
+        generator = torch.Generator().manual_seed(self.seed)
+        optimizer = _optimizer(spec, [parameter for parameter in module.parameters() if parameter.requires_grad])
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, spec.epochs * steps))
+        best, best_epoch, best_state, first = -1.0, -1, {}, 0
+        if self.checkpoint is not None and (kept := read_epoch(self.checkpoint)) is not None:
+            module.load_state_dict(kept["module"])
+            optimizer.load_state_dict(kept["optimizer"])
+            schedule.load_state_dict(kept["schedule"])
+            generator.set_state(kept["order"])
+            torch.set_rng_state(kept["chance"])
+            best, best_epoch, best_state, first = kept["best"], kept["best_epoch"], kept["best_state"], kept["epochs"]
+            self.progress.log(f"{self.name}: goes on after epoch {first} of {spec.epochs}")
+            self._advance(first * steps)
+        for epoch in range(first, spec.epochs):
+            if spec.patience is not None and epoch - 1 - best_epoch >= spec.patience:
+                self.progress.log(f"{self.name}: stopped after epoch {epoch}, none better since {best_epoch + 1}")
+                break
+            module.train()
+            order = torch.randperm(len(labels), generator=generator)
+            for rows in order.split(spec.batch_size)[:steps]:
+                loss = F.cross_entropy(logits(rows), labels[rows], label_smoothing=spec.label_smoothing)
+                self._check_finite(loss, epoch)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                self._advance(1)
+            reached = accuracy()
+            if reached > best:
+                best, best_epoch = reached, epoch
+                best_state = {key: value.detach().clone() for key, value in module.state_dict().items()}
+            if self.checkpoint is not None:
+                state = {
+                    "epochs": epoch + 1,
+                    "module": module.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "schedule": schedule.state_dict(),
+                    "order": generator.get_state(),
+                    "chance": torch.get_rng_state(),
+                    "best": best,
+                    "best_epoch": best_epoch,
+                    "best_state": best_state,
+                }
+                write_epoch(self.checkpoint, state)
+        module.load_state_dict(best_state)
+        return best
+
+    def _advance(self, steps: int) -> None:
+        if self.task is not None:
+            self.task.advance(steps)
+
+    def _check_finite(self, loss: Tensor, epoch: int) -> None:
+        if not torch.isfinite(loss):
+            raise AnchorError(
+                f"Fitting {self.name} diverged in epoch {epoch + 1}: the loss is {loss.item()}.",
+                hint=f"lower fit.lr (now {self.spec.lr:g})",
+            )
+
+
+def _optimizer(spec: FitSpec, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    if spec.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=spec.lr, momentum=0.9, nesterov=True, weight_decay=spec.weight_decay)
+    return torch.optim.AdamW(parameters, lr=spec.lr, weight_decay=spec.weight_decay)
 
 
 def _steps(images: int, spec: FitSpec) -> int:

@@ -1,4 +1,4 @@
-"""``restnet-search anchors inspect MODEL``."""
+"""``restnet-search anchors inspect|fit``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from restnet_search.cli import options
 
 __all__ = ["app"]
 
-app = typer.Typer(name="anchors", no_args_is_help=True, help="Look at anchors before a search.")
+app = typer.Typer(name="anchors", no_args_is_help=True, help="Look at anchors before a search, and fit them.")
 
 
 @app.callback()
 def main() -> None:
-    """Look at anchors before a search."""
+    """Look at anchors before a search, and fit them."""
 
 
 @app.command("inspect")
@@ -51,3 +51,39 @@ def inspect(
     console().print(tables.render_cut_points(cut_points))
     if rejected:
         console().print(tables.render_rejected(others))
+
+
+@app.command("fit")
+def fit(
+    space: Annotated[
+        str | None, typer.Argument(metavar="[SPACE]", help="As for --space; default: found as there.")
+    ] = None,
+    data: options.Data = None,
+    weights: options.Weights = None,
+    trust_code: options.TrustCode = False,
+    as_json: options.Json = False,
+) -> None:
+    """Fit the anchors of a space to its data, as its section `fit` says, and keep them for searches.
+
+    A search does the same by itself. What was interrupted goes on after its last whole epoch.
+    """
+    from restnet_search.cli.arguments import choose_space, sources, with_data
+    from restnet_search.cli.console import console, print_json
+    from restnet_search.cli.progress import show_progress
+    from restnet_search.cli.search import Interrupted
+    from restnet_search.inspection import fit_space
+    from restnet_search.reporting.fitting import render_fits
+
+    chosen, base = choose_space(space, quiet=as_json)
+    try:
+        with show_progress() as progress:
+            table = fit_space(with_data(chosen, base, data), sources(weights, base, trust_code), progress)
+    except KeyboardInterrupt as error:
+        raise Interrupted(
+            "Interrupted. Anchors that were fitted and whole epochs of the one under way are kept.",
+            hint="run the same command again",
+        ) from error
+    if as_json:
+        print_json(table.to_json())
+    else:
+        console().print(render_fits(table))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from restnet_search.cli import anchors, export, options, profile, report, search, similarity, spaces
+from restnet_search.cli import anchors, export, init, options, profile, report, search, similarity, spaces
 
 __all__ = ["app"]
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.add_typer(anchors.app, name="anchors")
 app.add_typer(spaces.app, name="spaces")
+app.command("init")(init.init)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("similarity")(similarity.similarity)

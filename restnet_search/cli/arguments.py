@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from restnet_search.search.prepare import CodeAndWeights
     from restnet_search.space import SearchSpace
 
-__all__ = ["choose_space", "data_root", "one_of", "sources"]
+__all__ = ["choose_space", "one_of", "sources", "with_data"]
 
 
 def choose_space(argument: str | None, *, quiet: bool = False) -> tuple[SearchSpace, Path]:
@@ -27,11 +27,14 @@ def choose_space(argument: str | None, *, quiet: bool = False) -> tuple[SearchSp
     return load_space(found.path), found.path.parent.resolve()
 
 
-def data_root(space: SearchSpace, base: Path, data: Path | None) -> Path | None:
-    """Where the data is: ``--data`` as seen from the working folder, else ``data.root`` as seen from the space."""
-    if data is not None:
-        return data.resolve()
-    return (base / space.data.root).resolve() if space.data.root is not None else None
+def with_data(space: SearchSpace, base: Path, data: Path | None) -> SearchSpace:
+    """The space with ``--data`` as seen from the working folder, else its own ``data.root`` as seen from its file."""
+    root = data.resolve() if data is not None else None
+    if root is None and space.data.root is not None:
+        root = (base / space.data.root).resolve()
+    if root is None:
+        return space
+    return space.model_copy(update={"data": space.data.model_copy(update={"root": str(root)})})
 
 
 def sources(weights: Path | None, base: Path | None, trust_code: bool) -> CodeAndWeights:

@@ -60,13 +60,11 @@ def search(request: Request) -> None:
 
 def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:
     """The space with the command line's choices in place, and the folder that its relative paths start from."""
-    from restnet_search.cli.arguments import choose_space, data_root
+    from restnet_search.cli.arguments import choose_space, with_data
     from restnet_search.space import parse_space
 
     space, base = choose_space(request.space)
-    plain: dict[str, Any] = space.model_dump(mode="json")
-    if (root := data_root(space, base, request.data)) is not None:
-        plain["data"]["root"] = str(root)
+    plain: dict[str, Any] = with_data(space, base, request.data).model_dump(mode="json")
     if request.budgets:
         plain["budgets"] = list(request.budgets)
     chosen = {"trials": request.trials, "seed": request.seed, "timeout": request.timeout}

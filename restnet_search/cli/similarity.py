@@ -28,7 +28,7 @@ def similarity(
     as_json: options.Json = False,
 ) -> None:
     """Show the CKA similarity between all cut points of two anchors as a heat map."""
-    from restnet_search.cli.arguments import choose_space, data_root, sources
+    from restnet_search.cli.arguments import choose_space, sources, with_data
     from restnet_search.cli.console import console, print_json
     from restnet_search.cli.progress import show_progress
     from restnet_search.files import write_atomically
@@ -36,8 +36,7 @@ def similarity(
     from restnet_search.reporting.heatmap import Heatmap, render_heatmap, write_heatmap_png
 
     chosen, base = choose_space(space)
-    if (root := data_root(chosen, base, data)) is not None:
-        chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"root": str(root)})})
+    chosen = with_data(chosen, base, data)
     if images is not None:
         chosen = chosen.model_copy(update={"ranker": chosen.ranker.model_copy(update={"images": images})})
     with show_progress() as progress:

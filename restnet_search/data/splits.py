@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import LongTensor, Tensor
 
 from restnet_search.data.digits import digits_rows, digits_source
@@ -75,6 +76,14 @@ class Split:
         if not own_pixels:
             part._home, part._home_positions = self._home, self._home_positions[chosen]
         return part
+
+    def image(self, index: int) -> Image.Image:
+        """One image as it is stored, decoded to RGB.
+
+        Raises:
+            DataError: If it cannot be decoded; names its file.
+        """
+        return self._source.image(int(self._rows[index]))
 
     def images(self, view: View, indices: Indices) -> Tensor:
         """The images at `indices`, normalised: float32 ``(len(indices), C, H, W)``.

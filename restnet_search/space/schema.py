@@ -170,10 +170,31 @@ class FitSpec(_Section):
     """How an anchor whose head does not match the classes is fitted to the data first."""
 
     tune: Literal["head", "full", "never"] = Field(default="head", description="never: a mismatch is an error.")
+    when: Literal["mismatch", "always"] = Field(
+        default="mismatch",
+        description="always: fit anchors with the right classes, too (for other images than theirs).",
+    )
     epochs: Positive = 10
     lr: PositiveFloat = 1e-3
     batch_size: Positive = 128
     weight_decay: NonNegativeFloat = 0.01
+    optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="sgd: with Nesterov momentum 0.9.")
+    label_smoothing: Annotated[float, BeforeValidator(no_bool), Field(ge=0.0, lt=1.0)] = 0.0
+    augment: bool = Field(default=False, description="Random crops and flips (timm's); needs tune: full.")
+    patience: Positive | None = Field(
+        default=None, description="Stop after so many epochs without a better val; null: never."
+    )
+
+    @model_validator(mode="after")
+    def _agrees(self) -> FitSpec:
+        problems: list[Problem] = []
+        if self.augment and self.tune != "full":
+            why = f"needs tune: full, not {self.tune}; the head alone trains on features that are computed once"
+            problems.append(Problem(("augment",), why, self.augment))
+        if self.when == "always" and self.tune == "never":
+            problems.append(Problem(("when",), "contradicts tune: never", self.when))
+        raise_problems("FitSpec", problems)
+        return self
 
 
 class SubsetSpec(_Section):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from restnet_search.cli.arguments import data_root
+from restnet_search.cli.arguments import with_data
 from restnet_search.space import SearchSpace
 
 
@@ -25,5 +25,5 @@ def test_the_data_lies_where_the_command_line_or_else_the_space_says(
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     plain = {"anchors": [{"model": "a"}, {"model": "b"}], "data": {"root": root}}
-    found = data_root(SearchSpace.model_validate(plain), tmp_path / "space", Path(data) if data else None)
-    assert found == (tmp_path / wanted if wanted else None)
+    placed = with_data(SearchSpace.model_validate(plain), tmp_path / "space", Path(data) if data else None)
+    assert placed.data.root == (str(tmp_path / wanted) if wanted else None)

@@ -62,5 +62,16 @@ def test_quick_answers_import_nothing_heavy(arguments: list[str], tmp_path: Path
 
 def test_help_names_every_command(tmp_path: Path) -> None:
     text = run("--help", cwd=tmp_path).stdout
-    for word in ("--budget", "--space", "--resume", "report", "export", "similarity", "profile", "anchors", "spaces"):
+    for word in (
+        "--budget",
+        "--space",
+        "--resume",
+        "report",
+        "export",
+        "similarity",
+        "profile",
+        "anchors",
+        "spaces",
+        "init",
+    ):
         assert word in text

@@ -1,0 +1,191 @@
+"""Check a search space before the user spends an hour: can it be cut, stitched, opened, and what would it cost?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from restnet_search.costs.table import AnchorCosts
+from restnet_search.data import DataSplits, View, load_data
+from restnet_search.data.opening import open_source
+from restnet_search.errors import BudgetError, DataError, GraphError
+from restnet_search.graph.anchor_graph import AnchorGraph
+from restnet_search.inspection import inspect_anchor, published_cfg
+from restnet_search.progress import Progress
+from restnet_search.reporting.preview import (
+    AnchorRow,
+    BudgetRow,
+    DataFacts,
+    DirectionRow,
+    HybridRow,
+    SpacePreview,
+)
+from restnet_search.search.budgets import suggest_budgets
+from restnet_search.search.candidates import Candidate, directions_of, enumerate_candidates, offered_cuts
+from restnet_search.space.schema import AnchorSpec, SearchSpace
+from restnet_search.stitching.plan import why_not_stitchable
+from restnet_search.units import UNLIMITED, parse_budget
+
+__all__ = ["find_test_split", "preview_space"]
+
+
+def find_test_split(root: Path) -> tuple[str | None, str]:
+    """Whether a folder of splits holds a usable test split: its name, or None and why it cannot be used.
+
+    ImageNet's ``test`` folder has no classes, for one; then test is cut from val.
+    """
+    if not ((root / "test").is_dir() or (root / "test.tar").is_file()):
+        return None, ""
+    try:
+        open_source("", root, "test")
+    except DataError as error:
+        return None, f"test is cut from val: {error.problem}"
+    return "test", ""
+
+
+def preview_space(space: SearchSpace, *, base: Path, trust_code: bool, progress: Progress) -> SpacePreview:
+    """Open the data, cut the anchors with random weights, and cost every hybrid; nothing is trained or downloaded.
+
+    Args:
+        space: With an absolute data root. Its budgets are checked; without any, some are suggested.
+        base: The folder that files of factories are looked for in.
+        trust_code: Whether factories may run.
+        progress: Told about every step.
+
+    Raises:
+        DataError: If the data cannot be opened, or the first image of a split cannot be read.
+        AnchorError: If an anchor cannot be built.
+        GraphError: If an anchor cannot be cut, or no two cut points can be stitched.
+        BudgetError: If a budget of the space lets no hybrid through.
+    """
+    graphs: dict[str, AnchorGraph] = {}
+    costs: dict[str, AnchorCosts] = {}
+    with progress.task("Opening the data", total=1) as task:
+        data = load_data(space.data)
+        _read_one_image_each(data)
+        task.advance()
+    with progress.task("Cutting and profiling anchors", total=len(space.anchors)) as task:
+        for spec in space.anchors:
+            graphs[spec.name], costs[spec.name] = inspect_anchor(
+                spec,
+                granularity=space.cut_points.granularity,
+                base=base,
+                trust_code=trust_code,
+                classes=len(data.classes),
+            )
+            task.advance()
+    hybrids = _hybrids(space, graphs, costs)
+    anchors = tuple(_anchor_row(spec, graphs[spec.name], costs[spec.name]) for spec in space.anchors)
+    suggested = suggest_budgets([hybrid.cost.macs for hybrid in hybrids], [row.total.macs for row in costs.values()])
+    budgets = tuple(_budget_row(text, hybrids, costs) for text in space.budgets or suggested)
+    for row in budgets:
+        if not row.hybrids:
+            raise BudgetError(
+                f"No hybrid of these anchors fits {row.name} (and costs less than the larger anchor).",
+                expected=f"a budget such as {', '.join(suggested)}",
+                hint="raise --budget, leave it out to be given budgets, or add a smaller --anchor",
+            )
+    return SpacePreview(
+        space=space.name,
+        anchors=anchors,
+        directions=_direction_rows(space, graphs, costs, hybrids),
+        hybrids=_examples(hybrids, graphs),
+        budgets=budgets,
+        data=_data_facts(space, data),
+    )
+
+
+def _read_one_image_each(data: DataSplits) -> None:
+    small = View((3, 32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", 1.0, "center")
+    for split in (data.train, data.val, data.test):
+        split.subset([0], own_pixels=True).images(small, [0])
+
+
+def _hybrids(
+    space: SearchSpace, graphs: Mapping[str, AnchorGraph], costs: Mapping[str, AnchorCosts]
+) -> tuple[Candidate, ...]:
+    """All hybrids that cost less than the larger of their anchors, the cheapest first, whatever a ranker may say."""
+    every = space.model_copy(update={"top_k": max(len(graph.cut_points) for graph in graphs.values())})
+    scores = {(a, b): np.zeros((len(graphs[a].cut_points), len(graphs[b].cut_points))) for a in graphs for b in graphs}
+    points = {name: graph.cut_points for name, graph in graphs.items()}
+    enumeration = enumerate_candidates(every, [UNLIMITED], points, costs, scores)
+    if not enumeration.candidates:
+        names = " and ".join(graphs)
+        why = "their cut points lie on different kinds of features"
+        if enumeration.cheapest is not None:
+            why = "every hybrid costs as much as the larger anchor"
+        raise GraphError(
+            f"{names} have no stitch point worth a trial: {why}.",
+            hint="look at `restnet-search anchors inspect MODEL`, and take another --anchor",
+        )
+    return tuple(sorted(enumeration.candidates, key=lambda hybrid: (hybrid.cost.macs, str(hybrid.key))))
+
+
+def _anchor_row(spec: AnchorSpec, graph: AnchorGraph, costs: AnchorCosts) -> AnchorRow:
+    cfg = published_cfg(spec)
+    if cfg is not None and not cfg.has_weights:
+        cfg = None
+    return AnchorRow(
+        name=spec.name,
+        macs=costs.total.macs,
+        params=costs.total.params,
+        cut_points=len(graph.cut_points),
+        input=tuple(graph.traced.example(1).shape[1:]),
+        weights_classes=cfg.num_classes if cfg is not None else None,
+        licence=cfg.license if cfg is not None else None,
+    )
+
+
+def _direction_rows(
+    space: SearchSpace,
+    graphs: Mapping[str, AnchorGraph],
+    costs: Mapping[str, AnchorCosts],
+    hybrids: Sequence[Candidate],
+) -> tuple[DirectionRow, ...]:
+    layouts = {
+        name: [
+            graph.cut_points[cut].layout for cut in offered_cuts(space.cut_points, name, graph.cut_points, costs[name])
+        ]
+        for name, graph in graphs.items()
+    }
+    rows: list[DirectionRow] = []
+    for direction in directions_of(space, costs):
+        pairs = [(a, b) for a in layouts[direction.front] for b in layouts[direction.back]]
+        stitchable = sum(why_not_stitchable(a, b) is None for a, b in pairs)
+        worth = sum(hybrid.direction == direction for hybrid in hybrids)
+        rows.append(DirectionRow(direction.front, direction.back, direction.order, len(pairs), stitchable, worth))
+    return tuple(rows)
+
+
+def _examples(hybrids: Sequence[Candidate], graphs: Mapping[str, AnchorGraph]) -> tuple[HybridRow, ...]:
+    chosen = {"cheapest": hybrids[0], "middle": hybrids[len(hybrids) // 2], "dearest": hybrids[-1]}
+    return tuple(
+        HybridRow(
+            which=which,
+            front=hybrid.direction.front,
+            front_path=graphs[hybrid.direction.front].cut_points[hybrid.front_cut].path,
+            back=hybrid.direction.back,
+            back_path=graphs[hybrid.direction.back].cut_points[hybrid.back_cut].path,
+            macs=hybrid.cost.macs,
+            params=hybrid.cost.params,
+            stitch_macs=hybrid.plan.cost.macs,
+        )
+        for which, hybrid in chosen.items()
+    )
+
+
+def _budget_row(text: str, hybrids: Sequence[Candidate], costs: Mapping[str, AnchorCosts]) -> BudgetRow:
+    budget = parse_budget(text)
+    within = sum(budget.allows(macs=hybrid.cost.macs, params=hybrid.cost.params) for hybrid in hybrids)
+    anchors = (name for name, cost in costs.items() if budget.allows(macs=cost.total.macs, params=cost.total.params))
+    return BudgetRow(budget.name, within, tuple(anchors))
+
+
+def _data_facts(space: SearchSpace, data: DataSplits) -> DataFacts:
+    source = " in ".join(filter(None, (space.data.dataset, space.data.root)))
+    apart = space.data.dataset == "digits" or space.data.splits.test is not None
+    return DataFacts(
+        source, len(data.classes), len(data.train), len(data.val), len(data.test), "test" if apart else "val"
+    )

@@ -1,0 +1,161 @@
+"""What ``restnet-search init`` found out before any training: plain frozen data, its JSON twin, and a rich renderer."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from restnet_search.units import CONVENTION, format_count
+
+__all__ = ["AnchorRow", "BudgetRow", "DataFacts", "DirectionRow", "HybridRow", "SpacePreview", "render_preview"]
+
+
+@dataclass(frozen=True)
+class AnchorRow:
+    """An anchor: costs with a head for the data's classes, input ``(C, H, W)``, and what is known of its weights.
+
+    ``weights_classes`` is None where nobody published weights under that name; ``licence`` is as timm declares it.
+    """
+
+    name: str
+    macs: float
+    params: float
+    cut_points: int
+    input: tuple[int, ...]
+    weights_classes: int | None
+    licence: str | None
+
+
+@dataclass(frozen=True)
+class DirectionRow:
+    """Front and back anchor: all pairs of cut points, those a stitch layer can join, and those below the larger."""
+
+    front: str
+    back: str
+    order: str
+    stitch_points: int
+    stitchable: int
+    candidates: int
+
+
+@dataclass(frozen=True)
+class HybridRow:
+    """One hybrid (``which``: cheapest, middle, dearest) with its stitch layer's share of the costs."""
+
+    which: str
+    front: str
+    front_path: str
+    back: str
+    back_path: str
+    macs: float
+    params: float
+    stitch_macs: float
+
+
+@dataclass(frozen=True)
+class BudgetRow:
+    """How many hybrids a budget lets through, and which anchors fit it as they are."""
+
+    name: str
+    hybrids: int
+    anchors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """The data as it was opened; ``test_from`` is ``test`` or ``val``, where it was cut from."""
+
+    source: str
+    classes: int
+    train: int
+    val: int
+    test: int
+    test_from: str
+
+
+@dataclass(frozen=True)
+class SpacePreview:
+    """Everything a search space's cost table says, with random weights."""
+
+    space: str
+    anchors: tuple[AnchorRow, ...]
+    directions: tuple[DirectionRow, ...]
+    hybrids: tuple[HybridRow, ...]
+    budgets: tuple[BudgetRow, ...]
+    data: DataFacts
+
+    def to_json(self) -> dict[str, Any]:
+        rows = {name: [asdict(row) for row in getattr(self, name)] for name in ("directions", "hybrids")}
+        anchors = [asdict(row) | {"input": list(row.input)} for row in self.anchors]
+        budgets = [asdict(row) | {"anchors": list(row.anchors)} for row in self.budgets]
+        return {"space": self.space, "data": asdict(self.data), "anchors": anchors, **rows, "budgets": budgets}
+
+
+def render_preview(preview: SpacePreview) -> RenderableType:
+    """Data, anchors, directions, three hybrids and the budgets."""
+    data = preview.data
+    cut = "" if data.test_from == "test" else " (cut from val)"
+    told = (
+        f"Data: {data.source}: {data.classes} classes; {data.train} train, {data.val} val, {data.test} test images{cut}"
+    )
+    blocks = [Text(told), _anchors(preview), _directions(preview), _hybrids(preview), _budgets(preview)]
+    return Group(*(part for block in blocks for part in (block, Text())), Text(CONVENTION, style="dim"))
+
+
+def _table(*columns: tuple[str, bool]) -> Table:
+    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for name, is_number in columns:
+        grid.add_column(name, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+    return grid
+
+
+def _anchors(preview: SpacePreview) -> Table:
+    grid = _table(
+        ("anchor", False), ("MACs", True), ("params", True), ("cut\npoints", True), ("input", True),
+        ("weights", False), ("licence", False),
+    )  # fmt: skip
+    for row in preview.anchors:
+        matches = row.weights_classes == preview.data.classes
+        fitted = "" if matches else "; fitted first"
+        known = "none published; yours or fitted" if row.weights_classes is None else f"{row.weights_classes} classes"
+        told = known if row.weights_classes is None else known + fitted
+        size = "x".join(map(str, row.input[1:]))
+        costs = (format_count(row.macs), format_count(row.params), str(row.cut_points))
+        grid.add_row(*_texts(row.name, *costs, size, told, row.licence or "-"))
+    return grid
+
+
+def _directions(preview: SpacePreview) -> Table:
+    grid = _table(
+        ("front > back", False), ("stitch\npoints", True), ("can be\nstitched", True), ("worth a\ntrial", True)
+    )
+    for row in preview.directions:
+        counts = map(str, (row.stitch_points, row.stitchable, row.candidates))
+        grid.add_row(*_texts(f"{row.front} > {row.back}", *counts))
+    return grid
+
+
+def _hybrids(preview: SpacePreview) -> Table:
+    grid = _table(("hybrid", False), ("cut", False), ("MACs", True), ("params", True), ("stitch\nMACs", True))
+    for row in preview.hybrids:
+        cut = f"{row.front} up to {row.front_path} > {row.back} after {row.back_path}"
+        costs = map(format_count, (row.macs, row.params, row.stitch_macs))
+        grid.add_row(*_texts(row.which, cut, *costs))
+    return grid
+
+
+def _budgets(preview: SpacePreview) -> Table:
+    grid = _table(("budget", False), ("hybrids\nwithin", True), ("anchors within", False))
+    for row in preview.budgets:
+        grid.add_row(*_texts(row.name, str(row.hybrids), ", ".join(row.anchors) or "none"))
+    return grid
+
+
+def _texts(*cells: str) -> list[Text]:
+    """Take cells literally: names may hold square brackets, which rich would read as markup."""
+    return [Text(cell) for cell in cells]

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from rich.cells import cell_len
+
+from restnet_search.reporting.preview import (
+    AnchorRow,
+    BudgetRow,
+    DataFacts,
+    DirectionRow,
+    HybridRow,
+    SpacePreview,
+    render_preview,
+)
+
+PREVIEW = SpacePreview(
+    space="mine",
+    anchors=(
+        AnchorRow("large[1]", 4.11e9, 25.6e6, 18, (3, 224, 224), 1000, "apache-2.0"),
+        AnchorRow("small", 1.82e9, 11.7e6, 9, (3, 224, 224), 10, "cc-by-nc-4.0"),
+        AnchorRow("own", 1.82e9, 11.7e6, 9, (3, 32, 32), None, None),
+    ),
+    directions=(DirectionRow("large[1]", "small", "large_to_small", 162, 150, 140),),
+    hybrids=(HybridRow("cheapest", "large[1]", "layer1.0", "small", "layer4.1", 2.5e8, 1e6, 12_845_056),),
+    budgets=(BudgetRow("2GFLOPs", 70, ("small", "own")), BudgetRow("1GFLOPs", 12, ())),
+    data=DataFacts("images", 10, 500, 50, 50, "val"),
+)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_it_fits_its_console_and_names_are_literal(width: int, printed) -> None:
+    text = printed(render_preview(PREVIEW), width)
+    assert all(cell_len(line) <= width for line in text.splitlines())
+    assert "large[1]" in text
+
+
+def test_it_says_what_the_user_decides_by(printed) -> None:
+    text = " ".join(printed(render_preview(PREVIEW), 160).split())
+    for words in (
+        "10 classes; 500 train, 50 val, 50 test images (cut from val)",
+        "1000 classes; fitted first",
+        "10 classes cc-by-nc-4.0",
+        "none published",
+        "large[1] > small 162 150 140",
+        "large[1] up to layer1.0 > small after layer4.1 250.0M 1.00M 12.8M",
+        "2GFLOPs 70 small, own",
+        "1GFLOPs 12 none",
+    ):
+        assert words in text
+
+
+def test_the_json_twin_holds_the_same_facts() -> None:
+    found = json.loads(json.dumps(PREVIEW.to_json()))
+    assert set(found) == {"space", "data", "anchors", "directions", "hybrids", "budgets"}
+    assert found["anchors"][0]["input"] == [3, 224, 224] and found["budgets"][0]["anchors"] == ["small", "own"]

@@ -1,0 +1,65 @@
+"""The shipped pairs of timm models: published weights, licences said, something to stitch within every budget."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from timm.models import get_pretrained_cfg
+
+from restnet_search.inspection import inspect_anchor
+from restnet_search.search.candidates import enumerate_candidates
+from restnet_search.space import SearchSpace, builtin_spaces, load_space
+from restnet_search.units import parse_budget
+
+PAIRS = (
+    "convnext", "davit", "deit", "efficientnet_lite", "hiera", "mobilenet", "resnet50_resnet18", "resnet_deit",
+    "resnet_swin", "swin", "vgg", "vgg_vit", "vit",
+)  # fmt: skip
+# One of every kind, small enough for a test run; the others passed the same check when they were written.
+SMALL = ("deit", "efficientnet_lite", "mobilenet", "resnet_deit")
+
+
+@pytest.fixture(params=PAIRS)
+def space(request: pytest.FixtureRequest) -> SearchSpace:
+    return load_space(builtin_spaces()[request.param])
+
+
+def test_every_model_has_published_weights_of_1000_classes_under_its_tag(space: SearchSpace) -> None:
+    for anchor in space.anchors:
+        model, _, tag = str(anchor.model).partition(".")
+        cfg = get_pretrained_cfg(str(anchor.model))
+        assert cfg is not None and tag and (cfg.architecture, cfg.tag) == (model, tag)
+        assert cfg.has_weights and cfg.hf_hub_id and cfg.num_classes == 1000
+
+
+def test_weights_that_are_not_free_for_every_use_are_named(space: SearchSpace) -> None:
+    licences = {get_pretrained_cfg(str(anchor.model)).license for anchor in space.anchors}
+    assert licences <= {"apache-2.0", "mit", "bsd-3-clause"} or "non-commercial" in space.description
+
+
+def test_data_is_left_to_the_command_line(space: SearchSpace) -> None:
+    assert (space.data.dataset, space.data.root, space.data.splits.test) == ("", None, None)
+
+
+def within_budgets(space: SearchSpace) -> dict[str, tuple[int, bool]]:
+    """Per budget alone: how many candidates it lets through, and whether also the largest anchor; without weights."""
+    parts = {
+        anchor.name: inspect_anchor(anchor, granularity=space.cut_points.granularity, base=None, trust_code=False)
+        for anchor in space.anchors
+    }
+    points = {name: graph.cut_points for name, (graph, _) in parts.items()}
+    costs = {name: cost for name, (_, cost) in parts.items()}
+    scores = {(a, b): np.zeros((len(points[a]), len(points[b]))) for a in points for b in points}
+    found: dict[str, tuple[int, bool]] = {}
+    for text in space.budgets:
+        budget = parse_budget(text)
+        largest = max((cost.total for cost in costs.values()), key=lambda total: total.macs)
+        candidates = enumerate_candidates(space, [budget], points, costs, scores).candidates
+        found[text] = (len(candidates), budget.allows(macs=largest.macs, params=largest.params))
+    return found
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_budget_lets_hybrids_through_and_shuts_the_larger_anchor_out(name: str) -> None:
+    found = within_budgets(load_space(builtin_spaces()[name]))
+    assert found and all(count >= 4 and not whole for count, whole in found.values())
