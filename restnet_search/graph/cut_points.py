@@ -10,6 +10,7 @@ from torch import fx, nn
 from restnet_search.errors import GraphError
 from restnet_search.graph.layout import Layout, layout_from_shapes
 from restnet_search.graph.nodes import data_dependent
+from restnet_search.graph.order import settle_orders
 from restnet_search.graph.shapes import channel_axis, shapes_at_other_size
 from restnet_search.graph.trace import TracedModel
 
@@ -67,7 +68,7 @@ def find_cut_points(traced: TracedModel, granularity: str = "block") -> CutPoint
     alive = _live_after(traced)
     moved = shapes_at_other_size(traced)
     boundaries = _block_boundaries(traced, [node for node, live in alive.items() if live == {node}])
-    cut_points: list[CutPoint] = []
+    kept: list[tuple[fx.Node, str]] = []
     rejected: list[Rejection] = []
     for node in traced.graph.nodes:
         path = boundaries.get(node) or node.meta.get("path", "")
@@ -76,14 +77,18 @@ def find_cut_points(traced: TracedModel, granularity: str = "block") -> CutPoint
         if reason := _rejection(traced, node, alive, boundaries if granularity == "block" else None):
             rejected.append(Rejection(node.name, path, reason))
             continue
-        layout = _layout(traced, node, moved)
-        cut_points.append(CutPoint(len(cut_points), node.name, path, layout, node.meta["shape"][1:]))
-    if not cut_points:
+        kept.append((node, path))
+    if not kept:
         raise GraphError(
             f"{type(traced.model).__name__} has no cut point of granularity {granularity!r}.",
             hint="try cut_points.granularity: all, or look at `restnet-search anchors inspect MODEL --rejected`",
         )
-    return CutPointTable(tuple(cut_points), tuple(rejected))
+    layouts = settle_orders(traced, [(node, _layout(traced, node, moved)) for node, _ in kept])
+    cut_points = tuple(
+        CutPoint(index, node.name, path, layouts[node], node.meta["shape"][1:])
+        for index, (node, path) in enumerate(kept)
+    )
+    return CutPointTable(cut_points, tuple(rejected))
 
 
 def _live_after(traced: TracedModel) -> dict[fx.Node, set[fx.Node]]:
@@ -125,7 +130,7 @@ def _rejection(
     shape = node.meta.get("shape")
     if shape is None:
         return "its value is a tuple, not one tensor"
-    if node.meta["batch_axes"] != (0,):
+    if node.meta["batch_axes"] != (0,) or shape[0] != traced.image.meta["shape"][0]:  # windows folded into the batch
         return "the batch is not its first axis alone"
     if boundaries is not None and node not in boundaries:
         return "not at a block boundary (granularity: all offers it)"

@@ -22,16 +22,20 @@ class Layout:
     ============ ============================================ ==============================
     ``NCHW``     ``(B, channels, h, w)``                      ``channels``, ``grid``
     ``NHWC``     ``(B, h, w, channels)``                      ``channels``, ``grid``
-    ``tokens``   ``(B, prefix + h * w, channels)``            ``channels``, ``grid``, ``prefix``
+    ``tokens``   ``(B, prefix + h * w, channels)``            ``channels``, ``grid``, ``prefix``, ``order``
     ``vector``   ``(B, channels)``                            ``channels``
     ``unknown``  anything else; offered for no foreign stitch none
     ============ ============================================ ==============================
+
+    ``order`` holds for every place of the grid, row by row, the index of its token (prefix tokens not counted); empty
+    where tokens lie row by row themselves.
     """
 
     kind: LayoutKind
     channels: int = 0
     grid: tuple[int, int] | None = None
     prefix: int = 0
+    order: tuple[int, ...] = ()
 
     @property
     def spatial(self) -> bool:
@@ -46,6 +50,8 @@ class Layout:
             return features.permute(0, 3, 1, 2)
         if self.kind == "tokens" and self.grid is not None:
             patches = features[:, self.prefix :]
+            if self.order:
+                patches = patches[:, list(self.order)]
             return patches.transpose(1, 2).reshape(-1, self.channels, self.grid[0], self.grid[1])
         if self.kind == "vector":
             return features[:, :, None, None]
@@ -58,7 +64,8 @@ class Layout:
         if self.kind == "NHWC":
             return grid.permute(0, 2, 3, 1)
         if self.kind == "tokens":
-            return grid.flatten(2).transpose(1, 2)
+            patches = grid.flatten(2).transpose(1, 2)
+            return patches[:, sorted(range(len(self.order)), key=self.order.__getitem__)] if self.order else patches
         if self.kind == "vector":
             return grid.flatten(1)
         raise ValueError(f"features of layout {self.kind!r} have no grid")
@@ -66,7 +73,7 @@ class Layout:
     def __str__(self) -> str:
         if self.kind == "tokens" and self.grid:
             lead = f"{self.prefix}+" if self.prefix else ""
-            return f"tokens {lead}{self.grid[0]}x{self.grid[1]}"
+            return f"tokens {lead}{self.grid[0]}x{self.grid[1]}{' reordered' if self.order else ''}"
         return self.kind
 
 

@@ -1,0 +1,116 @@
+"""Which token lies where: move one place of the image, or of features known already, and see which tokens move most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, fx
+
+from restnet_search.graph.layout import Layout
+from restnet_search.graph.slicing import slice_model
+from restnet_search.graph.trace import TracedModel
+
+__all__ = ["moved_most", "settle_orders"]
+
+_Place = tuple[int, int]
+
+
+def settle_orders(traced: TracedModel, layouts: Iterable[tuple[fx.Node, Layout]]) -> dict[fx.Node, Layout]:
+    """Check that tokens lie in raster order, cut point by cut point, or find the order in which they lie.
+
+    Each token layout is probed from the last cut point whose places are known (at first the image): places of its grid
+    are moved there and the tokens that move most must be those of the same places. That costs about six forward passes of
+    the model on one image; where tokens are in another order, as many more as its grid has rows and columns. Found are
+    orders in which the row and the column each add their share to the token's index (Hiera's unrolled units, windows).
+
+    Args:
+        traced: The traced model.
+        layouts: Cut points in the order of the graph, with their layouts as shapes tell.
+
+    Returns:
+        The layouts, with ``order`` where it is not raster order; ``unknown`` where tokens answer to no such order.
+    """
+    settled = dict(layouts)
+    if all(layout.kind != "tokens" for layout in settled.values()):
+        return settled
+    source, at_source = None, Layout("NCHW", traced.image_size[0], traced.image_size[1:])
+    with torch.no_grad():
+        features = traced.example(1)
+        for node, layout in settled.items():
+            if not layout.spatial:
+                continue
+            segment = slice_model(traced, source, [node])
+            if layout.kind == "tokens":
+                layout = _settle(segment, features, at_source, layout)  # noqa: PLW2901
+                settled[node] = layout
+            if layout.spatial:
+                source, at_source, features = node, layout, segment(features)
+    return settled
+
+
+def _settle(segment: Callable[[Tensor], Tensor], features: Tensor, source: Layout, target: Layout) -> Layout:
+    assert target.grid is not None
+    height, width = target.grid
+
+    def answers(places: list[_Place]) -> list[int]:
+        return moved_most(segment, features, source, target, places)
+
+    places = _spread(height, width)
+    # what lies next to what is told by the source; unordered features keep the source's order
+    for candidate in dict.fromkeys((target, replace(target, order=source.order if source.grid == target.grid else ()))):
+        if answers(places) == [_token(candidate, place) for place in places]:
+            return candidate
+    rows, columns = answers([(y, 0) for y in range(height)]), answers([(0, x) for x in range(width)])
+    order = tuple(row + column - rows[0] for row in rows for column in columns)
+    derived = replace(target, order=order)
+    if sorted(order) == list(range(height * width)) and answers(places) == [_token(derived, p) for p in places]:
+        return derived
+    return Layout("unknown")
+
+
+def _spread(height: int, width: int) -> list[_Place]:
+    """Corners, neighbours and inner places: no other order of the kinds in use answers to all of them as raster does."""
+    places = [(0, 0), (0, 1), (1, 0), (height - 1, 0), (height // 2, width // 3)]
+    return list(dict.fromkeys((min(y, height - 1), min(x, width - 1)) for y, x in places))
+
+
+def _token(layout: Layout, place: _Place) -> int:
+    assert layout.grid is not None
+    raster = place[0] * layout.grid[1] + place[1]
+    return layout.order[raster] if layout.order else raster
+
+
+def moved_most(
+    segment: Callable[[Tensor], Tensor], features: Tensor, source: Layout, target: Layout, places: list[_Place]
+) -> list[int]:
+    """For each place of the target's grid: the index of the position that moves most when the source moves there.
+
+    Args:
+        segment: Maps features of layout ``source`` to features of layout ``target``.
+        features: One image's features ``(1, ...)``.
+        source: A layout whose places are known.
+        target: A layout with a grid; its positions are counted as they come, prefix tokens left out.
+        places: Rows and columns of the target's grid.
+    """
+    assert source.grid is not None and target.grid is not None
+    plain = replace(target, order=())
+    still = plain.to_grid(segment(features))
+    noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(1)) * features.std()
+    moved: list[Tensor] = []
+    for y, x in places:
+        mask = torch.zeros(1, source.channels, *source.grid)
+        mask[:, :, _span(y, target.grid[0], source.grid[0]), _span(x, target.grid[1], source.grid[1])] = 1
+        chosen = source.from_grid(mask)
+        if source.prefix:
+            chosen = torch.cat([torch.zeros(1, source.prefix, source.channels), chosen], 1)
+        moved.append((plain.to_grid(segment(features + noise * chosen)) - still).flatten(2).norm(dim=1)[0])
+    distances = torch.stack(moved)  # (places, positions)
+    return [int(row.argmax()) for row in distances]
+
+
+def _span(position: int, steps: int, size: int) -> slice:
+    """The part of an axis of ``size`` that one of ``steps`` equal parts covers; at least one position."""
+    start = position * size // steps
+    return slice(start, max(start + 1, (position + 1) * size // steps))
