@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from restnet_search.cli import anchors, export, options, profile, report, search, similarity, spaces
+from restnet_search.cli import anchors, conformance, export, options, profile, report, search, similarity, spaces
 
 __all__ = ["app"]
 
@@ -25,6 +25,7 @@ app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("similarity")(similarity.similarity)
 app.command("profile")(profile.profile)
+app.command("conformance", hidden=True)(conformance.conformance)
 
 
 @app.callback(invoke_without_command=True)

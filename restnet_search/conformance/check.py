@@ -34,7 +34,7 @@ class Outcome:
         cut_points: How many block-level cut points it has.
         layouts: How many of them have each layout.
         answering: How many of those with a grid answer at the same corner where a corner of the image is moved.
-        spatial: How many have a grid of at least 2x2.
+        spatial: How many have a grid of at least 4x4.
         max_diff: The largest absolute difference of logits; None where nothing was compared.
         seconds: Wall-clock time.
     """
@@ -138,7 +138,7 @@ def _largest_difference(graph: AnchorGraph) -> float:
 
 
 def _has_corners(layout: Layout) -> bool:
-    return layout.grid is not None and min(layout.grid) >= 2
+    return layout.grid is not None and min(layout.grid) >= 4
 
 
 def _answers_at_corners(graph: AnchorGraph, cut: int) -> bool:
@@ -158,7 +158,7 @@ def _answers_at_corners(graph: AnchorGraph, cut: int) -> bool:
     corners = [(0, 0), (0, width - 1)]
     with torch.no_grad():
         grid = Layout("NCHW", layout.channels, layout.grid)
-        found = moved_most(segment, graph.traced.example(1), source, grid, corners)
+        found = moved_most(segment, graph.traced.example(1), source, grid, corners, draws=2)
     return all(
         abs(index // width - y) <= height // 4 and abs(index % width - x) <= width // 4
         for index, (y, x) in zip(found, corners, strict=True)

@@ -198,7 +198,7 @@ def _is_block(root: nn.Module, path: str) -> bool:
     if module is None or not any(True for _ in module.children()) or not _has_weights(module):
         return False
     parent, _, name = path.rpartition(".")
-    return not parent or name.isdigit()
+    return not parent or name.isdigit() or isinstance(_submodule(root, parent), nn.Sequential | nn.ModuleDict)
 
 
 def _is_plain_layer(root: nn.Module, path: str) -> bool:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 __all__ = ["Layout", "LayoutKind", "layout_from_shapes"]
 
+_MOST_PREFIX = 5  # class, distillation and register tokens of models that do not declare them
+
 LayoutKind = Literal["NCHW", "NHWC", "tokens", "vector", "unknown"]
 
 
@@ -139,7 +141,7 @@ def _layout_of_tokens(
     if not moved and channel_axis not in (None, 2):
         return Layout("unknown")
     count, channels = shape[1], shape[2]
-    for prefix in dict.fromkeys((0, declared_prefix)):
+    for prefix in dict.fromkeys((0, declared_prefix, *range(1, _MOST_PREFIX + 1))):
         if grid := _grid_of(count - prefix, image):
             return Layout("tokens", channels, grid, prefix)
     return Layout("unknown")

@@ -89,7 +89,9 @@ class _Slicer:
             if size % traced_batch:
                 raise ValueError(f"{query.name} is {size} at a batch of {traced_batch}, no multiple of it")
             # a multiple: windows or heads that are folded into the batch axis
-            return batch if size == traced_batch else self.graph.call_function(operator.mul, (batch, size // traced_batch))
+            return (
+                batch if size == traced_batch else self.graph.call_function(operator.mul, (batch, size // traced_batch))
+            )
 
         if isinstance(answer, int):
             return scaled(answer)
