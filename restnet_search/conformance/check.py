@@ -15,7 +15,7 @@ from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.graph.layout import Layout
 from restnet_search.graph.order import moved_most
 
-__all__ = ["Outcome", "build", "check"]
+__all__ = ["Outcome", "build", "check", "largest_difference"]
 
 BATCHES = (1, 3)  # neither is the batch of the trace
 _CLASSES = 10
@@ -59,7 +59,7 @@ def check(case: Case) -> Outcome:
         model, size = build(case)
         built = ", ".join([str(size[1]), *(f"{key}={value}" for key, value in case.kwargs.items())])
         graph = cut_model(model, size)
-        difference = _largest_difference(graph)
+        difference = largest_difference(graph)
         layouts = Counter(cut.layout.kind + (" reordered" if cut.layout.order else "") for cut in graph.cut_points)
         corners = [_answers_at_corners(graph, cut.index) for cut in graph.cut_points if _has_corners(cut.layout)]
     except Exception as error:  # noqa: BLE001  (a model that fails is a row of the table; the others are still checked)
@@ -116,8 +116,8 @@ def _torchvision(case: Case) -> tuple[nn.Module, int]:
     return get_model(case.model, weights=None, num_classes=_CLASSES, **case.kwargs), case.size or 224
 
 
-def _largest_difference(graph: AnchorGraph) -> float:
-    """Over all cut points and batch sizes.
+def largest_difference(graph: AnchorGraph) -> float:
+    """The largest absolute difference of logits between front and back and the whole, over cut points and batch sizes.
 
     Raises:
         GraphError: If a difference is not a number, or the logits do not depend on the image, so nothing is shown.

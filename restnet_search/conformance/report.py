@@ -44,7 +44,7 @@ def render(outcomes: Sequence[Outcome], versions: dict[str, str]) -> str:
     lines = ["# Conformance", "", _summary(outcomes), ""]
     lines += [
         "Written by `make conformance`. Each model is built with random weights and cut; at every block-level cut point"
-        " the logits of front and back are compared with the whole model's (eval mode, float32, CPU, batch sizes 1 and 3)."
+        " the logits of front and back are compared with the whole model's (eval, float32, CPU, batch sizes 1 and 3)."
         " *Answer* counts the cut points with a grid of at least 4x4 whose features move most in the corner (within a"
         " quarter of the grid) where the image is moved. `unknown` layouts join no foreign stitch.",
         "",

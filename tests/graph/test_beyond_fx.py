@@ -1,4 +1,4 @@
-"""What plain tracing cannot cut or place: branches on shapes, overwritten values, folded windows, tokens out of order."""
+"""What plain tracing cannot cut or place: branches on shapes, overwritten values, folded windows, token orders."""
 
 from __future__ import annotations
 
