@@ -18,7 +18,7 @@ from restnet_search.graph.order import moved_most
 __all__ = ["Outcome", "build", "check", "largest_difference"]
 
 BATCHES = (1, 3)  # neither is the batch of the trace
-_CLASSES = 10
+_CLASSES, _ANY_SIZE = 10, 128
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,14 @@ def build(case: Case) -> tuple[nn.Module, tuple[int, int, int]]:
 
 def _timm(case: Case) -> tuple[nn.Module, int]:
     import timm
+    from timm.models import get_pretrained_cfg
 
     model = timm.create_model(case.model, num_classes=_CLASSES, **case.kwargs)
-    published = model.pretrained_cfg
-    assert published is not None
-    side, smallest = published["input_size"][1], (published.get("min_input_size") or (3, 0, 0))[1]
-    free = not published.get("fixed_input_size") and side > 128 >= smallest
-    return model, case.size or (128 if free else side)
+    published = get_pretrained_cfg(case.model)
+    if published is None or case.size is not None:
+        return model, case.size or _ANY_SIZE
+    side, smallest = published.input_size[1], (published.min_input_size or (3, 0, 0))[1]
+    return model, _ANY_SIZE if not published.fixed_input_size and side > _ANY_SIZE >= smallest else side
 
 
 def _torchvision(case: Case) -> tuple[nn.Module, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 __all__ = ["CASES", "TORCHVISION", "Case", "all_cases", "smallest_model"]
 
@@ -22,7 +23,7 @@ class Case:
     family: str
     model: str
     size: int | None = None
-    kwargs: Mapping[str, object] = field(default_factory=dict)
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 CASES: tuple[Case, ...] = (

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, fx
 
 __all__ = ["make_functional", "set_item"]
 
-_OPERATORS = {
+_OPERATORS: dict[object, Callable[..., object]] = {
     operator.iadd: operator.add,
     operator.isub: operator.sub,
     operator.imul: operator.mul,
