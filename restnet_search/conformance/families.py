@@ -80,7 +80,7 @@ CASES: tuple[Case, ...] = (
     Case("mobilenetv3", "lcnet_035"),
     Case("mobilenetv5", "mobilenetv5_300m", 256),
     Case("mobilevit", "mobilevitv2_050"),
-    Case("mvitv2", "mvitv2_tiny", 112, {"img_size": 112}),
+    Case("mvitv2", "mvitv2_tiny", 128, {"img_size": 128}),
     Case("naflexvit", "naflexvit_base_patch16_gap", kwargs={"depth": 2}),
     Case("nasnet", "nasnetalarge", 96),
     Case("nest", "nest_tiny", 112, {"img_size": 112}),

@@ -16,6 +16,8 @@ from restnet_search.graph.trace import TracedModel
 
 __all__ = ["CutPoint", "CutPointTable", "Rejection", "find_cut_points"]
 
+_CROSS = "tensors cross"
+
 
 @dataclass(frozen=True)
 class CutPoint:
@@ -80,7 +82,8 @@ def find_cut_points(traced: TracedModel, granularity: str = "block") -> CutPoint
         kept.append((node, path))
     if not kept:
         raise GraphError(
-            f"{type(traced.model).__name__} has no cut point of granularity {granularity!r}.",
+            f"{type(traced.model).__name__} has no cut point of granularity {granularity!r}:"
+            f" at {sum(_CROSS in item.reason for item in rejected)} of {len(rejected)} operations several {_CROSS}.",
             hint="try cut_points.granularity: all, or look at `restnet-search anchors inspect MODEL --rejected`",
         )
     layouts = settle_orders(traced, [(node, _layout(traced, node, moved)) for node, _ in kept])
@@ -126,7 +129,7 @@ def _rejection(
         return "its value does not depend on the image, or nothing needs it"
     if live != {node}:
         others = sorted(other.name for other in live - {node})
-        return f"{len(live)} tensors cross here: {node.name} and {', '.join(others)}"
+        return f"{len(live)} {_CROSS} here: {node.name} and {', '.join(others)}"
     shape = node.meta.get("shape")
     if shape is None:
         return "its value is a tuple, not one tensor"

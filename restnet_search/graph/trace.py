@@ -117,7 +117,7 @@ def _run_model(model: nn.Module, images: Tensor, image_size: tuple[int, int, int
     try:
         with torch.no_grad():
             logits = model(images)
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+    except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
         raise GraphError(
             f"{type(model).__name__} does not take images of {'x'.join(map(str, image_size))}: {_first_line(error)}",
             hint="set the anchor's input size (kwargs: {img_size: ...}) to one that the model accepts",
