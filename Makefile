@@ -8,16 +8,19 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types clean
+.PHONY: help demo test conformance lint format types clean
 
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## Run the embedded demo: install, search, report (no data to download)
 	$(BIN)/restnet-search --space demo --budget $(BUDGET)
 
 test: $(STAMP) ## Run all tests
 	$(BIN)/python -m pytest
+
+conformance: $(STAMP) ## Cut one model of every timm family; goes on where it stopped (reports/conformance.md)
+	$(BIN)/restnet-search conformance --out reports
 
 lint: $(STAMP) ## Check style
 	$(BIN)/ruff check .

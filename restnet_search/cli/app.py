@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from restnet_search.cli import anchors, export, init, options, profile, report, search, similarity, spaces
+from restnet_search.cli import (
+    anchors,
+    conformance,
+    export,
+    init,
+    options,
+    profile,
+    report,
+    search,
+    similarity,
+    spaces,
+)
 
 __all__ = ["app"]
 
@@ -26,6 +37,7 @@ app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("similarity")(similarity.similarity)
 app.command("profile")(profile.profile)
+app.command("conformance", hidden=True)(conformance.conformance)
 
 
 @app.callback(invoke_without_command=True)

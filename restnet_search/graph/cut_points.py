@@ -10,10 +10,13 @@ from torch import fx, nn
 from restnet_search.errors import GraphError
 from restnet_search.graph.layout import Layout, layout_from_shapes
 from restnet_search.graph.nodes import data_dependent
+from restnet_search.graph.order import settle_orders
 from restnet_search.graph.shapes import channel_axis, shapes_at_other_size
 from restnet_search.graph.trace import TracedModel
 
 __all__ = ["CutPoint", "CutPointTable", "Rejection", "find_cut_points"]
+
+_CROSS = "tensors cross"
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def find_cut_points(traced: TracedModel, granularity: str = "block") -> CutPoint
     alive = _live_after(traced)
     moved = shapes_at_other_size(traced)
     boundaries = _block_boundaries(traced, [node for node, live in alive.items() if live == {node}])
-    cut_points: list[CutPoint] = []
+    kept: list[tuple[fx.Node, str]] = []
     rejected: list[Rejection] = []
     for node in traced.graph.nodes:
         path = boundaries.get(node) or node.meta.get("path", "")
@@ -76,14 +79,19 @@ def find_cut_points(traced: TracedModel, granularity: str = "block") -> CutPoint
         if reason := _rejection(traced, node, alive, boundaries if granularity == "block" else None):
             rejected.append(Rejection(node.name, path, reason))
             continue
-        layout = _layout(traced, node, moved)
-        cut_points.append(CutPoint(len(cut_points), node.name, path, layout, node.meta["shape"][1:]))
-    if not cut_points:
+        kept.append((node, path))
+    if not kept:
         raise GraphError(
-            f"{type(traced.model).__name__} has no cut point of granularity {granularity!r}.",
+            f"{type(traced.model).__name__} has no cut point of granularity {granularity!r}:"
+            f" at {sum(_CROSS in item.reason for item in rejected)} of {len(rejected)} operations several {_CROSS}.",
             hint="try cut_points.granularity: all, or look at `restnet-search anchors inspect MODEL --rejected`",
         )
-    return CutPointTable(tuple(cut_points), tuple(rejected))
+    layouts = settle_orders(traced, [(node, _layout(traced, node, moved)) for node, _ in kept])
+    cut_points = tuple(
+        CutPoint(index, node.name, path, layouts[node], node.meta["shape"][1:])
+        for index, (node, path) in enumerate(kept)
+    )
+    return CutPointTable(cut_points, tuple(rejected))
 
 
 def _live_after(traced: TracedModel) -> dict[fx.Node, set[fx.Node]]:
@@ -121,11 +129,11 @@ def _rejection(
         return "its value does not depend on the image, or nothing needs it"
     if live != {node}:
         others = sorted(other.name for other in live - {node})
-        return f"{len(live)} tensors cross here: {node.name} and {', '.join(others)}"
+        return f"{len(live)} {_CROSS} here: {node.name} and {', '.join(others)}"
     shape = node.meta.get("shape")
     if shape is None:
         return "its value is a tuple, not one tensor"
-    if node.meta["batch_axes"] != (0,):
+    if node.meta["batch_axes"] != (0,) or shape[0] != traced.image.meta["shape"][0]:  # windows folded into the batch
         return "the batch is not its first axis alone"
     if boundaries is not None and node not in boundaries:
         return "not at a block boundary (granularity: all offers it)"
@@ -193,7 +201,7 @@ def _is_block(root: nn.Module, path: str) -> bool:
     if module is None or not any(True for _ in module.children()) or not _has_weights(module):
         return False
     parent, _, name = path.rpartition(".")
-    return not parent or name.isdigit()
+    return not parent or name.isdigit() or isinstance(_submodule(root, parent), nn.Sequential | nn.ModuleDict)
 
 
 def _is_plain_layer(root: nn.Module, path: str) -> bool:

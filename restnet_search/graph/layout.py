@@ -10,6 +10,8 @@ from torch import Tensor
 
 __all__ = ["Layout", "LayoutKind", "layout_from_shapes"]
 
+_MOST_PREFIX = 5  # class, distillation and register tokens of models that do not declare them
+
 LayoutKind = Literal["NCHW", "NHWC", "tokens", "vector", "unknown"]
 
 
@@ -22,16 +24,20 @@ class Layout:
     ============ ============================================ ==============================
     ``NCHW``     ``(B, channels, h, w)``                      ``channels``, ``grid``
     ``NHWC``     ``(B, h, w, channels)``                      ``channels``, ``grid``
-    ``tokens``   ``(B, prefix + h * w, channels)``            ``channels``, ``grid``, ``prefix``
+    ``tokens``   ``(B, prefix + h * w, channels)``            ``channels``, ``grid``, ``prefix``, ``order``
     ``vector``   ``(B, channels)``                            ``channels``
     ``unknown``  anything else; offered for no foreign stitch none
     ============ ============================================ ==============================
+
+    ``order`` holds for every place of the grid, row by row, the index of its token (prefix tokens not counted); empty
+    where tokens lie row by row themselves.
     """
 
     kind: LayoutKind
     channels: int = 0
     grid: tuple[int, int] | None = None
     prefix: int = 0
+    order: tuple[int, ...] = ()
 
     @property
     def spatial(self) -> bool:
@@ -46,6 +52,8 @@ class Layout:
             return features.permute(0, 3, 1, 2)
         if self.kind == "tokens" and self.grid is not None:
             patches = features[:, self.prefix :]
+            if self.order:
+                patches = patches[:, list(self.order)]
             return patches.transpose(1, 2).reshape(-1, self.channels, self.grid[0], self.grid[1])
         if self.kind == "vector":
             return features[:, :, None, None]
@@ -58,7 +66,8 @@ class Layout:
         if self.kind == "NHWC":
             return grid.permute(0, 2, 3, 1)
         if self.kind == "tokens":
-            return grid.flatten(2).transpose(1, 2)
+            patches = grid.flatten(2).transpose(1, 2)
+            return patches[:, sorted(range(len(self.order)), key=self.order.__getitem__)] if self.order else patches
         if self.kind == "vector":
             return grid.flatten(1)
         raise ValueError(f"features of layout {self.kind!r} have no grid")
@@ -66,7 +75,7 @@ class Layout:
     def __str__(self) -> str:
         if self.kind == "tokens" and self.grid:
             lead = f"{self.prefix}+" if self.prefix else ""
-            return f"tokens {lead}{self.grid[0]}x{self.grid[1]}"
+            return f"tokens {lead}{self.grid[0]}x{self.grid[1]}{' reordered' if self.order else ''}"
         return self.kind
 
 
@@ -132,7 +141,7 @@ def _layout_of_tokens(
     if not moved and channel_axis not in (None, 2):
         return Layout("unknown")
     count, channels = shape[1], shape[2]
-    for prefix in dict.fromkeys((0, declared_prefix)):
+    for prefix in dict.fromkeys((0, declared_prefix, *range(1, _MOST_PREFIX + 1))):
         if grid := _grid_of(count - prefix, image):
             return Layout("tokens", channels, grid, prefix)
     return Layout("unknown")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import fx
 
 __all__ = ["ancestors", "data_dependent", "is_shape_query"]
 
 _SHAPE_METHODS = frozenset({"size", "dim", "numel", "stride", "is_contiguous", "element_size"})
 _SHAPE_ATTRIBUTES = frozenset({"shape", "ndim", "dtype", "device", "is_cuda", "layout", "requires_grad"})
+_SHAPE_FUNCTIONS = (len, torch.ops.aten.sym_size.int, torch.ops.aten.sym_numel.default)  # the latter: torch.export's
 
 
 def is_shape_query(node: fx.Node) -> bool:
@@ -16,7 +18,7 @@ def is_shape_query(node: fx.Node) -> bool:
         return node.target in _SHAPE_METHODS
     if node.op == "call_function" and node.target is getattr:
         return node.args[1] in _SHAPE_ATTRIBUTES
-    return node.op == "call_function" and node.target is len
+    return node.op == "call_function" and node.target in _SHAPE_FUNCTIONS
 
 
 def data_dependent(graph: fx.Graph) -> set[fx.Node]:

@@ -17,7 +17,14 @@ def shapes_at_other_size(traced: TracedModel) -> dict[str, tuple[int, ...]]:
     with torch.no_grad():
         try:
             recorder.run(torch.zeros(2, channels, height * 2, width * 2))
-        except (RuntimeError, AssertionError, ValueError):  # a fixed input size is a fact about the model, no failure
+        except (
+            RuntimeError,
+            AssertionError,
+            ValueError,
+            IndexError,
+            TypeError,
+            KeyError,
+        ):  # a fixed input size is a fact about the model, no failure
             return {}
     return recorder.shapes
 

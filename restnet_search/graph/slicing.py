@@ -5,6 +5,7 @@ Slices are sub-graphs over the model's own parameters; nothing is copied.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 
 from torch import fx
@@ -82,7 +83,16 @@ class _Slicer:
         answer, batch_axes = query.meta["answer"], query.meta["batch_axes"]
         if not batch_axes:
             return answer
-        batch = self.graph.call_method("size", (self.crossing, 0))
+        batch, traced_batch = self.graph.call_method("size", (self.crossing, 0)), self.start.meta["shape"][0]
+
+        def scaled(size: int) -> fx.Node:
+            if size % traced_batch:
+                raise ValueError(f"{query.name} is {size} at a batch of {traced_batch}, no multiple of it")
+            # a multiple: windows or heads that are folded into the batch axis
+            return (
+                batch if size == traced_batch else self.graph.call_function(operator.mul, (batch, size // traced_batch))
+            )
+
         if isinstance(answer, int):
-            return batch
-        return tuple(batch if axis in batch_axes else size for axis, size in enumerate(answer))
+            return scaled(answer)
+        return tuple(scaled(size) if axis in batch_axes else size for axis, size in enumerate(answer))

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from restnet_search.errors import GraphError
+from restnet_search.graph.exported import export_graph
+from restnet_search.graph.functional import make_functional
 from restnet_search.graph.nodes import is_shape_query
 
 __all__ = ["TracedModel", "trace_model"]
@@ -43,8 +45,11 @@ class TracedModel:
 
     def example(self, batch: int = 2) -> Tensor:
         """A batch of seeded noise images ``(batch, C, H, W)``, for shapes and costs."""
-        generator = torch.Generator().manual_seed(0)
-        return torch.randn(batch, *self.image_size, generator=generator)
+        return _noise(batch, self.image_size)
+
+
+def _noise(batch: int, image_size: tuple[int, int, int]) -> Tensor:
+    return torch.randn(batch, *image_size, generator=torch.Generator().manual_seed(0))
 
 
 class _OneInput(nn.Module):
@@ -74,7 +79,7 @@ class _Tracer(fx.Tracer):
 
 
 def trace_model(model: nn.Module, image_size: tuple[int, int, int]) -> TracedModel:
-    """Trace a model in eval mode with torch.fx.
+    """Trace a model in eval mode with torch.fx, or with torch.export where that fails.
 
     Args:
         model: Maps an image batch ``(B, C, H, W)`` to logits ``(B, classes)``.
@@ -85,19 +90,57 @@ def trace_model(model: nn.Module, image_size: tuple[int, int, int]) -> TracedMod
     """
     model.eval()
     _forbid_inplace(model)
+    images = _noise(2, image_size)
+    expected = _run_model(model, images, image_size)
+    reasons: list[str] = []
+    for way, trace in (("torch.fx", _symbolic_graph), ("torch.export", export_graph)):
+        try:
+            module = trace(model, images)
+            value = _record_shapes(module, images)
+        except Exception as error:  # noqa: BLE001  (tracing runs arbitrary model code: whatever it raises is the reason)
+            reasons.append(f"{_first_line(error)} ({way})")
+            continue
+        if value.ndim != 2:
+            raise _no_logits(model, value)
+        if torch.equal(expected, value):
+            return TracedModel(model, module, image_size, int(getattr(model, "num_prefix_tokens", 0) or 0))
+        reasons.append(f"its trace differs by up to {(expected - value).abs().max():.2e} ({way})")
+    raise GraphError(
+        f"{type(model).__name__} cannot be traced: {'; '.join(reasons)}",
+        expected="a model whose forward does not branch on the values of its input, keep state or draw random numbers",
+        hint="choose another anchor, or mark the offending function with torch.fx.wrap",
+    )
+
+
+def _run_model(model: nn.Module, images: Tensor, image_size: tuple[int, int, int]) -> Tensor:
+    """What the model returns for a batch, once it is clear that it takes such images and returns one tensor."""
     try:
-        tracer = _Tracer()
-        graph = tracer.trace(_OneInput(model))
-        module = _graph_module(type(model).__name__, tracer.root, graph)
-    except Exception as error:  # tracing runs arbitrary model code: whatever it raises is the reason
+        with torch.no_grad():
+            logits = model(images)
+    except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
         raise GraphError(
-            f"{type(model).__name__} cannot be traced: {_first_line(error)}",
-            expected="a model whose forward does not branch on the values of its input",
-            hint="choose another anchor, or mark the offending function with torch.fx.wrap",
+            f"{type(model).__name__} does not take images of {'x'.join(map(str, image_size))}: {_first_line(error)}",
+            hint="set the anchor's input size (kwargs: {img_size: ...}) to one that the model accepts",
         ) from error
-    traced = TracedModel(model, module, image_size, int(getattr(model, "num_prefix_tokens", 0) or 0))
-    _record_and_check(model, traced)
-    return traced
+    if not isinstance(logits, Tensor):
+        raise _no_logits(model, logits)
+    return logits
+
+
+def _no_logits(model: nn.Module, returned: object) -> GraphError:
+    return GraphError(
+        f"{type(model).__name__} returns {type(returned).__name__}"
+        f"{tuple(returned.shape) if isinstance(returned, Tensor) else ''}, not one tensor of logits.",
+        expected="logits of shape (batch, classes)",
+        hint="wrap the model in a factory that returns its main logits alone",
+    )
+
+
+def _symbolic_graph(model: nn.Module, _images: Tensor) -> fx.GraphModule:
+    tracer = _Tracer()
+    graph = tracer.trace(_OneInput(model))
+    make_functional(graph)
+    return _graph_module(type(model).__name__, tracer.root, graph)
 
 
 def _graph_module(name: str, root: nn.Module, graph: fx.Graph) -> fx.GraphModule:
@@ -149,7 +192,7 @@ class _Recorder(fx.Interpreter):
         return value
 
 
-def _record_shapes(module: fx.GraphModule, images: Tensor) -> object:
+def _record_shapes(module: fx.GraphModule, images: Tensor) -> Tensor:
     """Write to each node's ``meta`` what its value looks like; return what the model returns.
 
     Two batch sizes are run: what differs between them is the batch. ``shape`` is a tensor's shape, ``answer`` the value
@@ -166,6 +209,8 @@ def _record_shapes(module: fx.GraphModule, images: Tensor) -> object:
         elif node in first.answers:
             node.meta["answer"] = first.answers[node]
             node.meta["batch_axes"] = _differing(first.answers[node], second.answers[node])
+    if not isinstance(returned, Tensor):
+        raise TypeError(f"the trace returns {type(returned).__name__}, not logits")
     return returned
 
 
@@ -173,33 +218,6 @@ def _differing(here: object, there: object) -> tuple[int, ...]:
     if isinstance(here, tuple) and isinstance(there, tuple):
         return tuple(axis for axis, (a, b) in enumerate(zip(here, there, strict=True)) if a != b)
     return (0,) if here != there else ()
-
-
-def _record_and_check(model: nn.Module, traced: TracedModel) -> None:
-    images = traced.example(2)
-    try:
-        with torch.no_grad():
-            expected = model(images)
-        value = _record_shapes(traced.module, images)
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        raise GraphError(
-            f"{type(model).__name__} does not take images of {'x'.join(map(str, traced.image_size))}:"
-            f" {_first_line(error)}",
-            hint="set the anchor's input size (kwargs: {img_size: ...}) to one that the model accepts",
-        ) from error
-    if not isinstance(value, Tensor) or value.ndim != 2:
-        raise GraphError(
-            f"{type(model).__name__} returns {type(value).__name__}"
-            f"{tuple(value.shape) if isinstance(value, Tensor) else ''}, not one tensor of logits.",
-            expected="logits of shape (batch, classes)",
-            hint="wrap the model in a factory that returns its main logits alone",
-        )
-    if not torch.equal(expected, value):
-        raise GraphError(
-            f"The trace of {type(model).__name__} does not compute what the model computes"
-            f" (largest difference {(expected - value).abs().max():.2e}).",
-            hint="choose another anchor; its forward keeps state or draws random numbers",
-        )
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,0 +1,132 @@
+"""Which token lies where: move one place of the image, or of features known already, and see which tokens move most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, fx
+
+from restnet_search.graph.layout import Layout
+from restnet_search.graph.slicing import slice_model
+from restnet_search.graph.trace import TracedModel
+
+__all__ = ["moved_most", "settle_orders"]
+
+_Place = tuple[int, int]
+_AT_ONCE = 8  # images in one pass
+_DRAWS = 8  # of the image: patch embeddings may overlap, so that a neighbour moves nearly as much
+
+
+def settle_orders(traced: TracedModel, layouts: Iterable[tuple[fx.Node, Layout]]) -> dict[fx.Node, Layout]:
+    """Check that tokens lie in raster order, cut point by cut point, or find the order in which they lie.
+
+    Each token layout is probed from the last cut point whose places are known (at first the image): places of its grid
+    are moved there and the tokens that move most must be those of the same places. On one image that costs about six
+    forward passes of the parts between them, forty of the first one; where tokens lie in another order, more by the
+    rows and columns of their grid. Found are orders in which row and column each add their share to the token's index:
+    Hiera's unrolled units, windows.
+
+    Args:
+        traced: The traced model.
+        layouts: Cut points in the order of the graph, with their layouts as shapes tell.
+
+    Returns:
+        The layouts, with ``order`` where it is not raster order; ``unknown`` where tokens answer to no such order.
+    """
+    settled = dict(layouts)
+    if all(layout.kind != "tokens" for layout in settled.values()):
+        return settled
+    source, at_source = None, Layout("NCHW", traced.image_size[0], traced.image_size[1:])
+    with torch.no_grad():
+        features = traced.example(1)
+        for node, layout in settled.items():
+            if not layout.spatial:
+                continue
+            segment = slice_model(traced, source, [node])
+            if layout.kind == "tokens":
+                layout = _settle(segment, features, at_source, layout, from_image=source is None)  # noqa: PLW2901
+                settled[node] = layout
+            if layout.spatial:
+                source, at_source, features = node, layout, segment(features)
+    return settled
+
+
+def _settle(
+    segment: Callable[[Tensor], Tensor], features: Tensor, source: Layout, target: Layout, *, from_image: bool
+) -> Layout:
+    assert target.grid is not None
+    height, width = target.grid
+
+    def answers(places: list[_Place]) -> list[int]:
+        return moved_most(segment, features, source, target, places, draws=_DRAWS if from_image else 1)
+
+    places = _spread(height, width)
+    found = answers(places)
+    for order in dict.fromkeys(((), source.order if source.grid == target.grid else ())):
+        candidate = replace(target, order=order)
+        if found == [_token(candidate, place) for place in places]:
+            return candidate
+    rows, columns = answers([(y, 0) for y in range(height)]), answers([(0, x) for x in range(width)])
+    order = tuple(row + column - rows[0] for row in rows for column in columns)
+    derived = replace(target, order=order)
+    if sorted(order) == list(range(height * width)) and found == [_token(derived, p) for p in places]:
+        return derived
+    return Layout("unknown")
+
+
+def _spread(height: int, width: int) -> list[_Place]:
+    """Corners, neighbours and inner places: no other order in use answers to all of them as raster order does."""
+    places = [(0, 0), (0, 1), (1, 0), (height - 1, 0), (height // 2, width // 3)]
+    return list(dict.fromkeys((min(y, height - 1), min(x, width - 1)) for y, x in places))
+
+
+def _token(layout: Layout, place: _Place) -> int:
+    assert layout.grid is not None
+    raster = place[0] * layout.grid[1] + place[1]
+    return layout.order[raster] if layout.order else raster
+
+
+def moved_most(
+    segment: Callable[[Tensor], Tensor],
+    features: Tensor,
+    source: Layout,
+    target: Layout,
+    places: list[_Place],
+    draws: int = 1,
+) -> list[int]:
+    """For each place of the target's grid: the index of the position that moves most when the source moves there.
+
+    Args:
+        segment: Maps features of layout ``source`` to features of layout ``target``.
+        features: One image's features ``(1, ...)``.
+        source: A layout whose places are known.
+        target: A layout with a grid; its positions are counted as they come, prefix tokens left out.
+        places: Rows and columns of the target's grid.
+        draws: Over how many random movements the answer is taken.
+    """
+    assert source.grid is not None and target.grid is not None
+    plain = replace(target, order=())
+    still = plain.to_grid(segment(features))
+    masks = torch.zeros(len(places), source.channels, *source.grid)
+    for mask, (y, x) in zip(masks, places, strict=True):
+        mask[:, _span(y, target.grid[0], source.grid[0]), _span(x, target.grid[1], source.grid[1])] = 1
+    chosen = source.from_grid(masks)
+    if source.prefix:
+        chosen = torch.cat([torch.zeros(len(places), source.prefix, source.channels), chosen], 1)
+    generator = torch.Generator().manual_seed(1)
+    moved = torch.zeros(len(places), target.grid[0] * target.grid[1])
+    for _ in range(draws):
+        noise = torch.randn(features.shape, generator=generator) * features.std()
+        for start in range(0, len(places), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            difference = plain.to_grid(segment(features + noise * chosen[part])) - still
+            moved[part] += difference.flatten(2).square().sum(dim=1)
+    return [int(row.argmax()) for row in moved]
+
+
+def _span(position: int, steps: int, size: int) -> slice:
+    """The part of an axis of ``size`` that one of ``steps`` equal parts covers; at least one position."""
+    start = position * size // steps
+    return slice(start, max(start + 1, (position + 1) * size // steps))
