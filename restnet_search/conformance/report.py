@@ -32,15 +32,17 @@ def read_outcomes(path: Path, versions: dict[str, str]) -> dict[str, Outcome]:
     return {outcome.family: outcome for outcome in outcomes}
 
 
-def write_outcomes(folder: Path, outcomes: Sequence[Outcome], versions: dict[str, str]) -> None:
-    """Write ``conformance.json`` and ``conformance.md``."""
+def write_outcomes(
+    folder: Path, outcomes: Sequence[Outcome], versions: dict[str, str], pending: Sequence[str] = ()
+) -> None:
+    """Write ``conformance.json`` and ``conformance.md``; ``pending``: families still to be checked."""
     table = {"versions": versions, "families": [asdict(outcome) for outcome in outcomes]}
     write_atomically(folder / "conformance.json", json.dumps(table, indent=1) + "\n")
-    write_atomically(folder / "conformance.md", render(outcomes, versions))
+    write_atomically(folder / "conformance.md", render(outcomes, versions, pending))
 
 
-def render(outcomes: Sequence[Outcome], versions: dict[str, str]) -> str:
-    """The table in Markdown, counts first, then what was rejected, then every row."""
+def render(outcomes: Sequence[Outcome], versions: dict[str, str], pending: Sequence[str] = ()) -> str:
+    """The table in Markdown: counts, what was not checked yet, what was rejected, every row."""
     lines = ["# Conformance", "", _summary(outcomes), ""]
     lines += [
         "Written by `make conformance`. Each model is built with random weights and cut; at every block-level cut point"
@@ -51,6 +53,8 @@ def render(outcomes: Sequence[Outcome], versions: dict[str, str]) -> str:
         "Versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
         "",
     ]
+    if pending:
+        lines += ["## Not checked yet", "", f"{len(pending)}: {', '.join(pending)}.", ""]
     if rejected := [outcome for outcome in outcomes if outcome.status != "equal"]:
         lines += ["## Rejected", ""]
         lines += [f"- {outcome.family} (`{outcome.model}`): {outcome.reason}" for outcome in rejected] + [""]
@@ -65,7 +69,7 @@ def _summary(outcomes: Sequence[Outcome]) -> str:
         own = [outcome for outcome in outcomes if outcome.family.startswith("torchvision.") == beyond]
         equal = sum(outcome.status == "equal" for outcome in own)
         cuts = sum(outcome.cut_points for outcome in own)
-        parts.append(f"{name}: {equal} of {len(own)} families equal, {cuts} cut points")
+        parts.append(f"{name}: {equal} of {len(own)} checked families equal, {cuts} cut points")
     return "; ".join(parts) + "."
 
 

@@ -13,7 +13,12 @@ _SHAPE_FUNCTIONS = (len, torch.ops.aten.sym_size.int, torch.ops.aten.sym_numel.d
 
 
 def is_shape_query(node: fx.Node) -> bool:
-    """Whether the node asks a tensor for its shape, type or device, and so does not depend on the pixels."""
+    """Whether the node asks a tensor for its shape, type or device, and so does not depend on the pixels.
+
+    So do, once a trace has recorded its values, operations that return sizes (``meta["answer"]``).
+    """
+    if "answer" in node.meta:
+        return True
     if node.op == "call_method":
         return node.target in _SHAPE_METHODS
     if node.op == "call_function" and node.target is getattr:

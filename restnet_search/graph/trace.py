@@ -187,8 +187,8 @@ class _Recorder(fx.Interpreter):
         value = super().run_node(n)
         if isinstance(value, Tensor):
             self.shapes[n] = tuple(value.shape)
-        elif is_shape_query(n):
-            self.answers[n] = tuple(value) if isinstance(value, torch.Size) else value
+        elif is_shape_query(n) or _is_size(value):
+            self.answers[n] = tuple(value) if isinstance(value, tuple | list) else value
         return value
 
 
@@ -201,7 +201,7 @@ def _record_shapes(module: fx.GraphModule, images: Tensor) -> Tensor:
     first, second = _Recorder(module), _Recorder(module)
     with torch.no_grad():
         returned = first.run(images)
-        second.run(torch.cat([images, images[:1]]))
+        second.run(torch.cat([images, images[:1]]).flip(0) * 2)  # other pixels, too
     for node in module.graph.nodes:
         if node in first.shapes:
             node.meta["shape"] = first.shapes[node]
@@ -214,8 +214,14 @@ def _record_shapes(module: fx.GraphModule, images: Tensor) -> Tensor:
     return returned
 
 
+def _is_size(value: object) -> bool:
+    """Whether an operation returned sizes, or None; a number read off the pixels would be a float or a tensor."""
+    parts = value if isinstance(value, tuple | list) else (value,)
+    return all(part is None or type(part) is int for part in parts)
+
+
 def _differing(here: object, there: object) -> tuple[int, ...]:
-    if isinstance(here, tuple) and isinstance(there, tuple):
+    if isinstance(here, tuple) and isinstance(there, tuple) and len(here) == len(there):
         return tuple(axis for axis, (a, b) in enumerate(zip(here, there, strict=True)) if a != b)
     return (0,) if here != there else ()
 

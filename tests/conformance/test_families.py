@@ -79,7 +79,7 @@ class TestRun:
         table = json.loads((tmp_path / "conformance.json").read_text())["families"]
         assert [(row["family"], row["status"]) for row in table] == [("vit", "rejected"), ("resnet", "equal")]
         assert "no_such_model" in table[0]["reason"]
-        assert "timm: 1 of 2 families equal" in (tmp_path / "conformance.md").read_text()
+        assert "timm: 1 of 2 checked families equal" in (tmp_path / "conformance.md").read_text()
 
     def test_what_is_on_disk_is_not_checked_again(self, tmp_path: Path) -> None:
         said: list[str] = []
