@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 __all__ = ["CASES", "TORCHVISION", "Case", "all_cases", "smallest_model"]
@@ -158,11 +159,16 @@ def all_cases() -> tuple[Case, ...]:
 
     A module that the table does not know (of a newer timm) is stood for by its smallest model.
     """
+    known = {case.family: case for case in CASES}
+    found = [known.get(module) or Case(module, smallest_model(module)) for module in timm_modules()]
+    return (*found, *TORCHVISION)
+
+
+def timm_modules() -> list[str]:
+    """The modules of timm itself, without what others (the CIFAR ResNets here) have registered with it."""
     from timm.models import list_modules
 
-    known = {case.family: case for case in CASES}
-    found = [known.get(module) or Case(module, smallest_model(module)) for module in list_modules()]
-    return (*found, *TORCHVISION)
+    return [module for module in list_modules() if find_spec(f"timm.models.{module}") is not None]
 
 
 def smallest_model(module: str) -> str:
