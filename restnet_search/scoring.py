@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from restnet_search.anchors.kind import architecture_kind
 from restnet_search.data import DataSplits, Split
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.progress import Progress
 from restnet_search.reporting.build import AnchorResult, HybridResult, Outcome, build_report, finalists
 from restnet_search.reporting.report import Failure, Part, Report, SearchSummary, Stitch, Trials
-from restnet_search.search.candidates import Enumeration
+from restnet_search.reporting.ways import Way
+from restnet_search.search.candidates import Enumeration, directions_of
 from restnet_search.search.environment import describe_environment
 from restnet_search.search.hybrids import assemble, load_stitch, plan_between
 from restnet_search.search.prepare import Prepared
@@ -57,7 +60,9 @@ def score_anchors(search: Search, progress: Progress) -> list[AnchorResult]:
             val = outcomes[search.data.val.name]
             search.study.add_anchor(name, values_of(search.space.objectives, val.top1, cost))
             model = cut.anchor.model_name
-            results.append(AnchorResult(name, model, cost.macs, cost.params, val, outcomes[search.data.test.name]))
+            facts = {"licence": cut.anchor.licence, "kind": architecture_kind(cut.anchor.model)}
+            test = outcomes[search.data.test.name]
+            results.append(AnchorResult(name, model, cost.macs, cost.params, val, test, **facts))
             _log.info("anchor %s: %d MACs, val %.4f", name, cost.macs, val.top1)
     return results
 
@@ -140,4 +145,12 @@ def assemble_report(
             skipped=search.study.skipped,
             failures=tuple(Failure(number, reason) for number, reason in failures),
         ),
+        candidates=_candidates_by_way(search),
     )
+
+
+def _candidates_by_way(search: Search) -> dict[Way, int]:
+    """How many candidates each way round each pair has; a way that was offered and has none counts 0."""
+    kept = Counter(candidate.direction for candidate in search.enumeration.candidates)
+    ways = directions_of(search.space, search.prepared.costs)
+    return {(way.front, way.back, way.order): kept[way] for way in ways}

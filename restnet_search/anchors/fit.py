@@ -14,6 +14,7 @@ import torch
 from restnet_search.anchors.anchor import Anchor, freeze, head_matches, model_digest
 from restnet_search.anchors.fit_cache import default_cache_dir, make_cache_dir, read_fitted, write_fitted
 from restnet_search.anchors.head import replace_classifier
+from restnet_search.anchors.hub import MissingWeights, all_missing
 from restnet_search.anchors.load import load_anchor
 from restnet_search.anchors.train import train_full, train_head
 from restnet_search.data.splits import DataSplits
@@ -162,10 +163,16 @@ def fit_anchors(
         AnchorError: See :func:`restnet_search.anchors.load.load_anchor` and :func:`fit_anchor`.
     """
     # All are loaded before the first is fitted, so that a wrong name costs seconds and not a training.
-    anchors = [
-        load_anchor(spec, classes=len(data.classes), weights_dir=weights_dir, base_dir=base_dir, trust_code=trust_code)
-        for spec in space.anchors
-    ]
+    anchors: list[Anchor] = []
+    missing: list[MissingWeights] = []
+    ways = {"weights_dir": weights_dir, "base_dir": base_dir}
+    for spec in space.anchors:
+        try:
+            anchors.append(load_anchor(spec, classes=len(data.classes), trust_code=trust_code, **ways))
+        except MissingWeights as error:
+            missing.append(error)
+    if missing:
+        raise all_missing(missing)
     folder = cache_dir if cache_dir is not None else default_cache_dir()
     return [
         _fit(anchor, data, space.fit, cache_dir=folder, seed=space.data.seed, progress=progress) for anchor in anchors

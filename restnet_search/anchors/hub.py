@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ import torch
 
 from restnet_search.errors import AnchorError
 
-__all__ = ["cached_file", "can_download", "no_weights"]
+__all__ = ["MissingWeights", "all_missing", "cached_file", "can_download", "no_weights"]
 
 _PROBE_SECONDS = 5.0
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -56,11 +57,30 @@ def can_download(url: str | None = None) -> bool:
         return False
 
 
-def no_weights(model: str, cfg: Any, reason: str) -> AnchorError:
-    """The error for weights that cannot be had: which file to fetch, and how ``--weights`` uses it."""
+class MissingWeights(AnchorError):
+    """Weights that cannot be had: which file to fetch, and how ``--weights`` uses it.
+
+    Args:
+        model: As the space names it.
+        reason: Why there are none.
+        wanted: Which file would do.
+        how: How to get it and under which name ``--weights`` finds it.
+    """
+
+    def __init__(self, model: str, reason: str, *, wanted: str, how: str) -> None:
+        self.model, self.reason, self.wanted, self.how = model, reason, wanted, how
+        super().__init__(
+            f"There are no pre-trained weights for {model}: {reason}.",
+            expected=wanted,
+            hint=f"{how} and pass --weights DIR; or say `pretrained: false` to start untrained and be fitted",
+        )
+
+
+def no_weights(model: str, cfg: Any, reason: str) -> MissingWeights:
+    """The error for a model without weights; `cfg` is timm's ``PretrainedCfg`` if it has one."""
     if cfg is not None and cfg.hf_hub_id:
         file = cfg.hf_hub_filename or _HUB_FILES[0]
-        wanted = f"{file} of the hub repository {cfg.hf_hub_id}"
+        wanted = f"{file} of the hub repository {cfg.hf_hub_id}{f' (or {cfg.url})' if cfg.url else ''}"
         how = (
             f"where there is a network, `hf download {cfg.hf_hub_id} {file}`, save it as DIR/{model}{Path(file).suffix}"
         )
@@ -70,8 +90,17 @@ def no_weights(model: str, cfg: Any, reason: str) -> AnchorError:
     else:
         wanted = f"a file {model}.safetensors (or .pth) in the folder of --weights"
         how = f"save its state dict as DIR/{model}.safetensors"
+    return MissingWeights(model, reason, wanted=wanted, how=how)
+
+
+def all_missing(errors: Sequence[MissingWeights]) -> AnchorError:
+    """One error for all anchors of a space that lack weights, so that every file is fetched in one go."""
+    if len(errors) == 1:
+        return errors[0]
+    reasons = "; ".join(dict.fromkeys(error.reason for error in errors))
     return AnchorError(
-        f"There are no pre-trained weights for {model}: {reason}.",
-        expected=wanted,
-        hint=f"{how} and pass --weights DIR; or say `pretrained: false` to start untrained and be fitted",
+        f"There are no pre-trained weights for {', '.join(error.model for error in errors)}: {reasons}.",
+        expected="".join(f"\n  {error.wanted}" for error in errors),
+        hint="".join(f"\n  {error.how}" for error in errors)
+        + "\n  and pass --weights DIR; or say `pretrained: false` to start untrained and be fitted",
     )

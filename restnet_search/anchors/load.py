@@ -19,6 +19,7 @@ from restnet_search.anchors.head import checkpoint_classes, classifiers, replace
 from restnet_search.anchors.hub import cached_file, can_download, no_weights
 from restnet_search.data.view import view_of
 from restnet_search.errors import AnchorError, DataError
+from restnet_search.licences import Origin, licence_of
 from restnet_search.space.schema import AnchorSpec
 
 __all__ = ["load_anchor"]
@@ -72,11 +73,19 @@ def load_anchor(
         view=view,
         num_classes=num_classes,
         digest=model_digest(model, model_name, spec.kwargs),
-        licence=cfg.get("license"),
+        licence=licence_of(_origin(spec), said=spec.license, declared=cfg.get("license")),
         fitted=False,
         trained=trained and num_classes > 0,
         kwargs=spec.kwargs,
     )
+
+
+def _origin(spec: AnchorSpec) -> Origin:
+    if spec.weights is not None:
+        return "file"
+    if spec.factory is not None:
+        return "own"
+    return "published" if spec.pretrained else "untrained"
 
 
 def _load_own(

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from restnet_search.errors import RunError
+from restnet_search.errors import RestnetError, RunError
 from restnet_search.units import parse_budget
 
 if TYPE_CHECKING:
@@ -55,7 +55,15 @@ def search(request: Request) -> None:
     else:
         space, base = _resolve(request)
         folder = _create(request, space, base)
-    _show(_run(folder, request), request, folder)
+    try:
+        report = _run(folder, request)
+    except Interrupted:
+        raise
+    except RestnetError:
+        if request.resume is None and not folder.study.exists():  # nothing was searched: leave no half a run behind
+            folder.discard()
+        raise
+    _show(report, request, folder)
 
 
 def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:

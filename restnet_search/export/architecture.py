@@ -32,7 +32,7 @@ class AnchorSource:
         num_classes: Of its head.
         input_size: ``(C, H, W)`` that it is traced with.
         granularity: Of its cut points; decides what their indices mean.
-        licence: Of its weights, as timm declares it.
+        licence: Of its weights; None where it is unknown.
         digest: Content key of the anchor's weights.
     """
 
@@ -66,6 +66,10 @@ class AnchorArchitecture:
     def anchors(self) -> tuple[AnchorSource, ...]:
         return (self.anchor,)
 
+    @property
+    def licences(self) -> dict[str, str | None]:
+        return {anchor.name: anchor.licence for anchor in self.anchors}
+
 
 @dataclass(frozen=True)
 class HybridArchitecture:
@@ -79,6 +83,10 @@ class HybridArchitecture:
     @property
     def anchors(self) -> tuple[AnchorSource, ...]:
         return (self.front.anchor, self.back.anchor)
+
+    @property
+    def licences(self) -> dict[str, str | None]:
+        return {anchor.name: anchor.licence for anchor in self.anchors}
 
     @property
     def plan(self) -> StitchPlan:

@@ -8,6 +8,7 @@ from restnet_search import __version__
 from restnet_search.export.architecture import HybridArchitecture
 from restnet_search.export.format import ExportResult
 from restnet_search.export.source import Accuracy, ExportSource
+from restnet_search.licences import licence_warning, shown
 from restnet_search.units import CONVENTION, format_count
 
 __all__ = ["model_card"]
@@ -86,8 +87,10 @@ def _difference(result: ExportResult) -> str:
 
 
 def _licences(source: ExportSource) -> list[str]:
-    lines = {f"- {anchor.name}: {anchor.licence or 'not declared'}" for anchor in source.architecture.anchors}
-    return ["Licences of the anchors' weights:", "", *sorted(lines)]
+    licences = source.architecture.licences
+    lines = [f"- {name}: {shown(licence)}" for name, licence in sorted(licences.items())]
+    warning = licence_warning(licences, licences)
+    return ["Licences of the anchors' weights:", "", *lines, *(["", f"**{warning}**"] if warning else [])]
 
 
 def _origin(source: ExportSource) -> list[str]:

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from restnet_search import __version__
 from restnet_search.errors import ExportError
 from restnet_search.export.format import Runner
 from restnet_search.export.source import ExportSource
@@ -108,8 +107,7 @@ class _FourAxisAttention(TorchFunctionMode):
 
 def _metadata(source: ExportSource) -> dict[str, str]:
     return {
-        "restnet_search_version": __version__,
-        "id": source.id,
+        **source.metadata,
         "preprocessing": json.dumps(asdict(source.view)),
         "classes": json.dumps(source.classes),
     }

@@ -41,7 +41,8 @@ def save_export(source: ExportSource, folder: Path) -> tuple[Path, Path]:
     tensors = _tensors_of(source.network)
     # copies, since safetensors refuses tensors that are views of one storage
     content = save(
-        {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+        {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()},
+        metadata=source.metadata,
     )
     weights, manifest = folder / f"{source.stem}.safetensors", folder / f"{source.stem}.json"
     said = Manifest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,9 +10,11 @@ from pathlib import Path
 
 from torch import nn
 
+from restnet_search import __version__
 from restnet_search.costs.table import Cost
 from restnet_search.data import View
 from restnet_search.export.architecture import Architecture
+from restnet_search.licences import licence_warning
 
 __all__ = ["Accuracy", "ExportSource"]
 
@@ -55,6 +58,14 @@ class ExportSource:
     command: str = ""
     base_dir: Path | None = None
     trust_code: bool = False
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What every file of weights says of itself: version, id, and its weights' licences as JSON by anchor."""
+        licences = self.architecture.licences
+        warning = licence_warning(licences, licences)
+        said = {"restnet_search_version": __version__, "id": self.id, "licences": json.dumps(licences)}
+        return said if warning is None else {**said, "licence_warning": warning}
 
     @property
     def stem(self) -> str:

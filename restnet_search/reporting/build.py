@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from restnet_search.licences import non_commercial
+from restnet_search.reporting.orders import order_entries
 from restnet_search.reporting.pareto import Point, dominated, non_dominated
 from restnet_search.reporting.report import (
     SCHEMA_VERSION,
@@ -28,6 +30,7 @@ from restnet_search.reporting.report import (
     Trials,
 )
 from restnet_search.reporting.statistics import spearman, wilson_interval, within_front
+from restnet_search.reporting.ways import Way
 from restnet_search.units import DeviceBudget
 
 __all__ = ["UNLIMITED", "AnchorResult", "HybridResult", "Outcome", "build_report", "finalists"]
@@ -62,6 +65,8 @@ class AnchorResult:
     params: float
     val: Outcome
     test: Outcome | None = None
+    licence: str | None = None
+    kind: str = ""
 
     @property
     def id(self) -> str:
@@ -118,6 +123,7 @@ def build_report(
     budgets: Sequence[DeviceBudget],
     trials: Trials,
     ranker_scores: Mapping[str, Mapping[str, float]] | None = None,
+    candidates: Mapping[Way, int] | None = None,
 ) -> Report:
     """Compute everything that follows from the measurements, and freeze it.
 
@@ -129,6 +135,7 @@ def build_report(
         budgets: Device budgets; none at all stands for one without limits.
         ranker_scores: Ranker name -> hybrid id -> score, higher is better; by default the hybrids' own ``score``
             under ``search.ranker``. Scores that are not finite are left out.
+        candidates: Front anchor, back anchor and order -> stitch points kept for training.
 
     Raises:
         ValueError: If an id is used twice, an anchor has no ``test`` outcome, or a score is for an unknown hybrid.
@@ -140,6 +147,9 @@ def build_report(
     flags = dict(zip(ids, dominated([_point(result, search.objectives) for result in results]), strict=True))
     if ranker_scores is None:
         ranker_scores = {search.ranker: {h.id: h.score for h in hybrids if h.score is not None}}
+    licences = {anchor.name: anchor.licence for anchor in anchors}
+    anchor_entries = tuple(_anchor_entry(anchor) for anchor in anchors)
+    hybrid_entries = tuple(_hybrid_entry(hybrid, flags[hybrid.id], licences) for hybrid in hybrids)
     return Report(
         schema_version=SCHEMA_VERSION,
         run=run,
@@ -149,11 +159,12 @@ def build_report(
         seed=seed,
         environment=dict(environment),
         search=search,
-        anchors=tuple(_anchor_entry(anchor) for anchor in anchors),
+        anchors=anchor_entries,
         rankers=tuple(_ranker_entry(name, scores, hybrids) for name, scores in ranker_scores.items()),
         trials=trials,
-        hybrids=tuple(_hybrid_entry(hybrid, flags[hybrid.id]) for hybrid in hybrids),
+        hybrids=hybrid_entries,
         budgets=tuple(_budget_entry(budget, anchors, hybrids, search.objectives) for budget in budgets or (UNLIMITED,)),
+        orders=order_entries(anchor_entries, hybrid_entries, candidates or {}),
     )
 
 
@@ -200,10 +211,11 @@ def _anchor_entry(anchor: AnchorResult) -> AnchorEntry:
     if anchor.test is None:
         raise ValueError(f"the anchor {anchor.name} has not been scored on test")
     score, final = _score(anchor.val), _final(anchor.test)
-    return AnchorEntry(anchor.name, anchor.model, _count(anchor.macs), _count(anchor.params), score, final)
+    costs = (_count(anchor.macs), _count(anchor.params))
+    return AnchorEntry(anchor.name, anchor.model, *costs, score, final, anchor.licence, anchor.kind)
 
 
-def _hybrid_entry(hybrid: HybridResult, is_dominated: bool) -> HybridEntry:
+def _hybrid_entry(hybrid: HybridResult, is_dominated: bool, licences: Mapping[str, str | None]) -> HybridEntry:
     return HybridEntry(
         id=hybrid.id,
         front=hybrid.front,
@@ -221,6 +233,7 @@ def _hybrid_entry(hybrid: HybridResult, is_dominated: bool) -> HybridEntry:
         lr=hybrid.lr,
         epochs=hybrid.epochs,
         images=hybrid.images,
+        non_commercial=non_commercial(licences, (hybrid.front.anchor, hybrid.back.anchor)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from restnet_search.licences import TRAINED_HERE, shown
 from restnet_search.reporting.report import AnchorEntry, BudgetEntry, Entry, HybridEntry, RankerEntry, Report
 from restnet_search.reporting.statistics import difference_interval
 from restnet_search.units import CONVENTION, format_count
@@ -11,6 +12,7 @@ __all__ = [
     "budget_limits",
     "duration",
     "gain",
+    "licences",
     "network",
     "next_commands",
     "parts",
@@ -101,6 +103,22 @@ def budget_limits(budget: BudgetEntry) -> str:
     limits = [(budget.limits.macs, "MACs"), (budget.limits.params, "params")]
     held = [f"{format_count(limit)} {unit}" for limit, unit in limits if limit is not None]
     return f"at most {' and '.join(held)}" if held else "no limit"
+
+
+def licences(report: Report) -> tuple[list[str], str | None]:
+    """Say whose licence each anchor's weights have, a line each, and warn where one shuts out commercial use.
+
+    Nothing is said where all weights were trained here: then there is no publisher.
+    """
+    if all(anchor.licence == TRAINED_HERE for anchor in report.anchors):
+        return [], None
+    lines = [f"Weights of {anchor.name}: {shown(anchor.licence)}" for anchor in report.anchors]
+    restricted = sorted({name for hybrid in report.hybrids for name in hybrid.non_commercial})
+    if not restricted:
+        return lines, None
+    count = sum(bool(hybrid.non_commercial) for hybrid in report.hybrids)
+    told = f"the weights of {' and '.join(restricted)}"
+    return lines, f"NOT FOR COMMERCIAL USE: {count} of {len(report.hybrids)} hybrids hold {told}."
 
 
 def verdict(report: Report, budget: BudgetEntry) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from restnet_search.errors import RunError, did_you_mean
+from restnet_search.reporting.ways import OrderEntry
 from restnet_search.units import DeviceBudget
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "FinalScore",
     "HybridEntry",
     "Limits",
+    "OrderEntry",
     "Part",
     "RankerEntry",
     "Report",
@@ -59,7 +61,10 @@ class FinalScore:
 
 @dataclass(frozen=True)
 class AnchorEntry:
-    """One anchor: MACs of one image, parameters, and its scores."""
+    """One anchor: MACs of one image, parameters, and its scores.
+
+    ``licence`` is of its weights (None: unknown), ``kind`` is ``cnn``, ``transformer`` or ``mlp``.
+    """
 
     name: str
     model: str
@@ -67,6 +72,8 @@ class AnchorEntry:
     params: Count
     val: Score
     test: FinalScore
+    licence: str | None = None
+    kind: str = ""
 
     @property
     def id(self) -> str:
@@ -98,7 +105,8 @@ class HybridEntry:
     ``test`` is None where the hybrid was not scored on the test split. ``dominated`` says that another entry (anchor
     or hybrid) has at least its ``val`` accuracy at no more cost, one of them strictly better. ``seconds`` is the wall
     time of its trial. ``score`` is what the search's ranker said (higher is better) and ``rank`` its place among the
-    partners of its front (1 is first); ``images`` is the number of training images per epoch.
+    partners of its front (1 is first); ``images`` is the number of training images per epoch. ``non_commercial`` names
+    the anchors in it whose weights' licence is known to shut out commercial use.
     """
 
     id: str
@@ -117,6 +125,7 @@ class HybridEntry:
     lr: float | None = None
     epochs: int | None = None
     images: int | None = None
+    non_commercial: tuple[str, ...] = ()
 
 
 Entry = AnchorEntry | HybridEntry
@@ -235,6 +244,7 @@ class Report:
     trials: Trials
     hybrids: tuple[HybridEntry, ...]
     budgets: tuple[BudgetEntry, ...]
+    orders: tuple[OrderEntry, ...] = ()
 
     @property
     def entries(self) -> tuple[Entry, ...]:

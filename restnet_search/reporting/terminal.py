@@ -9,6 +9,7 @@ from rich.text import Text
 
 from restnet_search.reporting import phrases
 from restnet_search.reporting.network_tables import ParetoTable, anchor_table, indented, paragraph
+from restnet_search.reporting.orders import kind_sentences, order_table
 from restnet_search.reporting.plot import AccuracyPlot
 from restnet_search.reporting.report import BudgetEntry, Report
 
@@ -24,11 +25,14 @@ def render_report(report: Report) -> RenderableType:
         _facts(report),
         _heading("Anchors"),
         anchor_table(report),
+        *_licences(report),
         _heading("Accuracy against cost"),
         AccuracyPlot(report),
     ]
     for budget in report.budgets:
         blocks += [_heading(f"Budget {budget.name}: {phrases.budget_limits(budget)}"), *_budget(report, budget)]
+    if report.orders:
+        blocks += [_heading("Stitch orders"), order_table(report), *map(paragraph, kind_sentences(report))]
     blocks += [_heading("Was the ranker right?")]
     blocks += [paragraph(phrases.ranker_verdict(ranker)) for ranker in report.rankers] or [paragraph("None ran.")]
     if report.trials.failed:
@@ -49,6 +53,12 @@ def _facts(report: Report) -> RenderableType:
     for label, sentence in phrases.search_facts(report):
         grid.add_row(Text(label), Text(sentence))
     return indented(grid)
+
+
+def _licences(report: Report) -> list[RenderableType]:
+    lines, warning = phrases.licences(report)
+    told = [paragraph(line, style="dim") for line in lines]
+    return told if warning is None else [*told, paragraph(warning, style="bold yellow")]
 
 
 def _budget(report: Report, budget: BudgetEntry) -> list[RenderableType]:

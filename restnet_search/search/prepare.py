@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from restnet_search.anchors import Anchor, load_anchor, prepare_anchors
 from restnet_search.costs.table import AnchorCosts, profile_anchor
@@ -127,15 +128,22 @@ def load_prepared(
             base_dir=sources.base or (Path(inputs.base) if inputs.base else None),
             trust_code=sources.trust_code,
         )
+        # a fitted anchor is read back from a file of ours, which does not say whose weights it was fitted from
+        anchor = replace(anchor, licence=facts["anchors"][spec.name]["licence"])
         graph = cut_model(anchor.model, anchor.view.size, space.cut_points.granularity)
         rebuilt[spec.name] = CutAnchor(anchor, graph)
     return rebuilt
 
 
-def _check_same(before: dict[str, object], now: dict[str, object], folder: RunFolder) -> None:
-    if before != now:
+def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:
+    if _identity(before) != _identity(now):
         raise RunError(
             f"The anchors or classes are not those that the run {folder.name} was started with.",
             expected=f"the weights and data recorded in {folder.path / 'anchors.json'}",
             hint="point --weights and --data at them again, or start a new run",
         )
+
+
+def _identity(facts: Mapping[str, Any]) -> tuple[object, dict[str, tuple[object, object]]]:
+    """What makes anchors the same; what is said of their licence does not."""
+    return facts["classes"], {name: (said["digest"], said["fitted"]) for name, said in facts["anchors"].items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -74,6 +75,15 @@ class RunFolder:
             folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path / "run.json", json.dumps(asdict(inputs), indent=2) + "\n")
         write_atomically(self.path / "space.yaml", dump_space(space))
+
+    def discard(self) -> None:
+        """Take back what :meth:`create` and a search that never reached its study wrote; other files stay."""
+        for folder in (self.path / "stitches", self.path / "anchors"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for name in ("run.json", "space.yaml", "anchors.json", ".lock", self.log.name):
+            (self.path / name).unlink(missing_ok=True)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
 
     def read(self) -> tuple[SearchSpace, RunInputs]:
         """Read back what the run was started with."""

@@ -56,6 +56,9 @@ class AnchorSpec(_Section):
         default=None, description="Checkpoint file (safetensors, or a tensors-only .pth); relative to --weights DIR."
     )
     kwargs: dict[str, object] = Field(default_factory=dict, description="Arguments for timm.create_model or factory.")
+    license: Text | None = Field(
+        default=None, description="Of the weights, for the report and exports; null: what their publisher declares."
+    )
 
     @field_validator("factory")
     @classmethod

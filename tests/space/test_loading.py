@@ -314,7 +314,7 @@ class TestProblems:
         error = error_of("anchors: [{model: a}, {model: b, modle: c}]\ndata: {}")
         assert error.problem.splitlines()[1:] == [
             "  anchors[1].modle: is no known key (its value: 'c'); valid keys: name, model, factory, pretrained,"
-            " weights, kwargs (did you mean 'model'?)"
+            " weights, kwargs, license (did you mean 'model'?)"
         ]
 
     def test_missing_sections_say_what_they_are(self) -> None:
