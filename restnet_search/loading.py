@@ -28,6 +28,7 @@ def load_hybrid(
     hybrid: str | None = None,
     *,
     weights: str | Path | None = None,
+    base: str | Path | None = None,
     trust_code: bool = False,
 ) -> nn.Module:
     """Build a hybrid of a run, or read an exported one, as a module in eval mode.
@@ -36,6 +37,7 @@ def load_hybrid(
         run: A run folder, or (``hybrid`` None) the ``.json`` or ``.safetensors`` file or the folder of an export.
         hybrid: Its id in the run's results (``h012``); an anchor's name gives the anchor.
         weights: Folder with the anchors' weights, where it is not the one that the run was started with.
+        base: For an export: folder that the files of ``factory: file.py:function`` are in, where it is not this one.
         trust_code: Whether anchors from ``factory:`` code may be built.
 
     Returns:
@@ -49,7 +51,7 @@ def load_hybrid(
     if hybrid is None:
         from restnet_search.export.safetensors import load_export
 
-        return load_export(folder, trust_code=trust_code)
+        return load_export(folder, base_dir=Path(base) if base else None, trust_code=trust_code)
     from restnet_search.search.rebuild import rebuild_network
 
     return rebuild_network(folder, hybrid, weights=Path(weights) if weights else None, trust_code=trust_code).network

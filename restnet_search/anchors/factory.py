@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from restnet_search.errors import AnchorError
+from restnet_search.errors import AnchorError, did_you_mean
 
 __all__ = ["build_from_factory"]
 
@@ -32,7 +32,7 @@ def build_from_factory(
     build = _find(factory, base_dir)
     try:
         model = build(**kwargs)
-    except Exception as error:  # user code may raise anything
+    except (Exception, SystemExit) as error:  # user code may raise anything
         raise AnchorError(f"The factory {factory!r} failed with {kwargs}: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise AnchorError(f"The factory {factory!r} returned a {type(model).__name__}.", expected="an nn.Module")
@@ -45,14 +45,21 @@ def _find(factory: str, base_dir: Path | None) -> Callable[..., Any]:
         raise AnchorError(f"Cannot read the factory {factory!r}.", expected="module:function or file.py:function")
     try:
         module = _run_file((base_dir or Path()) / where) if where.endswith(".py") else importlib.import_module(where)
-    except Exception as error:  # importing runs user code
+    except (Exception, SystemExit) as error:  # importing runs user code
         raise AnchorError(
             f"Cannot import the factory {factory!r}: {type(error).__name__}: {error}",
             hint="install its module, or name the file: file.py:function, relative to the space file",
         ) from error
     build = getattr(module, name, None)
     if not callable(build):
-        raise AnchorError(f"{where} has no function {name!r}.")
+        offered = sorted(
+            key
+            for key, value in vars(module).items()
+            if not key.startswith("_") and getattr(value, "__module__", None) == module.__name__ and callable(value)
+        )
+        raise AnchorError(
+            f"{where} has no function {name!r}.", expected=f"one of {did_you_mean(name, offered)}" if offered else None
+        )
     return build
 
 

@@ -16,6 +16,7 @@ from restnet_search.anchors.fit_cache import default_cache_dir, make_cache_dir, 
 from restnet_search.anchors.head import replace_classifier
 from restnet_search.anchors.hub import MissingWeights, all_missing
 from restnet_search.anchors.load import load_anchor
+from restnet_search.anchors.resume import forget
 from restnet_search.anchors.train import train_full, train_head
 from restnet_search.data.splits import DataSplits
 from restnet_search.errors import AnchorError
@@ -107,10 +108,10 @@ def _fit(anchor: Anchor, data: DataSplits, spec: FitSpec, *, cache_dir: Path, se
                     anchor.name, model, anchor.view, data, spec, seed=seed, progress=progress, checkpoint=checkpoint
                 )
             except AnchorError:  # it would diverge again
-                checkpoint.unlink(missing_ok=True)
+                forget(checkpoint)
                 raise
             write_fitted(path, model.state_dict(), {"val_top1": repr(top1), "classes": json.dumps(data.classes)})
-            checkpoint.unlink(missing_ok=True)
+            forget(checkpoint)
             progress.log(f"{anchor.name}: fitted ({spec.tune}), val top-1 {top1:.3f}")
     freeze(model)
     digest = model_digest(model, anchor.model_name, anchor.kwargs)

@@ -234,10 +234,17 @@ def _checked_classes(name: str, model: nn.Module, size: tuple[int, int, int]) ->
             output = model(torch.zeros(2, *size))
     except Exception as error:  # a forward may raise anything
         raise AnchorError(
-            f"{name} fails on images {size}: {type(error).__name__}: {error}", expected=expected
+            f"{name} fails on images {size}: {type(error).__name__}: {error}",
+            expected=expected,
+            hint="choose a size that it takes: `kwargs: {img_size: N}` for models built for one size, else"
+            " `kwargs: {pretrained_cfg_overlay: {input_size: [3, H, W]}}`; own code says it as `input_size`",
         ) from error
     fits = isinstance(output, Tensor) and output.ndim == 2 and output.shape[0] == 2
     if not fits or (declared and output.shape[1] != declared):
         came = f"a tensor {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-        raise AnchorError(f"{name} returns {came} for 2 images.", expected=expected)
+        raise AnchorError(
+            f"{name} returns {came} for 2 images.",
+            expected=expected,
+            hint="return the logits alone from `forward` (or wrap the model in a factory that does)",
+        )
     return int(output.shape[1]) if declared is None else int(declared)

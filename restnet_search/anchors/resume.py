@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from restnet_search.files import replacing
 
-__all__ = ["read_epoch", "write_epoch"]
+__all__ = ["features_beside", "forget", "read_epoch", "write_epoch"]
 
 _DAMAGED = (pickle.UnpicklingError, EOFError, KeyError, OSError, RuntimeError, ValueError)
 
@@ -29,3 +30,14 @@ def read_epoch(path: Path) -> dict[str, Any] | None:
         return torch.load(path, map_location="cpu", weights_only=True)
     except _DAMAGED:  # the training starts again, as without the file
         return None
+
+
+def features_beside(checkpoint: Path) -> Path:
+    """The folder of what was computed before the first epoch."""
+    return checkpoint.with_suffix(".features")
+
+
+def forget(checkpoint: Path) -> None:
+    """Remove the state of a training that has ended."""
+    checkpoint.unlink(missing_ok=True)
+    shutil.rmtree(features_beside(checkpoint), ignore_errors=True)

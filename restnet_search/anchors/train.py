@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from restnet_search.anchors.accelerator import Accelerator, device_of
 from restnet_search.anchors.head import classifiers
-from restnet_search.anchors.resume import read_epoch, write_epoch
+from restnet_search.anchors.probe import BATCH, head_inputs, is_linear_probe
+from restnet_search.anchors.resume import features_beside, read_epoch, write_epoch
 from restnet_search.data.augment import AugmentedImages
 from restnet_search.data.splits import DataSplits, Split
 from restnet_search.data.view import View
@@ -23,7 +25,6 @@ from restnet_search.space.schema import FitSpec
 __all__ = ["top1", "train_full", "train_head"]
 
 _WARM_UP = 0.1  # share of the steps
-_EVAL_BATCH = 256
 
 
 def train_full(
@@ -52,11 +53,26 @@ def train_full(
     Raises:
         AnchorError: If the loss stops being finite.
     """
-    model.requires_grad_(True)
+    accelerator = Accelerator()
+    model.requires_grad_(True).to(accelerator.device)
     images = AugmentedImages(data.train, view) if spec.augment else (lambda rows: data.train.images(view, rows))
+
+    def logits(rows: Tensor) -> Tensor:
+        batch = images(rows).to(accelerator.device)
+        try:
+            return _main_logits(model(batch))
+        except (AssertionError, RuntimeError, ValueError) as error:  # a forward may refuse what it took when evaluating
+            raise AnchorError(
+                f"{name} cannot be trained on images {view.size}: {type(error).__name__}: {error}",
+                hint="build it without auxiliary heads (kwargs: {aux_logits: false}), enlarge its images, or set"
+                " fit.tune to head",
+            ) from error
+
     with progress.task(f"Fitting {name}", total=spec.epochs * _steps(len(data.train), spec)) as task:
-        loop = _Loop(name, spec, seed, progress, task, checkpoint)
-        return loop.run(model, lambda rows: model(images(rows)), lambda: top1(model, data.val, view), data.train.labels)
+        loop = _Loop(name, spec, seed, progress, task, checkpoint, accelerator)
+        best = loop.run(model, logits, lambda: top1(model, data.val, view), data.train.labels)
+    model.cpu()
+    return best
 
 
 def train_head(
@@ -73,7 +89,7 @@ def train_head(
     """Train the classifier alone in place; returns top-1 on val of the epoch kept, 0..1. Arguments as above.
 
     What enters the classifier is computed once per image and standardised while the head trains, where the logits are
-    one linear layer's output; that takes seconds, so nothing is kept at `checkpoint`. Other heads (distilled,
+    one linear layer's output; it is kept beside `checkpoint` until the fit is done. Other heads (distilled,
     convolutional) train through the whole frozen model.
 
     Raises:
@@ -82,26 +98,38 @@ def train_head(
     heads = classifiers(model)
     if not heads:
         raise AnchorError(f"{name} has no classifier to fit.", hint="set fit.tune to full")
-    model.eval().requires_grad_(False)
+    accelerator = Accelerator()
+    model.eval().requires_grad_(False).to(accelerator.device)
     head = next(iter(heads.values()))
-    if len(heads) == 1 and isinstance(head, nn.Linear) and _is_linear_probe(model, head, data.train, view):
-        return _train_probe(name, model, head, view, data, spec, seed, progress)
+    if len(heads) == 1 and isinstance(head, nn.Linear) and is_linear_probe(model, head, data.train, view):
+        return _train_probe(name, model, head, view, data, spec, seed, progress, checkpoint)
     for module in heads.values():
         module.requires_grad_(True)
     with progress.task(f"Fitting the head of {name}", total=spec.epochs * _steps(len(data.train), spec)) as task:
 
         def logits(rows: Tensor) -> Tensor:
-            return model.eval()(data.train.images(view, rows))
+            return model.eval()(data.train.images(view, rows).to(accelerator.device))
 
-        loop = _Loop(name, spec, seed, progress, task, checkpoint)
-        return loop.run(model, logits, lambda: top1(model, data.val, view), data.train.labels)
+        loop = _Loop(name, spec, seed, progress, task, checkpoint, accelerator)
+        best = loop.run(model, logits, lambda: top1(model, data.val, view), data.train.labels)
+    model.cpu()
+    return best
+
+
+def _main_logits(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """The logits that count: GoogLeNet and Inception return those of auxiliary heads behind them while they train.
+
+    Auxiliary heads are not part of the network that is cut, and keep the classes they were trained for.
+    """
+    return output if isinstance(output, Tensor) else output[0]
 
 
 @torch.no_grad()
 def top1(model: nn.Module, split: Split, view: View) -> float:
     """Share of images whose class has the largest logit, 0..1; the model is put into evaluation mode."""
     model.eval()
-    found = [model(images).argmax(1) for images in split.batches(view, _EVAL_BATCH)]
+    device = device_of(model)
+    found = [model(images.to(device)).argmax(1).cpu() for images in split.batches(view, BATCH)]
     return (torch.cat(found) == split.labels).float().mean().item()
 
 
@@ -114,11 +142,14 @@ def _train_probe(
     spec: FitSpec,
     seed: int,
     progress: Progress,
+    checkpoint: Path | None,
 ) -> float:
-    batches = math.ceil(len(data.train) / _EVAL_BATCH) + math.ceil(len(data.val) / _EVAL_BATCH)
+    keep = None if checkpoint is None else features_beside(checkpoint)
+    batches = math.ceil(len(data.train) / BATCH) + math.ceil(len(data.val) / BATCH)
     with progress.task(f"Fitting the head of {name}", total=batches + spec.epochs) as task:
-        train = _head_inputs(model, head, data.train.batches(view, _EVAL_BATCH), task)
-        val = _head_inputs(model, head, data.val.batches(view, _EVAL_BATCH), task)
+        train = head_inputs(model, head, data.train, view, keep=keep, task=task)
+        val = head_inputs(model, head, data.val, view, keep=keep, task=task)
+        model.cpu()
         mean = train.mean(0) if head.bias is not None else torch.zeros_like(train[0])
         scale = train.std(0, correction=0).clamp_min(1e-6)
         train, val = (train - mean) / scale, (val - mean) / scale
@@ -132,43 +163,13 @@ def _train_probe(
             with torch.no_grad():
                 return (probe(val).argmax(1) == data.val.labels).float().mean().item()
 
-        loop = _Loop(name, spec, seed, progress, None, None)
+        loop = _Loop(name, spec, seed, progress, None, checkpoint, Accelerator("cpu"))
         best = loop.run(probe, lambda rows: probe(train[rows]), accuracy, data.train.labels)
     with torch.no_grad():  # W (x - mean) / scale + b = (W / scale) x + (b - W mean / scale)
         head.weight.copy_(probe.weight / scale)
         if head.bias is not None:
             head.bias.copy_(probe.bias - head.weight @ mean)
     return best
-
-
-@torch.no_grad()
-def _head_inputs(model: nn.Module, head: nn.Module, batches: Iterable[Tensor], task: Task) -> Tensor:
-    """What enters the classifier, ``(n, features)``."""
-    seen: list[Tensor] = []
-    hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    try:
-        for images in batches:
-            model(images)
-            task.advance()
-    finally:
-        hook.remove()
-    return torch.cat(seen)
-
-
-@torch.no_grad()
-def _is_linear_probe(model: nn.Module, head: nn.Linear, split: Split, view: View) -> bool:
-    """Whether the model's output is this layer's, called once per batch on ``(B, features)``."""
-    calls: list[tuple[Tensor, Tensor]] = []
-
-    def remember(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        calls.append((inputs[0], output))
-
-    hook = head.register_forward_hook(remember)
-    try:
-        output = model(split.images(view, range(min(2, len(split)))))
-    finally:
-        hook.remove()
-    return len(calls) == 1 and calls[0][0].ndim == 2 and torch.equal(calls[0][1], output)
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ class _Loop:
     progress: Progress
     task: Task | None
     checkpoint: Path | None
+    accelerator: Accelerator
 
     def run(
         self,
@@ -211,11 +213,11 @@ class _Loop:
             module.train()
             order = torch.randperm(len(labels), generator=generator)
             for rows in order.split(spec.batch_size)[:steps]:
-                loss = F.cross_entropy(logits(rows), labels[rows], label_smoothing=spec.label_smoothing)
+                wanted = labels[rows].to(self.accelerator.device)
+                with self.accelerator.autocast():
+                    loss = F.cross_entropy(logits(rows), wanted, label_smoothing=spec.label_smoothing)
                 self._check_finite(loss, epoch)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
+                self.accelerator.step(loss, optimizer)
                 schedule.step()
                 self._advance(1)
             reached = accuracy()

@@ -128,6 +128,11 @@ def load_prepared(
             base_dir=sources.base or (Path(inputs.base) if inputs.base else None),
             trust_code=sources.trust_code,
         )
+        if anchor.digest != facts["anchors"][spec.name]["digest"]:
+            raise RunError(
+                f"The weights of {spec.name} are not those that the run {folder.name} was started with.",
+                hint="point --weights at the folder that the run was started with",
+            )
         # a fitted anchor is read back from a file of ours, which does not say whose weights it was fitted from
         anchor = replace(anchor, licence=facts["anchors"][spec.name]["licence"])
         graph = cut_model(anchor.model, anchor.view.size, space.cut_points.granularity)
