@@ -1,0 +1,162 @@
+"""Own networks from a file and from an installed package, the whole way: inspect, search, export, read back."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from restnet_search import load_hybrid
+from restnet_search.data import View, load_data
+from restnet_search.space.schema import DataSpec
+
+# Functions, a residual path, buffers that a state dict keeps and one that it leaves out, a plain tensor, and running
+# statistics; the package's module is the wider one.
+CODE = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+def scaled(x, by):
+    return x * by
+
+
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        self.register_buffer("gain", torch.full((1, width, 1, 1), 0.5))
+        self.register_buffer("offset", torch.linspace(-0.1, 0.1, width).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, x):
+        shortcut = x
+        x = F.relu(self.norm(self.conv(x)) + self.offset)
+        x += scaled(shortcut, self.gain)
+        return x
+
+
+class Own(nn.Module):
+    input_size = (3, 32, 32)
+
+    def __init__(self, width=8, depth=3):
+        super().__init__()
+        self.table = torch.tensor([1.0, 0.9, 1.1]).view(1, 3, 1, 1)
+        self.stem = nn.Conv2d(3, width, 3, stride=2, padding=1)
+        self.blocks = nn.ModuleList([Block(width) for _ in range(depth)])
+        self.dropout = 0.1
+        self.fc = nn.Linear(2 * width, 10)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x * self.table))
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index == 0:
+                x = F.max_pool2d(x, 2)
+        x = torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1)
+        return self.fc(F.dropout(x, self.dropout, self.training))
+
+
+def build(width=8, depth=3):
+    return Own(width, depth)
+"""
+
+SPACE = """
+name: own
+anchors:
+  - {name: mine, factory: "my_models.py:build", pretrained: false, license: cc-by-nc-4.0}
+  - {name: theirs, factory: "own_package.models:build", pretrained: false, kwargs: {width: 12, depth: 4}}
+top_k: 1
+stitch: {kind: linear, images: 200}
+training: {epochs: 1, lr: 3e-3, images: 200, batch_size: 50}
+fit: {tune: full, epochs: 1, lr: 5e-3, batch_size: 50}
+search: {trials: 4}
+budgets: [3MFLOPs]
+data: {dataset: digits, subset: {train: 400, val: 100, test: 100}}
+"""
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> tuple[Path, dict[str, str]]:
+    """A folder with the space and the file, and an environment in which the package is installed."""
+    folder, site = tmp_path_factory.mktemp("own"), tmp_path_factory.mktemp("site")
+    (folder / "my_models.py").write_text(CODE)
+    (folder / "own.yaml").write_text(SPACE)
+    (site / "own_package").mkdir()
+    (site / "own_package" / "__init__.py").write_text("")
+    (site / "own_package" / "models.py").write_text(CODE)
+    paths = [str(site), environment.get("PYTHONPATH", "")]
+    return folder, environment | {"PYTHONPATH": ":".join(filter(None, paths))}
+
+
+def test_the_whole_way(
+    work: tuple[Path, dict[str, str]], command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, environment = work
+
+    def run(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*command, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    for name, blocks in (("mine", 3), ("theirs", 4)):
+        inspected = json.loads(run("anchors", "inspect", name, "--space", "own.yaml", "--trust-code", "--json").stdout)
+        paths = [row["path"] for row in inspected["cut_points"]]
+        assert sum(path.startswith("blocks.") for path in paths) >= blocks
+        assert {row["layout"] for row in inspected["cut_points"] if row["path"].startswith("blocks.")} == {"NCHW"}
+    assert "--trust-code" in run("--space", "own.yaml", check=False).stderr
+
+    told = run("--space", "own.yaml", "--trust-code", "--run", "own").stdout
+    results = json.loads((folder / "reports" / "own" / "results.json").read_text())
+    assert results["trials"]["finished"] == 4
+    assert [anchor["licence"] for anchor in results["anchors"]] == ["cc-by-nc-4.0", None]
+    assert "Weights of mine: cc-by-nc-4.0 (non-commercial)" in told and "Weights of theirs: unknown" in told
+    assert "NOT FOR COMMERCIAL USE: 4 of 4 hybrids hold the weights of mine." in told
+    assert all(hybrid["non_commercial"] == ["mine"] for hybrid in results["hybrids"])
+
+    hybrid = results["hybrids"][0]["id"]
+    run("export", "own", hybrid, "--trust-code")
+    export = folder / "reports" / "own" / "export" / hybrid
+    card = (export / "README.md").read_text()
+    assert "mine: cc-by-nc-4.0 (non-commercial)" in card and "NOT FOR COMMERCIAL USE" in card
+    manifest = json.loads((export / f"{hybrid}.json").read_text())
+    sides = [manifest["architecture"][side]["anchor"] for side in ("front", "back")]
+    assert {side["name"]: side["licence"] for side in sides} == {"mine": "cc-by-nc-4.0", "theirs": None}
+    said = saved_metadata(export / f"{hybrid}.safetensors")
+    assert json.loads(said["licences"]) == {"mine": "cc-by-nc-4.0", "theirs": None}
+    assert "mine (cc-by-nc-4.0)" in said["licence_warning"]
+
+    monkeypatch.syspath_prepend(environment["PYTHONPATH"].split(":")[0])
+    view = View((3, 32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bilinear", 0.875, "center")
+    images = load_data(DataSpec(dataset="digits")).val.images(view, torch.arange(5))
+    monkeypatch.chdir(tmp_path)
+    with torch.no_grad():
+        expected = load_hybrid(folder / "reports" / "own", hybrid, trust_code=True)(images)
+        again = load_hybrid(export, base=folder, trust_code=True)(images)
+    assert expected.shape == (5, 10) and torch.equal(again, expected)
+
+
+def saved_metadata(path: Path) -> dict[str, str]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata())
+
+
+def test_code_runs_in_no_process_that_was_not_told_to(work: tuple[Path, dict[str, str]], command: list[str]) -> None:
+    folder, environment = work
+    (folder / "loud.py").write_text("raise RuntimeError('I ran')\n")
+    (folder / "loud.yaml").write_text(SPACE.replace("my_models.py", "loud.py"))
+    for arguments in (("--space", "loud.yaml"), ("anchors", "inspect", "mine", "--space", "loud.yaml")):
+        done = subprocess.run(
+            [*command, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2 and "--trust-code" in done.stderr and "I ran" not in done.stderr
+    assert "loud" not in sys.modules
