@@ -61,7 +61,7 @@ class Bomb:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with images, own code, the weights of another model, and a pickle that would make the folder `ran`."""
+    """A working folder: images, own code, weights of other models, and a pickle that would make the folder `ran`."""
     (tmp_path / "mine.py").write_text(CODE)
     (tmp_path / "syntax.py").write_text("def build(:\n")
     weights = tmp_path / "weights"

@@ -19,10 +19,10 @@ def run(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, A
     space = yaml.safe_load(Path(builtin_spaces()["demo"]).read_text())
     space["name"] = "mixed"
     space["fit"] |= {"epochs": 1}
-    space["training"] = {"epochs": 1, "lr": 3e-3, "images": 300, "batch_size": 50}
-    space["stitch"] |= {"images": 300}
+    space["training"] = {"epochs": 1, "lr": 3e-3, "images": 100, "batch_size": 50}
+    space["stitch"] = {"kind": "linear", "images": 100}
     space["search"] = {"trials": 12}
-    space["data"]["subset"] = {"train": 600, "val": 100, "test": 100}
+    space["data"]["subset"] = {"train": 300, "val": 100, "test": 100}
     space["top_k"] = 1
     folder = tmp_path_factory.mktemp("mixed")
     (folder / "mixed.yaml").write_text(yaml.safe_dump(space))
