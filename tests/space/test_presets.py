@@ -24,6 +24,10 @@ def space(request: pytest.FixtureRequest) -> SearchSpace:
     return load_space(builtin_spaces()[request.param])
 
 
+def test_every_preset_is_there_and_checked_here_or_end_to_end() -> None:
+    assert set(builtin_spaces()) == {*PAIRS, "demo", "cifar10_resnet"}
+
+
 def test_every_model_has_published_weights_of_1000_classes_under_its_tag(space: SearchSpace) -> None:
     for anchor in space.anchors:
         model, _, tag = str(anchor.model).partition(".")
