@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from timm.utils.misc import natural_key
@@ -225,6 +225,7 @@ class RelabelledSource:
 
 def _decode(load: Any, where: str, *, fast: bool = False) -> Image.Image:
     """Decode to RGB; `fast` gives a JPEG at an eighth of its sides, which reads all of its bytes all the same."""
+    loaded = None
     try:
         loaded = load()
         image = Image.open(io.BytesIO(loaded)) if isinstance(loaded, bytes) else loaded
@@ -233,10 +234,16 @@ def _decode(load: Any, where: str, *, fast: bool = False) -> Image.Image:
         return to_rgb(image)
     except Exception as error:  # decoders raise whatever they trip over, from OSError to struct.error
         raise DataError(
-            f"Cannot read the image {where}: {error}",
+            f"Cannot read the image {where}: {_why(error, loaded)}",
             expected="an image file that Pillow can decode",
             hint="replace or delete the file, or let data.max_unreadable allow for some",
         ) from error
+
+
+def _why(error: Exception, loaded: object) -> str:
+    if isinstance(error, UnidentifiedImageError):  # its own words name an address in memory
+        return "it is in no format that Pillow knows" if loaded else "the file is empty"
+    return str(error)
 
 
 def _spread(count: int) -> list[int]:

@@ -195,7 +195,7 @@ def load_data(
     for note in notes:
         progress.log(f"Data: {note}")
     for name, found in skipped.items():
-        progress.log(f"Data: {len(found)} images of {name} cannot be read and are left out: {name_some(found)}")
+        progress.log(f"Data: {len(found)} of the images of {name} cannot be read, left out: {name_some(found)}")
     train, val, test = drawn
     return DataSplits(train, val, test, train.classes, skipped, notes)
 
