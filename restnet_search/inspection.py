@@ -87,7 +87,7 @@ def similarity_between(
     if specs[0].name == specs[1].name:
         specs[1] = specs[1].model_copy(update={"name": f"{specs[1].name} (again)"})
     pair = space.model_copy(update={"anchors": specs})
-    data = load_data(space.data)
+    data = load_data(space.data, progress=progress, checked=("train", "val"))
     anchors = prepare_anchors(
         pair,
         data,
@@ -113,7 +113,7 @@ def fit_space(space: SearchSpace, sources: CodeAndWeights, progress: Progress) -
     Raises:
         DataError, AnchorError: As a search does.
     """
-    data = load_data(space.data)
+    data = load_data(space.data, progress=progress, checked=("train", "val"))
     fits = fit_anchors(
         space,
         data,

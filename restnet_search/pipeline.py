@@ -63,7 +63,8 @@ def run_search(
     budgets = tuple(parse_budget(text) for text in space.budgets) or (UNLIMITED,)
     with folder.locked(), _logged(folder):
         with _timed(seconds, "fit"):
-            data = load_data(space.data)
+            data = load_data(space.data, progress=progress)
+            _log_data(data)
             prepared = prepare(space, data, sources, progress)
             remember_anchors(folder, prepared)
         train = _training_images(space, data)
@@ -93,6 +94,14 @@ def run_search(
         report = assemble_report(search, inputs, anchors, hybrids, _total_seconds(study, seconds))
         write_results(report, folder.path)
     return report
+
+
+def _log_data(data: DataSplits) -> None:
+    for note in data.notes:
+        _log.warning("data: %s", note)
+    for split, found in data.unreadable.items():
+        for unreadable in found:
+            _log.warning("left out of %s: %s", split, unreadable.reason)
 
 
 def _training_images(space: SearchSpace, data: DataSplits) -> Split:

@@ -12,7 +12,7 @@ from restnet_search.data import DataSplits, Split
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.progress import Progress
 from restnet_search.reporting.build import AnchorResult, HybridResult, Outcome, build_report, finalists
-from restnet_search.reporting.report import Failure, Part, Report, SearchSummary, Stitch, Trials
+from restnet_search.reporting.report import Failure, Part, Report, SearchSummary, SkippedImages, Stitch, Trials
 from restnet_search.reporting.ways import Way
 from restnet_search.search.candidates import Enumeration, directions_of
 from restnet_search.search.environment import describe_environment
@@ -25,6 +25,8 @@ from restnet_search.space.schema import SearchSpace
 from restnet_search.units import DeviceBudget
 
 __all__ = ["Search", "assemble_report", "score_anchors", "score_finalists"]
+
+_NAMED = 5  # unreadable images that a report names
 
 _log = logging.getLogger("restnet_search")
 
@@ -108,6 +110,14 @@ def _hybrid_result(record: TrialRecord, graphs: Mapping[str, AnchorGraph], test:
     )
 
 
+def _skipped_images(data: DataSplits) -> tuple[SkippedImages, ...]:
+    sizes = {split.name: len(split) for split in (data.train, data.val, data.test)}
+    return tuple(
+        SkippedImages(name, len(found), len(found) + sizes[name], tuple(one.name for one in found[:_NAMED]))
+        for name, found in data.unreadable.items()
+    )
+
+
 def assemble_report(
     search: Search,
     inputs: RunInputs,
@@ -135,6 +145,8 @@ def assemble_report(
             over_budget=search.enumeration.over_budget,
             images={"train": len(search.train), "val": len(search.data.val), "test": len(search.data.test)},
             training_images_seen=sum(record.images * record.epochs for record in records),
+            skipped_images=_skipped_images(search.data),
+            data_notes=search.data.notes,
         ),
         anchors=anchors,
         hybrids=hybrids,

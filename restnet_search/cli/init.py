@@ -34,7 +34,7 @@ def init(
         Path | None, typer.Option(metavar="DIR", help="Folder with train and val: folders per class, or tar files.")
     ] = None,
     dataset: Annotated[
-        str, typer.Option(metavar="NAME", help="A data set of timm (torch/cifar10), or digits; default: folders.")
+        str, typer.Option(metavar="NAME", help="cifar10, dtd, ... (see `spaces data`), or digits; default: folders.")
     ] = "",
     budget: Annotated[
         list[str] | None,

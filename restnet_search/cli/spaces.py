@@ -1,4 +1,4 @@
-"""``restnet-search spaces list|show|check``."""
+"""``restnet-search spaces list|show|check|data``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from restnet_search.cli import options
 
 __all__ = ["app"]
 
-app = typer.Typer(name="spaces", no_args_is_help=True, help="List, show and check search spaces.")
+app = typer.Typer(
+    name="spaces", no_args_is_help=True, help="List, show and check search spaces; list the data sets they can name."
+)
 
 Name = Annotated[str | None, typer.Argument(metavar="[NAME|PATH]", help="As for --space; default: found as there.")]
 
@@ -62,3 +64,17 @@ def check(name: Name = None, as_json: options.Json = False) -> None:
         print_json({"space": space.name, "path": str(path), "valid": True, "anchors": anchors})
     else:
         typer.echo(f"{path}: the space {space.name!r} is valid ({len(anchors)} anchors: {', '.join(anchors)}).")
+
+
+@app.command("data")
+def data(as_json: options.Json = False) -> None:
+    """List the data sets of the literature that `data.dataset` can name, what has to lie where, and where to get it."""
+    from restnet_search.cli.console import console, print_json
+    from restnet_search.reporting.data_sets import data_sets_json, render_data_sets
+    from restnet_search.space.datasets import DATA_PRESETS
+
+    presets = tuple(DATA_PRESETS.values())
+    if as_json:
+        print_json(data_sets_json(presets))
+    else:
+        console().print(render_data_sets(presets))

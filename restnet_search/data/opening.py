@@ -1,8 +1,7 @@
-"""Open one split of a data set: a folder, a tar file, or a name that timm.data.create_dataset knows."""
+"""Open one split of a data set: a folder, a tar file, a preset, or a name that timm.data.create_dataset knows."""
 
 from __future__ import annotations
 
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,24 @@ from timm.data import create_dataset
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
+from restnet_search.data.folders import BROKEN, empty_folders, listing, open_folder
+from restnet_search.data.presets import open_preset
 from restnet_search.data.sources import DatasetSource, ImageSource, file_source
-from restnet_search.errors import DataError
+from restnet_search.errors import DataError, did_you_mean
+from restnet_search.space.datasets import DATA_PRESETS, EMBEDDED
 
 __all__ = ["open_source"]
 
 # The names timm takes for the same split.
 _SYNONYMS = (("train", "training"), ("val", "valid", "validation", "eval", "evaluation"))
-_BROKEN = (AssertionError, ImportError, IndexError, OSError, RuntimeError, TypeError, ValueError, tarfile.TarError)
 
 
 def open_source(dataset: str, root: Path | None, split: str) -> ImageSource:
     """Open a split; nothing is ever downloaded.
 
     Args:
-        dataset: ``""`` for a folder or tar file below `root`, else a timm data set name such as ``torch/cifar10``.
+        dataset: ``""`` for a folder or tar file below `root`, else a preset (:data:`DATA_PRESETS`) or a timm data set
+            name such as ``torch/cifar10``.
         root: Folder of the data.
         split: A file or folder below `root` (a bare name also finds ``name.tar`` and timm's synonyms, such as
             ``validation`` for ``val``), or a split name that the data set knows.
@@ -33,6 +35,15 @@ def open_source(dataset: str, root: Path | None, split: str) -> ImageSource:
     Raises:
         DataError: If the data is missing, empty, of fewer than two classes, or cannot be opened.
     """
+    if dataset in DATA_PRESETS:
+        return _checked(open_preset(DATA_PRESETS[dataset], root, split), f"{dataset} ({split}) in {root}")
+    if dataset and "/" not in dataset:
+        raise DataError(
+            f"There is no data set {dataset!r}.",
+            expected=f"{did_you_mean(dataset, [*DATA_PRESETS, EMBEDDED])}, a timm name such as torch/mnist, or '' for "
+            "folders and tar files",
+            hint="see `restnet-search spaces data`",
+        )
     if root is None:
         raise DataError(
             "The space names no folder of data.",
@@ -43,21 +54,27 @@ def open_source(dataset: str, root: Path | None, split: str) -> ImageSource:
         raise DataError(f"The data folder {root} does not exist.", hint="pass --data DIR or set data.root")
     path = _find(root, split)
     if path is not None:
-        source, where = _open_path(path), str(path)
+        source, where = open_folder(path), str(path)
     elif dataset:
         source, where = _open_named(dataset, root, split), f"{dataset} ({split}) in {root}"
     else:
         raise DataError(
             f"There is no split {split!r} in {root}.",
-            expected=f"a folder {split}/ with one folder of images per class, or {split}.tar; found {_listing(root)}",
+            expected=f"a folder {split}/ with one folder of images per class, or {split}.tar; found {listing(root)}",
             hint="set data.splits.train, val and test to what is there",
         )
+    return _checked(source, where, path)
+
+
+def _checked(source: ImageSource, where: str, path: Path | None = None) -> ImageSource:
     if len(source.labels) == 0:
         raise DataError(f"{where} holds no images.")
     if len(source.classes) < 2:
+        empty = empty_folders(path, source.classes) if path is not None else ()
         raise DataError(
             f"{where} holds images of {len(source.classes)} class.",
-            expected="at least two classes, one folder of images per class",
+            expected="at least two classes, one folder of images per class"
+            + (f"; these folders are empty: {', '.join(empty[:8])}" if empty else ""),
         )
     return source
 
@@ -75,18 +92,6 @@ def _find(root: Path, split: str) -> Path | None:
     return None
 
 
-def _open_path(path: Path) -> ImageSource:
-    try:
-        opened: Any = create_dataset("", root=str(path), search_split=False)
-        reader: ReaderImageFolder | ReaderImageInTar = opened.reader
-    except _BROKEN as error:
-        raise DataError(
-            f"Cannot read {path}: {error}",
-            expected="images in one folder per class (a folder, or an uncompressed .tar)",
-        ) from error
-    return file_source(reader)
-
-
 def _open_named(dataset: str, root: Path, split: str) -> ImageSource:
     where = f"{dataset} ({split}) in {root}"
     fetch = (
@@ -95,7 +100,7 @@ def _open_named(dataset: str, root: Path, split: str) -> ImageSource:
     )
     try:
         opened: Any = create_dataset(dataset, root=str(root), split=split, download=False)
-    except _BROKEN as error:
+    except BROKEN as error:
         raise DataError(f"Cannot open {where}: {error}", expected="data that is already there", hint=fetch) from error
     reader = getattr(opened, "reader", None)
     if isinstance(reader, ReaderImageFolder | ReaderImageInTar):
@@ -116,10 +121,3 @@ def _class_names(dataset: Any, labels: np.ndarray) -> tuple[str, ...]:
     if names is None:
         return tuple(str(label) for label in range(int(labels.max(initial=-1)) + 1))
     return tuple(name if isinstance(name, str) else name[0] for name in names)
-
-
-def _listing(root: Path) -> str:
-    if root.is_file():
-        return "a file"
-    names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in root.iterdir())
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") if names else "nothing"

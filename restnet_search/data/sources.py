@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
+from timm.utils.misc import natural_key
+from torch import Tensor
 
+from restnet_search.data.colour import to_rgb
 from restnet_search.errors import DataError
 
-__all__ = ["ArraySource", "DatasetSource", "Extent", "FileSource", "ImageSource", "file_source"]
+__all__ = ["ArraySource", "DatasetSource", "Extent", "FileSource", "ImageSource", "RelabelledSource", "file_source"]
 
 _SAMPLED = 64  # images whose bytes enter the digest of a data set on disk
 
@@ -37,6 +40,14 @@ class ImageSource(Protocol):
 
     def image(self, index: int) -> Image.Image:
         """Decode one image to RGB; DataError, naming the file, if that fails."""
+        ...
+
+    def check(self, index: int) -> None:
+        """Raise the DataError that `image` would, in less time."""
+        ...
+
+    def name(self, index: int) -> str:
+        """What errors call the image."""
         ...
 
     def digest(self) -> str:
@@ -65,13 +76,16 @@ class Extent:
 
 
 class FileSource:
-    """Images in files or inside uncompressed tar files.
+    """Images in files or inside uncompressed tar files; ``empty`` names class folders that hold none.
 
     The digest covers class names, every image's name, size in bytes and label, and the bytes of 64 images spread
     evenly. It does not see a change to the bytes of the other images that keeps their sizes.
     """
 
-    def __init__(self, extents: Sequence[Extent], labels: np.ndarray, classes: tuple[str, ...]) -> None:
+    def __init__(
+        self, extents: Sequence[Extent], labels: np.ndarray, classes: tuple[str, ...], empty: tuple[str, ...] = ()
+    ) -> None:
+        self.empty = empty
         self.extents = list(extents)
         self.labels = np.asarray(labels, dtype=np.int64)
         self.classes = classes
@@ -79,6 +93,13 @@ class FileSource:
     def image(self, index: int) -> Image.Image:
         extent = self.extents[index]
         return _decode(extent.read, extent.where)
+
+    def check(self, index: int) -> None:
+        extent = self.extents[index]
+        _decode(extent.read, extent.where, fast=True)
+
+    def name(self, index: int) -> str:
+        return self.extents[index].where
 
     def digest(self) -> str:
         key = hashlib.sha256("\0".join(self.classes).encode())
@@ -102,9 +123,15 @@ class DatasetSource:
         self.classes = classes
 
     def image(self, index: int) -> Image.Image:
+        return _decode(lambda: self._dataset[index][0], self.name(index))
+
+    def check(self, index: int) -> None:
+        if not isinstance(getattr(self._dataset, "data", None), np.ndarray | Tensor):  # else decoded already
+            self.image(index)
+
+    def name(self, index: int) -> str:
         samples = getattr(self._dataset, "samples", None)
-        name = samples[index][0] if samples else f"{self._where}, image {index}"
-        return _decode(lambda: self._dataset[index][0], str(name))
+        return str(samples[index][0]) if samples else f"{self._where}, image {index}"
 
     def digest(self) -> str:
         key = hashlib.sha256("\0".join(self.classes).encode() + self.labels.tobytes())
@@ -114,7 +141,7 @@ class DatasetSource:
 
 
 class ArraySource:
-    """Images in memory: uint8 ``(n, H, W)`` grey. The digest covers every pixel and label."""
+    """Images in memory: uint8, ``(n, H, W)`` grey or ``(n, H, W, 3)``. The digest covers every pixel and label."""
 
     def __init__(self, pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> None:
         self._pixels = pixels
@@ -123,6 +150,12 @@ class ArraySource:
 
     def image(self, index: int) -> Image.Image:
         return Image.fromarray(self._pixels[index]).convert("RGB")
+
+    def check(self, index: int) -> None:
+        """Nothing can be wrong with it."""
+
+    def name(self, index: int) -> str:
+        return f"image {index}"
 
     def digest(self) -> str:
         key = hashlib.sha256("\0".join(self.classes).encode() + self.labels.tobytes())
@@ -150,20 +183,67 @@ def file_source(reader: ReaderImageFolder | ReaderImageInTar) -> FileSource:
             name = f"{outer.name}!{member.name}" if outer is not None else member.name
             extents.append(Extent(tar, name, offset, member.size))
         labels, index = np.asarray(reader.targets), dict(reader.class_name_to_idx or {})
-    return FileSource(extents, labels, tuple(sorted(index, key=lambda name: index[name])))
+    # timm leaves open which of "cat" and "Cat" (or "1" and "01") comes first, and decides anew in every process.
+    names = sorted(index, key=lambda name: (natural_key(name), name))
+    places = np.zeros(max(index.values(), default=-1) + 1, dtype=np.int64)
+    for place, name in enumerate(names):
+        places[index[name]] = place
+    return FileSource(extents, places[labels.astype(np.int64)], tuple(names))
 
 
-def _decode(load: Any, where: str) -> Image.Image:
+@dataclass(frozen=True)
+class RelabelledSource:
+    """A source whose classes stand in another order, or carry other names.
+
+    Attributes:
+        source: Where the images are.
+        classes: The names as they are to be.
+        places: Of each of the source's classes, its index in `classes`.
+    """
+
+    source: ImageSource
+    classes: tuple[str, ...]
+    places: tuple[int, ...]
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.array(self.places, dtype=np.int64)[self.source.labels]
+
+    def image(self, index: int) -> Image.Image:
+        return self.source.image(index)
+
+    def check(self, index: int) -> None:
+        self.source.check(index)
+
+    def name(self, index: int) -> str:
+        return self.source.name(index)
+
+    def digest(self) -> str:
+        said = "\0".join((self.source.digest(), *self.classes, *map(str, self.places)))
+        return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _decode(load: Any, where: str, *, fast: bool = False) -> Image.Image:
+    """Decode to RGB; `fast` gives a JPEG at an eighth of its sides, which reads all of its bytes all the same."""
+    loaded = None
     try:
         loaded = load()
         image = Image.open(io.BytesIO(loaded)) if isinstance(loaded, bytes) else loaded
-        return image.convert("RGB")
+        if fast and hasattr(image, "draft"):
+            image.draft(None, (1, 1))
+        return to_rgb(image)
     except Exception as error:  # decoders raise whatever they trip over, from OSError to struct.error
         raise DataError(
-            f"Cannot read the image {where}: {error}",
+            f"Cannot read the image {where}: {_why(error, loaded)}",
             expected="an image file that Pillow can decode",
-            hint="replace or delete the file; no image is left out silently",
+            hint="replace or delete the file, or let data.max_unreadable allow for some",
         ) from error
+
+
+def _why(error: Exception, loaded: object) -> str:
+    if isinstance(error, UnidentifiedImageError):  # its own words name an address in memory
+        return "it is in no format that Pillow knows" if loaded else "the file is empty"
+    return str(error)
 
 
 def _spread(count: int) -> list[int]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +12,22 @@ import torch
 from PIL import Image
 from torch import LongTensor, Tensor
 
+from restnet_search.data.agreement import agree
 from restnet_search.data.digits import digits_rows, digits_source
 from restnet_search.data.opening import open_source
 from restnet_search.data.pixels import DEFAULT_PIXEL_BYTES, PixelCache, decode
 from restnet_search.data.sampling import stratified_sample
 from restnet_search.data.sources import ImageSource
+from restnet_search.data.unreadable import Unreadable, find_unreadable, name_some, require_few
 from restnet_search.data.view import View
 from restnet_search.errors import DataError
+from restnet_search.progress import Progress, SilentProgress
+from restnet_search.space.datasets import EMBEDDED
 from restnet_search.space.schema import DataSpec
 
-__all__ = ["DataSplits", "Split", "load_data"]
+__all__ = ["SPLITS", "DataSplits", "Split", "load_data"]
+
+SPLITS = ("train", "val", "test")
 
 Indices = Sequence[int] | np.ndarray | Tensor
 
@@ -77,6 +83,14 @@ class Split:
             part._home, part._home_positions = self._home, self._home_positions[chosen]
         return part
 
+    def find_unreadable(self, progress: Progress) -> tuple[Unreadable, ...]:
+        """Decode every image once; return those that fail."""
+        return find_unreadable(self._source, self._rows, self.name, progress)
+
+    def without(self, unreadable: Sequence[Unreadable]) -> Split:
+        """Leave out these images; the others keep their order and labels."""
+        return self.subset(np.delete(np.arange(len(self)), [one.position for one in unreadable]), own_pixels=True)
+
     def image(self, index: int) -> Image.Image:
         """One image as it is stored, decoded to RGB.
 
@@ -127,56 +141,81 @@ class DataSplits:
     """The search trains on `train`, scores on `val`, and touches `test` once at the end.
 
     A test split cut from val has no image in common with it; splits that lie apart on disk are taken as disjoint
-    (only splits that are equal as a whole are refused).
+    (splits that are equal as a whole or share files are refused).
+
+    Attributes:
+        classes: Class names.
+        unreadable: By split, the images that were left out because they cannot be decoded.
+        notes: What a user should know of the data, one sentence each.
     """
 
     train: Split
     val: Split
     test: Split
     classes: tuple[str, ...]
+    unreadable: Mapping[str, tuple[Unreadable, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
-def load_data(spec: DataSpec, *, root: Path | None = None, cache_bytes: int = DEFAULT_PIXEL_BYTES) -> DataSplits:
-    """Open the data that `spec` names.
+def load_data(
+    spec: DataSpec,
+    *,
+    root: Path | None = None,
+    cache_bytes: int = DEFAULT_PIXEL_BYTES,
+    progress: Progress | None = None,
+    checked: Collection[str] = SPLITS,
+) -> DataSplits:
+    """Open the data that `spec` names, without its unreadable images.
 
     Args:
         spec: The space's ``data`` section. For the embedded ``digits``, ``splits`` and ``test_fraction`` do not apply.
         root: Folder of the data; wins over ``spec.root``.
         cache_bytes: Most bytes of decoded pixels kept in memory, over all splits and views.
+        progress: Told about the check of images, and about what was left out.
+        checked: Splits whose images are looked at before; a caller that reads one split need not wait for the others.
 
     Raises:
-        DataError: If data is missing, empty or unreadable, the splits disagree on the classes or hold the same
-            images, or a subset asks for more images than there are.
+        DataError: If data is missing or empty, more images than ``spec.max_unreadable`` cannot be read, the splits
+            disagree on the classes or hold the same images, or a subset asks for more images than there are.
     """
-    cache = PixelCache(cache_bytes)
-    if spec.dataset == "digits":
-        source = digits_source()
-        digest = source.digest()
-        parts = [
-            Split(
-                name,
-                source,
-                rows=rows,
-                digest=hashlib.sha256(digest.encode() + rows.tobytes()).hexdigest(),
-                cache=cache,
-            )
-            for name, rows in zip(("train", "val", "test"), digits_rows(source.labels, spec.seed), strict=True)
-        ]
-    else:
-        base = root if root is not None else Path(spec.root) if spec.root else None
-        names = {"train": spec.splits.train, "val": spec.splits.val, "test": spec.splits.test}
-        parts = [
-            Split(name, open_source(spec.dataset, base, where), cache=cache) for name, where in names.items() if where
-        ]
-        _check_agreement(parts)
-        if spec.splits.test is None:
-            parts[1:] = _cut_test(parts[1], spec)
+    progress = progress or SilentProgress()
+    parts, notes = _open_splits(spec, root, PixelCache(cache_bytes))
     wanted = (spec.subset.train, spec.subset.val, spec.subset.test)
-    train, val, test = (
+    drawn = [
         _draw(part, count, np.random.default_rng([spec.seed, 1, stream]))
         for stream, (part, count) in enumerate(zip(parts, wanted, strict=True))
-    )
-    return DataSplits(train, val, test, train.classes)
+    ]
+    skipped: dict[str, tuple[Unreadable, ...]] = {}
+    if spec.max_unreadable is not None:
+        for place, part in enumerate(drawn):
+            if part.name in checked and (found := part.find_unreadable(progress)):
+                require_few(found, len(part), part.name, spec.max_unreadable)
+                skipped[part.name] = found
+                drawn[place] = part.without(found)
+    for note in notes:
+        progress.log(f"Data: {note}")
+    for name, found in skipped.items():
+        progress.log(f"Data: {len(found)} of the images of {name} cannot be read, left out: {name_some(found)}")
+    train, val, test = drawn
+    return DataSplits(train, val, test, train.classes, skipped, notes)
+
+
+def _open_splits(spec: DataSpec, root: Path | None, cache: PixelCache) -> tuple[list[Split], tuple[str, ...]]:
+    """Train, val and test as wholes, and what a user should know of them."""
+    if spec.dataset == EMBEDDED:
+        source = digits_source()
+        digest = source.digest()
+        cut = zip(SPLITS, digits_rows(source.labels, spec.seed), strict=True)
+        keys = {name: (rows, hashlib.sha256(digest.encode() + rows.tobytes()).hexdigest()) for name, rows in cut}
+        return [Split(name, source, rows=rows, digest=key, cache=cache) for name, (rows, key) in keys.items()], ()
+    base = root if root is not None else Path(spec.root) if spec.root else None
+    places = {"train": spec.splits.train, "val": spec.splits.val, "test": spec.splits.test}
+    sources, notes = agree({name: open_source(spec.dataset, base, place) for name, place in places.items() if place})
+    parts = [Split(name, source, cache=cache) for name, source in sources.items()]
+    _check_distinct(parts)
+    if spec.splits.test is None:
+        parts[1:] = _cut_test(parts[1], spec)
+    return parts, notes
 
 
 def _cut_test(val: Split, spec: DataSpec) -> tuple[Split, Split]:
@@ -205,19 +244,7 @@ def _draw(split: Split, count: int | None, rng: np.random.Generator) -> Split:
     return split.subset(stratified_sample(split.labels.numpy(), count, rng), own_pixels=True)
 
 
-def _check_agreement(parts: Sequence[Split]) -> None:
-    first = parts[0]
-    for other in parts[1:]:
-        if other.classes != first.classes:
-            only = [
-                f"only in {one.name}: {', '.join(extra)}"
-                for one, two in ((first, other), (other, first))
-                if (extra := [name for name in one.classes if name not in two.classes])
-            ]
-            raise DataError(
-                f"{first.name} and {other.name} disagree on the classes; {'; '.join(only) or 'the order differs'}.",
-                expected="the same class folders in every split",
-            )
+def _check_distinct(parts: Sequence[Split]) -> None:
     for position, one in enumerate(parts):
         for two in parts[position + 1 :]:
             if one.digest == two.digest:

@@ -58,7 +58,7 @@ def export_from_run(
         RestnetError: If the run, its anchors or its data cannot be read, or an export fails.
     """
     rebuilt = rebuild_network(folder.path, id, weights=weights, trust_code=trust_code)
-    val = load_data(rebuilt.space.data, root=data).val
+    val = load_data(rebuilt.space.data, root=data, progress=progress, checked=("val",)).val
     source = ExportSource(
         id=id,
         network=rebuilt.network,

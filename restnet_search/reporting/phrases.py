@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from restnet_search.licences import TRAINED_HERE, shown
-from restnet_search.reporting.report import AnchorEntry, BudgetEntry, Entry, HybridEntry, RankerEntry, Report
+from restnet_search.reporting.report import (
+    AnchorEntry,
+    BudgetEntry,
+    Entry,
+    HybridEntry,
+    RankerEntry,
+    Report,
+    SkippedImages,
+)
 from restnet_search.reporting.statistics import difference_interval
 from restnet_search.units import CONVENTION, format_count
 
@@ -21,6 +29,7 @@ __all__ = [
     "ranker_verdict",
     "reading_notes",
     "search_facts",
+    "skipped_sentence",
     "verdict",
 ]
 
@@ -94,8 +103,17 @@ def search_facts(report: Report) -> list[tuple[str, str]]:
         ),
         ("trials", f"{ended}; {search.training_images_seen:,} training images seen"),
         ("images", images or "none"),
+        *(("left out", skipped_sentence(skipped)) for skipped in search.skipped_images),
+        *(("data", note) for note in search.data_notes),
         ("time", f"{duration(sum(search.seconds.values()))} on {search.device}" + (f": {stages}" if stages else "")),
     ]
+
+
+def skipped_sentence(skipped: SkippedImages) -> str:
+    """Say how many images of a split could not be read: ``train: 3 of 4,000 cannot be read: a.jpg, b.jpg, c.jpg``."""
+    more = skipped.count - len(skipped.first)
+    files = ", ".join(skipped.first) + (f" and {more:,} more" if more else "")
+    return f"{skipped.split}: {skipped.count:,} of {skipped.of:,} images cannot be read: {files}"
 
 
 def budget_limits(budget: BudgetEntry) -> str:

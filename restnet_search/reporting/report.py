@@ -31,6 +31,7 @@ __all__ = [
     "Report",
     "Score",
     "SearchSummary",
+    "SkippedImages",
     "Stitch",
     "Trials",
     "WithinFront",
@@ -206,13 +207,24 @@ class BudgetEntry:
 
 
 @dataclass(frozen=True)
+class SkippedImages:
+    """How many of the ``of`` images of a split could not be read and were left out, and the first few files."""
+
+    split: str
+    count: int
+    of: int
+    first: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class SearchSummary:
     """What was searched and what it cost.
 
     ``seconds`` is wall time by stage (fit, similarity, trials, scoring, ...); ``cut_points`` counts them by anchor;
     ``stitch_points`` are all pairs of cut points offered, of which ``over_budget`` were dropped because they exceed
     every budget, and ``candidates`` were kept by the ranker; ``images`` counts the images used by split;
-    ``training_images_seen`` counts images times epochs over all trials.
+    ``training_images_seen`` counts images times epochs over all trials. ``skipped_images`` are those that cannot be
+    read, of the splits as they were drawn; ``data_notes`` says what else a reader should know of the data.
     """
 
     ranker: str
@@ -225,6 +237,8 @@ class SearchSummary:
     over_budget: int
     images: Mapping[str, int]
     training_images_seen: int
+    skipped_images: tuple[SkippedImages, ...] = ()
+    data_notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from restnet_search.errors import BudgetError
 from restnet_search.space.checks import Problem, cut_point_reference, no_bool, plain_data, raise_problems, unknown_name
+from restnet_search.space.datasets import with_published_splits
 from restnet_search.units import parse_budget
 
 __all__ = [
@@ -217,10 +218,12 @@ class SplitSpec(_Section):
 
 
 class DataSpec(_Section):
-    """Anything timm.data.create_dataset reads, or the embedded `digits`."""
+    """A data set of the literature, anything else that timm.data.create_dataset reads, or the embedded `digits`."""
 
     dataset: str = Field(
-        default="", description="'' for folders and tars, a timm name such as torch/cifar10, or digits."
+        default="",
+        description="'' for folders and tars, a preset (`restnet-search spaces data`), a timm name such as "
+        "torch/mnist, or digits.",
     )
     root: Text | None = Field(default=None, description="Folder of the data; --data DIR on the command line wins.")
     splits: SplitSpec = SplitSpec()
@@ -229,6 +232,16 @@ class DataSpec(_Section):
         default=0.5, description="Share of val that becomes test when there is no test split."
     )
     seed: NonNegative = 0
+    max_unreadable: Fraction | None = Field(
+        default=0.01,
+        description="Share of a split's images that may be unreadable; they are left out. null: none is looked for.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published_splits(cls, value: object) -> object:
+        """A preset's own splits stand in for those that are not named."""
+        return with_published_splits(value)
 
 
 class SearchSpace(_Section):

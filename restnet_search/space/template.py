@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from restnet_search.space.datasets import DATA_PRESETS, EMBEDDED
 from restnet_search.space.plain_yaml import write_yaml
 
 __all__ = ["SpaceDraft", "anchor_entry", "render_template"]
@@ -17,7 +18,7 @@ class SpaceDraft:
 
     Attributes:
         anchors: timm models, or ``module:function`` / ``file.py:function``, as the file shall name them.
-        dataset: ``""`` for folders and tars, a timm name, or ``digits``.
+        dataset: ``""`` for folders and tars, a preset, a timm name, or ``digits``.
         root: Folder of the data as the file shall name it; None where the data set needs none.
         test: Name of the test split; None where test is cut from val.
         budgets: Device budgets.
@@ -48,7 +49,8 @@ def render_template(draft: SpaceDraft) -> str:
     description = f"{' and '.join(draft.anchors)}, stitched."
     notes = "".join(f"# {_printable(note)}\n" for note in draft.notes)
     splits = {"train": "train", "val": "val", "test": draft.test}
-    where = "" if draft.dataset == "digits" else f"  splits: {_flow(splits)} # test: null cuts it from val\n"
+    own = draft.dataset == EMBEDDED or draft.dataset in DATA_PRESETS  # these bring their splits
+    where = "" if own else f"  splits: {_flow(splits)} # test: null cuts it from val\n"
     root = (
         "" if draft.root is None else f"  root: {_flow(draft.root)} # --data DIR wins; starts at this file's folder\n"
     )
@@ -87,7 +89,7 @@ fit: {{tune: head, epochs: 10, lr: 1.0e-3}}
 budgets: {_flow(list(draft.budgets))}
 
 data:
-  dataset: {_flow(draft.dataset)} # "": folders or tar files, one folder of images per class; else torch/cifar10, ...
+  dataset: {_flow(draft.dataset)} # "": folders or tar files, one folder of images per class; else cifar10, dtd, ...
 {root}{where}  subset: {{train: null, val: null, test: null}} # fewer images for a quick first try
 """
 

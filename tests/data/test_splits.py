@@ -268,7 +268,7 @@ def test_a_broken_image_is_named_and_not_replaced(
     if packed:
         make_tar(root / "train", root / "train.tar")
         shutil.rmtree(root / "train")
-    train = load_data(DataSpec(), root=root).train
+    train = load_data(DataSpec(max_unreadable=None), root=root).train
     assert train.images(view, [0, 5]).shape == (2, 3, 12, 12)
     with pytest.raises(DataError, match=r"dog/2\.png") as caught:
         train.images(view, [5, 6])

@@ -320,7 +320,8 @@ class TestProblems:
     def test_missing_sections_say_what_they_are(self) -> None:
         assert error_of("name: x").problem.splitlines()[1:] == [
             "  anchors: is missing; a list",
-            "  data: is missing; a mapping with the keys dataset, root, splits, subset, test_fraction, seed",
+            "  data: is missing; a mapping with the keys "
+            "dataset, root, splits, subset, test_fraction, seed, max_unreadable",
         ]
 
     def test_all_problems_of_a_file_are_named_at_once(self) -> None:

@@ -1,0 +1,98 @@
+"""Whether the splits of a data set have the same classes, every class has images, and no image is in two splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from restnet_search.data.sources import FileSource, ImageSource, RelabelledSource
+from restnet_search.errors import DataError
+
+__all__ = ["agree"]
+
+_SHOWN = 8
+
+
+def agree(sources: Mapping[str, ImageSource]) -> tuple[dict[str, ImageSource], tuple[str, ...]]:
+    """Give all splits the classes of the first, in its order: same names in another order are matched by name.
+
+    Args:
+        sources: By split, train first.
+
+    Returns:
+        The sources, and one sentence for everything that a user should know but need not mend.
+
+    Raises:
+        DataError: If a class exists on one side only, or splits have files in common; names them.
+    """
+    first, reference = next(iter(sources.items()))
+    notes: list[str] = []
+    agreed: dict[str, ImageSource] = {}
+    for name, source in sources.items():
+        if source.classes != reference.classes:
+            _same_names(first, reference, name, source)
+            places = tuple(reference.classes.index(told) for told in source.classes)
+            agreed[name] = RelabelledSource(source, reference.classes, places)
+            notes.append(f"{name} lists its classes in another order than {first}; they were matched by name.")
+        else:
+            agreed[name] = source
+    notes += _empty_notes(agreed)
+    _no_shared_files(sources)
+    return agreed, tuple(notes)
+
+
+def _same_names(first: str, reference: ImageSource, name: str, source: ImageSource) -> None:
+    unique = len(set(source.classes)) == len(source.classes) and len(set(reference.classes)) == len(reference.classes)
+    if unique and set(source.classes) == set(reference.classes):
+        return
+    only, empty = [], []
+    for here, one, there, two in ((first, reference, name, source), (name, source, first, reference)):
+        if extra := [told for told in one.classes if told not in two.classes]:
+            only.append(f"only in {here}: {_some(extra)}")
+            hollow = [told for told in extra if told in getattr(two, "empty", ())]
+            empty += [f"{there}/{told}" for told in hollow]
+    folders = f"; without any image: {_some(empty)}" if empty else ""
+    raise DataError(
+        f"{first} and {name} disagree on the classes; {'; '.join(only) or 'the order differs'}{folders}.",
+        expected="the same class folders in every split",
+        hint="add images of these classes, or remove their folders from the other split",
+    )
+
+
+def _empty_notes(sources: Mapping[str, ImageSource]) -> Iterator[str]:
+    for name, source in sources.items():
+        counts = np.bincount(source.labels, minlength=len(source.classes))
+        if missing := [told for told, count in zip(source.classes, counts, strict=True) if count == 0]:
+            yield f"{name} has no image of {len(missing)} of {len(counts)} classes: {_some(missing)}."
+        if hollow := [told for told in getattr(source, "empty", ()) if told not in source.classes]:
+            yield f"{name} has folders without any image, which are no classes: {_some(hollow)}."
+
+
+def _no_shared_files(sources: Mapping[str, ImageSource]) -> None:
+    files = {
+        name: {(extent.path, extent.offset) for extent in inner.extents}
+        for name, source in sources.items()
+        if isinstance(inner := _innermost(source), FileSource)
+    }
+    names = list(files)
+    for position, one in enumerate(names):
+        for two in names[position + 1 :]:
+            shared = files[one] & files[two]
+            # Splits that are equal as a whole are refused with other words, wherever their files lie.
+            if shared and files[one] != files[two]:
+                raise DataError(
+                    f"{one} and {two} have {len(shared)} images in common, {min(shared)[0]} for one.",
+                    expected="splits without common images",
+                    hint="set data.splits.train, val and test to what does not overlap",
+                )
+
+
+def _innermost(source: ImageSource) -> ImageSource:
+    while isinstance(source, RelabelledSource):
+        source = source.source
+    return source
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
