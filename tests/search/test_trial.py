@@ -122,7 +122,7 @@ def test_stored_features_are_those_of_the_front(anchors: dict[str, CutAnchor], d
         wanted = torch.cat([anchors["cifar_resnet8"].graph.front(cut)(x) for x in images.batches(view, 16, order)])
         stored = torch.cat(list(store.batches("cifar_resnet8", cut, images, 16, order)))
         torch.testing.assert_close(stored, wanted, rtol=1e-5, atol=1e-5)
-    assert sum(tensor.nbytes for tensor in store._kept.values()) <= capacity
+    assert sum(tensor.nbytes for tensor in store._level._kept.values()) <= capacity
 
 
 def test_reading_features_leaves_gradients_on_for_the_caller(anchors: dict[str, CutAnchor], digits: Split) -> None:
