@@ -10,7 +10,7 @@ from restnet_search.data import DataSplits, Split
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.progress import Progress
 from restnet_search.reporting.build import AnchorResult, HybridResult, Outcome, build_report, finalists
-from restnet_search.reporting.report import Failure, Part, Report, SearchSummary, Stitch, Trials
+from restnet_search.reporting.report import Failure, FeatureReuse, Part, Report, SearchSummary, Stitch, Trials
 from restnet_search.search.candidates import Enumeration
 from restnet_search.search.environment import describe_environment
 from restnet_search.search.hybrids import assemble, load_stitch, plan_between
@@ -130,6 +130,7 @@ def assemble_report(
             over_budget=search.enumeration.over_budget,
             images={"train": len(search.train), "val": len(search.data.val), "test": len(search.data.test)},
             training_images_seen=sum(record.images * record.epochs for record in records),
+            features=FeatureReuse(**counts) if (counts := search.study.noted("features")) else None,
         ),
         anchors=anchors,
         hybrids=hybrids,

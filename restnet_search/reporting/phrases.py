@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from restnet_search.reporting.report import AnchorEntry, BudgetEntry, Entry, HybridEntry, RankerEntry, Report
+from restnet_search.reporting.report import (
+    AnchorEntry,
+    BudgetEntry,
+    Entry,
+    FeatureReuse,
+    HybridEntry,
+    RankerEntry,
+    Report,
+)
 from restnet_search.reporting.statistics import difference_interval
 from restnet_search.units import CONVENTION, format_count
 
@@ -10,6 +18,7 @@ __all__ = [
     "SHORT_PATH",
     "budget_limits",
     "duration",
+    "features_reused",
     "gain",
     "network",
     "next_commands",
@@ -91,9 +100,18 @@ def search_facts(report: Report) -> list[tuple[str, str]]:
             f"{search.stitch_points:,}: {over}; {search.candidates:,} candidates kept by {search.ranker}",
         ),
         ("trials", f"{ended}; {search.training_images_seen:,} training images seen"),
+        *([("features", features_reused(search.features))] if search.features else []),
         ("images", images or "none"),
         ("time", f"{duration(sum(search.seconds.values()))} on {search.device}" + (f": {stages}" if stages else "")),
     ]
+
+
+def features_reused(reuse: FeatureReuse) -> str:
+    """Say what keeping features saved: images forwarded against what forwarding them every time would have been."""
+    said = f"{reuse.used:,} images' features used, {reuse.forwarded:,} images forwarded for them"
+    if reuse.forwarded and reuse.used > reuse.forwarded:
+        said += f" ({reuse.used / reuse.forwarded:.1f} times fewer)"
+    return said + (f"; {reuse.read:,} {'file' if reuse.read == 1 else 'files'} read from disk" if reuse.read else "")
 
 
 def budget_limits(budget: BudgetEntry) -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "Count",
     "Entry",
     "Failure",
+    "FeatureReuse",
     "FinalScore",
     "HybridEntry",
     "Limits",
@@ -197,6 +198,21 @@ class BudgetEntry:
 
 
 @dataclass(frozen=True)
+class FeatureReuse:
+    """What keeping features saved, counted while the trials ran.
+
+    ``used`` counts images times cut points whose features were handed to a trial: without reuse, each is a forward
+    through a front (or, for the closed-form start, through the back's anchor up to its cut point). ``forwarded`` counts
+    the images that did go through one, at most once for all cut points computed together; ``read`` the files of
+    features that were on disk already.
+    """
+
+    used: int
+    forwarded: int
+    read: int = 0
+
+
+@dataclass(frozen=True)
 class SearchSummary:
     """What was searched and what it cost.
 
@@ -216,6 +232,7 @@ class SearchSummary:
     over_budget: int
     images: Mapping[str, int]
     training_images_seen: int
+    features: FeatureReuse | None = field(default=None, metadata={"omit_none": True})
 
 
 @dataclass(frozen=True)

@@ -39,10 +39,11 @@ class DiskFeatures:
         self._contents: dict[str, str] = {}
         self._passes: dict[PassKey, str] = {}
         self._entries: dict[tuple[PassKey, int], str] = {}
+        self._too_wide: set[tuple[PassKey, int]] = set()
 
     def keeps(self, work: Pass, cut: int) -> bool:
-        """Whether the features fit the bound by themselves, in the narrowest type that the policy tries."""
-        return self._size(work, cut) <= self.store.bound
+        """Whether the features fit the bound by themselves, in the narrowest type as far as is known."""
+        return self._size(work, cut) <= self.store.bound and (work.key, cut) not in self._too_wide
 
     def get(self, work: Pass, cuts: Sequence[int], wanted: Collection[int]) -> dict[int, Tensor]:
         """Features at the cut points that fit, in the files' types, by cut point; one pass writes all that are missing.
@@ -68,7 +69,11 @@ class DiskFeatures:
         return {cut: self._mapped[work.key, cut] for cut in asked if (work.key, cut) in self._mapped}
 
     def _size(self, work: Pass, cut: int) -> int:
-        return work.size(cut, DTYPES[types_for(self.dtype)[0]].itemsize)
+        return self._size_in(work, cut, types_for(self.dtype)[0])
+
+    @staticmethod
+    def _size_in(work: Pass, cut: int, dtype: str) -> int:
+        return work.size(cut, DTYPES[dtype].itemsize)
 
     def _chosen(self, work: Pass, missing: Sequence[int], wanted: Sequence[int]) -> list[int]:
         """Missing cut points as far as the bound holds them together, then wanted ones that are not there either."""
@@ -106,13 +111,18 @@ class DiskFeatures:
         while types:
             refused = self._write(work, {cut: names[0] for cut, names in types.items()})
             types = {cut: types[cut][1:] for cut in sorted(refused)}
+            wide = {cut for cut, names in types.items() if self._size_in(work, cut, names[0]) > self.store.bound}
+            self._too_wide |= {(work.key, cut) for cut in wide}
+            types = {cut: names for cut, names in types.items() if cut not in wide}
+            while sum(self._size_in(work, cut, names[0]) for cut, names in types.items()) > self.store.bound:
+                types.popitem()  # the next ask for it writes it
         for cut in cuts:
             self._map(work, cut, own=True)
 
     def _write(self, work: Pass, types: Mapping[int, str]) -> set[int]:
         """One pass that writes the features at every cut point in its type; returns those that do not fit theirs."""
         cuts, refused = list(types), set[int]()
-        sizes = {cut: work.size(cut, DTYPES[dtype].itemsize) for cut, dtype in types.items()}
+        sizes = {cut: self._size_in(work, cut, dtype) for cut, dtype in types.items()}
         self.store.reserve(sum(sizes.values()))
         for key in [key for key in self._mapped if not self.store.path(self._entries[key]).exists()]:
             del self._mapped[key]

@@ -145,7 +145,8 @@ class TrainingSpec(_Section):
     images: Positive = Field(default=4000, description="Training images per epoch, drawn once by the seed.")
     weight_decay: NonNegativeFloat = 0.0
     views: Positive = Field(
-        default=1, description="Views of each image, epochs in turn: 1 the image itself, more: also fixed augmented ones."
+        default=1,
+        description="Views of each image, epochs in turn: 1 the image itself, more: also fixed augmented ones.",
     )
 
     @field_validator("epochs", "lr", mode="before")
