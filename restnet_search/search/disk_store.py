@@ -63,7 +63,7 @@ class DiskStore:
             if file.facts.get("key") != key:
                 raise DamagedFile(f"it says that its key is {file.facts.get('key')}")
             rows = map_rows(file)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (DamagedFile, OSError) as error:
             _log.warning("the kept features %s are damaged (%s); they are computed again", path, error)
