@@ -44,7 +44,7 @@ def test_float32_on_disk_changes_nothing_and_the_cache_commands_show_and_clear_i
     assert {(entry["dtype"], entry["damaged"]) for entry in entries} == {("float32", False)}
     assert {entry["split"] for entry in entries} == {"train", "val"}
     assert held["features"]["bytes"] == sum(entry["bytes"] for entry in entries) > 0
-    assert held["fitted_anchors"]["files"] == 2
+    assert held["fitted_anchors"]["files"] >= 2
     shown = cli("cache", "info").stdout
     assert "float32" in shown and "fitted anchors" in shown
     freed = json.loads(cli("cache", "clear", "--json").stdout)["freed_bytes"]
@@ -77,7 +77,7 @@ def test_a_cache_that_cannot_be_written_is_one_warning(
         run, said = search("full", "{disk: always}")
     finally:
         folder.unlink()
-    assert said.count("The search goes on without the cache there") == 1
+    assert " ".join(said.split()).count("The search goes on without the cache there") == 1  # lines are wrapped
     assert "cannot be kept on disk" in (run / "search.log").read_text()
     assert trained(run) == trained(finished)
 
