@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 
 import torch
 
@@ -16,7 +17,7 @@ from restnet_search.reporting.report import Report
 from restnet_search.reporting.serialize import write_results
 from restnet_search.scoring import Search, assemble_report, score_anchors, score_finalists
 from restnet_search.search.candidates import Enumeration, enumerate_candidates
-from restnet_search.search.features import FeatureStore
+from restnet_search.search.opening import open_store
 from restnet_search.search.prepare import CodeAndWeights, prepare, remember_anchors
 from restnet_search.search.ranking import score_pairs
 from restnet_search.search.run_folder import RunFolder, RunInputs
@@ -26,10 +27,7 @@ from restnet_search.search.trial import TrialContext
 from restnet_search.space.schema import SearchSpace
 from restnet_search.units import UNLIMITED, DeviceBudget, format_count, parse_budget
 
-__all__ = ["FEATURE_BYTES", "run_search"]
-
-FEATURE_BYTES = 4 * 2**30
-"""Memory that kept features may take, in bytes."""
+__all__ = ["run_search"]
 
 _log = logging.getLogger("restnet_search")
 
@@ -40,8 +38,6 @@ def run_search(
     inputs: RunInputs,
     sources: CodeAndWeights,
     progress: Progress,
-    *,
-    feature_bytes: int = FEATURE_BYTES,
 ) -> Report:
     """Run or resume the search of a run folder and write its results.
 
@@ -49,9 +45,8 @@ def run_search(
         space: The resolved space, as :meth:`RunFolder.read` gives it back.
         folder: Created before; the study in it decides what is still to do.
         inputs: What the run was started with.
-        sources: Where anchors come from.
+        sources: Where anchors come from, and the folder for fitted anchors and features.
         progress: Shows the long steps.
-        feature_bytes: Memory that kept features may take.
 
     Returns:
         The report, as written to ``results.json``.
@@ -78,17 +73,23 @@ def run_search(
         with _timed(seconds, "anchors"):
             anchors = score_anchors(search, progress)
         with _timed(seconds, "trials"):
+            fit = train.subset(torch.arange(min(space.stitch.images, len(train))))
+            warn = _warner(progress)
+            store = open_store(
+                space, prepared, enumeration.candidates, train, fit, data.val, cache=sources.cache, warn=warn
+            )
             context = TrialContext(
                 graphs=prepared.graphs,
-                store=FeatureStore(prepared.anchors, feature_bytes),
+                store=store,
                 train=train,
-                fit=train.subset(torch.arange(min(space.stitch.images, len(train)))),
+                fit=fit,
                 val=data.val,
                 stitch=space.stitch,
                 training=space.training,
                 seed=space.search.seed,
             )
             run_trials(study, context, folder, space, progress)
+            study.add_counts("features", asdict(store.reuse))
         with _timed(seconds, "scoring"):
             hybrids = score_finalists(search, anchors, progress)
         report = assemble_report(search, inputs, anchors, hybrids, _total_seconds(study, seconds))
@@ -134,6 +135,14 @@ def _total_seconds(study: SearchStudy, seconds: dict[str, float]) -> dict[str, f
     total = {stage: round(before.get(stage, 0.0) + spent, 3) for stage, spent in seconds.items()}
     study.note("seconds", total)
     return total
+
+
+def _warner(progress: Progress) -> Callable[[str], None]:
+    def warn(message: str) -> None:
+        _log.warning(message)
+        progress.log(message)
+
+    return warn
 
 
 @contextmanager

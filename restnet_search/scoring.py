@@ -12,7 +12,16 @@ from restnet_search.data import DataSplits, Split
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.progress import Progress
 from restnet_search.reporting.build import AnchorResult, HybridResult, Outcome, build_report, finalists
-from restnet_search.reporting.report import Failure, Part, Report, SearchSummary, SkippedImages, Stitch, Trials
+from restnet_search.reporting.report import (
+    Failure,
+    FeatureReuse,
+    Part,
+    Report,
+    SearchSummary,
+    SkippedImages,
+    Stitch,
+    Trials,
+)
 from restnet_search.reporting.ways import Way
 from restnet_search.search.candidates import Enumeration, directions_of
 from restnet_search.search.environment import describe_environment
@@ -147,6 +156,7 @@ def assemble_report(
             training_images_seen=sum(record.images * record.epochs for record in records),
             skipped_images=_skipped_images(search.data),
             data_notes=search.data.notes,
+            features=FeatureReuse(**counts) if (counts := search.study.noted("features")) else None,
         ),
         anchors=anchors,
         hybrids=hybrids,

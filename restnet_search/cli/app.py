@@ -9,6 +9,7 @@ import typer
 
 from restnet_search.cli import (
     anchors,
+    cache,
     conformance,
     export,
     init,
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(anchors.app, name="anchors")
 app.add_typer(spaces.app, name="spaces")
+app.add_typer(cache.app, name="cache")
 app.command("init")(init.init)
 app.command("report")(report.report)
 app.command("export")(export.export)
@@ -67,6 +69,10 @@ def main(
         float | None, typer.Option(min=0.001, help="Stop asking for trials after so many seconds.")
     ] = None,
     ranker: Annotated[str | None, typer.Option(metavar="KIND", help="cka or random (default: the space's).")] = None,
+    cache_gb: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="N", help="Bound of kept features on disk, in GB; 0: none (default: the space's)."),
+    ] = None,
     trust_code: options.TrustCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the report.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
@@ -97,6 +103,7 @@ def main(
             seed=seed,
             timeout=timeout,
             ranker=ranker,
+            cache_gb=cache_gb,
             trust_code=trust_code,
             as_json=as_json,
         )

@@ -35,6 +35,7 @@ class Request:
     seed: int | None
     timeout: float | None
     ranker: str | None
+    cache_gb: float | None
     trust_code: bool
     as_json: bool
 
@@ -79,6 +80,8 @@ def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:
     plain["search"] |= {key: value for key, value in chosen.items() if value is not None}
     if request.ranker is not None:
         plain["ranker"]["kind"] = request.ranker
+    if request.cache_gb is not None:
+        plain["cache"]["disk_gb"] = request.cache_gb
     return parse_space(plain, source="the space with the command line's options"), base
 
 
@@ -101,9 +104,9 @@ def _find(resume: str, runs: Path) -> RunFolder:
 
 def _refuse_changes(request: Request) -> None:
     changed = [
-        f"--{name}"
-        for name in ("budgets", "space", "data", "run", "trials", "seed", "timeout", "ranker")
-        if getattr(request, name)
+        f"--{name.replace('_', '-')}"
+        for name in ("budgets", "space", "data", "run", "trials", "seed", "timeout", "ranker", "cache_gb")
+        if getattr(request, name) not in (None, ())
     ]
     if changed:
         raise RunError(

@@ -66,6 +66,16 @@ class Split:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def source(self) -> ImageSource:
+        """Where its images come from."""
+        return self._source
+
+    @property
+    def rows(self) -> np.ndarray:
+        """int64 ``(n,)``: which images of `source` are its own, in its order."""
+        return self._rows
+
     def __repr__(self) -> str:
         return f"Split({self.name!r}, {len(self)} images, {len(self.classes)} classes)"
 

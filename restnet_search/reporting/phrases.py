@@ -7,6 +7,7 @@ from restnet_search.reporting.report import (
     AnchorEntry,
     BudgetEntry,
     Entry,
+    FeatureReuse,
     HybridEntry,
     RankerEntry,
     Report,
@@ -19,6 +20,7 @@ __all__ = [
     "SHORT_PATH",
     "budget_limits",
     "duration",
+    "features_reused",
     "gain",
     "licences",
     "network",
@@ -102,6 +104,7 @@ def search_facts(report: Report) -> list[tuple[str, str]]:
             f"{search.stitch_points:,}: {over}; {search.candidates:,} candidates kept by {search.ranker}",
         ),
         ("trials", f"{ended}; {search.training_images_seen:,} training images seen"),
+        *([("features", features_reused(search.features))] if search.features else []),
         ("images", images or "none"),
         *(("left out", skipped_sentence(skipped)) for skipped in search.skipped_images),
         *(("data", note) for note in search.data_notes),
@@ -114,6 +117,14 @@ def skipped_sentence(skipped: SkippedImages) -> str:
     more = skipped.count - len(skipped.first)
     files = ", ".join(skipped.first) + (f" and {more:,} more" if more else "")
     return f"{skipped.split}: {skipped.count:,} of {skipped.of:,} images cannot be read: {files}"
+
+
+def features_reused(reuse: FeatureReuse) -> str:
+    """Say what keeping features saved: images forwarded against what forwarding them every time would have been."""
+    said = f"{reuse.used:,} images' features used, {reuse.forwarded:,} images forwarded for them"
+    if reuse.forwarded and reuse.used > reuse.forwarded:
+        said += f" ({reuse.used / reuse.forwarded:.1f} times fewer)"
+    return said + (f"; {reuse.read:,} {'file' if reuse.read == 1 else 'files'} read from disk" if reuse.read else "")
 
 
 def budget_limits(budget: BudgetEntry) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "Count",
     "Entry",
     "Failure",
+    "FeatureReuse",
     "FinalScore",
     "HybridEntry",
     "Limits",
@@ -217,6 +218,21 @@ class SkippedImages:
 
 
 @dataclass(frozen=True)
+class FeatureReuse:
+    """What keeping features saved, counted while the trials ran.
+
+    ``used`` counts images times cut points whose features were handed to a trial: without reuse, each is a forward
+    through a front (or, for the closed-form start, through the back's anchor up to its cut point). ``forwarded`` counts
+    the images that did go through one, at most once for all cut points computed together; ``read`` the files of
+    features that were on disk already.
+    """
+
+    used: int
+    forwarded: int
+    read: int = 0
+
+
+@dataclass(frozen=True)
 class SearchSummary:
     """What was searched and what it cost.
 
@@ -239,6 +255,7 @@ class SearchSummary:
     training_images_seen: int
     skipped_images: tuple[SkippedImages, ...] = ()
     data_notes: tuple[str, ...] = ()
+    features: FeatureReuse | None = field(default=None, metadata={"omit_none": True})
 
 
 @dataclass(frozen=True)

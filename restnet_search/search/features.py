@@ -1,97 +1,101 @@
-"""Features of frozen fronts, computed once and kept while memory allows."""
+"""Features of frozen fronts, computed once for all who need them: kept in memory, on disk, or passed through."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from math import prod
-from typing import TYPE_CHECKING
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from restnet_search.anchors import Anchor
 from restnet_search.data import Split
-from restnet_search.graph.anchor_graph import AnchorGraph
-
-if TYPE_CHECKING:
-    from torch import nn
+from restnet_search.data.augmented_views import AugmentedView
+from restnet_search.search.disk_features import CannotKeepError, DiskFeatures
+from restnet_search.search.memory_features import MemoryFeatures
+from restnet_search.search.passes import CutAnchor, Pass, Reuse
 
 __all__ = ["CutAnchor", "FeatureStore"]
 
-_BATCH = 250
-
-
-@dataclass(frozen=True)
-class CutAnchor:
-    """An anchor with its trace and cut points."""
-
-    anchor: Anchor
-    graph: AnchorGraph
+_log = logging.getLogger("restnet_search")
 
 
 class FeatureStore:
-    """Features at cut points per split, in float32, least recently used dropped first beyond ``capacity`` bytes.
+    """Features at cut points per split and augmented view.
 
-    Features at a cut point are computed from the nearest earlier cut point of the same anchor that is kept, or else
-    from the images. What is larger than the capacity alone is never kept: it is computed whenever it is asked.
+    They are kept in memory in float32 or, given ``disk``, in files, in those files' types; either is bounded, least
+    recently used dropped first. What is larger than the bound alone is not kept: it is computed whenever it is asked.
+    One pass over an anchor computes all cut points that are asked together, and those of ``wanted`` that there is
+    room for.
+
+    Args:
+        anchors: By name.
+        capacity: Bytes in memory.
+        disk: Features on disk, instead of in memory; where they cannot be written, memory takes over.
+        wanted: Cut points that will be asked for, by (anchor's name, digest of the split).
+        warn: Takes the one message that the disk cannot be written.
     """
 
-    def __init__(self, anchors: Mapping[str, CutAnchor], capacity: int) -> None:
-        self._anchors, self._capacity = anchors, capacity
-        self._kept: OrderedDict[tuple[str, int, str], Tensor] = OrderedDict()
+    def __init__(
+        self,
+        anchors: Mapping[str, CutAnchor],
+        capacity: int,
+        *,
+        disk: DiskFeatures | None = None,
+        wanted: Mapping[tuple[str, str], Collection[int]] | None = None,
+        warn: Callable[[str], None] = _log.warning,
+    ) -> None:
+        self._anchors, self._wanted, self._warn = anchors, wanted or {}, warn
+        self._level: MemoryFeatures | DiskFeatures = disk or MemoryFeatures(capacity)
+        self._capacity = capacity
+        self.reuse = Reuse()
 
     def batches(
-        self, name: str, cut: int, split: Split, batch_size: int, indices: Tensor | None = None
+        self,
+        name: str,
+        cut: int,
+        split: Split,
+        batch_size: int,
+        indices: Tensor | None = None,
+        augmented: AugmentedView | None = None,
     ) -> Iterator[Tensor]:
         """Features ``(b, ...)`` of an anchor at a cut point, for a split's images in order or as ``indices`` say."""
-        kept = self._get(name, cut, split)
-        order = torch.arange(len(split)) if indices is None else indices
-        if kept is not None:
-            for chunk in order.split(batch_size):
-                yield kept[chunk]
-            return
-        front = self._anchors[name].graph.front(cut)
-        view = self._anchors[name].anchor.view
-        for images in split.batches(view, batch_size, order):
-            with torch.no_grad():  # not around the yield: it would leak into the caller
-                features = front(images)
+        for (features,) in self.batches_at(name, [cut], split, batch_size, indices, augmented):
             yield features
 
-    def _get(self, name: str, cut: int, split: Split) -> Tensor | None:
-        key = (name, cut, split.digest)
-        if key not in self._kept:
-            size = 4 * len(split) * prod(self._anchors[name].graph.cut_points[cut].shape)
-            if size > self._capacity:
-                return None
-            self._kept[key] = self._compute(name, cut, split)
-            self._evict()
-        self._kept.move_to_end(key)
-        return self._kept[key]
+    def batches_at(
+        self,
+        name: str,
+        cuts: Sequence[int],
+        split: Split,
+        batch_size: int,
+        indices: Tensor | None = None,
+        augmented: AugmentedView | None = None,
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Features at several cut points of one anchor, float32 ``(b, ...)`` each, in the order of ``cuts``.
 
-    def _compute(self, name: str, cut: int, split: Split) -> Tensor:
-        graph = self._anchors[name].graph
-        earlier = [kept for (anchor, kept, data) in self._kept if (anchor, data) == (name, split.digest) and kept < cut]
-        start = max(earlier, default=None)
-        segment = graph.between(start, [cut])
-        if start is None:
-            batches: Iterator[Tensor] = split.batches(self._anchors[name].anchor.view, _BATCH)
-        else:
-            batches = iter(self._kept[name, start, split.digest].split(_BATCH))
-        return run_batched(segment, batches, len(split), graph.cut_points[cut].shape)
+        What is not kept comes from one pass over the images, for all cut points that need it.
+        """
+        work = Pass(name, self._anchors[name], split, augmented, self.reuse)
+        kept = self._get(work, sorted(set(cuts)))
+        order = torch.arange(len(split)) if indices is None else indices
+        passing = [cut for cut in sorted(set(cuts)) if cut not in kept]
+        fresh = work.run(passing, work.images(batch_size, order)) if passing else None
+        for chunk in order.split(batch_size):
+            found = {cut: tensor[chunk].float() for cut, tensor in kept.items()}
+            if fresh is not None:
+                found |= zip(passing, next(fresh), strict=True)
+            self.reuse.used += len(cuts) * len(chunk)
+            yield tuple(found[cut] for cut in cuts)
 
-    def _evict(self) -> None:
-        while sum(tensor.nbytes for tensor in self._kept.values()) > self._capacity and len(self._kept) > 1:
-            self._kept.popitem(last=False)
+    def keeps(self, name: str, cut: int, split: Split) -> bool:
+        """Whether features at this cut point can be kept; else every ask for them is a pass over the images."""
+        return self._level.keeps(Pass(name, self._anchors[name], split, None, self.reuse), cut)
 
-
-def run_batched(module: nn.Module, batches: Iterator[Tensor], count: int, shape: tuple[int, ...]) -> Tensor:
-    """Run a module without gradients over batches into one tensor ``(count, *shape)``."""
-    result = torch.empty(count, *shape)
-    position = 0
-    with torch.no_grad():
-        for batch in batches:
-            result[position : position + len(batch)] = module(batch)
-            position += len(batch)
-    return result
+    def _get(self, work: Pass, cuts: Sequence[int]) -> dict[int, Tensor]:
+        wanted = self._wanted.get((work.name, work.split.digest), ())
+        try:
+            return self._level.get(work, cuts, wanted)
+        except CannotKeepError as error:
+            self._warn(f"Features cannot be kept on disk: {error}. The search goes on without the cache there.")
+            self._level = MemoryFeatures(self._capacity)
+            return self._level.get(work, cuts, wanted)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 
 from restnet_search.progress import Progress
+from restnet_search.search.candidates import Candidate
 from restnet_search.search.run_folder import RunFolder
 from restnet_search.search.study import Proposal, SearchStudy, TrialRecord, hybrid_id, values_of
+from restnet_search.search.together import run_together
 from restnet_search.search.trial import NonFiniteLoss, TrialContext, TrialOutcome, run_trial
 from restnet_search.space.schema import SearchSpace
 
@@ -22,17 +25,22 @@ def run_trials(
     """Run trials until the space's number has finished, its timeout has passed, or no candidate is left.
 
     A finished trial's stitch layer is on disk before the study says that it finished, so a kill at any moment loses at
-    most the trial under way. A trial whose loss is not finite fails with its reason, and the next one is asked.
+    most the trials under way. A trial whose loss is not finite fails with its reason, and the next one is asked.
+
+    Where the features of a front can be kept, trials run one by one. Where they are too large, ``cache.together``
+    trials are asked at a time, and those that share a front anchor are trained on one pass over the images.
     """
     deadline = time.monotonic() + (space.search.timeout or float("inf"))
     done = len(study.records)
     with progress.task("Trials", total=space.search.trials) as task:
         task.advance(done)
-        for proposal in study.asks():
-            _run_one(proposal, study, context, folder, space, progress)
-            finished = len(study.records)
-            task.advance(finished - done)
-            done = finished
+        for proposals in study.asks_together(_count_together(study, context, space)):
+            for group in _groups(proposals, context):
+                for proposal, outcome in zip(group, _outcomes(group, context), strict=True):
+                    _keep(proposal, outcome, study, context, folder, space, progress)
+                finished = len(study.records)
+                task.advance(finished - done)
+                done = finished
             if time.monotonic() > deadline:
                 progress.log(f"Stopped after {space.search.timeout:g} s with {done} finished trials (search.timeout).")
                 return
@@ -40,8 +48,35 @@ def run_trials(
         progress.log(f"Every candidate was tried: {done} finished trials of the {space.search.trials} asked for.")
 
 
-def _run_one(
+def _count_together(study: SearchStudy, context: TrialContext, space: SearchSpace) -> int:
+    return 1 if all(_is_kept(c, context) for c in study.candidates) else space.cache.together
+
+
+def _is_kept(candidate: Candidate, context: TrialContext) -> bool:
+    return context.store.keeps(candidate.direction.front, candidate.front_cut, context.train)
+
+
+def _groups(proposals: Sequence[Proposal], context: TrialContext) -> list[list[Proposal]]:
+    """Trials that run together: each alone where its features are kept, else all of one front anchor."""
+    groups: dict[str | int, list[Proposal]] = {}
+    for number, proposal in enumerate(proposals):
+        candidate = proposal.candidate
+        groups.setdefault(number if _is_kept(candidate, context) else candidate.direction.front, []).append(proposal)
+    return list(groups.values())
+
+
+def _outcomes(group: Sequence[Proposal], context: TrialContext) -> list[TrialOutcome | NonFiniteLoss]:
+    if not _is_kept(group[0].candidate, context):
+        return run_together([(proposal.candidate, proposal.choices) for proposal in group], context)
+    try:
+        return [run_trial(proposal.candidate, proposal.choices, context) for proposal in group]
+    except NonFiniteLoss as error:
+        return [error]  # such a group has one trial
+
+
+def _keep(
     proposal: Proposal,
+    outcome: TrialOutcome | NonFiniteLoss,
     study: SearchStudy,
     context: TrialContext,
     folder: RunFolder,
@@ -49,12 +84,10 @@ def _run_one(
     progress: Progress,
 ) -> None:
     number = proposal.trial.number
-    try:
-        outcome = run_trial(proposal.candidate, proposal.choices, context)
-    except NonFiniteLoss as error:
-        study.fail(proposal, str(error))
-        progress.log(f"Trial {number} failed: {error}")
-        _log.warning("trial %d failed: %s", number, error)
+    if isinstance(outcome, NonFiniteLoss):
+        study.fail(proposal, str(outcome))
+        progress.log(f"Trial {number} failed: {outcome}")
+        _log.warning("trial %d failed: %s", number, outcome)
         return
     record = _record(proposal, outcome, context)
     folder.save_stitch(record.id, outcome.stitch.state_dict())

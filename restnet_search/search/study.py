@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise, zip_longest
 from pathlib import Path
@@ -115,6 +115,11 @@ class SearchStudy:
             self._study.add_trial(optuna.trial.create_trial(values=list(values), user_attrs={_ANCHOR: name}))
 
     @property
+    def candidates(self) -> list[Candidate]:
+        """All that may be proposed."""
+        return list(self._candidates.values())
+
+    @property
     def records(self) -> list[TrialRecord]:
         """The finished trials, in the order in which they were asked."""
         return _records(self._study)
@@ -134,19 +139,35 @@ class SearchStudy:
 
         Each proposal must be ended with :meth:`finish` or :meth:`fail` before the next is taken.
         """
+        for (proposal,) in self.asks_together(1):
+            yield proposal
+
+    def asks_together(self, count: int) -> Iterator[list[Proposal]]:
+        """Propose up to ``count`` trials at a time, of different stitch points; else as :meth:`asks`."""
+        while proposals := self._ask(min(count, self._search.trials - len(self.records))):
+            yield proposals
+
+    def _ask(self, count: int) -> list[Proposal]:
+        proposals: list[Proposal] = []
         repeats = 0
-        while len(self.records) < self._search.trials and (open_keys := self._untried()):
+        while len(proposals) < count:
+            under_way = {proposal.candidate.key for proposal in proposals}
+            open_keys = {key: candidate for key, candidate in self._untried().items() if key not in under_way}
+            if not open_keys:
+                break
             self._study.sampler = self._sampler()
             proposal = self._suggest(self._study.ask())
             if proposal.candidate.key in open_keys:
                 repeats = 0
-                yield proposal
+                proposals.append(proposal)
                 continue
-            proposal.trial.set_user_attr(_REASON, "its stitch point was trained already")
+            known = "is under way" if proposal.candidate.key in under_way else "was trained already"
+            proposal.trial.set_user_attr(_REASON, f"its stitch point {known}")
             self._study.tell(proposal.trial, state=TrialState.PRUNED)
             repeats += 1
             if repeats % 3 == 0:  # the sampler is stuck on known points: offer it the best ranked unknown one
                 self._enqueue(min(open_keys.values(), key=lambda c: (c.rank, -c.score, c.key)))
+        return proposals
 
     def finish(self, proposal: Proposal, record: TrialRecord, values: Sequence[float]) -> None:
         """Keep a finished trial; from here on it survives a kill."""
@@ -164,6 +185,11 @@ class SearchStudy:
 
     def noted(self, key: str) -> Any | None:
         return self._study.user_attrs.get(key)
+
+    def add_counts(self, key: str, counts: Mapping[str, int]) -> None:
+        """Add to counts that are kept beside the trials: over all sittings of a run that was resumed."""
+        before = self.noted(key) or {}
+        self.note(key, {name: before.get(name, 0) + count for name, count in counts.items()})
 
     def _trials(self, state: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=(state,))

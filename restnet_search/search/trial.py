@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restnet_search.data import Split, View
+from restnet_search.data.augmented_views import AugmentedView
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.search.candidates import Candidate
 from restnet_search.search.features import FeatureStore
@@ -22,6 +23,7 @@ from restnet_search.stitching.layer import StitchLayer
 
 __all__ = [
     "NonFiniteLoss",
+    "StitchTrainer",
     "TrainingChoices",
     "TrialContext",
     "TrialOutcome",
@@ -61,6 +63,16 @@ class TrialContext:
     training: TrainingSpec
     seed: int
 
+    @property
+    def batch(self) -> int:
+        """Training images per step."""
+        return min(self.training.batch_size, len(self.train))
+
+    def view_of(self, epoch: int) -> AugmentedView | None:
+        """How the training images are changed in an epoch: ``training.views`` take turns, the first is the image."""
+        index = epoch % self.training.views
+        return AugmentedView(index, self.seed) if index else None
+
 
 @dataclass(frozen=True)
 class TrialOutcome:
@@ -73,22 +85,56 @@ class TrialOutcome:
     seconds: float
 
 
-def run_trial(candidate: Candidate, choices: TrainingChoices, context: TrialContext) -> TrialOutcome:
-    """Train the candidate's stitch layer and score the hybrid.
+class StitchTrainer:
+    """One stitch layer under training: AdamW on it alone, one cosine cycle with warm-up to ``choices.lr``.
 
     The random generator depends on the search's seed and the stitch point alone, so a trial gives the same result
     whenever it runs.
+    """
+
+    def __init__(self, candidate: Candidate, choices: TrainingChoices, context: TrialContext) -> None:
+        self.candidate, self.choices = candidate, choices
+        self.generator = torch.Generator().manual_seed(_seed_of(candidate, context.seed))
+        self.back = context.graphs[candidate.direction.back].back(candidate.back_cut).requires_grad_(False)
+        self.stitch = StitchLayer(candidate.plan, self.generator)
+        steps = choices.epochs * math.ceil(len(context.train) / context.batch)
+        decay = context.training.weight_decay
+        self._optimiser = torch.optim.AdamW(self.stitch.parameters(), lr=choices.lr, weight_decay=decay)
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(self._optimiser, choices.lr, total_steps=max(steps, 2))
+
+    def step(self, features: Tensor, labels: Tensor) -> None:
+        """Train on one batch of front features.
+
+        Raises:
+            NonFiniteLoss: If the loss is no finite number.
+        """
+        loss = F.cross_entropy(self.back(self.stitch(features)), labels)
+        if not math.isfinite(loss.item()):
+            raise NonFiniteLoss(f"the loss became {loss.item()} at learning rate {self.choices.lr:.3g}")
+        self._optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.stitch.parameters(), _GRADIENT_NORM)
+        self._optimiser.step()
+        self._schedule.step()
+
+    @torch.no_grad()
+    def predict(self, features: Tensor) -> Tensor:
+        """The classes ``(b,)`` that the hybrid puts first."""
+        return self.back(self.stitch(features)).argmax(dim=1)
+
+
+def run_trial(candidate: Candidate, choices: TrainingChoices, context: TrialContext) -> TrialOutcome:
+    """Train the candidate's stitch layer and score the hybrid.
 
     Raises:
         NonFiniteLoss: If the loss stops being a finite number.
     """
     started = time.perf_counter()
-    generator = torch.Generator().manual_seed(_seed_of(candidate, context.seed))
-    back = context.graphs[candidate.direction.back].back(candidate.back_cut).requires_grad_(False)
-    stitch, r2 = _initialise(candidate, context, generator)
-    _train(stitch, back, candidate, choices, context, generator)
-    correct = _score(stitch, back, candidate, context)
-    return TrialOutcome(stitch, correct, len(context.val), r2, time.perf_counter() - started)
+    trainer = StitchTrainer(candidate, choices, context)
+    r2 = _initialise(trainer.stitch, candidate, context)
+    _train(trainer, context)
+    correct = _score(trainer.stitch, trainer.back, candidate, context)
+    return TrialOutcome(trainer.stitch.eval(), correct, len(context.val), r2, time.perf_counter() - started)
 
 
 def _seed_of(candidate: Candidate, seed: int) -> int:
@@ -96,12 +142,9 @@ def _seed_of(candidate: Candidate, seed: int) -> int:
     return int.from_bytes(digest[:4], "little")
 
 
-def _initialise(
-    candidate: Candidate, context: TrialContext, generator: torch.Generator
-) -> tuple[StitchLayer, float | None]:
-    stitch = StitchLayer(candidate.plan, generator)
+def _initialise(stitch: StitchLayer, candidate: Candidate, context: TrialContext) -> float | None:
     if context.stitch.init == "random":
-        return stitch, None
+        return None
     batch, first = context.training.batch_size, torch.arange(len(context.fit))
     front, back = candidate.direction.front, candidate.direction.back
     pairs = zip(
@@ -109,38 +152,16 @@ def _initialise(
         context.store.batches(back, candidate.back_cut, context.fit, batch),
         strict=True,
     )
-    return stitch, fit_stitch(stitch, pairs, ridge=context.stitch.ridge)
+    return fit_stitch(stitch, pairs, ridge=context.stitch.ridge)
 
 
-def _train(
-    stitch: StitchLayer,
-    back: nn.Module,
-    candidate: Candidate,
-    choices: TrainingChoices,
-    context: TrialContext,
-    generator: torch.Generator,
-) -> None:
-    """AdamW on the stitch layer alone, one cosine cycle with warm-up to ``choices.lr``."""
-    batch = min(context.training.batch_size, len(context.train))
-    steps = choices.epochs * math.ceil(len(context.train) / batch)
-    if steps == 0:
-        return
-    stitch.train()
-    optimiser = torch.optim.AdamW(stitch.parameters(), lr=choices.lr, weight_decay=context.training.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, choices.lr, total_steps=max(steps, 2))
-    for _ in range(choices.epochs):
-        order = torch.randperm(len(context.train), generator=generator)
-        features = context.store.batches(candidate.direction.front, candidate.front_cut, context.train, batch, order)
-        for x, indices in zip(features, order.split(batch), strict=True):
-            loss = F.cross_entropy(back(stitch(x)), context.train.labels[indices])
-            if not math.isfinite(loss.item()):
-                raise NonFiniteLoss(f"the loss became {loss.item()} at learning rate {choices.lr:.3g}")
-            optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(stitch.parameters(), _GRADIENT_NORM)
-            optimiser.step()
-            schedule.step()
-    stitch.eval()
+def _train(trainer: StitchTrainer, context: TrialContext) -> None:
+    front, cut = trainer.candidate.direction.front, trainer.candidate.front_cut
+    for epoch in range(trainer.choices.epochs):
+        order = torch.randperm(len(context.train), generator=trainer.generator)
+        features = context.store.batches(front, cut, context.train, context.batch, order, context.view_of(epoch))
+        for x, indices in zip(features, order.split(context.batch), strict=True):
+            trainer.step(x, context.train.labels[indices])
 
 
 def _score(stitch: StitchLayer, back: nn.Module, candidate: Candidate, context: TrialContext) -> int:

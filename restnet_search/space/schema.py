@@ -14,6 +14,7 @@ from restnet_search.units import parse_budget
 __all__ = [
     "AnchorCutPoints",
     "AnchorSpec",
+    "CacheSpec",
     "CutPointSpec",
     "DataSpec",
     "FitSpec",
@@ -147,6 +148,10 @@ class TrainingSpec(_Section):
     batch_size: Positive = 128
     images: Positive = Field(default=4000, description="Training images per epoch, drawn once by the seed.")
     weight_decay: NonNegativeFloat = 0.0
+    views: Positive = Field(
+        default=1,
+        description="Views of each image, epochs in turn: 1 the image itself, more: also fixed augmented ones.",
+    )
 
     @field_validator("epochs", "lr", mode="before")
     @classmethod
@@ -168,6 +173,18 @@ class SearchSpec(_Section):
     sampler: Literal["tpe", "random", "nsga2"] = "tpe"
     seed: NonNegative = 0
     timeout: PositiveFloat | None = Field(default=None, description="Seconds; null: no limit.")
+
+
+class CacheSpec(_Section):
+    """Where features of the anchors are kept, so that each is computed once (GB: 2^30 bytes)."""
+
+    memory_gb: PositiveFloat = Field(default=4.0, description="Bound in memory.")
+    disk_gb: NonNegativeFloat = Field(default=10.0, description="Bound on disk, over all searches; 0: no files.")
+    disk: Literal["auto", "always"] = Field(default="auto", description="auto: only what does not fit the memory.")
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = Field(
+        default="auto", description="On disk. auto: float16 where it holds the features; float32 is exact."
+    )
+    together: Positive = Field(default=8, description="Trials asked together where features fit neither bound.")
 
 
 class FitSpec(_Section):
@@ -259,6 +276,7 @@ class SearchSpace(_Section):
     training: TrainingSpec = TrainingSpec()
     search: SearchSpec = SearchSpec()
     fit: FitSpec = FitSpec()
+    cache: CacheSpec = CacheSpec()
     objectives: list[Literal["accuracy", "macs", "params"]] = ["accuracy", "macs"]
     budgets: Annotated[list[str], Field(description="Device budgets; --budget on the command line wins.")] = []
     data: DataSpec

@@ -11,10 +11,9 @@ from torch.nn import functional as F
 from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.least_squares import NormalEquations
 
-__all__ = ["fit_stitch"]
+__all__ = ["StitchFit", "fit_stitch"]
 
 
-@torch.no_grad()
 def fit_stitch(stitch: StitchLayer, pairs: Iterable[tuple[Tensor, Tensor]], *, ridge: float) -> float:
     """Set the stitch layer's weights to the least-squares map between features of the same images.
 
@@ -26,32 +25,52 @@ def fit_stitch(stitch: StitchLayer, pairs: Iterable[tuple[Tensor, Tensor]], *, r
     Returns:
         R^2 of the fit on these images (variance explained, pooled over channels and positions).
     """
-    plan, conv = stitch.plan, stitch.map
-    taps = plan.source.channels * plan.kernel**2
-    equations = NormalEquations(taps, plan.target.channels)
-    prefix = NormalEquations(plan.source.channels, plan.target.channels) if plan.maps_prefix else None
-    prefix_sum, images = torch.zeros(plan.target.prefix, plan.target.channels, dtype=torch.float64), 0
+    fit = StitchFit(stitch)
     for source, target in pairs:
+        fit.update(source, target)
+    return fit.solve(ridge)
+
+
+class StitchFit:
+    """The fit of :func:`fit_stitch`, batch by batch: for callers that fit several stitch layers in one pass."""
+
+    def __init__(self, stitch: StitchLayer) -> None:
+        plan = stitch.plan
+        self._stitch = stitch
+        self._equations = NormalEquations(plan.source.channels * plan.kernel**2, plan.target.channels)
+        self._prefix = NormalEquations(plan.source.channels, plan.target.channels) if plan.maps_prefix else None
+        self._prefix_sum = torch.zeros(plan.target.prefix, plan.target.channels, dtype=torch.float64)
+        self._images = 0
+
+    @torch.no_grad()
+    def update(self, source: Tensor, target: Tensor) -> None:
+        """Add a batch: front features, and the features of the back anchor for the same images."""
+        stitch, plan = self._stitch, self._stitch.plan
         grid, wanted = stitch.grid_input(source), plan.target.to_grid(target)
         if plan.after.mode == "bilinear":  # commutes with the 1x1 map: fit on the grid the back sees
             grid = F.interpolate(grid, size=plan.target_grid, mode="bilinear", align_corners=False)
-        equations.update_conv(grid, wanted, plan.kernel, plan.stride, plan.kernel // 2)
+        self._equations.update_conv(grid, wanted, plan.kernel, plan.stride, plan.kernel // 2)
         if plan.target.prefix:
             tokens = target[:, : plan.target.prefix]
-            prefix_sum += tokens.double().sum(dim=0)
-            images += len(tokens)
-            if prefix is not None:
-                prefix.update(stitch.prefix_input(source).flatten(0, 1), tokens.flatten(0, 1))
-    fit = equations.solve(ridge)
-    conv.weight.copy_(fit.weight.reshape(conv.weight.shape))
-    _bias(conv).copy_(fit.bias)
-    if prefix is not None:
-        tokens_fit = prefix.solve(ridge)
-        stitch.prefix_map.weight.copy_(tokens_fit.weight)
-        _bias(stitch.prefix_map).copy_(tokens_fit.bias)
-    elif plan.target.prefix:
-        stitch.prefix.copy_(prefix_sum / images)
-    return fit.r2
+            self._prefix_sum += tokens.double().sum(dim=0)
+            self._images += len(tokens)
+            if self._prefix is not None:
+                self._prefix.update(stitch.prefix_input(source).flatten(0, 1), tokens.flatten(0, 1))
+
+    @torch.no_grad()
+    def solve(self, ridge: float) -> float:
+        """Set the stitch layer's weights; returns R^2."""
+        stitch, conv = self._stitch, self._stitch.map
+        fit = self._equations.solve(ridge)
+        conv.weight.copy_(fit.weight.reshape(conv.weight.shape))
+        _bias(conv).copy_(fit.bias)
+        if self._prefix is not None:
+            tokens_fit = self._prefix.solve(ridge)
+            stitch.prefix_map.weight.copy_(tokens_fit.weight)
+            _bias(stitch.prefix_map).copy_(tokens_fit.bias)
+        elif stitch.plan.target.prefix:
+            stitch.prefix.copy_(self._prefix_sum / self._images)
+        return fit.r2
 
 
 def _bias(layer: torch.nn.Conv2d | torch.nn.Linear) -> Tensor:

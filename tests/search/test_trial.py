@@ -6,24 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from restnet_search.anchors import load_anchor
-from restnet_search.costs.table import Cost
 from restnet_search.data import Split, load_data
-from restnet_search.graph.anchor_graph import cut_model
-from restnet_search.search.candidates import Candidate, Direction
 from restnet_search.search.features import CutAnchor, FeatureStore
 from restnet_search.search.hybrids import assemble
-from restnet_search.search.trial import NonFiniteLoss, TrainingChoices, TrialContext, run_trial, score_network
-from restnet_search.space.schema import AnchorSpec, DataSpec, StitchSpec, TrainingSpec
-from restnet_search.stitching.plan import StitchPlan
-from tests.models import MODELS
-
-
-def cut_anchor(name: str) -> CutAnchor:
-    kwargs = dict(MODELS[name])
-    spec = AnchorSpec(name=name, model=str(kwargs.pop("model_name")), pretrained=False, kwargs=kwargs)
-    anchor = load_anchor(spec, classes=10, weights_dir=None, base_dir=None, trust_code=False)
-    return CutAnchor(anchor, cut_model(anchor.model, anchor.view.size))
+from restnet_search.search.trial import NonFiniteLoss, TrainingChoices, run_trial, score_network
+from restnet_search.space.schema import DataSpec
+from tests.search.stores import candidate, context, cut_anchor
 
 
 @pytest.fixture(scope="module")
@@ -34,27 +22,6 @@ def anchors() -> dict[str, CutAnchor]:
 @pytest.fixture(scope="module")
 def digits() -> Split:
     return load_data(DataSpec(dataset="digits")).train.subset(torch.arange(192))
-
-
-def context(anchors: dict[str, CutAnchor], images: Split, **changes: object) -> TrialContext:
-    settings: dict[str, object] = {
-        "graphs": {name: cut.graph for name, cut in anchors.items()},
-        "store": FeatureStore(anchors, 2**30),
-        "train": images,
-        "fit": images.subset(torch.arange(96)),
-        "val": images.subset(torch.arange(100, 160)),
-        "stitch": StitchSpec(),
-        "training": TrainingSpec(batch_size=32),
-        "seed": 0,
-    }
-    return TrialContext(**(settings | changes))  # pyright: ignore[reportArgumentType]
-
-
-def candidate(anchors: dict[str, CutAnchor], front: str, front_cut: int, back: str, back_cut: int) -> Candidate:
-    source = anchors[front].graph.cut_points[front_cut].layout
-    target = anchors[back].graph.cut_points[back_cut].layout
-    direction = Direction(front, back, "large_to_small")
-    return Candidate(direction, front_cut, back_cut, StitchPlan("linear", source, target), Cost(1, 1), 0.5, 0)
 
 
 @pytest.mark.parametrize(("front", "back"), [("cifar_resnet8", "vit"), ("vit", "cifar_resnet8")])
@@ -122,7 +89,7 @@ def test_stored_features_are_those_of_the_front(anchors: dict[str, CutAnchor], d
         wanted = torch.cat([anchors["cifar_resnet8"].graph.front(cut)(x) for x in images.batches(view, 16, order)])
         stored = torch.cat(list(store.batches("cifar_resnet8", cut, images, 16, order)))
         torch.testing.assert_close(stored, wanted, rtol=1e-5, atol=1e-5)
-    assert sum(tensor.nbytes for tensor in store._kept.values()) <= capacity
+    assert sum(tensor.nbytes for tensor in store._level._kept.values()) <= capacity
 
 
 def test_reading_features_leaves_gradients_on_for_the_caller(anchors: dict[str, CutAnchor], digits: Split) -> None:

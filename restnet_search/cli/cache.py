@@ -1,0 +1,89 @@
+"""``restnet-search cache info|clear``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from restnet_search.cli import options
+
+if TYPE_CHECKING:
+    from restnet_search.reporting.cache import CacheRow, CacheTable
+    from restnet_search.search.disk_store import CacheEntry
+
+__all__ = ["app"]
+
+app = typer.Typer(name="cache", no_args_is_help=True, help="Look at kept features and fitted anchors, and remove them.")
+
+
+@app.callback()
+def main() -> None:
+    """Look at kept features and fitted anchors, and remove them."""
+
+
+@app.command("info")
+def info(as_json: options.Json = False) -> None:
+    """Say where the cache is ($RESTNET_CACHE, else the platform's folder), what it holds and how large it is."""
+    from restnet_search.cli.console import console, print_json
+    from restnet_search.reporting.cache import render_cache
+
+    table = _table(_folder())
+    if as_json:
+        print_json(table.to_json())
+    else:
+        console().print(render_cache(table))
+
+
+@app.command("clear")
+def clear(
+    anchors: Annotated[
+        bool, typer.Option("--anchors", help="Remove fitted anchors, too: they are fitted again.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Remove all kept features. Searches that run go on: what they have open stays readable, the rest they compute."""
+    from restnet_search.cli.console import console, print_json
+    from restnet_search.reporting.cache import format_bytes
+    from restnet_search.search.disk_store import DiskStore, features_folder
+
+    folder = _folder()
+    freed = DiskStore(features_folder(folder), 0).clear()
+    for path in _fitted(folder) if anchors else []:
+        freed += path.stat().st_size
+        path.unlink()
+    if as_json:
+        print_json({"folder": str(folder), "freed_bytes": freed})
+    else:
+        console().print(f"Removed {format_bytes(freed)} from {folder}.")
+
+
+def _folder() -> Path:
+    from restnet_search.anchors import default_cache_dir
+
+    return default_cache_dir()
+
+
+def _fitted(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _table(folder: Path) -> CacheTable:
+    from restnet_search.reporting.cache import CacheTable
+    from restnet_search.search.disk_store import DiskStore, features_folder
+
+    rows = tuple(_row(entry) for entry in DiskStore(features_folder(folder), 0).entries())
+    fitted = _fitted(folder)
+    return CacheTable(str(folder), rows, len(fitted), sum(path.stat().st_size for path in fitted))
+
+
+def _row(entry: CacheEntry) -> CacheRow:
+    from restnet_search.reporting.cache import CacheRow
+
+    used = datetime.fromtimestamp(entry.used, UTC).isoformat(timespec="seconds")
+    if entry.facts is None:
+        return CacheRow(entry.path.name, entry.size, used)
+    known = {key: entry.facts[key] for key in ("anchor", "cut", "path", "split", "augmented", "dtype")}
+    return CacheRow(entry.path.name, entry.size, used, shape=tuple(entry.facts["shape"]), **known)

@@ -1,0 +1,74 @@
+"""Features kept in memory, in float32, least recently used dropped first."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from restnet_search.search.passes import PASS_BATCH, Pass, PassKey
+
+__all__ = ["MemoryFeatures"]
+
+_WIDTH = 4  # bytes of a value
+
+
+class MemoryFeatures:
+    """At most ``capacity`` bytes of features, by pass and cut point.
+
+    They are computed from the nearest earlier cut point that is kept, or else from the images.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._kept: OrderedDict[tuple[PassKey, int], Tensor] = OrderedDict()
+
+    @property
+    def used(self) -> int:
+        """Bytes."""
+        return sum(tensor.nbytes for tensor in self._kept.values())
+
+    def keeps(self, work: Pass, cut: int) -> bool:
+        """Whether the features fit the capacity by themselves."""
+        return work.size(cut, _WIDTH) <= self.capacity
+
+    def get(self, work: Pass, cuts: Sequence[int], wanted: Collection[int]) -> dict[int, Tensor]:
+        """Features at the cut points that fit, by cut point; one pass computes all that are missing.
+
+        ``wanted`` cut points are computed in the same pass where the capacity leaves room for them.
+        """
+        asked = [cut for cut in cuts if self.keeps(work, cut)]
+        missing = [cut for cut in asked if (work.key, cut) not in self._kept]
+        if missing:
+            self._compute(work, sorted([*missing, *self._extra(work, missing, wanted)]))
+        found: dict[int, Tensor] = {}
+        for cut in asked:
+            self._kept.move_to_end((work.key, cut))
+            found[cut] = self._kept[work.key, cut]
+        while self.used > self.capacity and len(self._kept) > 1:
+            self._kept.popitem(last=False)
+        return found
+
+    def _extra(self, work: Pass, missing: Sequence[int], wanted: Collection[int]) -> list[int]:
+        room = self.capacity - self.used - sum(work.size(cut, _WIDTH) for cut in missing)
+        chosen: list[int] = []
+        for cut in sorted(wanted):
+            size = work.size(cut, _WIDTH)
+            if size <= room and cut not in missing and (work.key, cut) not in self._kept:
+                chosen.append(cut)
+                room -= size
+        return chosen
+
+    def _compute(self, work: Pass, cuts: Sequence[int]) -> None:
+        earlier = [cut for key, cut in self._kept if key == work.key and cut < cuts[0]]
+        start = max(earlier, default=None)
+        batches = work.images() if start is None else self._kept[work.key, start].split(PASS_BATCH)
+        results = {cut: torch.empty(work.shape(cut)) for cut in cuts}
+        position = 0
+        for features in work.run(cuts, batches, start):
+            for cut, values in zip(cuts, features, strict=True):
+                results[cut][position : position + len(values)] = values
+            position += len(features[0])
+        self._kept.update(((work.key, cut), values) for cut, values in results.items())

@@ -1,0 +1,362 @@
+"""Features on disk: the same as computed, never stale, never damaged, bounded, shared by processes, and dispensable."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from restnet_search.data import Split
+from restnet_search.data.opening import open_source
+from restnet_search.data.sources import ArraySource, FileSource
+from restnet_search.search.disk_features import DiskFeatures
+from restnet_search.search.disk_store import DiskStore
+from restnet_search.search.feature_files import DamagedFile, FeatureWriter, map_rows, read_header
+from restnet_search.search.features import CutAnchor, FeatureStore
+from restnet_search.search.precision import DTYPES, narrowed
+from tests.search.stores import Anchors, cut_anchor, disk_store, features
+
+RESNET, VIT = "cifar_resnet8", "vit"
+
+
+@pytest.fixture(scope="module")
+def anchors() -> Anchors:
+    return {name: cut_anchor(name) for name in (RESNET, VIT)}
+
+
+def some_images(seed: int = 0, count: int = 300) -> Split:
+    """More than one batch of a pass."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (count, 32, 32), dtype=np.uint8)
+    return Split("train", ArraySource(pixels, np.arange(count) % 10, tuple("0123456789")))
+
+
+@pytest.fixture(scope="module")
+def images() -> Split:
+    return some_images()
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.features"))
+
+
+class TestSame:
+    @pytest.mark.parametrize("name", [RESNET, VIT])
+    def test_float32_from_disk_is_what_memory_holds_to_the_last_bit(
+        self, anchors: Anchors, images: Split, tmp_path: Path, name: str
+    ) -> None:
+        memory = FeatureStore(anchors, 2**30)
+        for _ in range(2):  # the second store finds the files of the first
+            disk = disk_store(anchors, tmp_path)
+            for cut in (1, 2):
+                assert torch.equal(features(disk, name, cut, images), features(memory, name, cut, images))
+        assert disk.reuse.forwarded == 0
+        assert disk.reuse.read == 2
+
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+    def test_half_types_are_the_rounded_features_in_half_the_bytes(
+        self, anchors: Anchors, images: Split, tmp_path: Path, dtype: str
+    ) -> None:
+        wanted = features(FeatureStore(anchors, 2**30), RESNET, 1, images)
+        got = features(disk_store(anchors, tmp_path, dtype=dtype), RESNET, 1, images)
+        assert torch.equal(got, wanted.to(DTYPES[dtype]).float())
+        assert files(tmp_path)[0].stat().st_size < 0.51 * wanted.nbytes
+
+    def test_one_pass_serves_all_cut_points_that_are_asked_or_wanted(
+        self, anchors: Anchors, images: Split, tmp_path: Path
+    ) -> None:
+        disk = DiskFeatures(DiskStore(tmp_path, 2**30), "float32")
+        for store in (
+            disk_store(anchors, tmp_path / "asked"),
+            FeatureStore(anchors, 2**30, wanted={(RESNET, images.digest): (1, 2)}),
+            FeatureStore(anchors, 2**30, disk=disk, wanted={(RESNET, images.digest): (1, 2)}),
+        ):
+            asked = (0, 1, 2) if store._wanted == {} else (0,)
+            list(store.batches_at(RESNET, asked, images, 64))
+            for cut in (0, 1, 2):
+                features(store, RESNET, cut, images)
+            assert store.reuse.forwarded == len(images)
+            assert store.reuse.used == (3 + len(asked)) * len(images)
+
+    def test_what_fits_no_bound_is_passed_through_in_one_pass_for_all_cut_points(
+        self, anchors: Anchors, images: Split, tmp_path: Path
+    ) -> None:
+        store = disk_store(anchors, tmp_path, bound=1000)
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        kept = FeatureStore(anchors, 2**30)
+        for got, wanted in zip(
+            store.batches_at(RESNET, (2, 0), images, 64, order),
+            kept.batches_at(RESNET, (2, 0), images, 64, order),
+            strict=True,
+        ):
+            for one, other in zip(got, wanted, strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+        assert store.reuse.forwarded == len(images)
+        assert files(tmp_path) == []
+
+
+class TestStale:
+    """Equal keys for what gives equal features, other keys for everything else."""
+
+    def forwarded(self, anchors: Anchors, images: Split, folder: Path, dtype: str = "float32") -> int:
+        store = disk_store(anchors, folder, dtype=dtype)
+        wanted = features(FeatureStore(anchors, 2**30), RESNET, 1, images)
+        torch.testing.assert_close(features(store, RESNET, 1, images), wanted, rtol=2e-3, atol=2e-3)
+        return store.reuse.forwarded
+
+    def test_the_same_again_is_read(self, images: Split, tmp_path: Path) -> None:
+        assert self.forwarded({RESNET: cut_anchor(RESNET)}, images, tmp_path) == len(images)
+        assert self.forwarded({RESNET: cut_anchor(RESNET)}, some_images(), tmp_path) == 0
+
+    def test_other_weights(self, anchors: Anchors, images: Split, tmp_path: Path) -> None:
+        self.forwarded(anchors, images, tmp_path)
+        changed = {RESNET: cut_anchor(RESNET)}
+        with torch.no_grad():  # in place, the anchor's recorded digest stays as it was
+            next(changed[RESNET].anchor.model.parameters()).view(-1)[0] += 0.5
+        assert self.forwarded(changed, images, tmp_path) == len(images)
+
+    def test_another_transform(self, anchors: Anchors, images: Split, tmp_path: Path) -> None:
+        self.forwarded(anchors, images, tmp_path)
+        view = replace(anchors[RESNET].anchor.view, mean=(0.4, 0.4, 0.4))
+        changed = {RESNET: CutAnchor(replace(anchors[RESNET].anchor, view=view), anchors[RESNET].graph)}
+        assert self.forwarded(changed, images, tmp_path) == len(images)
+
+    def test_another_type(self, anchors: Anchors, images: Split, tmp_path: Path) -> None:
+        self.forwarded(anchors, images, tmp_path)
+        assert self.forwarded(anchors, images, tmp_path, dtype="float16") == len(images)
+
+    def test_one_changed_byte_of_one_image_file_of_the_same_size(self, anchors: Anchors, tmp_path: Path) -> None:
+        rng = np.random.default_rng(0)
+        for number in range(80):  # Pillow goes by the content, timm by the name
+            place = tmp_path / "data" / "train" / f"class{number % 2}" / f"{number:03d}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(b"P6 32 32 255\n" + rng.integers(0, 256, 3072, dtype=np.uint8).tobytes())
+
+        def opened() -> Split:
+            return Split("train", open_source("", tmp_path / "data", "train"))
+
+        before = opened()
+        self.forwarded(anchors, before, tmp_path / "cache")
+        assert self.forwarded(anchors, opened(), tmp_path / "cache") == 0
+        assert isinstance(before.source, FileSource)
+        unread = sorted(set(range(80)) - set(np.linspace(0, 79, 64).astype(int).tolist()))[3]  # by `Split.digest`
+        path = Path(before.source.extents[unread].path)
+        content, status = bytearray(path.read_bytes()), path.stat()
+        content[100] ^= 0x80
+        path.write_bytes(content)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert opened().digest == before.digest
+        assert self.forwarded(anchors, opened(), tmp_path / "cache") == 80
+
+
+class TestDamaged:
+    @pytest.mark.parametrize("where", ["head", "rows", "checksums", "cut short", "another's", "empty"])
+    def test_a_damaged_file_is_named_and_built_again(
+        self, anchors: Anchors, images: Split, tmp_path: Path, caplog: pytest.LogCaptureFixture, where: str
+    ) -> None:
+        wanted = features(disk_store(anchors, tmp_path), RESNET, 1, images)
+        (path,) = files(tmp_path)
+        content = bytearray(path.read_bytes())
+        place = {"head": 40, "rows": len(content) // 2, "checksums": -6}.get(where)
+        if place is not None:
+            content[place] ^= 1
+        elif where == "another's":
+            features(disk_store(anchors, tmp_path), RESNET, 2, images)
+            (other,) = set(files(tmp_path)) - {path}
+            content = bytearray(other.read_bytes())
+        else:
+            del content[0 if where == "empty" else len(content) - 100 :]
+        path.unlink()
+        path.write_bytes(content)
+        with caplog.at_level(logging.WARNING, "restnet_search"):
+            again = disk_store(anchors, tmp_path)
+            assert torch.equal(features(again, RESNET, 1, images), wanted)
+        assert again.reuse.forwarded == len(images)
+        assert path.name in caplog.text
+        sound = disk_store(anchors, tmp_path)
+        assert torch.equal(features(sound, RESNET, 1, images), wanted)
+        assert sound.reuse.forwarded == 0
+
+    def test_every_single_bit_of_a_file_counts(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.features"
+        with FeatureWriter(path, {"key": "x", "bytes": 300}, 300) as writer:
+            writer.write(memoryview(bytes(range(250)) + bytes(50)))
+            writer.commit()
+        assert bytes(map_rows(read_header(path))) == bytes(range(250)) + bytes(50)
+        sound = path.read_bytes()
+        head = 16 + len(b'{"bytes": 300, "key": "x"}')
+        for place in [*range(head), *range(4096, len(sound))]:  # between them are zeros that nothing reads
+            damaged = bytearray(sound)
+            damaged[place] ^= 1 << place % 8
+            path.write_bytes(damaged)
+            with pytest.raises(DamagedFile):
+                map_rows(read_header(path))
+
+    def test_what_was_not_committed_leaves_nothing(self, tmp_path: Path) -> None:
+        with FeatureWriter(tmp_path / "x.features", {"key": "x", "bytes": 8}, 8) as writer:
+            writer.write(memoryview(b"1234"))
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestBound:
+    def test_the_least_recently_used_go_first_and_the_bound_holds(
+        self, anchors: Anchors, images: Split, tmp_path: Path
+    ) -> None:
+        size = features(FeatureStore(anchors, 2**30), RESNET, 0, images).nbytes  # cuts 0 and 1 are alike, 2 is half
+        bound = int(2.2 * size)
+        store = disk_store(anchors, tmp_path, bound=bound)
+
+        def ask(cut: int, stamp: int) -> None:
+            features(store, RESNET, cut, images)
+            entry = next(path for path in files(tmp_path) if read_header(path).facts["cut"] == cut)
+            os.utime(entry, (stamp, stamp))
+
+        ask(0, 1), ask(1, 2)
+        ask(0, 3)  # used again: 1 is the older now
+        features(store, RESNET, 2, images)
+        assert {read_header(path).facts["cut"] for path in files(tmp_path)} == {0, 2}
+        assert sum(path.stat().st_size for path in files(tmp_path)) <= bound
+        before = store.reuse.forwarded
+        features(store, RESNET, 0, images)
+        assert store.reuse.forwarded == before
+
+    def test_an_evicted_file_that_is_mapped_stays_readable(
+        self, anchors: Anchors, images: Split, tmp_path: Path
+    ) -> None:
+        store = disk_store(anchors, tmp_path)
+        wanted = features(store, RESNET, 1, images)
+        under_way = store.batches(RESNET, 1, images, 100)
+        first = next(under_way)
+        assert DiskStore(tmp_path, 0).clear() > wanted.nbytes
+        assert torch.equal(torch.cat([first, *under_way]), wanted)
+        assert torch.equal(features(store, RESNET, 1, images), wanted)  # and is written again when asked again
+        assert len(files(tmp_path)) == 1
+
+    def test_the_draft_of_a_killed_process_goes_after_a_while(self, tmp_path: Path) -> None:
+        old, new = tmp_path / ".a.features.1.tmp", tmp_path / ".b.features.2.tmp"
+        old.write_bytes(b"x"), new.write_bytes(b"x")
+        os.utime(old, (1, 1))
+        DiskStore(tmp_path, 100).reserve(10)
+        assert [path.name for path in tmp_path.iterdir()] == [new.name]
+
+
+class TestPrecision:
+    @pytest.mark.parametrize(
+        ("scale", "float16", "bfloat16"), [(1.0, True, True), (1e5, False, True), (1e-8, False, True)]
+    )
+    def test_a_type_is_taken_where_its_range_holds_the_features(
+        self, scale: float, float16: bool, bfloat16: bool
+    ) -> None:
+        plain = scale * torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+        for name, holds in (("float16", float16), ("bfloat16", bfloat16), ("float32", True)):
+            rounded = narrowed(plain, name)
+            assert (rounded is not None) == holds
+            if rounded is not None:
+                assert rounded.dtype == DTYPES[name]
+                assert (rounded.double() - plain.double()).norm() <= 2.5e-3 * plain.double().norm()
+
+    def test_features_that_are_not_finite_are_left_to_float32(self) -> None:
+        for bad in (float("nan"), float("inf")):
+            broken = torch.tensor([[1.0, bad], [2.0, 3.0]])
+            assert narrowed(broken, "float16") is None
+            assert narrowed(broken, "bfloat16") is None
+            assert narrowed(broken, "float32") is not None
+
+    def test_features_that_overflow_float16_are_kept_in_bfloat16(self, images: Split, tmp_path: Path) -> None:
+        loud = {RESNET: cut_anchor(RESNET)}
+        with torch.no_grad():
+            for name, parameter in loud[RESNET].anchor.model.named_parameters():
+                if "bn" in name:
+                    parameter.mul_(1e6)
+        store = disk_store(loud, tmp_path, dtype="auto")
+        got = features(store, RESNET, 0, images)
+        assert read_header(files(tmp_path)[0]).facts["dtype"] == "bfloat16"
+        assert got.abs().max() > 65504
+        wanted = features(FeatureStore(loud, 2**30), RESNET, 0, images)
+        assert torch.equal(got, wanted.to(torch.bfloat16).float())
+
+
+BUILD = """
+    import sys, torch
+    from pathlib import Path
+    from tests.search.stores import cut_anchor, disk_store, features
+    from tests.search.test_feature_store import some_images
+    {before}
+    images, anchors = some_images(count=600), {{"vit": cut_anchor("vit")}}
+    print("ready", flush=True), sys.stdin.readline()
+    store = disk_store(anchors, Path(sys.argv[1])) if {strict} else None
+    {after}
+"""
+
+
+def start(folder: Path, after: str, *, before: str = "", strict: bool = True) -> subprocess.Popen[str]:
+    code = textwrap.dedent(BUILD.format(before=before, after=after, strict=strict))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "ready"
+    return process
+
+
+class TestProcesses:
+    def test_two_at_once_compute_once_and_read_the_same(self, tmp_path: Path) -> None:
+        after = "print(features(store, 'vit', 2, images).double().sum().item(), store.reuse.forwarded)"
+        pair = [start(tmp_path, after) for _ in range(2)]
+        for process in pair:
+            assert process.stdin is not None
+            process.stdin.write("go\n"), process.stdin.flush()
+        told = [process.communicate()[0].split() for process in pair]
+        assert [process.returncode for process in pair] == [0, 0]
+        assert told[0][0] == told[1][0]
+        assert sorted(int(forwarded) for _, forwarded in told) == [0, 600]
+        assert len(files(tmp_path)) == 1
+        assert list(tmp_path.glob(".*.tmp")) == []
+
+    def test_a_full_disk_is_one_warning_and_the_features_come_from_memory(self, tmp_path: Path) -> None:
+        # the limit on a file's size makes a real write fail half-way, as a quota does
+        before = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))"
+        after = """
+    from restnet_search.search.disk_features import DiskFeatures
+    from restnet_search.search.disk_store import DiskStore
+    from restnet_search.search.features import FeatureStore
+    told = []
+    store = FeatureStore(anchors, 2**30, disk=DiskFeatures(DiskStore(Path(sys.argv[1]), 2**30)), warn=told.append)
+    plain = FeatureStore(anchors, 2**30)
+    for cut in (1, 2, 1):
+        assert torch.equal(features(store, 'vit', cut, images), features(plain, 'vit', cut, images))
+    assert store.reuse.forwarded < 3 * 600, store.reuse
+    print(len(told), told[0])
+"""
+        process = start(tmp_path / "full", after.strip(), before=before, strict=False)
+        said, _ = process.communicate("go\n")
+        assert process.returncode == 0
+        assert said.startswith("1 ")
+        assert str(tmp_path / "full") in said and "goes on" in said
+        assert files(tmp_path / "full") == []
+        assert list((tmp_path / "full").glob(".*.tmp")) == []
+
+    def test_a_disk_without_room_is_seen_before_anything_is_written(
+        self, anchors: Anchors, images: Split, tmp_path: Path
+    ) -> None:
+        with pytest.raises(OSError, match="No space left"):
+            DiskStore(tmp_path, 2**80).reserve(2**70)
+
+    def test_a_folder_that_cannot_be_made_is_one_warning(self, anchors: Anchors, images: Split, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("in the way")
+        told: list[str] = []
+        disk = DiskFeatures(DiskStore(tmp_path / "file" / "features", 2**30))
+        store = FeatureStore(anchors, 2**30, disk=disk, warn=told.append)
+        wanted = features(FeatureStore(anchors, 2**30), RESNET, 1, images)
+        for _ in range(2):
+            assert torch.equal(features(store, RESNET, 1, images), wanted)
+        assert len(told) == 1
