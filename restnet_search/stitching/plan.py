@@ -38,9 +38,9 @@ class StitchPlan:
 
     The features are brought to a grid ``(B, C, h, w)``, resampled (average-pooled down, bilinear up), mapped, and
     brought to the target's layout. The map is one convolution (``linear``: 1x1; ``conv3x3``: 3x3, which also halves the
-    resolution where that is asked), two 1x1 ones through fewer channels (``lowrank``: half the MACs of ``linear``), or a
-    1x1 one plus a perceptron with one hidden GELU layer per position (``mlp``: twice the MACs of ``linear``). Prefix tokens of the target are mapped from the source's, or learned where it
-    has none.
+    resolution where that is asked), two 1x1 ones through fewer channels (``lowrank``: half the MACs of ``linear``), or
+    a 1x1 one plus a perceptron with one hidden GELU layer per position (``mlp``: twice the MACs of ``linear``). Prefix
+    tokens of the target are mapped from the source's, or learned where it has none.
     """
 
     kind: StitchKind

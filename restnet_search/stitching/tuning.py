@@ -139,8 +139,8 @@ def reestimate_statistics(back: fx.GraphModule, batches: Iterable[Tensor]) -> di
         if len(features) < 2:
             continue
         watched(features)
-        for name, total in sums.items():
-            total += own[name] * len(features)
+        for name in names:
+            sums[name] += own[name] * len(features)
         images += len(features)
     return {name: total / images for name, total in sums.items()} if images else {}
 
@@ -231,5 +231,5 @@ def _arguments(node: fx.Node) -> dict[str, fx.Node]:
     if node.target is _BATCH_NORM:
         names = list(inspect.signature(_BATCH_NORM).parameters)
     else:
-        names = [argument.name for argument in node.target._schema.arguments]  # pyright: ignore[reportFunctionMemberAccess]
+        names = [argument.name for argument in _EXPORTED._schema.arguments]
     return {**dict(zip(names, node.args, strict=False)), **node.kwargs}  # pyright: ignore[reportReturnType]

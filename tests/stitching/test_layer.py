@@ -87,8 +87,10 @@ def test_closed_form_map_equals_numpy_least_squares_with_downsampling() -> None:
     rows = F.avg_pool2d(x, 2).permute(0, 2, 3, 1).reshape(-1, 5).double().numpy()
     rows = np.concatenate([rows, np.ones((len(rows), 1))], axis=1)
     wanted = np.linalg.lstsq(rows, y[:, 1:].reshape(-1, 3).double().numpy(), rcond=None)[0]
-    np.testing.assert_allclose(stitch.map.weight[:, :, 0, 0].detach().numpy().T, wanted[:-1], atol=1e-6)
-    np.testing.assert_allclose(stitch.map.bias.detach().numpy(), wanted[-1], atol=1e-6)  # pyright: ignore[reportOptionalMemberAccess]
+    np.testing.assert_allclose(
+        stitch.map.get_parameter("weight")[:, :, 0, 0].detach().numpy().T, wanted[:-1], atol=1e-6
+    )
+    np.testing.assert_allclose(stitch.map.get_parameter("bias").detach().numpy(), wanted[-1], atol=1e-6)
     # the source has no prefix token: the target's starts as the back anchor's mean
     torch.testing.assert_close(stitch.prefix.detach()[0], y[:, 0].mean(0))
 
@@ -101,11 +103,12 @@ def test_closed_form_on_a_larger_grid_beats_any_small_change_of_it() -> None:
     fit_stitch(stitch, [(x, y)], ridge=0.0)
     with torch.no_grad():
         best = F.mse_loss(stitch(x), y).item()
+        weight = stitch.map.get_parameter("weight")
         for _ in range(20):
-            noise = 1e-2 * torch.randn(stitch.map.weight.shape, generator=generator)
-            stitch.map.weight += noise
+            noise = 1e-2 * torch.randn(weight.shape, generator=generator)
+            weight += noise
             assert F.mse_loss(stitch(x), y).item() > best
-            stitch.map.weight -= noise
+            weight -= noise
 
 
 def test_training_mode_leaves_batch_norm_of_front_and_back_frozen() -> None:
@@ -145,6 +148,7 @@ def test_a_lowrank_stitch_starts_as_the_best_of_its_rank() -> None:
     r2 = fit_stitch(stitch, [(x, mixed + 0.1 * torch.randn_like(mixed))], ridge=0.0)
     with torch.no_grad():
         left = (mixed - stitch(x)).square().mean() / mixed.var()
-    weight = stitch.map[1].weight.flatten(1) @ stitch.map[0].weight.flatten(1)  # pyright: ignore
+    inner, outer = stitch.map.children()
+    weight = outer.get_parameter("weight").flatten(1) @ inner.get_parameter("weight").flatten(1)
     assert torch.linalg.matrix_rank(weight) == stitch.plan.hidden == 1
     assert 0 < r2 < 1 and left == pytest.approx(1 - r2, abs=0.03)
