@@ -87,6 +87,7 @@ class HybridResult:
     lr: float | None = None
     epochs: int | None = None
     images: int | None = None
+    tune: str = "stitch"
 
 
 Result = AnchorResult | HybridResult
@@ -221,6 +222,7 @@ def _hybrid_entry(hybrid: HybridResult, is_dominated: bool) -> HybridEntry:
         lr=hybrid.lr,
         epochs=hybrid.epochs,
         images=hybrid.images,
+        tune=hybrid.tune,
     )
 
 

@@ -99,7 +99,8 @@ class HybridEntry:
     ``test`` is None where the hybrid was not scored on the test split. ``dominated`` says that another entry (anchor
     or hybrid) has at least its ``val`` accuracy at no more cost, one of them strictly better. ``seconds`` is the wall
     time of its trial. ``score`` is what the search's ranker said (higher is better) and ``rank`` its place among the
-    partners of its front (1 is first); ``images`` is the number of training images per epoch.
+    partners of its front (1 is first); ``images`` is the number of training images per epoch. ``tune`` is what changed
+    in training: the stitch layer alone, or also parts of the back.
     """
 
     id: str
@@ -118,6 +119,7 @@ class HybridEntry:
     lr: float | None = None
     epochs: int | None = None
     images: int | None = None
+    tune: str = "stitch"
 
 
 Entry = AnchorEntry | HybridEntry

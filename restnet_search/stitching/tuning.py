@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,9 +17,10 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-__all__ = ["TUNES", "Tune", "TunedBack", "norm_parameters", "reestimate_statistics", "with_tensors"]
+from restnet_search.space.schema import Tune
 
-Tune = Literal["stitch", "stitch+norm-stats", "stitch+norm", "stitch+lora", "all"]
+__all__ = ["TUNES", "StatisticsFit", "Tune", "TunedBack", "norm_parameters", "reestimate_statistics", "with_tensors"]
+
 TUNES: tuple[Tune, ...] = get_args(Tune)
 
 LORA_RANK = 4
@@ -99,10 +100,13 @@ def with_tensors(back: fx.GraphModule, tensors: Mapping[str, Tensor]) -> fx.Grap
 
     Raises:
         KeyError: If a name is none of the slice's.
+        ValueError: If a shape differs.
     """
     own = {**dict(back.named_parameters(remove_duplicate=False)), **dict(back.named_buffers(remove_duplicate=False))}
     if unknown := sorted(tensors.keys() - own.keys()):
         raise KeyError(f"the back has no tensor {', '.join(unknown)}")
+    if other := [name for name, tensor in tensors.items() if tensor.shape != own[name].shape]:
+        raise ValueError(f"the back's tensors have other shapes: {', '.join(other)}")
     # what deepcopy finds in its memo it takes from there; a tensor with two names is replaced under both
     memo: dict[int, object] = {id(tensor): tensor for tensor in own.values()}
     for name, tensor in tensors.items():
@@ -111,9 +115,8 @@ def with_tensors(back: fx.GraphModule, tensors: Mapping[str, Tensor]) -> fx.Grap
     return copy.deepcopy(back, memo)
 
 
-@torch.no_grad()
-def reestimate_statistics(back: fx.GraphModule, batches: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Batch-norm means and variances on other features than those that the anchor was trained on, by buffer name.
+class StatisticsFit:
+    """Batch-norm means and variances on other features than those that the anchor was trained on.
 
     Each layer sees what the layers before it make with each batch's own statistics; the batches' means and unbiased
     variances are averaged by their size (as torch does with ``momentum=None``, where batches are equal). Li et al.
@@ -121,28 +124,39 @@ def reestimate_statistics(back: fx.GraphModule, batches: Iterable[Tensor]) -> di
 
     Args:
         back: Sliced from an anchor; is not changed.
-        batches: Features ``(B, ...)`` as the stitch layer makes them; a batch of one is passed over, because it
-            has no variance.
-
-    Returns:
-        Empty where the back has no batch-norm with running statistics, or no batch came.
     """
-    names = _statistics(back)
-    if not names:
-        return {}
-    buffers = dict(back.named_buffers(remove_duplicate=False))  # counts of batches would change, too
-    watched = with_tensors(back, {name: buffer.clone() for name, buffer in buffers.items()})
-    _use_batch_statistics(watched)
-    own = dict(watched.named_buffers(remove_duplicate=False))
-    sums, images = {name: torch.zeros_like(own[name]) for name in names}, 0
+
+    def __init__(self, back: fx.GraphModule) -> None:
+        self._names = _statistics(back)
+        self._images = 0
+        if self._names:
+            buffers = dict(back.named_buffers(remove_duplicate=False))  # counts of batches would change, too
+            self._watched = with_tensors(back, {name: buffer.clone() for name, buffer in buffers.items()})
+            _use_batch_statistics(self._watched)
+            self._own = dict(self._watched.named_buffers(remove_duplicate=False))
+            self._sums = {name: torch.zeros_like(self._own[name]) for name in self._names}
+
+    @torch.no_grad()
+    def update(self, features: Tensor) -> None:
+        """Add features ``(B, ...)`` as the stitch layer makes them; a single image has no variance and is left out."""
+        if not self._names or len(features) < 2:
+            return
+        self._watched(features)
+        for name in self._names:
+            self._sums[name] += self._own[name] * len(features)
+        self._images += len(features)
+
+    def result(self) -> dict[str, Tensor]:
+        """Statistics by buffer name; empty where the back has none, or no features came."""
+        return {name: total / self._images for name, total in self._sums.items()} if self._images else {}
+
+
+def reestimate_statistics(back: fx.GraphModule, batches: Iterable[Tensor]) -> dict[str, Tensor]:
+    """:class:`StatisticsFit` over batches of features that the stitch layer made."""
+    fit = StatisticsFit(back)
     for features in batches:
-        if len(features) < 2:
-            continue
-        watched(features)
-        for name in names:
-            sums[name] += own[name] * len(features)
-        images += len(features)
-    return {name: total / images for name, total in sums.items()} if images else {}
+        fit.update(features)
+    return fit.result()
 
 
 def norm_parameters(back: fx.GraphModule) -> list[str]:
