@@ -23,6 +23,7 @@ from restnet_search.search.ranking import score_pairs
 from restnet_search.search.run_folder import RunFolder, RunInputs
 from restnet_search.search.session import run_trials
 from restnet_search.search.study import SearchStudy
+from restnet_search.search.teachers import teacher_logits
 from restnet_search.search.trial import TrialContext
 from restnet_search.space.schema import SearchSpace
 from restnet_search.units import UNLIMITED, DeviceBudget, format_count, parse_budget
@@ -87,6 +88,7 @@ def run_search(
                 stitch=space.stitch,
                 training=space.training,
                 seed=space.search.seed,
+                teachers=teacher_logits(prepared.anchors, train, progress) if space.training.distill else {},
             )
             run_trials(study, context, folder, space, progress)
             study.add_counts("features", asdict(store.reuse))

@@ -25,7 +25,7 @@ from restnet_search.reporting.report import (
 from restnet_search.reporting.ways import Way
 from restnet_search.search.candidates import Enumeration, directions_of
 from restnet_search.search.environment import describe_environment
-from restnet_search.search.hybrids import assemble, load_stitch, plan_between
+from restnet_search.search.hybrids import restore_hybrid
 from restnet_search.search.prepare import Prepared
 from restnet_search.search.run_folder import RunFolder, RunInputs
 from restnet_search.search.study import SearchStudy, TrialRecord, values_of
@@ -90,8 +90,7 @@ def score_finalists(search: Search, anchors: Sequence[AnchorResult], progress: P
             if (correct := search.study.noted(key)) is None:
                 record = records[id]
                 front, back = (record.front, record.front_cut), (record.back, record.back_cut)
-                plan = plan_between(graphs, record.stitch_kind, front, back)
-                hybrid = assemble(graphs, front, load_stitch(plan, search.folder.stitch(id)), back)
+                hybrid = restore_hybrid(graphs, record.stitch_kind, front, back, search.folder.stitch(id))
                 correct = score_network(hybrid, search.prepared.anchors[record.front].anchor.view, search.data.test)
                 search.study.note(key, correct)
             test[id] = Outcome(correct, len(search.data.test))
@@ -116,6 +115,7 @@ def _hybrid_result(record: TrialRecord, graphs: Mapping[str, AnchorGraph], test:
         lr=record.lr,
         epochs=record.epochs,
         images=record.images,
+        tune=record.tune,
     )
 
 

@@ -16,7 +16,7 @@ from restnet_search.errors import ExportError
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.graph.trace import trace_model
-from restnet_search.space.schema import AnchorSpec
+from restnet_search.space.schema import AnchorSpec, Tune
 from restnet_search.stitching.layer import Hybrid, StitchLayer
 from restnet_search.stitching.plan import StitchKind, StitchPlan
 
@@ -73,12 +73,16 @@ class AnchorArchitecture:
 
 @dataclass(frozen=True)
 class HybridArchitecture:
-    """Front, stitch layer, back; the stitch layer follows from its kind and the layouts at both cut points."""
+    """Front, stitch layer, back; the stitch layer follows from its kind and the layouts at both cut points.
+
+    ``tune`` says what of the back is not the anchor's own any more.
+    """
 
     front: Side
     stitch: StitchKind
     back: Side
     kind: Literal["hybrid"] = field(default="hybrid")
+    tune: Tune = "stitch"
 
     @property
     def anchors(self) -> tuple[AnchorSource, ...]:

@@ -9,6 +9,7 @@ from restnet_search.export.architecture import HybridArchitecture
 from restnet_search.export.format import ExportResult
 from restnet_search.export.source import Accuracy, ExportSource
 from restnet_search.licences import licence_warning, shown
+from restnet_search.space.schema import TUNED
 from restnet_search.units import CONVENTION, format_count
 
 __all__ = ["model_card"]
@@ -34,8 +35,9 @@ def _parts(source: ExportSource) -> list[str]:
         model = made.anchor.model or made.anchor.factory
         return [f"The anchor {made.anchor.name}{f' ({model})' if model != made.anchor.name else ''}, whole."]
     front, back, stitch = made.front, made.back, made.plan.cost
+    trained = TUNED.get(made.tune, "only the stitch layer")
     return [
-        "A hybrid of two pre-trained models, of which only the stitch layer was trained:",
+        f"A hybrid of two pre-trained models. What was trained: {trained}.",
         "",
         f"- front: {front.anchor.name} up to cut point {front.cut.index} (`{front.cut.path}`, {front.cut.layout})",
         f"- stitch layer: {made.stitch}, {format_count(stitch.params)} parameters",

@@ -91,6 +91,7 @@ def _architecture(rebuilt: Rebuilt) -> Architecture:
         front=_side(sources, rebuilt.anchors, record.front, record.front_cut),
         stitch=network.stitch.plan.kind,
         back=_side(sources, rebuilt.anchors, record.back, record.back_cut),
+        tune=record.tune,
     )
 
 

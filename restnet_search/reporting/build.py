@@ -92,6 +92,7 @@ class HybridResult:
     lr: float | None = None
     epochs: int | None = None
     images: int | None = None
+    tune: str = "stitch"
 
 
 Result = AnchorResult | HybridResult
@@ -234,6 +235,7 @@ def _hybrid_entry(hybrid: HybridResult, is_dominated: bool, licences: Mapping[st
         epochs=hybrid.epochs,
         images=hybrid.images,
         non_commercial=non_commercial(licences, (hybrid.front.anchor, hybrid.back.anchor)),
+        tune=hybrid.tune,
     )
 
 

@@ -14,9 +14,11 @@ from restnet_search.reporting.report import (
     SkippedImages,
 )
 from restnet_search.reporting.statistics import difference_interval
+from restnet_search.space.schema import TUNED
 from restnet_search.units import CONVENTION, format_count
 
 __all__ = [
+    "ONLY_STITCH",
     "SHORT_PATH",
     "budget_limits",
     "duration",
@@ -37,6 +39,9 @@ __all__ = [
 
 SHORT_PATH = 12
 """Module paths up to this many characters stand in a table; for longer ones the cut point's index does."""
+
+
+ONLY_STITCH = "Only stitch layers were trained."
 
 
 def duration(seconds: float) -> str:
@@ -66,14 +71,16 @@ def points(fraction: float) -> str:
 def parts(entry: Entry, *, paths: bool = True) -> tuple[str, ...]:
     """Name an entry's parts: ``("resnet8[..layer1.0]", "resnet56[layer2.0..]")``, or the anchor's name alone.
 
-    A cut point is named by its module path where that is short and ``paths`` is set, else by its index.
+    A cut point is named by its module path where that is short and ``paths`` is set, else by its index. What was tuned
+    beside the stitch layer stands behind the back.
     """
     if isinstance(entry, AnchorEntry):
         return (entry.name,)
     front, back = (
         side.path if paths and 0 < len(side.path) <= SHORT_PATH else str(side.cut) for side in (entry.front, entry.back)
     )
-    return f"{entry.front.anchor}[..{front}]", f"{entry.back.anchor}[{back}..]"
+    tuned = "" if entry.tune == "stitch" else f" ({entry.tune})"
+    return f"{entry.front.anchor}[..{front}]", f"{entry.back.anchor}[{back}..]{tuned}"
 
 
 def network(entry: Entry) -> str:
@@ -247,11 +254,13 @@ def _strength(correlation: float) -> str:
     return "a fair guide" if correlation < 0.7 else "a good guide"
 
 
-def reading_notes() -> list[str]:
+def reading_notes(report: Report) -> list[str]:
     """Return what a reader must know to read the tables, the FLOPs convention among it."""
+    tunes = [TUNED[name] for name in dict.fromkeys(hybrid.tune for hybrid in report.hybrids) if name in TUNED]
     return [
         f"{CONVENTION} Costs are per image.",
-        "A[..x] + B[y..]: A up to and with cut point x, the stitch layer, then B after its cut point y.",
+        "A[..x] + B[y..]: A up to and with cut point x, the stitch layer, then B after its cut point y. "
+        + (f"In brackets what was tuned beside the stitch layer: {'; '.join(tunes)}." if tunes else ONLY_STITCH),
         "Hybrids were searched, compared and picked on val. Test was left alone until the Pareto set was final, and "
         "scored once; its brackets are 95 % Wilson intervals.",
     ]

@@ -108,7 +108,8 @@ class HybridEntry:
     or hybrid) has at least its ``val`` accuracy at no more cost, one of them strictly better. ``seconds`` is the wall
     time of its trial. ``score`` is what the search's ranker said (higher is better) and ``rank`` its place among the
     partners of its front (1 is first); ``images`` is the number of training images per epoch. ``non_commercial`` names
-    the anchors in it whose weights' licence is known to shut out commercial use.
+    the anchors in it whose weights' licence is known to shut out commercial use. ``tune`` is what
+    changed in training: the stitch layer alone, or also parts of the back.
     """
 
     id: str
@@ -128,6 +129,7 @@ class HybridEntry:
     epochs: int | None = None
     images: int | None = None
     non_commercial: tuple[str, ...] = ()
+    tune: str = "stitch"
 
 
 Entry = AnchorEntry | HybridEntry

@@ -29,6 +29,11 @@ class Direction:
     back: str
     order: Order
 
+    @property
+    def larger(self) -> str:
+        """The anchor with more MACs."""
+        return self.front if self.order == "large_to_small" else self.back
+
     def __str__(self) -> str:
         return f"{self.front} > {self.back}"
 

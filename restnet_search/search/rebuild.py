@@ -10,7 +10,7 @@ from torch import nn
 from restnet_search.data import View
 from restnet_search.errors import RunError, did_you_mean
 from restnet_search.search.features import CutAnchor
-from restnet_search.search.hybrids import assemble, load_stitch, plan_between
+from restnet_search.search.hybrids import restore_hybrid
 from restnet_search.search.prepare import CodeAndWeights, load_prepared
 from restnet_search.search.run_folder import RunFolder, RunInputs
 from restnet_search.search.study import TrialRecord, read_records
@@ -53,6 +53,5 @@ def rebuild_network(path: Path, id: str, *, weights: Path | None = None, trust_c
     anchors = load_prepared(folder, space, inputs, sources, [record.front, record.back])
     graphs = {name: cut.graph for name, cut in anchors.items()}
     front, back = (record.front, record.front_cut), (record.back, record.back_cut)
-    stitch = load_stitch(plan_between(graphs, record.stitch_kind, front, back), folder.stitch(id))
-    hybrid = assemble(graphs, front, stitch, back)
+    hybrid = restore_hybrid(graphs, record.stitch_kind, front, back, folder.stitch(id))
     return Rebuilt(hybrid, anchors[record.front].anchor.view, anchors, record, space, inputs)

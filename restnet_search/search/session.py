@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from restnet_search.progress import Progress
 from restnet_search.search.candidates import Candidate
+from restnet_search.search.hybrids import trained_tensors
 from restnet_search.search.run_folder import RunFolder
 from restnet_search.search.study import Proposal, SearchStudy, TrialRecord, hybrid_id, values_of
 from restnet_search.search.together import run_together
@@ -90,7 +91,7 @@ def _keep(
         _log.warning("trial %d failed: %s", number, outcome)
         return
     record = _record(proposal, outcome, context)
-    folder.save_stitch(record.id, outcome.stitch.state_dict())
+    folder.save_stitch(record.id, trained_tensors(outcome.stitch, outcome.tuned))
     accuracy = record.correct / record.n
     study.finish(proposal, record, values_of(space.objectives, accuracy, proposal.candidate.cost))
     _log.info("trial %d finished: %s", number, record)
@@ -118,4 +119,5 @@ def _record(proposal: Proposal, outcome: TrialOutcome, context: TrialContext) ->
         correct=outcome.correct,
         n=outcome.seen,
         seconds=round(outcome.seconds, 3),
+        tune=choices.tune,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise, zip_longest
+from itertools import cycle, pairwise, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from restnet_search.costs.table import Cost
 from restnet_search.errors import RunError
 from restnet_search.search.candidates import Candidate, by_front
 from restnet_search.search.trial import TrainingChoices
-from restnet_search.space.schema import SearchSpec, TrainingSpec
+from restnet_search.space.schema import SearchSpec, TrainingSpec, Tune
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -26,6 +26,10 @@ __all__ = ["Proposal", "SearchStudy", "TrialRecord", "hybrid_id", "read_records"
 _STUDY = "restnet-search"
 _RECORD, _REASON, _ANCHOR = "record", "reason", "anchor"
 _CUT_OFF = "cut off before it finished; its stitch point was queued again"
+
+
+TrialKey = tuple[str, int, str, int, Tune]
+"""What is trained once: a stitch point, and what is tuned beside the stitch layer."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,11 @@ class TrialRecord:
     correct: int
     n: int
     seconds: float
+    tune: Tune = "stitch"
 
     @property
-    def key(self) -> tuple[str, int, str, int]:
-        return (self.front, self.front_cut, self.back, self.back_cut)
+    def key(self) -> TrialKey:
+        return (self.front, self.front_cut, self.back, self.back_cut, self.tune)
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,10 @@ class Proposal:
     candidate: Candidate
     choices: TrainingChoices
 
+    @property
+    def key(self) -> TrialKey:
+        return (*self.candidate.key, self.choices.tune)
+
 
 def hybrid_id(number: int) -> str:
     """Name of the hybrid that trial ``number`` trained."""
@@ -74,10 +83,10 @@ def hybrid_id(number: int) -> str:
 class SearchStudy:
     """One study over a fixed list of candidates.
 
-    Optuna picks the direction, the front cut, the back cut by the ranker's order, the learning rate and the epochs. A
-    stitch point is trained once; where the sampler asks for it again, that trial is skipped (state PRUNED). Each ask
-    uses a sampler seeded by the search's seed and the number of trials so far, so that a resumed study goes on as an
-    uninterrupted one would.
+    Optuna picks the direction, the front cut, the back cut by the ranker's order, what is tuned (where the space leaves
+    a choice), the learning rate and the epochs. A stitch point is trained once with each such choice; where the sampler
+    asks for it again, that trial is skipped (state PRUNED). Each ask uses a sampler seeded by the search's seed and the
+    number of trials so far, so that a resumed study goes on as an uninterrupted one would.
     """
 
     def __init__(
@@ -85,7 +94,9 @@ class SearchStudy:
     ) -> None:
         self._study, self._training, self._search = study, training, search
         self._by_front = {str(direction): list(rows.values()) for direction, rows in by_front(candidates).items()}
-        self._candidates = {candidate.key: candidate for candidate in candidates}
+        self._work: dict[TrialKey, Candidate] = {
+            (*candidate.key, tune): candidate for candidate in candidates for tune in training.tune
+        }
 
     @classmethod
     def open(
@@ -117,7 +128,7 @@ class SearchStudy:
     @property
     def candidates(self) -> list[Candidate]:
         """All that may be proposed."""
-        return list(self._candidates.values())
+        return list(dict.fromkeys(self._work.values()))
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -151,22 +162,22 @@ class SearchStudy:
         proposals: list[Proposal] = []
         repeats = 0
         while len(proposals) < count:
-            under_way = {proposal.candidate.key for proposal in proposals}
+            under_way = {proposal.key for proposal in proposals}
             open_keys = {key: candidate for key, candidate in self._untried().items() if key not in under_way}
             if not open_keys:
                 break
             self._study.sampler = self._sampler()
             proposal = self._suggest(self._study.ask())
-            if proposal.candidate.key in open_keys:
+            if proposal.key in open_keys:
                 repeats = 0
                 proposals.append(proposal)
                 continue
-            known = "is under way" if proposal.candidate.key in under_way else "was trained already"
+            known = "is under way" if proposal.key in under_way else "was trained already"
             proposal.trial.set_user_attr(_REASON, f"its stitch point {known}")
             self._study.tell(proposal.trial, state=TrialState.PRUNED)
             repeats += 1
             if repeats % 3 == 0:  # the sampler is stuck on known points: offer it the best ranked unknown one
-                self._enqueue(min(open_keys.values(), key=lambda c: (c.rank, -c.score, c.key)))
+                self._enqueue(*min(open_keys.items(), key=lambda item: (item[1].rank, -item[1].score, item[0])))
         return proposals
 
     def finish(self, proposal: Proposal, record: TrialRecord, values: Sequence[float]) -> None:
@@ -194,18 +205,19 @@ class SearchStudy:
     def _trials(self, state: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=(state,))
 
-    def _untried(self) -> dict[tuple[str, int, str, int], Candidate]:
+    def _untried(self) -> dict[TrialKey, Candidate]:
         tried = {record.key for record in self.records}
         failed = [key for trial in self._trials(TrialState.FAIL) if (key := self._key_of(trial)) is not None]
         # a second learning rate may do where the first failed, a third is not tried
         tried |= {key for key in failed if failed.count(key) > 1}
-        return {key: candidate for key, candidate in self._candidates.items() if key not in tried}
+        return {key: candidate for key, candidate in self._work.items() if key not in tried}
 
-    def _key_of(self, trial: FrozenTrial) -> tuple[str, int, str, int] | None:
+    def _key_of(self, trial: FrozenTrial) -> TrialKey | None:
         direction = trial.params.get("direction")
         if direction is None or "rank" not in trial.params or _REASON not in trial.user_attrs:
             return None
-        return self._by_front[direction][trial.params[_front_of(direction)]][trial.params["rank"]].key
+        candidate = self._by_front[direction][trial.params[_front_of(direction)]][trial.params["rank"]]
+        return (*candidate.key, trial.params.get("tune", self._training.tune[0]))
 
     def _suggest(self, trial: Trial) -> Proposal:
         direction = trial.suggest_categorical("direction", sorted(self._by_front))
@@ -214,7 +226,9 @@ class SearchStudy:
         candidate = row[trial.suggest_int("rank", 0, len(row) - 1)]
         (low, high), (fewest, most) = self._training.lr, self._training.epochs
         choices = TrainingChoices(
-            lr=trial.suggest_float("lr", low, high, log=True), epochs=trial.suggest_int("epochs", fewest, most)
+            lr=trial.suggest_float("lr", low, high, log=True),
+            epochs=trial.suggest_int("epochs", fewest, most),
+            tune=trial.suggest_categorical("tune", tunes) if len(tunes := self._training.tune) > 1 else tunes[0],
         )
         return Proposal(trial, candidate, choices)
 
@@ -240,14 +254,16 @@ class SearchStudy:
         share = -(-count // len(self._by_front))
         spread = [_spread([c for row in rows for c in row], share) for rows in self._by_front.values()]
         turns = [candidate for turn in zip_longest(*spread) for candidate in turn if candidate is not None]
-        for candidate in turns[:count]:
-            self._enqueue(candidate)
+        for candidate, tune in zip(turns[:count], cycle(self._training.tune), strict=False):
+            self._enqueue((*candidate.key, tune), candidate)
 
-    def _enqueue(self, candidate: Candidate) -> None:
+    def _enqueue(self, key: TrialKey, candidate: Candidate) -> None:
         direction = str(candidate.direction)
         fronts = self._by_front[direction]
         front = next(index for index, row in enumerate(fronts) if row[0].front_cut == candidate.front_cut)
-        self._study.enqueue_trial({"direction": direction, _front_of(direction): front, "rank": candidate.rank})
+        choice = {"tune": key[-1]} if len(self._training.tune) > 1 else {}
+        params = {"direction": direction, _front_of(direction): front, "rank": candidate.rank, **choice}
+        self._study.enqueue_trial(params)
 
 
 def _front_of(direction: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from restnet_search.data import Split
 from restnet_search.search.candidates import Candidate
 from restnet_search.search.trial import NonFiniteLoss, StitchTrainer, TrainingChoices, TrialContext, TrialOutcome
 from restnet_search.stitching.initialise import StitchFit
@@ -36,14 +37,12 @@ def run_together(
     started = time.perf_counter()
     trainers = [StitchTrainer(candidate, choices, context) for candidate, choices in jobs]
     r2 = _initialise(trainers, context)
-    failed = _train(trainers, context)
+    failed = _match(trainers, context)
+    _reestimate([trainer for trainer in trainers if trainer not in failed], context)
+    failed |= _train([trainer for trainer in trainers if trainer not in failed], context)
     correct = _score([trainer for trainer in trainers if trainer not in failed], context)
     seconds = (time.perf_counter() - started) / len(trainers)
-    return [
-        failed.get(trainer)
-        or TrialOutcome(trainer.stitch.eval(), correct[trainer], len(context.val), r2.get(trainer), seconds)
-        for trainer in trainers
-    ]
+    return [failed.get(trainer) or trainer.outcome(correct[trainer], r2.get(trainer), seconds) for trainer in trainers]
 
 
 def pass_order(seed: int, front: str, epoch: int, count: int) -> Tensor:
@@ -58,40 +57,82 @@ def _initialise(trainers: Sequence[StitchTrainer], context: TrialContext) -> dic
     if context.stitch.init == "random":
         return {}
     fits = {trainer: StitchFit(trainer.stitch) for trainer in trainers}
-    batch, first = context.training.batch_size, torch.arange(len(context.fit))
+    for source, target in _aligned(trainers, context, context.fit, torch.arange(len(context.fit))):
+        for trainer, fit in fits.items():
+            fit.update(source[trainer.candidate.front_cut], target[_back_of(trainer)])
+    return {trainer: fit.solve(context.stitch.ridge) for trainer, fit in fits.items()}
+
+
+def _match(trainers: Sequence[StitchTrainer], context: TrialContext) -> dict[StitchTrainer, NonFiniteLoss]:
+    failed: dict[StitchTrainer, NonFiniteLoss] = {}
+    front = trainers[0].candidate.direction.front
+    for epoch in range(context.training.match_epochs):
+        order = pass_order(context.seed, f"{front} matched", epoch, len(context.train))
+        for source, target in _aligned(trainers, context, context.train, order):
+            for trainer in trainers:
+                if trainer in failed:
+                    continue
+                try:
+                    trainer.match(source[trainer.candidate.front_cut], target[_back_of(trainer)])
+                except NonFiniteLoss as error:
+                    failed[trainer] = error
+    return failed
+
+
+def _aligned(
+    trainers: Sequence[StitchTrainer], context: TrialContext, images: Split, order: Tensor
+) -> Iterator[tuple[dict[int, Tensor], dict[tuple[str, int], Tensor]]]:
+    """Features of the front anchor by cut, and of the back anchors by name and cut, for the same training images.
+
+    One pass of the front anchor and one of every back anchor; ``images`` are the first of the training images.
+    """
+    batch = context.batch
     front, cuts = trainers[0].candidate.direction.front, _front_cuts(trainers)
     backs = {name: _back_cuts(trainers, name) for name in {t.candidate.direction.back: None for t in trainers}}
-    targets = [context.store.batches_at(name, wanted, context.fit, batch) for name, wanted in backs.items()]
-    sources = context.store.batches_at(front, cuts, context.train, batch, first)
+    targets = [context.store.batches_at(name, wanted, images, batch, order) for name, wanted in backs.items()]
+    sources = context.store.batches_at(front, cuts, context.train, batch, order)
     for found, *wanted in zip(sources, *targets, strict=True):
-        source = dict(zip(cuts, found, strict=True))
-        target = {
-            (name, cut): values
-            for (name, back_cuts), features in zip(backs.items(), wanted, strict=True)
-            for cut, values in zip(back_cuts, features, strict=True)
-        }
+        yield (
+            dict(zip(cuts, found, strict=True)),
+            {
+                (name, cut): values
+                for (name, back_cuts), features in zip(backs.items(), wanted, strict=True)
+                for cut, values in zip(back_cuts, features, strict=True)
+            },
+        )
+
+
+@torch.no_grad()
+def _reestimate(trainers: Sequence[StitchTrainer], context: TrialContext) -> None:
+    """New batch-norm statistics for all that have some of their own, in one pass of the front anchor."""
+    fits = {trainer: fit for trainer in trainers if (fit := trainer.statistics_fit()) is not None}
+    if not fits:
+        return
+    front, cuts = trainers[0].candidate.direction.front, _front_cuts(list(fits))
+    for found in context.store.batches_at(front, cuts, context.train, context.batch):
+        at = dict(zip(cuts, found, strict=True))
         for trainer, fit in fits.items():
-            candidate = trainer.candidate
-            fit.update(source[candidate.front_cut], target[candidate.direction.back, candidate.back_cut])
-    return {trainer: fit.solve(context.stitch.ridge) for trainer, fit in fits.items()}
+            fit.update(trainer.stitch(at[trainer.candidate.front_cut]))
+    for trainer, fit in fits.items():
+        trainer.use_statistics(fit.result())
 
 
 def _train(trainers: Sequence[StitchTrainer], context: TrialContext) -> dict[StitchTrainer, NonFiniteLoss]:
     failed: dict[StitchTrainer, NonFiniteLoss] = {}
-    front = trainers[0].candidate.direction.front
-    for epoch in range(max(trainer.choices.epochs for trainer in trainers)):
+    for epoch in range(max((trainer.choices.epochs for trainer in trainers), default=0)):
+        front = trainers[0].candidate.direction.front
         active = [trainer for trainer in trainers if trainer.choices.epochs > epoch and trainer not in failed]
         if not active:
             break
         cuts, order = _front_cuts(active), pass_order(context.seed, front, epoch, len(context.train))
         features = context.store.batches_at(front, cuts, context.train, context.batch, order, context.view_of(epoch))
         for found, indices in zip(features, order.split(context.batch), strict=True):
-            at, labels = dict(zip(cuts, found, strict=True)), context.train.labels[indices]
+            at = dict(zip(cuts, found, strict=True))
             for trainer in active:
                 if trainer in failed:
                     continue
                 try:
-                    trainer.step(at[trainer.candidate.front_cut], labels)
+                    trainer.step(at[trainer.candidate.front_cut], indices)
                 except NonFiniteLoss as error:
                     failed[trainer] = error
     return failed
@@ -113,6 +154,10 @@ def _score(trainers: Sequence[StitchTrainer], context: TrialContext) -> dict[Sti
 
 def _front_cuts(trainers: Sequence[StitchTrainer]) -> list[int]:
     return sorted({trainer.candidate.front_cut for trainer in trainers})
+
+
+def _back_of(trainer: StitchTrainer) -> tuple[str, int]:
+    return trainer.candidate.direction.back, trainer.candidate.back_cut
 
 
 def _back_cuts(trainers: Sequence[StitchTrainer], back: str) -> list[int]:

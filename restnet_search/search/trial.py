@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,13 @@ from restnet_search.data.augmented_views import AugmentedView
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.search.candidates import Candidate
 from restnet_search.search.features import FeatureStore
-from restnet_search.space.schema import StitchSpec, TrainingSpec
+from restnet_search.space.schema import StitchSpec, TrainingSpec, Tune
 from restnet_search.stitching.initialise import fit_stitch
 from restnet_search.stitching.layer import StitchLayer
+from restnet_search.stitching.tuning import StatisticsFit, TunedBack
 
 __all__ = [
+    "BACK_RATES",
     "NonFiniteLoss",
     "StitchTrainer",
     "TrainingChoices",
@@ -32,7 +34,11 @@ __all__ = [
     "score_network",
 ]
 
+BACK_RATES: Mapping[Tune, float] = {"stitch+norm": 3.0, "stitch+lora": 1.0, "all": 0.1}
+"""Learning rate of what is tuned in the back, relative to the stitch layer's."""
+
 _GRADIENT_NORM = 1.0
+_TEMPERATURE = 4.0
 
 
 class NonFiniteLoss(Exception):
@@ -41,17 +47,19 @@ class NonFiniteLoss(Exception):
 
 @dataclass(frozen=True)
 class TrainingChoices:
-    """What Optuna chooses beside the stitch point: peak learning rate and passes over the training images."""
+    """What Optuna chooses beside the stitch point: peak learning rate, epochs, what is tuned."""
 
     lr: float
     epochs: int
+    tune: Tune = "stitch"
 
 
 @dataclass(frozen=True)
 class TrialContext:
     """What all trials of a search share.
 
-    ``fit`` holds the first images of ``train``: what the closed-form start is solved on.
+    ``fit`` holds the first images of ``train``: what the closed-form start is solved on. ``teachers`` holds anchors'
+    logits ``(n, classes)`` of the training images, where the loss follows them.
     """
 
     graphs: dict[str, AnchorGraph]
@@ -62,6 +70,7 @@ class TrialContext:
     stitch: StitchSpec
     training: TrainingSpec
     seed: int
+    teachers: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def batch(self) -> int:
@@ -76,9 +85,14 @@ class TrialContext:
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """A trained stitch layer and how its hybrid scored; ``r2`` is that of the closed-form start (None if random)."""
+    """A trained stitch layer and how its hybrid scored.
+
+    ``tuned`` holds the tensors that the back has for itself, by name; ``r2`` is that of the closed-form start (None if
+    random).
+    """
 
     stitch: StitchLayer
+    tuned: Mapping[str, Tensor]
     correct: int
     seen: int
     r2: float | None
@@ -86,41 +100,108 @@ class TrialOutcome:
 
 
 class StitchTrainer:
-    """One stitch layer under training: AdamW on it alone, one cosine cycle with warm-up to ``choices.lr``.
+    """One stitch layer under training: AdamW, one cosine cycle with warm-up to ``choices.lr``.
 
-    The random generator depends on the search's seed and the stitch point alone, so a trial gives the same result
-    whenever it runs.
+    What is tuned in the back learns at ``BACK_RATES`` of that rate. The random generator depends on the search's seed
+    and the stitch point alone, so a trial gives the same result whenever it runs.
     """
 
     def __init__(self, candidate: Candidate, choices: TrainingChoices, context: TrialContext) -> None:
-        self.candidate, self.choices = candidate, choices
+        self.candidate, self.choices, self._context = candidate, choices, context
         self.generator = torch.Generator().manual_seed(_seed_of(candidate, context.seed))
-        self.back = context.graphs[candidate.direction.back].back(candidate.back_cut).requires_grad_(False)
         self.stitch = StitchLayer(candidate.plan, self.generator)
+        sliced = context.graphs[candidate.direction.back].back(candidate.back_cut).requires_grad_(False)
+        self._tuned = TunedBack(sliced, choices.tune, self.generator) if choices.tune != "stitch" else None
+        self.back: nn.Module = self._tuned or sliced
         steps = choices.epochs * math.ceil(len(context.train) / context.batch)
-        decay = context.training.weight_decay
-        self._optimiser = torch.optim.AdamW(self.stitch.parameters(), lr=choices.lr, weight_decay=decay)
-        self._schedule = torch.optim.lr_scheduler.OneCycleLR(self._optimiser, choices.lr, total_steps=max(steps, 2))
+        groups = [_Group(list(self.stitch.parameters()), choices.lr)]
+        if self._tuned is not None and (own := list(self._tuned.parameters())):
+            groups.append(_Group(own, choices.lr * BACK_RATES[choices.tune]))
+        self._task = _Optimiser(groups, context.training.weight_decay, steps)
+        matching = context.training.match_epochs * math.ceil(len(context.train) / context.batch)
+        self._matching = _Optimiser(groups[:1], context.training.weight_decay, matching) if matching else None
 
-    def step(self, features: Tensor, labels: Tensor) -> None:
-        """Train on one batch of front features.
+    def match(self, features: Tensor, wanted: Tensor) -> None:
+        """Train the stitch layer on one batch to give the back anchor's own features (arXiv 2603.12433).
+
+        The loss is the mean squared error relative to the variance of these features.
 
         Raises:
             NonFiniteLoss: If the loss is no finite number.
         """
-        loss = F.cross_entropy(self.back(self.stitch(features)), labels)
+        assert self._matching is not None
+        loss = F.mse_loss(self.stitch(features), wanted) / wanted.var().clamp_min(1e-12)
+        self._learn(loss, self._matching)
+
+    def step(self, features: Tensor, indices: Tensor) -> None:
+        """Train on one batch of front features, of the training images that the indices name.
+
+        With a share d of distillation the loss is (1 - d) cross-entropy + d T² KL(teacher || hybrid), both softened by
+        the temperature T = 4 (Hinton et al. 2015); the teacher is the larger of the two anchors.
+
+        Raises:
+            NonFiniteLoss: If the loss is no finite number.
+        """
+        logits, share = self.back(self.stitch(features)), self._context.training.distill
+        loss = F.cross_entropy(logits, self._context.train.labels[indices])
+        if share:
+            teacher = self._context.teachers[self.candidate.direction.larger][indices]
+            followed = F.kl_div(
+                F.log_softmax(logits / _TEMPERATURE, dim=1),
+                F.log_softmax(teacher / _TEMPERATURE, dim=1),
+                reduction="batchmean",
+                log_target=True,
+            )
+            loss = (1 - share) * loss + share * _TEMPERATURE**2 * followed
+        self._learn(loss, self._task)
+
+    def _learn(self, loss: Tensor, optimiser: _Optimiser) -> None:
         if not math.isfinite(loss.item()):
             raise NonFiniteLoss(f"the loss became {loss.item()} at learning rate {self.choices.lr:.3g}")
-        self._optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.stitch.parameters(), _GRADIENT_NORM)
-        self._optimiser.step()
-        self._schedule.step()
+        optimiser.step(loss)
+
+    def statistics_fit(self) -> StatisticsFit | None:
+        """What re-estimates the back's batch-norm statistics; None where they stay as they are."""
+        return None if self._tuned is None else StatisticsFit(self._tuned.back)
+
+    def use_statistics(self, statistics: Mapping[str, Tensor]) -> None:
+        """Give the back batch-norm statistics of its own."""
+        assert self._tuned is not None
+        self._tuned.statistics = dict(statistics)
+
+    def outcome(self, correct: int, r2: float | None, seconds: float) -> TrialOutcome:
+        """What the training ended with."""
+        tuned = {} if self._tuned is None else self._tuned.changed()
+        return TrialOutcome(self.stitch.eval(), tuned, correct, len(self._context.val), r2, seconds)
 
     @torch.no_grad()
     def predict(self, features: Tensor) -> Tensor:
         """The classes ``(b,)`` that the hybrid puts first."""
         return self.back(self.stitch(features)).argmax(dim=1)
+
+
+@dataclass(frozen=True)
+class _Group:
+    parameters: list[nn.Parameter]
+    lr: float
+
+
+class _Optimiser:
+    """AdamW with one cosine cycle and clipped gradients."""
+
+    def __init__(self, groups: Sequence[_Group], weight_decay: float, steps: int) -> None:
+        self._parameters = [parameter for group in groups for parameter in group.parameters]
+        given = [{"params": group.parameters, "lr": group.lr} for group in groups]
+        self._optimiser = torch.optim.AdamW(given, weight_decay=weight_decay)
+        peaks = [group.lr for group in groups]
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(self._optimiser, peaks, total_steps=max(steps, 2))
+
+    def step(self, loss: Tensor) -> None:
+        self._optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._parameters, _GRADIENT_NORM)
+        self._optimiser.step()
+        self._schedule.step()
 
 
 def run_trial(candidate: Candidate, choices: TrainingChoices, context: TrialContext) -> TrialOutcome:
@@ -132,9 +213,11 @@ def run_trial(candidate: Candidate, choices: TrainingChoices, context: TrialCont
     started = time.perf_counter()
     trainer = StitchTrainer(candidate, choices, context)
     r2 = _initialise(trainer.stitch, candidate, context)
+    _match(trainer, context)
+    _reestimate(trainer, context)
     _train(trainer, context)
     correct = _score(trainer.stitch, trainer.back, candidate, context)
-    return TrialOutcome(trainer.stitch.eval(), correct, len(context.val), r2, time.perf_counter() - started)
+    return trainer.outcome(correct, r2, time.perf_counter() - started)
 
 
 def _seed_of(candidate: Candidate, seed: int) -> int:
@@ -155,13 +238,36 @@ def _initialise(stitch: StitchLayer, candidate: Candidate, context: TrialContext
     return fit_stitch(stitch, pairs, ridge=context.stitch.ridge)
 
 
+def _match(trainer: StitchTrainer, context: TrialContext) -> None:
+    candidate = trainer.candidate
+    for _ in range(context.training.match_epochs):
+        order = torch.randperm(len(context.train), generator=trainer.generator)
+        pairs = zip(
+            context.store.batches(candidate.direction.front, candidate.front_cut, context.train, context.batch, order),
+            context.store.batches(candidate.direction.back, candidate.back_cut, context.train, context.batch, order),
+            strict=True,
+        )
+        for source, wanted in pairs:
+            trainer.match(source, wanted)
+
+
+@torch.no_grad()
+def _reestimate(trainer: StitchTrainer, context: TrialContext) -> None:
+    if (fit := trainer.statistics_fit()) is None:
+        return
+    front, cut = trainer.candidate.direction.front, trainer.candidate.front_cut
+    for features in context.store.batches(front, cut, context.train, context.batch):
+        fit.update(trainer.stitch(features))
+    trainer.use_statistics(fit.result())
+
+
 def _train(trainer: StitchTrainer, context: TrialContext) -> None:
     front, cut = trainer.candidate.direction.front, trainer.candidate.front_cut
     for epoch in range(trainer.choices.epochs):
         order = torch.randperm(len(context.train), generator=trainer.generator)
         features = context.store.batches(front, cut, context.train, context.batch, order, context.view_of(epoch))
         for x, indices in zip(features, order.split(context.batch), strict=True):
-            trainer.step(x, context.train.labels[indices])
+            trainer.step(x, indices)
 
 
 def _score(stitch: StitchLayer, back: nn.Module, candidate: Candidate, context: TrialContext) -> int:

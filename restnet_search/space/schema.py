@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -12,6 +13,7 @@ from restnet_search.space.datasets import with_published_splits
 from restnet_search.units import parse_budget
 
 __all__ = [
+    "TUNED",
     "AnchorCutPoints",
     "AnchorSpec",
     "CacheSpec",
@@ -26,9 +28,19 @@ __all__ = [
     "StitchSpec",
     "SubsetSpec",
     "TrainingSpec",
+    "Tune",
 ]
 
 Order = Literal["large_to_small", "small_to_large"]
+Tune = Literal["stitch", "stitch+norm-stats", "stitch+norm", "stitch+lora", "all"]
+TUNED: Mapping[str, str] = {
+    "stitch+norm-stats": "stitch+norm-stats, the back's batch-norm statistics, estimated anew without a gradient",
+    "stitch+norm": "stitch+norm, these and the back's norm scales and shifts",
+    "stitch+lora": "stitch+lora, the statistics and low-rank deltas of the back's weights",
+    "all": "all, every parameter of the back",
+}
+"""What the choices of ``training.tune`` mean, beyond the stitch layer."""
+
 Fraction = Annotated[float, BeforeValidator(no_bool), Field(ge=0.0, le=1.0)]
 NonNegative = Annotated[int, BeforeValidator(no_bool), Field(ge=0)]
 Positive = Annotated[int, BeforeValidator(no_bool), Field(ge=1)]
@@ -130,8 +142,10 @@ class RankerSpec(_KindSection):
 class StitchSpec(_KindSection):
     """The layer between front and back."""
 
-    kind: Literal["linear", "conv3x3"] = Field(
-        default="linear", description="linear: a map of channels (1x1). conv3x3: also of the 3x3 neighbourhood."
+    kind: Literal["linear", "conv3x3", "lowrank", "mlp"] = Field(
+        default="linear",
+        description="linear: a map of channels (1x1). conv3x3: also of the 3x3 neighbourhood. lowrank: through fewer "
+        "channels, at half of linear's MACs. mlp: linear plus a hidden layer, at twice its MACs.",
     )
     init: Literal["lstsq", "random"] = Field(default="lstsq", description="Closed-form least squares, or random.")
     images: Positive = Field(default=1000, description="Training images the least-squares start is solved on.")
@@ -152,6 +166,30 @@ class TrainingSpec(_Section):
         default=1,
         description="Views of each image, epochs in turn: 1 the image itself, more: also fixed augmented ones.",
     )
+
+    tune: Annotated[list[Tune], Field(min_length=1)] = Field(
+        default=["stitch"],
+        description="What changes: the stitch layer alone; also the back's batch-norm statistics (no gradient), its "
+        "norm parameters, low-rank deltas of its weights, or all of it. One, or a list to search.",
+    )
+    match_epochs: NonNegative = Field(
+        default=0, description="Epochs before the others in which the stitch learns the back anchor's own features."
+    )
+    distill: Fraction = Field(
+        default=0.0, description="Share of the loss that follows the larger anchor's logits instead of the labels."
+    )
+
+    @field_validator("tune", mode="before")
+    @classmethod
+    def _single_choice_is_a_list(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("tune")
+    @classmethod
+    def _each_tune_once(cls, value: list[str]) -> list[str]:
+        if len(set(value)) != len(value):
+            raise ValueError("lists something twice")
+        return value
 
     @field_validator("epochs", "lr", mode="before")
     @classmethod

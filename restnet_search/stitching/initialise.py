@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restnet_search.stitching.layer import StitchLayer
-from restnet_search.stitching.least_squares import NormalEquations
+from restnet_search.stitching.least_squares import LeastSquaresFit, NormalEquations
 
 __all__ = ["StitchFit", "fit_stitch"]
 
@@ -60,10 +60,8 @@ class StitchFit:
     @torch.no_grad()
     def solve(self, ridge: float) -> float:
         """Set the stitch layer's weights; returns R^2."""
-        stitch, conv = self._stitch, self._stitch.map
-        fit = self._equations.solve(ridge)
-        conv.weight.copy_(fit.weight.reshape(conv.weight.shape))
-        _bias(conv).copy_(fit.bias)
+        stitch = self._stitch
+        fit = _set_map(stitch, self._equations, ridge)
         if self._prefix is not None:
             tokens_fit = self._prefix.solve(ridge)
             stitch.prefix_map.weight.copy_(tokens_fit.weight)
@@ -71,6 +69,21 @@ class StitchFit:
         elif stitch.plan.target.prefix:
             stitch.prefix.copy_(self._prefix_sum / self._images)
         return fit.r2
+
+
+def _set_map(stitch: StitchLayer, equations: NormalEquations, ridge: float) -> LeastSquaresFit:
+    if isinstance(stitch.map, torch.nn.Conv2d):
+        fit = equations.solve(ridge)
+        stitch.map.weight.copy_(fit.weight.reshape(stitch.map.weight.shape))
+        _bias(stitch.map).copy_(fit.bias)
+        return fit
+    inner, outer = stitch.map
+    assert isinstance(inner, torch.nn.Conv2d) and isinstance(outer, torch.nn.Conv2d)
+    fit, left, right = equations.solve_rank(ridge, stitch.plan.hidden)
+    inner.weight.copy_(right.reshape(inner.weight.shape))
+    outer.weight.copy_(left.reshape(outer.weight.shape))
+    _bias(outer).copy_(fit.bias)
+    return fit
 
 
 def _bias(layer: torch.nn.Conv2d | torch.nn.Linear) -> Tensor:

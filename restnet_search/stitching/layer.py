@@ -23,12 +23,20 @@ class StitchLayer(nn.Module):
         super().__init__()
         self.plan = plan
         source, target = plan.source.channels, plan.target.channels
-        self.map = nn.Conv2d(source, target, plan.kernel, stride=plan.stride, padding=plan.kernel // 2)
+        if plan.kind == "lowrank":
+            self.map = nn.Sequential(nn.Conv2d(source, plan.hidden, 1, bias=False), nn.Conv2d(plan.hidden, target, 1))
+        else:
+            self.map = nn.Conv2d(source, target, plan.kernel, stride=plan.stride, padding=plan.kernel // 2)
+        if plan.kind == "mlp":
+            self.mlp = nn.Sequential(nn.Conv2d(source, plan.hidden, 1), nn.GELU(), nn.Conv2d(plan.hidden, target, 1))
         if plan.maps_prefix:
             self.prefix_map = nn.Linear(source, target)
         elif plan.target.prefix:
             self.prefix = nn.Parameter(torch.zeros(plan.target.prefix, target))
         _draw(self, generator)
+        if plan.kind == "mlp":  # the hidden layer adds nothing until it has learned something
+            nn.init.zeros_(self.mlp[2].weight)  # pyright: ignore[reportArgumentType]
+            nn.init.zeros_(self.mlp[2].bias)  # pyright: ignore[reportArgumentType]
 
     def grid_input(self, features: Tensor) -> Tensor:
         """Front features to the grid ``(B, C_source, h, w)`` that the map reads."""
@@ -40,8 +48,9 @@ class StitchLayer(nn.Module):
         return features[:, [min(index, last) for index in range(self.plan.target.prefix)]]
 
     def forward(self, features: Tensor) -> Tensor:
-        grid = _resample(self.map(self.grid_input(features)), self.plan.after)
-        mapped = self.plan.target.from_grid(grid)
+        read = self.grid_input(features)
+        grid = self.map(read) + self.mlp(read) if self.plan.kind == "mlp" else self.map(read)
+        mapped = self.plan.target.from_grid(_resample(grid, self.plan.after))
         if not self.plan.target.prefix:
             return mapped
         if self.plan.maps_prefix:
@@ -88,7 +97,7 @@ def _resample(grid: Tensor, resample: Resample) -> Tensor:
 
 def _draw(module: nn.Module, generator: torch.Generator | None) -> None:
     """Draw the weights as torch's layers draw theirs (uniform within 1 / sqrt(fan in)), from the given generator."""
-    for layer in module.children():
+    for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             bound = layer.weight[0].numel() ** -0.5
             nn.init.uniform_(layer.weight, -bound, bound, generator=generator)

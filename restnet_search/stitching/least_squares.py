@@ -172,6 +172,37 @@ class NormalEquations:
         Raises:
             ValueError: If ``ridge`` is negative or not finite, or no rows were added.
         """
+        weight, gram = self._solved(ridge)
+        return self._fit(weight, gram)
+
+    @torch.no_grad()
+    def solve_rank(self, ridge: float, rank: int) -> tuple[LeastSquaresFit, Tensor, Tensor]:
+        """The best such map of a given rank: reduced-rank regression (Izenman 1975, J. Multivariate Anal. 5(2)).
+
+        With W the full solution and U the leading eigenvectors of W Sxx Wᵀ, the covariance of what it predicts,
+        the solution is U Uᵀ W.
+
+        Args:
+            ridge: As in :meth:`solve`.
+            rank: 1 or more; beyond the number of outputs or inputs it limits nothing.
+
+        Returns:
+            The fit, and the factors of its weight, ``(outputs, rank)`` and ``(rank, inputs)`` float64.
+
+        Raises:
+            ValueError: As in :meth:`solve`, or if the rank is below 1.
+        """
+        if rank < 1:
+            raise ValueError(f"the rank must be 1 or more, came {rank}")
+        weight, gram = self._solved(ridge)
+        _, vectors = torch.linalg.eigh(weight.T @ gram @ weight)
+        kept = vectors[:, -min(rank, self.outputs) :]
+        outer = F.pad(kept, (0, max(0, rank - kept.shape[1])))
+        inner = outer.T @ weight.T
+        return self._fit((outer @ inner).T, gram), outer, inner
+
+    def _solved(self, ridge: float) -> tuple[Tensor, Tensor]:
+        """The weight ``(inputs, outputs)`` and the centred Gram of x."""
         if not (ridge >= 0 and math.isfinite(ridge)):
             raise ValueError(f"ridge must be 0 or more, came {ridge}")
         if self.rows == 0:
@@ -181,7 +212,9 @@ class NormalEquations:
         penalised.diagonal().add_(ridge * gram.diagonal().mean())
         # What rounding leaves of a zero eigenvalue: about sqrt(rows) / 4 from the sums, C from the factorisation
         tolerance = (8 * self.inputs + math.sqrt(self.rows)) * torch.finfo(gram.dtype).eps
-        weight = _solve_symmetric(penalised, self._xy, tolerance)
+        return _solve_symmetric(penalised, self._xy, tolerance), gram
+
+    def _fit(self, weight: Tensor, gram: Tensor) -> LeastSquaresFit:
         # SSE = Syy - 2 tr(Wᵀ Sxy) + tr(Wᵀ Sxx W), with or without ridge
         explained = (weight * (2 * self._xy - gram @ weight)).sum()
         total = self._yy.sum()

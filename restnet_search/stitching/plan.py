@@ -12,7 +12,7 @@ from restnet_search.graph.layout import Layout
 
 __all__ = ["Resample", "StitchKind", "StitchPlan", "why_not_stitchable"]
 
-StitchKind = Literal["linear", "conv3x3"]
+StitchKind = Literal["linear", "conv3x3", "lowrank", "mlp"]
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,11 @@ def why_not_stitchable(source: Layout, target: Layout) -> str | None:
 class StitchPlan:
     """A stitch layer from ``source`` features to what the back expects at ``target``.
 
-    The features are brought to a grid ``(B, C, h, w)``, resampled (average-pooled down, bilinear up), mapped by one
-    convolution (``linear``: 1x1; ``conv3x3``: 3x3, which also halves the resolution where that is asked),
-    and brought to the target's layout. Prefix tokens of the target are mapped from the source's, or learned where it
-    has none.
+    The features are brought to a grid ``(B, C, h, w)``, resampled (average-pooled down, bilinear up), mapped, and
+    brought to the target's layout. The map is one convolution (``linear``: 1x1; ``conv3x3``: 3x3, which also halves the
+    resolution where that is asked), two 1x1 ones through fewer channels (``lowrank``: half the MACs of ``linear``), or
+    a 1x1 one plus a perceptron with one hidden GELU layer per position (``mlp``: twice the MACs of ``linear``). Prefix
+    tokens of the target are mapped from the source's, or learned where it has none.
     """
 
     kind: StitchKind
@@ -49,6 +50,16 @@ class StitchPlan:
     @property
     def kernel(self) -> int:
         return 3 if self.kind == "conv3x3" and self.target.spatial else 1
+
+    @property
+    def hidden(self) -> int:
+        """Channels between the two maps of ``lowrank``, or of the hidden layer of ``mlp``; 0 for the other kinds.
+
+        With h (C_source + C_target) = C_source C_target, two maps through h channels cost as much as one between them.
+        """
+        even = self.source.channels * self.target.channels / (self.source.channels + self.target.channels)
+        shares = {"lowrank": 0.5, "mlp": 1.0}
+        return max(1, int(even * shares[self.kind])) if self.kind in shares else 0
 
     @cached_property
     def stride(self) -> int:
@@ -73,7 +84,7 @@ class StitchPlan:
             return Resample("none", wanted)
         if wanted[0] <= self.source_grid[0] and wanted[1] <= self.source_grid[1]:
             return Resample("pool", wanted)
-        # a 1x1 map and bilinear interpolation commute, so the map runs on the smaller grid
+        # a linear 1x1 map and bilinear interpolation commute, so the map runs on the smaller grid; an mlp may as well
         return Resample("none", self.source_grid) if self.kernel == 1 else Resample("bilinear", wanted)
 
     @cached_property
@@ -92,10 +103,14 @@ class StitchPlan:
         """MACs by fvcore's rules, and parameters; equal to profiling the layer."""
         source, target = self.source.channels, self.target.channels
         mapped = prod(self.before.grid) // self.stride**2
-        macs = source * target * self.kernel**2 * mapped
+        weights = source * target * self.kernel**2 if self.kind != "lowrank" else self.hidden * (source + target)
+        biases = target
+        if self.kind == "mlp":
+            weights, biases = weights + self.hidden * (source + target), biases + self.hidden + target
+        macs = weights * mapped
         macs += self._resample_macs(self.before, source, self.source_grid)
         macs += self._resample_macs(self.after, target, None)
-        params = source * target * self.kernel**2 + target
+        params = weights + biases
         if self.maps_prefix:
             macs += self.target.prefix * source * target
             params += source * target + target

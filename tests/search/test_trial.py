@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from restnet_search.data import Split, load_data
+from restnet_search.errors import RunError
+from restnet_search.progress import SilentProgress
 from restnet_search.search.features import CutAnchor, FeatureStore
-from restnet_search.search.hybrids import assemble
+from restnet_search.search.hybrids import assemble, restore_hybrid, trained_tensors
+from restnet_search.search.run_folder import RunFolder
+from restnet_search.search.teachers import teacher_logits
 from restnet_search.search.trial import NonFiniteLoss, TrainingChoices, run_trial, score_network
-from restnet_search.space.schema import DataSpec
+from restnet_search.space.schema import DataSpec, StitchSpec, TrainingSpec
+from restnet_search.stitching.tuning import TUNES, Tune
 from tests.search.stores import candidate, context, cut_anchor
 
 
@@ -96,3 +103,102 @@ def test_reading_features_leaves_gradients_on_for_the_caller(anchors: dict[str, 
     for capacity in (0, 2**30):
         for _ in FeatureStore(anchors, capacity).batches("vit", 1, digits.subset(torch.arange(8)), 4):
             assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("tune", [tune for tune in TUNES if tune != "stitch"])
+def test_what_is_tuned_in_the_back_is_scored_saved_and_read_back(
+    anchors: dict[str, CutAnchor], digits: Split, tune: Tune, tmp_path: Path
+) -> None:
+    before = {name: {k: v.clone() for k, v in cut.anchor.model.state_dict().items()} for name, cut in anchors.items()}
+    chosen, shared = candidate(anchors, "vit", 1, "cifar_resnet8", 1), context(anchors, digits)
+    outcome = run_trial(chosen, TrainingChoices(lr=3e-3, epochs=1, tune=tune), shared)
+    for name, cut in anchors.items():
+        assert all(torch.equal(value, before[name][key]) for key, value in cut.anchor.model.state_dict().items())
+    own = {**dict(anchors["cifar_resnet8"].graph.back(1).named_parameters()), **before["cifar_resnet8"]}
+    changed = {key for key, value in outcome.tuned.items() if not torch.equal(value, own[key])}
+    kinds = {key.rpartition(".")[2] for key in changed}
+    assert {"running_mean", "running_var"} <= kinds
+    assert kinds <= {"running_mean", "running_var", "weight", "bias"}
+    assert (tune == "stitch+norm-stats") == (not kinds & {"weight", "bias"})
+
+    folder = RunFolder(tmp_path)
+    folder.save_stitch("h000", trained_tensors(outcome.stitch, outcome.tuned))
+    hybrid = restore_hybrid(shared.graphs, "linear", ("vit", 1), ("cifar_resnet8", 1), folder.stitch("h000"))
+    assert score_network(hybrid, anchors["vit"].anchor.view, shared.val) == outcome.correct
+
+
+def test_a_tuned_hybrid_of_another_back_is_refused(
+    anchors: dict[str, CutAnchor], digits: Split, tmp_path: Path
+) -> None:
+    shared = context(anchors, digits)
+    stitch = run_trial(candidate(anchors, "vit", 1, "cifar_resnet8", 1), TrainingChoices(1e-3, 0), shared).stitch
+    folder = RunFolder(tmp_path)
+    folder.save_stitch("h000", trained_tensors(stitch, {"nowhere.weight": torch.zeros(3)}))
+    with pytest.raises(RunError, match=r"nowhere\.weight"):
+        restore_hybrid(shared.graphs, "linear", ("vit", 1), ("cifar_resnet8", 1), folder.stitch("h000"))
+
+
+def test_new_statistics_help_a_back_whose_features_moved(anchors: dict[str, CutAnchor], digits: Split) -> None:
+    """A front whose features are scaled and shifted: what the batch-norms of the back expect is not what comes."""
+    shared = context(anchors, digits, stitch=StitchSpec(init="random"))
+    chosen = candidate(anchors, "vit", 1, "cifar_resnet8", 1)
+    plain, restat = (
+        run_trial(chosen, TrainingChoices(lr=1e-3, epochs=0, tune=tune), shared)
+        for tune in ("stitch", "stitch+norm-stats")
+    )
+    features = torch.cat(list(shared.store.batches("vit", 1, digits, 64)))
+    inside: dict[str, torch.Tensor] = {}
+    for name, outcome in (("plain", plain), ("restat", restat)):
+        hybrid = assemble(shared.graphs, ("vit", 1), outcome.stitch, ("cifar_resnet8", 1), outcome.tuned)
+        (norm,) = [m for key, m in hybrid.back.named_modules() if key == "layer2.0.bn1"]
+        hook = norm.register_forward_hook(lambda _, __, output, name=name: inside.update({name: output}))
+        with torch.no_grad():
+            hybrid.back(hybrid.stitch(features))
+        hook.remove()
+    norm = anchors["cifar_resnet8"].graph.traced.module.get_submodule("layer2.0.bn1")
+    scale, shift = norm.get_parameter("weight"), norm.get_parameter("bias")
+
+    def off(values: torch.Tensor) -> float:
+        spread = (values.std(dim=(0, 2, 3)) / scale.abs()).log().abs()
+        return (spread + (values.mean(dim=(0, 2, 3)) - shift).abs()).mean().item()
+
+    assert off(inside["restat"]) < 0.2 < off(inside["plain"])
+
+
+def test_matching_brings_the_stitch_nearer_to_the_back_anchors_features(
+    anchors: dict[str, CutAnchor], digits: Split
+) -> None:
+    chosen = candidate(anchors, "vit", 1, "cifar_resnet8", 1)
+
+    def distance(epochs: int) -> float:
+        training = TrainingSpec(batch_size=32, match_epochs=epochs)
+        shared = context(anchors, digits, stitch=StitchSpec(init="random"), training=training)
+        stitch = run_trial(chosen, TrainingChoices(lr=1e-2, epochs=0), shared).stitch
+        with torch.no_grad():
+            source, wanted = (
+                torch.cat(list(shared.store.batches(name, 1, digits, 64))) for name in ("vit", "cifar_resnet8")
+            )
+            return F.mse_loss(stitch(source), wanted).item()
+
+    assert distance(0) > distance(2) > distance(8)
+
+
+def test_distillation_follows_the_larger_anchor(anchors: dict[str, CutAnchor], digits: Split) -> None:
+    teachers = teacher_logits(anchors, digits, SilentProgress())
+    view = anchors["vit"].anchor.view
+    with torch.no_grad():
+        wanted = anchors["vit"].anchor.model(digits.images(view, torch.arange(len(digits))))
+    torch.testing.assert_close(teachers["vit"], wanted, rtol=1e-4, atol=1e-5)
+    chosen = candidate(anchors, "vit", 1, "cifar_resnet8", 1)  # large to small: the ViT is the larger
+
+    def divergence(share: float) -> float:
+        training = TrainingSpec(batch_size=32, distill=share)
+        shared = context(anchors, digits, training=training, teachers=teachers)
+        stitch = run_trial(chosen, TrainingChoices(lr=1e-2, epochs=4), shared).stitch
+        with torch.no_grad():
+            logits = assemble(shared.graphs, ("vit", 1), stitch, ("cifar_resnet8", 1))(
+                digits.images(view, torch.arange(len(digits)))
+            )
+        return F.kl_div(logits.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean").item()
+
+    assert divergence(1.0) < divergence(0.0)

@@ -32,7 +32,7 @@ def shape_of(layout: Layout) -> tuple[int, ...]:
     return shapes.get(layout.kind, (layout.prefix + h * w, layout.channels))
 
 
-@pytest.mark.parametrize("kind", ["linear", "conv3x3"])
+@pytest.mark.parametrize("kind", ["linear", "conv3x3", "lowrank", "mlp"])
 @pytest.mark.parametrize("source", GRIDS, ids=str)
 @pytest.mark.parametrize("target", GRIDS, ids=str)
 def test_every_layout_maps_to_every_other_at_the_stated_cost(source: Layout, target: Layout, kind: str) -> None:
@@ -87,8 +87,10 @@ def test_closed_form_map_equals_numpy_least_squares_with_downsampling() -> None:
     rows = F.avg_pool2d(x, 2).permute(0, 2, 3, 1).reshape(-1, 5).double().numpy()
     rows = np.concatenate([rows, np.ones((len(rows), 1))], axis=1)
     wanted = np.linalg.lstsq(rows, y[:, 1:].reshape(-1, 3).double().numpy(), rcond=None)[0]
-    np.testing.assert_allclose(stitch.map.weight[:, :, 0, 0].detach().numpy().T, wanted[:-1], atol=1e-6)
-    np.testing.assert_allclose(stitch.map.bias.detach().numpy(), wanted[-1], atol=1e-6)  # pyright: ignore[reportOptionalMemberAccess]
+    np.testing.assert_allclose(
+        stitch.map.get_parameter("weight")[:, :, 0, 0].detach().numpy().T, wanted[:-1], atol=1e-6
+    )
+    np.testing.assert_allclose(stitch.map.get_parameter("bias").detach().numpy(), wanted[-1], atol=1e-6)
     # the source has no prefix token: the target's starts as the back anchor's mean
     torch.testing.assert_close(stitch.prefix.detach()[0], y[:, 0].mean(0))
 
@@ -101,11 +103,12 @@ def test_closed_form_on_a_larger_grid_beats_any_small_change_of_it() -> None:
     fit_stitch(stitch, [(x, y)], ridge=0.0)
     with torch.no_grad():
         best = F.mse_loss(stitch(x), y).item()
+        weight = stitch.map.get_parameter("weight")
         for _ in range(20):
-            noise = 1e-2 * torch.randn(stitch.map.weight.shape, generator=generator)
-            stitch.map.weight += noise
+            noise = 1e-2 * torch.randn(weight.shape, generator=generator)
+            weight += noise
             assert F.mse_loss(stitch(x), y).item() > best
-            stitch.map.weight -= noise
+            weight -= noise
 
 
 def test_training_mode_leaves_batch_norm_of_front_and_back_frozen() -> None:
@@ -119,3 +122,33 @@ def test_training_mode_leaves_batch_norm_of_front_and_back_frozen() -> None:
         "stitch.map.weight",
         "stitch.map.bias",
     }
+
+
+def test_lowrank_costs_half_of_linear_and_mlp_twice() -> None:
+    source, target = Layout("NCHW", 96, (8, 8)), Layout("NCHW", 160, (8, 8))
+    linear, lowrank, mlp = (StitchPlan(kind, source, target).cost.macs for kind in ("linear", "lowrank", "mlp"))
+    assert lowrank == pytest.approx(linear / 2, rel=0.02)
+    assert mlp == pytest.approx(2 * linear, rel=0.02)
+
+
+def test_an_mlp_starts_as_the_linear_stitch() -> None:
+    source, target = Layout("NCHW", 6, (8, 8)), Layout("tokens", 7, (4, 4), 1)
+    pairs = [(torch.randn(20, 6, 8, 8), torch.randn(20, 17, 7))]
+    linear, mlp = (StitchLayer(StitchPlan(kind, source, target)) for kind in ("linear", "mlp"))
+    assert fit_stitch(linear, pairs, ridge=1e-6) == fit_stitch(mlp, pairs, ridge=1e-6)
+    with torch.no_grad():
+        assert torch.equal(linear(pairs[0][0]), mlp(pairs[0][0]))
+
+
+def test_a_lowrank_stitch_starts_as_the_best_of_its_rank() -> None:
+    source, target = Layout("NCHW", 6, (4, 4)), Layout("NCHW", 8, (4, 4))
+    x = torch.randn(50, 6, 4, 4)
+    mixed = torch.einsum("oc,bchw->bohw", torch.randn(8, 6), x)
+    stitch = StitchLayer(StitchPlan("lowrank", source, target))
+    r2 = fit_stitch(stitch, [(x, mixed + 0.1 * torch.randn_like(mixed))], ridge=0.0)
+    with torch.no_grad():
+        left = (mixed - stitch(x)).square().mean() / mixed.var()
+    inner, outer = stitch.map.children()
+    weight = outer.get_parameter("weight").flatten(1) @ inner.get_parameter("weight").flatten(1)
+    assert torch.linalg.matrix_rank(weight) == stitch.plan.hidden == 1
+    assert 0 < r2 < 1 and left == pytest.approx(1 - r2, abs=0.03)

@@ -454,3 +454,23 @@ def test_real_features_of_two_anchors(shared: Path, ridge: float) -> None:
     predicted = x @ fit.weight.numpy().T + fit.bias.numpy()
     assert fit.r2 == pytest.approx(float(r2_score(y, predicted, multioutput="variance_weighted")), abs=1e-10)
     assert 0.2 < fit.r2 < 0.95
+
+
+@pytest.mark.parametrize("rank", [1, 3, 5, 9])
+def test_reduced_rank_is_the_best_low_rank_approximation_of_the_predictions(rank: int) -> None:
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(300, 7)) @ generator.normal(size=(7, 7)) + 2
+    y = x @ generator.normal(size=(7, 5)) + generator.normal(size=(300, 5))
+    equations = NormalEquations(7, 5)
+    equations.update(torch.from_numpy(x), torch.from_numpy(y))
+    fit, outer, inner = equations.solve_rank(0.0, rank)
+    assert (outer.shape, inner.shape) == ((5, rank), (rank, 7))
+    torch.testing.assert_close(outer @ inner, fit.weight)
+    # the oracle: truncate the singular value decomposition of what full least squares predicts
+    centred = x - x.mean(0)
+    predicted = centred @ np.linalg.lstsq(centred, y - y.mean(0), rcond=None)[0]
+    u, s, v = np.linalg.svd(predicted, full_matrices=False)
+    wanted = (u[:, :rank] * s[:rank]) @ v[:rank] + y.mean(0)
+    got = x @ fit.weight.numpy().T + fit.bias.numpy()
+    np.testing.assert_allclose(got, wanted, atol=1e-8)
+    assert fit.r2 == pytest.approx(1 - ((y - wanted) ** 2).sum() / ((y - y.mean(0)) ** 2).sum())
