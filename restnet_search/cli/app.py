@@ -66,7 +66,9 @@ def main(
     timeout: Annotated[
         float | None, typer.Option(min=0.001, help="Stop asking for trials after so many seconds.")
     ] = None,
-    ranker: Annotated[str | None, typer.Option(metavar="KIND", help="cka or random (default: the space's).")] = None,
+    ranker: Annotated[
+        str | None, typer.Option(metavar="KIND", help="cka, kl, lstsq or random (default: the space's).")
+    ] = None,
     trust_code: options.TrustCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the report.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,

@@ -117,7 +117,7 @@ class _KindSection(_Section):
 class RankerSpec(_KindSection):
     """How stitch points are ordered before any training."""
 
-    kind: Literal["cka", "random"] = "cka"
+    kind: Literal["cka", "kl", "lstsq", "random"] = "cka"
     images: AtLeastFour = Field(default=512, description="Training images the ranker looks at.")
     batch_size: AtLeastFour = Field(default=128, description="Images per minibatch (at least 4).")
 
