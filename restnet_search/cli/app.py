@@ -14,6 +14,7 @@ from restnet_search.cli import (
     init,
     options,
     profile,
+    rank,
     report,
     search,
     similarity,
@@ -36,6 +37,7 @@ app.command("init")(init.init)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("similarity")(similarity.similarity)
+app.command("rank")(rank.rank)
 app.command("profile")(profile.profile)
 app.command("conformance", hidden=True)(conformance.conformance)
 

@@ -98,7 +98,9 @@ class HybridEntry:
     ``test`` is None where the hybrid was not scored on the test split. ``dominated`` says that another entry (anchor
     or hybrid) has at least its ``val`` accuracy at no more cost, one of them strictly better. ``seconds`` is the wall
     time of its trial. ``score`` is what the search's ranker said (higher is better) and ``rank`` its place among the
-    partners of its front (1 is first); ``images`` is the number of training images per epoch.
+    partners of its front (1 is first); ``images`` is the number of training images per epoch. ``scores`` are those of
+    every ranker, by name. ``control`` is ``self`` (an anchor stitched to itself), ``random`` (drawn among the stitch
+    points that the ranker passed over) or None (what the search chose).
     """
 
     id: str
@@ -117,6 +119,8 @@ class HybridEntry:
     lr: float | None = None
     epochs: int | None = None
     images: int | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    control: str | None = None
 
 
 Entry = AnchorEntry | HybridEntry
@@ -129,7 +133,8 @@ class WithinFront:
 
     ``spearman`` is the mean over the ``spearman_fronts`` fronts with at least three trained partners (None where no
     front has a defined one); ``top1_hits`` counts in how many of the ``fronts`` with at least two trained partners
-    the ranker's best-scored partner was the most accurate; ``chance_hits`` is what guessing would get on average.
+    the ranker's best-scored partner was the most accurate; ``chance_hits`` is what guessing would get on average;
+    ``regret`` is how much accuracy the first choice lacks to the best of its front, on average over these fronts.
     """
 
     spearman: float | None
@@ -137,16 +142,24 @@ class WithinFront:
     fronts: int
     spearman_fronts: int = 0
     chance_hits: float = 0.0
+    regret: float | None = None
 
 
 @dataclass(frozen=True)
 class RankerEntry:
-    """A ranker against the ``val`` accuracies reached: Spearman over its ``n`` trained stitch points, and per front."""
+    """A ranker against the ``val`` accuracies reached: Spearman over its ``n`` trained stitch points, and per front.
+
+    ``regret`` maps k (as text: ``1``, ``3``, ``5``) to how much accuracy the best of the ranker's first k trained
+    stitch points lacks to the best trained one, as a fraction; only where more than k were trained. ``at_random`` of
+    the ``n`` were drawn at random; the others were chosen by the search's own ranker.
+    """
 
     name: str
     spearman: float | None
     within_front: WithinFront
     n: int
+    regret: Mapping[str, float] = field(default_factory=dict)
+    at_random: int = 0
 
 
 @dataclass(frozen=True)
@@ -159,12 +172,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class Trials:
-    """How the trials ended; ``skipped`` ones were never trained."""
+    """How the trials ended; ``skipped`` ones were never trained. Controls come on top of the ``finished`` ones."""
 
     finished: int
     failed: int
     skipped: int
     failures: tuple[Failure, ...] = ()
+    controls: int = 0
+    controls_planned: int = 0
 
 
 @dataclass(frozen=True)
@@ -203,7 +218,8 @@ class SearchSummary:
     ``seconds`` is wall time by stage (fit, similarity, trials, scoring, ...); ``cut_points`` counts them by anchor;
     ``stitch_points`` are all pairs of cut points offered, of which ``over_budget`` were dropped because they exceed
     every budget, and ``candidates`` were kept by the ranker; ``images`` counts the images used by split;
-    ``training_images_seen`` counts images times epochs over all trials.
+    ``training_images_seen`` counts images times epochs over all trials. ``ranking_seconds`` is what each ranker took,
+    beside the ``features`` that all of them share, on ``ranking_images`` images.
     """
 
     ranker: str
@@ -216,11 +232,17 @@ class SearchSummary:
     over_budget: int
     images: Mapping[str, int]
     training_images_seen: int
+    ranking_seconds: Mapping[str, float] = field(default_factory=dict)
+    ranking_images: int = 0
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything one search found; ``run`` is the name of its folder, ``created`` an ISO 8601 time."""
+    """Everything one search found; ``run`` is the name of its folder, ``created`` an ISO 8601 time.
+
+    ``hybrids`` holds random controls, too, for they are hybrids like others; ``controls`` are the anchors stitched to
+    themselves, which enter no Pareto set and are never picked.
+    """
 
     schema_version: int
     run: str
@@ -235,6 +257,7 @@ class Report:
     trials: Trials
     hybrids: tuple[HybridEntry, ...]
     budgets: tuple[BudgetEntry, ...]
+    controls: tuple[HybridEntry, ...] = ()
 
     @property
     def entries(self) -> tuple[Entry, ...]:

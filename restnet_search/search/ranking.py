@@ -9,14 +9,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from restnet_search.data import Split
+from restnet_search.data import DataSplits, Split
 from restnet_search.progress import Progress
 from restnet_search.search.features import CutAnchor
 from restnet_search.similarity.cka import MIN_IMAGES
 from restnet_search.similarity.rankers import RANKERS, FeatureBatch, KlRanker, PairScores, RankerSetup
-from restnet_search.space.schema import RankerSpec
+from restnet_search.space.schema import RankerSpec, SearchSpace
 
-__all__ = ["CHEAP_PROBES", "PairScores", "Ranking", "rank_pairs", "rankers_of_search", "score_pairs"]
+__all__ = [
+    "CHEAP_PROBES",
+    "PairScores",
+    "Ranking",
+    "draw_training_images",
+    "rank_pairs",
+    "rankers_of_search",
+    "score_pairs",
+]
 
 CHEAP_PROBES = 2e11
 """Multiply-accumulates up to which ``kl`` is computed without being asked for: some seconds on two cores."""
@@ -33,6 +41,13 @@ class Ranking:
     seconds: Mapping[str, float]
     features_seconds: float
     images: int
+
+
+def draw_training_images(space: SearchSpace, data: DataSplits) -> Split:
+    """The images that rankers and trials see: a seeded draw of ``training.images``."""
+    generator = torch.Generator().manual_seed(space.search.seed)
+    count = min(space.training.images, len(data.train))
+    return data.train.subset(torch.randperm(len(data.train), generator=generator)[:count])
 
 
 def rank_pairs(

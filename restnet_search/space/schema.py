@@ -13,6 +13,7 @@ from restnet_search.units import parse_budget
 __all__ = [
     "AnchorCutPoints",
     "AnchorSpec",
+    "ControlSpec",
     "CutPointSpec",
     "DataSpec",
     "FitSpec",
@@ -120,6 +121,15 @@ class RankerSpec(_KindSection):
     kind: Literal["cka", "kl", "lstsq", "random"] = "cka"
     images: AtLeastFour = Field(default=512, description="Training images the ranker looks at.")
     batch_size: AtLeastFour = Field(default=128, description="Images per minibatch (at least 4).")
+
+
+class ControlSpec(_Section):
+    """What a search trains beside its candidates, to compare them with."""
+
+    self: NonNegative = Field(default=1, description="Cut points at which each anchor is stitched to itself.")
+    random: NonNegative = Field(
+        default=2, description="Stitch points drawn among those the ranker did not keep, at like FLOPs."
+    )
 
 
 class StitchSpec(_KindSection):
@@ -242,6 +252,7 @@ class SearchSpace(_Section):
     stitch: StitchSpec = StitchSpec()
     training: TrainingSpec = TrainingSpec()
     search: SearchSpec = SearchSpec()
+    controls: ControlSpec = ControlSpec()
     fit: FitSpec = FitSpec()
     objectives: list[Literal["accuracy", "macs", "params"]] = ["accuracy", "macs"]
     budgets: Annotated[list[str], Field(description="Device budgets; --budget on the command line wins.")] = []
