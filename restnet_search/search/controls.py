@@ -82,7 +82,7 @@ def _draw(enumeration: Enumeration, count: int, generator: np.random.Generator) 
     """One stitch point that was ranked out from each of ``count`` ranges of MACs that hold equally many candidates.
 
     The outer quarters of a range are left out, so that candidates lie on both sides of what is drawn. Where a range
-    holds none, it is drawn from all that are left.
+    holds none, the nearest one is taken.
     """
     costs = [candidate.cost.macs for candidate in enumeration.candidates]
     ranges = [np.quantile(costs, [(part + 0.25) / count, (part + 0.75) / count]).tolist() for part in range(count)]
@@ -91,7 +91,9 @@ def _draw(enumeration: Enumeration, count: int, generator: np.random.Generator) 
     for low, high in ranges:
         if not left:
             break
-        inside = [candidate for candidate in left if low <= candidate.cost.macs <= high] or left
+        middle = (low + high) / 2
+        inside = [candidate for candidate in left if low <= candidate.cost.macs <= high]
+        inside = inside or [min(left, key=lambda candidate: abs(candidate.cost.macs - middle))]
         chosen = inside[int(generator.integers(len(inside)))]
         left = [candidate for candidate in left if candidate.key != chosen.key]
         drawn.append(chosen)

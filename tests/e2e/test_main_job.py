@@ -243,9 +243,9 @@ def test_rank_shows_all_rankers_side_by_side(cli: Cli, finished: Path, tmp_path:
         front, back = hybrid["front"], hybrid["back"]
         assert scores[key((front["anchor"], front["cut"]), (back["anchor"], back["cut"]))] == hybrid["scores"]
     for row in found["agreement"]:
-        values = [[p["scores"][row[side]] for p in found["points"]] for side in ("first", "second")]
-        assert row["spearman"] == pytest.approx(spearmanr(*values)[0])
-        assert row["kendall"] == pytest.approx(kendalltau(*values)[0])
+        first, second = ([p["scores"][row[side]] for p in found["points"]] for side in ("first", "second"))
+        assert row["spearman"] == pytest.approx(spearmanr(first, second)[0])
+        assert row["kendall"] == pytest.approx(kendalltau(first, second)[0])
 
     text = cli("rank", "restnet.yaml", "--ranker", "lstsq", "--ranker", "random", "--top", "2").stdout
     assert "lstsq" in text

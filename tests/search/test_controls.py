@@ -52,7 +52,7 @@ def test_random_ones_are_passed_over_stitch_points_at_the_flops_of_the_candidate
     macs = [control.candidate.cost.macs for control in controls]
     costs = sorted(candidate.cost.macs for candidate in found.candidates)
     assert all(costs[0] <= value <= costs[-1] for value in macs)
-    assert macs == sorted(macs)  # one from each range, the cheapest range first
+    assert max(macs[:2]) < min(macs[2:])  # ranges from the cheapest to the dearest
     assert plan(space, found) == controls
     other = plan(_space(top_k=1, controls={"self": 0, "random": 4}, search={"seed": 1}), found)
     assert [control.candidate.key for control in other] != keys

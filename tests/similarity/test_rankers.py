@@ -155,8 +155,8 @@ class TestLstsq:
                 if stitch.plan.after.mode == "bilinear":
                     x = F.interpolate(x, size=y.shape[-2:], mode="bilinear", align_corners=False)
                 even = (torch.arange(len(x)) % 2 == 0).repeat_interleave(y[0, 0].numel())
-                rows = [part.flatten(2).mT.flatten(0, 1) for part in (x, y)]
-                wanted = (self.held_out(*rows, even) + self.held_out(*rows, ~even)) / 2
+                a, b = (part.flatten(2).mT.flatten(0, 1) for part in (x, y))
+                wanted = (self.held_out(a, b, even) + self.held_out(a, b, ~even)) / 2
                 assert scores[front, back][i, j] == pytest.approx(wanted, abs=1e-9)
 
     def test_little_memory_takes_more_passes_and_gives_the_same(self) -> None:
