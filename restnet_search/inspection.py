@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +14,31 @@ from restnet_search.data import load_data
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.progress import Progress
 from restnet_search.reporting.fitting import FitRow, FitTable
+from restnet_search.reporting.rankings import RankedPoint, Rankings
+from restnet_search.search.candidates import enumerate_candidates
 from restnet_search.search.features import CutAnchor
-from restnet_search.search.prepare import CodeAndWeights
-from restnet_search.search.ranking import score_pairs
+from restnet_search.search.prepare import CodeAndWeights, prepare
+from restnet_search.search.ranking import draw_training_images, rank_pairs, score_pairs
+from restnet_search.similarity.rankers import RANKERS
 from restnet_search.space.schema import AnchorSpec, SearchSpace
+from restnet_search.units import UNLIMITED, parse_budget
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["anchor_spec", "fit_space", "inspect_anchor", "profile_network", "published_cfg", "similarity_between"]
+__all__ = [
+    "RANKER_NAMES",
+    "anchor_spec",
+    "fit_space",
+    "inspect_anchor",
+    "profile_network",
+    "published_cfg",
+    "rank_space",
+    "similarity_between",
+]
+
+RANKER_NAMES = tuple(RANKERS)
 
 
 def anchor_spec(space: SearchSpace | None, name: str) -> AnchorSpec:
@@ -105,6 +121,42 @@ def similarity_between(
     ranker = space.ranker.model_copy(update={"kind": "cka"})
     scores = score_pairs(ranker, cut, data.train, seed=space.search.seed, progress=progress)
     return (cut[first], cut[second]), scores[first, second], min(ranker.images, len(data.train))
+
+
+def rank_space(space: SearchSpace, names: Sequence[str], sources: CodeAndWeights, progress: Progress) -> Rankings:
+    """Rank the stitch points that a search of this space would consider, by every named ranker on the same images.
+
+    They can be stitched, fit a budget of the space (if it has any), and cost less than the larger anchor.
+    """
+    data = load_data(space.data)
+    prepared = prepare(space, data, sources, progress)
+    train = draw_training_images(space, data)
+    ranking = rank_pairs(space.ranker, names, prepared.anchors, train, seed=space.search.seed, progress=progress)
+    points = {name: graph.cut_points for name, graph in prepared.graphs.items()}
+    every = space.model_copy(update={"top_k": max(map(len, points.values()))})
+    budgets = [parse_budget(text) for text in space.budgets] or [UNLIMITED]
+    found = enumerate_candidates(
+        every, budgets, points, prepared.costs, ranking.scores[names[0]], every_score=ranking.scores
+    ).candidates
+    return Rankings(
+        space.name,
+        ranking.images,
+        ranking.seconds,
+        ranking.features_seconds,
+        tuple(
+            RankedPoint(
+                c.direction.front,
+                c.front_cut,
+                points[c.direction.front][c.front_cut].path,
+                c.direction.back,
+                c.back_cut,
+                points[c.direction.back][c.back_cut].path,
+                c.cost.macs,
+                c.scores,
+            )
+            for c in sorted(found, key=lambda c: c.key)
+        ),
+    )
 
 
 def fit_space(space: SearchSpace, sources: CodeAndWeights, progress: Progress) -> FitTable:

@@ -10,16 +10,17 @@ from dataclasses import asdict
 
 import torch
 
-from restnet_search.data import DataSplits, Split, load_data
+from restnet_search.data import DataSplits, load_data
 from restnet_search.errors import BudgetError
 from restnet_search.progress import Progress
 from restnet_search.reporting.report import Report
 from restnet_search.reporting.serialize import write_results
 from restnet_search.scoring import Search, assemble_report, score_anchors, score_finalists
 from restnet_search.search.candidates import Enumeration, enumerate_candidates
+from restnet_search.search.controls import plan_controls
 from restnet_search.search.opening import open_store
 from restnet_search.search.prepare import CodeAndWeights, prepare, remember_anchors
-from restnet_search.search.ranking import score_pairs
+from restnet_search.search.ranking import draw_training_images, rank_pairs, rankers_of_search
 from restnet_search.search.run_folder import RunFolder, RunInputs
 from restnet_search.search.session import run_trials
 from restnet_search.search.study import SearchStudy
@@ -63,14 +64,19 @@ def run_search(
             _log_data(data)
             prepared = prepare(space, data, sources, progress)
             remember_anchors(folder, prepared)
-        train = _training_images(space, data)
+        train = draw_training_images(space, data)
         with _timed(seconds, "similarity"):
-            scores = score_pairs(space.ranker, prepared.anchors, train, seed=space.search.seed, progress=progress)
+            names = rankers_of_search(space.ranker, prepared.anchors, train)
+            ranking = rank_pairs(
+                space.ranker, names, prepared.anchors, train, seed=space.search.seed, progress=progress
+            )
         points = {name: graph.cut_points for name, graph in prepared.graphs.items()}
-        enumeration = enumerate_candidates(space, budgets, points, prepared.costs, scores)
+        chosen = ranking.scores[space.ranker.kind]
+        enumeration = enumerate_candidates(space, budgets, points, prepared.costs, chosen, ranking.scores)
         _require_candidates(enumeration, budgets)
+        controls = plan_controls(space, points, prepared.costs, enumeration)
         study = SearchStudy.open(folder.study, enumeration.candidates, space.objectives, space.training, space.search)
-        search = Search(space, folder, budgets, data, train, prepared, enumeration, study)
+        search = Search(space, folder, budgets, data, train, prepared, enumeration, study, controls, ranking)
         with _timed(seconds, "anchors"):
             anchors = score_anchors(search, progress)
         with _timed(seconds, "trials"):
@@ -90,7 +96,7 @@ def run_search(
                 seed=space.search.seed,
                 teachers=teacher_logits(prepared.anchors, train, progress) if space.training.distill else {},
             )
-            run_trials(study, context, folder, space, progress)
+            run_trials(study, context, folder, space, progress, controls)
             study.add_counts("features", asdict(store.reuse))
         with _timed(seconds, "scoring"):
             hybrids = score_finalists(search, anchors, progress)
@@ -105,13 +111,6 @@ def _log_data(data: DataSplits) -> None:
     for split, found in data.unreadable.items():
         for unreadable in found:
             _log.warning("left out of %s: %s", split, unreadable.reason)
-
-
-def _training_images(space: SearchSpace, data: DataSplits) -> Split:
-    """The images that rankers and trials see: a seeded draw of ``training.images``."""
-    generator = torch.Generator().manual_seed(space.search.seed)
-    count = min(space.training.images, len(data.train))
-    return data.train.subset(torch.randperm(len(data.train), generator=generator)[:count])
 
 
 def _require_candidates(enumeration: Enumeration, budgets: Sequence[DeviceBudget]) -> None:

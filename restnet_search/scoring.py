@@ -24,9 +24,11 @@ from restnet_search.reporting.report import (
 )
 from restnet_search.reporting.ways import Way
 from restnet_search.search.candidates import Enumeration, directions_of
+from restnet_search.search.controls import Control
 from restnet_search.search.environment import describe_environment
 from restnet_search.search.hybrids import restore_hybrid
 from restnet_search.search.prepare import Prepared
+from restnet_search.search.ranking import Ranking
 from restnet_search.search.run_folder import RunFolder, RunInputs
 from restnet_search.search.study import SearchStudy, TrialRecord, values_of
 from restnet_search.search.trial import score_network
@@ -52,6 +54,13 @@ class Search:
     prepared: Prepared
     enumeration: Enumeration
     study: SearchStudy
+    controls: tuple[Control, ...]
+    ranking: Ranking
+
+    @property
+    def hybrids(self) -> list[TrialRecord]:
+        """What was trained of the anchors' hybrids: the search's own, then the random controls, which are some, too."""
+        return [*self.study.records, *(record for record in self.study.controls if record.control == "random")]
 
 
 def score_anchors(search: Search, progress: Progress) -> list[AnchorResult]:
@@ -80,7 +89,7 @@ def score_anchors(search: Search, progress: Progress) -> list[AnchorResult]:
 
 def score_finalists(search: Search, anchors: Sequence[AnchorResult], progress: Progress) -> list[HybridResult]:
     """Score the hybrids of every budget's Pareto set on test, each once; the others have no test score."""
-    graphs, records = search.prepared.graphs, {record.id: record for record in search.study.records}
+    graphs, records = search.prepared.graphs, {record.id: record for record in search.hybrids}
     hybrids = [_hybrid_result(record, graphs) for record in records.values()]
     chosen = finalists(anchors, hybrids, search.budgets, search.space.objectives)
     test: dict[str, Outcome] = {}
@@ -111,11 +120,13 @@ def _hybrid_result(record: TrialRecord, graphs: Mapping[str, AnchorGraph], test:
         test=test,
         seconds=record.seconds,
         score=record.score,
-        rank=record.rank + 1,
+        rank=None if record.control == "self" else record.rank + 1,
         lr=record.lr,
         epochs=record.epochs,
         images=record.images,
         tune=record.tune,
+        scores=record.scores,
+        control=record.control,
     )
 
 
@@ -136,6 +147,7 @@ def assemble_report(
 ) -> Report:
     """Freeze everything that the search found and measured."""
     records, failures = search.study.records, search.study.failures
+    controls, graphs = search.study.controls, search.prepared.graphs
     return build_report(
         run=search.folder.name,
         created=inputs.created,
@@ -153,10 +165,12 @@ def assemble_report(
             candidates=len(search.enumeration.candidates),
             over_budget=search.enumeration.over_budget,
             images={"train": len(search.train), "val": len(search.data.val), "test": len(search.data.test)},
-            training_images_seen=sum(record.images * record.epochs for record in records),
+            training_images_seen=sum(record.images * record.epochs for record in (*records, *controls)),
             skipped_images=_skipped_images(search.data),
             data_notes=search.data.notes,
             features=FeatureReuse(**counts) if (counts := search.study.noted("features")) else None,
+            ranking_seconds=dict(search.ranking.seconds) | {"features": search.ranking.features_seconds},
+            ranking_images=search.ranking.images,
         ),
         anchors=anchors,
         hybrids=hybrids,
@@ -166,8 +180,12 @@ def assemble_report(
             failed=len(failures),
             skipped=search.study.skipped,
             failures=tuple(Failure(number, reason) for number, reason in failures),
+            controls=len(controls),
+            controls_planned=len(search.controls),
         ),
         candidates=_candidates_by_way(search),
+        ranker_scores=_ranker_scores(search),
+        controls=[_hybrid_result(record, graphs) for record in controls if record.control == "self"],
     )
 
 
@@ -176,3 +194,13 @@ def _candidates_by_way(search: Search) -> dict[Way, int]:
     kept = Counter(candidate.direction for candidate in search.enumeration.candidates)
     ways = directions_of(search.space, search.prepared.costs)
     return {(way.front, way.back, way.order): kept[way] for way in ways}
+
+
+def _ranker_scores(search: Search) -> dict[str, dict[str, float]]:
+    """Ranker -> hybrid id -> score; the search's own ranker first."""
+    names = list(search.ranking.scores)
+    own = search.space.ranker.kind
+    scores = {name: {r.id: r.scores[name] for r in search.hybrids if name in r.scores} for name in names}
+    # a study that was begun before scores of all rankers were kept holds that of its own
+    scores[own] |= {r.id: r.score for r in search.hybrids if r.id not in scores[own] and r.score is not None}
+    return scores

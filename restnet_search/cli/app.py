@@ -15,6 +15,7 @@ from restnet_search.cli import (
     init,
     options,
     profile,
+    rank,
     report,
     search,
     similarity,
@@ -38,6 +39,7 @@ app.command("init")(init.init)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("similarity")(similarity.similarity)
+app.command("rank")(rank.rank)
 app.command("profile")(profile.profile)
 app.command("conformance", hidden=True)(conformance.conformance)
 
@@ -68,7 +70,9 @@ def main(
     timeout: Annotated[
         float | None, typer.Option(min=0.001, help="Stop asking for trials after so many seconds.")
     ] = None,
-    ranker: Annotated[str | None, typer.Option(metavar="KIND", help="cka or random (default: the space's).")] = None,
+    ranker: Annotated[
+        str | None, typer.Option(metavar="KIND", help="cka, kl, lstsq or random (default: the space's).")
+    ] = None,
     cache_gb: Annotated[
         float | None,
         typer.Option(min=0, metavar="N", help="Bound of kept features on disk, in GB; 0: none (default: the space's)."),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from restnet_search.licences import non_commercial
@@ -29,7 +29,7 @@ from restnet_search.reporting.report import (
     Stitch,
     Trials,
 )
-from restnet_search.reporting.statistics import spearman, wilson_interval, within_front
+from restnet_search.reporting.statistics import regret_of_first, spearman, wilson_interval, within_front
 from restnet_search.reporting.ways import Way
 from restnet_search.units import DeviceBudget
 
@@ -37,6 +37,8 @@ __all__ = ["UNLIMITED", "AnchorResult", "HybridResult", "Outcome", "build_report
 
 UNLIMITED = DeviceBudget("unlimited", ())
 """The budget of a search that was given none."""
+
+_FIRST = (1, 3, 5)  # how many first choices of a ranker are judged together
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class HybridResult:
     epochs: int | None = None
     images: int | None = None
     tune: str = "stitch"
+    scores: Mapping[str, float] = field(default_factory=dict)
+    control: str | None = None
 
 
 Result = AnchorResult | HybridResult
@@ -125,6 +129,7 @@ def build_report(
     trials: Trials,
     ranker_scores: Mapping[str, Mapping[str, float]] | None = None,
     candidates: Mapping[Way, int] | None = None,
+    controls: Sequence[HybridResult] = (),
 ) -> Report:
     """Compute everything that follows from the measurements, and freeze it.
 
@@ -137,15 +142,17 @@ def build_report(
         ranker_scores: Ranker name -> hybrid id -> score, higher is better; by default the hybrids' own ``score``
             under ``search.ranker``. Scores that are not finite are left out.
         candidates: Front anchor, back anchor and order -> stitch points kept for training.
+        controls: Anchors stitched to themselves; they stand apart from everything else.
 
     Raises:
         ValueError: If an id is used twice, an anchor has no ``test`` outcome, or a score is for an unknown hybrid.
     """
     results: tuple[Result, ...] = (*anchors, *hybrids)
-    ids = [result.id for result in results]
+    ids = [result.id for result in (*results, *controls)]
     if twice := sorted({id for id in ids if ids.count(id) > 1}):
         raise ValueError(f"ids of anchors and hybrids must differ, came twice: {twice}")
-    flags = dict(zip(ids, dominated([_point(result, search.objectives) for result in results]), strict=True))
+    points = [_point(result, search.objectives) for result in results]
+    flags = {result.id: flag for result, flag in zip(results, dominated(points), strict=True)}
     if ranker_scores is None:
         ranker_scores = {search.ranker: {h.id: h.score for h in hybrids if h.score is not None}}
     licences = {anchor.name: anchor.licence for anchor in anchors}
@@ -166,6 +173,7 @@ def build_report(
         hybrids=hybrid_entries,
         budgets=tuple(_budget_entry(budget, anchors, hybrids, search.objectives) for budget in budgets or (UNLIMITED,)),
         orders=order_entries(anchor_entries, hybrid_entries, candidates or {}),
+        controls=tuple(_hybrid_entry(control, is_dominated=False) for control in controls),
     )
 
 
@@ -236,6 +244,8 @@ def _hybrid_entry(hybrid: HybridResult, is_dominated: bool, licences: Mapping[st
         images=hybrid.images,
         non_commercial=non_commercial(licences, (hybrid.front.anchor, hybrid.back.anchor)),
         tune=hybrid.tune,
+        scores={name: score for name, score in hybrid.scores.items() if math.isfinite(score)},
+        control=hybrid.control,
     )
 
 
@@ -244,16 +254,20 @@ def _ranker_entry(name: str, scores: Mapping[str, float], hybrids: Sequence[Hybr
     if unknown := sorted(scores.keys() - {hybrid.id for hybrid in hybrids}):
         raise ValueError(f"the ranker {name} scores hybrids that do not exist: {unknown}")
     best: dict[tuple[Part, Part], tuple[float, float]] = {}
+    drawn: set[tuple[Part, Part]] = set()
     for hybrid in hybrids:
         score = scores.get(hybrid.id)
         if score is None or not math.isfinite(score):
             continue
         key = (hybrid.front, hybrid.back)
+        drawn |= {key} if hybrid.control == "random" else set()
         if key not in best or hybrid.val.top1 > best[key][1]:
             best[key] = (score, hybrid.val.top1)
     points = [((front, back.anchor), *values) for (front, back), values in best.items()]
-    correlation = spearman([score for score, _ in best.values()], [top1 for _, top1 in best.values()])
-    return RankerEntry(name, correlation, within_front(points), n=len(best))
+    pairs = list(best.values())
+    correlation = spearman([score for score, _ in pairs], [top1 for _, top1 in pairs])
+    regret = {str(k): lost for k in _FIRST if (lost := regret_of_first(pairs, k)) is not None}
+    return RankerEntry(name, correlation, within_front(points), len(best), regret, len(drawn))
 
 
 def _score(outcome: Outcome) -> Score:

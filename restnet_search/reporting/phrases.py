@@ -30,6 +30,7 @@ __all__ = [
     "parts",
     "percent",
     "points",
+    "ranker_caveat",
     "ranker_verdict",
     "reading_notes",
     "search_facts",
@@ -101,6 +102,7 @@ def search_facts(report: Report) -> list[tuple[str, str]]:
     cuts = ", ".join(f"{name} {count}" for name, count in search.cut_points.items())
     over = f"{search.over_budget:,} over every budget (never trained)" if search.over_budget else "none over budget"
     ended = f"{trials.finished} finished, {trials.failed} failed, {trials.skipped} skipped"
+    ended += f", and {trials.controls} controls" if trials.controls else ""
     stages = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in search.seconds.items())
     images = ", ".join(f"{split} {count:,}" for split, count in search.images.items())
     return [
@@ -241,6 +243,17 @@ def ranker_verdict(ranker: RankerEntry) -> str:
     return (
         f"{ranker.name}: {overall} Within a front {hits}; mean Spearman there {inside.spearman:+.2f} "
         f"(fronts with 3 partners or more: {inside.spearman_fronts})."
+    )
+
+
+def ranker_caveat(ranker: RankerEntry) -> str:
+    """Say what the figures of rankers cannot say, and how to read their table."""
+    drawn = f", but for {ranker.at_random} drawn at random" if ranker.at_random else ""
+    return (
+        "Only stitch points that were trained count, and the search's own ranker (*) chose them"
+        f"{drawn}: other rankers might have chosen better ones that nobody trained. best of first k: points on val by "
+        "which the best of a ranker's first k trained stitch points is below the best trained one; in a front: its "
+        "first choice of partner, on average."
     )
 
 

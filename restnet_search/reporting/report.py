@@ -109,7 +109,9 @@ class HybridEntry:
     time of its trial. ``score`` is what the search's ranker said (higher is better) and ``rank`` its place among the
     partners of its front (1 is first); ``images`` is the number of training images per epoch. ``non_commercial`` names
     the anchors in it whose weights' licence is known to shut out commercial use. ``tune`` is what
-    changed in training: the stitch layer alone, or also parts of the back.
+    changed in training: the stitch layer alone, or also parts of the back. ``scores`` are
+    those of every ranker, by name. ``control`` is ``self`` (an anchor stitched to itself), ``random`` (drawn among the
+    stitch points that the ranker passed over) or None (what the search chose).
     """
 
     id: str
@@ -130,6 +132,8 @@ class HybridEntry:
     images: int | None = None
     non_commercial: tuple[str, ...] = ()
     tune: str = "stitch"
+    scores: Mapping[str, float] = field(default_factory=dict)
+    control: str | None = None
 
 
 Entry = AnchorEntry | HybridEntry
@@ -142,7 +146,8 @@ class WithinFront:
 
     ``spearman`` is the mean over the ``spearman_fronts`` fronts with at least three trained partners (None where no
     front has a defined one); ``top1_hits`` counts in how many of the ``fronts`` with at least two trained partners
-    the ranker's best-scored partner was the most accurate; ``chance_hits`` is what guessing would get on average.
+    the ranker's best-scored partner was the most accurate; ``chance_hits`` is what guessing would get on average;
+    ``regret`` is how much accuracy the first choice lacks to the best of its front, on average over these fronts.
     """
 
     spearman: float | None
@@ -150,16 +155,24 @@ class WithinFront:
     fronts: int
     spearman_fronts: int = 0
     chance_hits: float = 0.0
+    regret: float | None = None
 
 
 @dataclass(frozen=True)
 class RankerEntry:
-    """A ranker against the ``val`` accuracies reached: Spearman over its ``n`` trained stitch points, and per front."""
+    """A ranker against the ``val`` accuracies reached: Spearman over its ``n`` trained stitch points, and per front.
+
+    ``regret`` maps k (as text: ``1``, ``3``, ``5``) to how much accuracy the best of the ranker's first k trained
+    stitch points lacks to the best trained one, as a fraction; only where more than k were trained. ``at_random`` of
+    the ``n`` were drawn at random; the others were chosen by the search's own ranker.
+    """
 
     name: str
     spearman: float | None
     within_front: WithinFront
     n: int
+    regret: Mapping[str, float] = field(default_factory=dict)
+    at_random: int = 0
 
 
 @dataclass(frozen=True)
@@ -172,12 +185,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class Trials:
-    """How the trials ended; ``skipped`` ones were never trained."""
+    """How the trials ended; ``skipped`` ones were never trained. Controls come on top of the ``finished`` ones."""
 
     finished: int
     failed: int
     skipped: int
     failures: tuple[Failure, ...] = ()
+    controls: int = 0
+    controls_planned: int = 0
 
 
 @dataclass(frozen=True)
@@ -243,6 +258,8 @@ class SearchSummary:
     every budget, and ``candidates`` were kept by the ranker; ``images`` counts the images used by split;
     ``training_images_seen`` counts images times epochs over all trials. ``skipped_images`` are those that cannot be
     read, of the splits as they were drawn; ``data_notes`` says what else a reader should know of the data.
+    ``ranking_seconds`` is what each ranker took, beside the ``features`` that all of them share, on ``ranking_images``
+    images.
     """
 
     ranker: str
@@ -258,11 +275,17 @@ class SearchSummary:
     skipped_images: tuple[SkippedImages, ...] = ()
     data_notes: tuple[str, ...] = ()
     features: FeatureReuse | None = field(default=None, metadata={"omit_none": True})
+    ranking_seconds: Mapping[str, float] = field(default_factory=dict)
+    ranking_images: int = 0
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything one search found; ``run`` is the name of its folder, ``created`` an ISO 8601 time."""
+    """Everything one search found; ``run`` is the name of its folder, ``created`` an ISO 8601 time.
+
+    ``hybrids`` holds random controls, too, for they are hybrids like others; ``controls`` are the anchors stitched to
+    themselves, which enter no Pareto set and are never picked.
+    """
 
     schema_version: int
     run: str
@@ -278,6 +301,7 @@ class Report:
     hybrids: tuple[HybridEntry, ...]
     budgets: tuple[BudgetEntry, ...]
     orders: tuple[OrderEntry, ...] = ()
+    controls: tuple[HybridEntry, ...] = ()
 
     @property
     def entries(self) -> tuple[Entry, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from restnet_search.reporting.report import WithinFront
 
-__all__ = ["difference_interval", "spearman", "wilson_interval", "within_front"]
+__all__ = ["difference_interval", "kendall", "regret_of_first", "spearman", "wilson_interval", "within_front"]
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -58,16 +58,46 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
     Raises:
         ValueError: If the lengths differ or a value is not finite.
     """
-    if len(first) != len(second):
-        raise ValueError(f"need as many values on both sides, came {len(first)} and {len(second)}")
-    if not all(map(math.isfinite, (*first, *second))):
-        raise ValueError("rank correlation needs finite values")
-    if len(first) < 3 or len(set(first)) == 1 or len(set(second)) == 1:
+    if not _can_be_ranked(first, second):
         return None
     from scipy.stats import spearmanr
 
     result: Any = spearmanr(first, second)  # its type stubs do not know the fields
     return float(result.statistic)
+
+
+def kendall(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Return Kendall's tau-b, or None where it is undefined, as in :func:`spearman`.
+
+    Raises:
+        ValueError: As :func:`spearman`.
+    """
+    if not _can_be_ranked(first, second):
+        return None
+    from scipy.stats import kendalltau
+
+    result: Any = kendalltau(first, second)
+    return float(result.statistic)
+
+
+def _can_be_ranked(first: Sequence[float], second: Sequence[float]) -> bool:
+    if len(first) != len(second):
+        raise ValueError(f"need as many values on both sides, came {len(first)} and {len(second)}")
+    if not all(map(math.isfinite, (*first, *second))):
+        raise ValueError("rank correlation needs finite values")
+    return len(first) >= 3 and len(set(first)) > 1 and len(set(second)) > 1
+
+
+def regret_of_first(pairs: Sequence[tuple[float, float]], k: int) -> float | None:
+    """Return how much accuracy the best of the first ``k`` by score lacks to the best of all, from (score, accuracy).
+
+    Of equal scores the less accurate counts as first, for the ranker would not have told them apart. None where there
+    are no more than ``k``: then nothing is left out.
+    """
+    if len(pairs) <= k:
+        return None
+    first = sorted(pairs, key=lambda pair: (-pair[0], pair[1]))[:k]
+    return max(accuracy for _, accuracy in pairs) - max(accuracy for _, accuracy in first)
 
 
 def within_front(points: Iterable[tuple[Hashable, float, float]]) -> WithinFront:
@@ -80,6 +110,7 @@ def within_front(points: Iterable[tuple[Hashable, float, float]]) -> WithinFront
     for front, score, accuracy in points:
         fronts[front].append((score, accuracy))
     correlations: list[float] = []
+    regrets: list[float] = []
     compared, hits, chance = 0, 0, 0.0
     for partners in fronts.values():
         if len(partners) < 2:
@@ -89,8 +120,10 @@ def within_front(points: Iterable[tuple[Hashable, float, float]]) -> WithinFront
         top = max(score for score, _ in partners)
         hits += all(accuracy == best for score, accuracy in partners if score == top)
         chance += sum(accuracy == best for _, accuracy in partners) / len(partners)
+        regrets.append(best - min(accuracy for score, accuracy in partners if score == top))
         correlation = spearman(*zip(*partners, strict=True))
         if correlation is not None:
             correlations.append(correlation)
     mean = fmean(correlations) if correlations else None
-    return WithinFront(mean, hits, compared, spearman_fronts=len(correlations), chance_hits=chance)
+    regret = fmean(regrets) if regrets else None
+    return WithinFront(mean, hits, compared, spearman_fronts=len(correlations), chance_hits=chance, regret=regret)

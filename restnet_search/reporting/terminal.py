@@ -8,9 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from restnet_search.reporting import phrases
+from restnet_search.reporting.controls import control_blocks
 from restnet_search.reporting.network_tables import ParetoTable, anchor_table, indented, paragraph
 from restnet_search.reporting.orders import kind_sentences, order_table
 from restnet_search.reporting.plot import AccuracyPlot
+from restnet_search.reporting.ranker_table import ranker_blocks
 from restnet_search.reporting.report import BudgetEntry, Report
 
 __all__ = ["render_report"]
@@ -33,8 +35,9 @@ def render_report(report: Report) -> RenderableType:
         blocks += [_heading(f"Budget {budget.name}: {phrases.budget_limits(budget)}"), *_budget(report, budget)]
     if report.orders:
         blocks += [_heading("Stitch orders"), order_table(report), *map(paragraph, kind_sentences(report))]
-    blocks += [_heading("Was the ranker right?")]
-    blocks += [paragraph(phrases.ranker_verdict(ranker)) for ranker in report.rankers] or [paragraph("None ran.")]
+    if controls := control_blocks(report):
+        blocks += [_heading("Controls"), *controls]
+    blocks += [_heading("Was the ranker right?"), *ranker_blocks(report)]
     if report.trials.failed:
         blocks += [_heading(f"Failed trials: {report.trials.failed}"), *_failures(report)]
     blocks += [_heading("How to read this"), *(paragraph(note) for note in phrases.reading_notes(report))]

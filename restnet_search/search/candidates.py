@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations, groupby
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,7 @@ class Candidate:
     """A stitch point that may be trained.
 
     ``rank`` is its place in the ranker's order among the stitch points of the same front cut and partner (0 first),
-    ``score`` the ranker's value (higher is better).
+    ``score`` the ranker's value (higher is better); ``scores`` are those of every ranker that was computed, by name.
     """
 
     direction: Direction
@@ -53,6 +53,7 @@ class Candidate:
     cost: Cost
     score: float
     rank: int
+    scores: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @property
     def key(self) -> tuple[str, int, str, int]:
@@ -62,7 +63,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Enumeration:
-    """The candidates, and what became of all other stitch points."""
+    """The candidates, and what became of all other stitch points; ``passed_over`` are those that were ranked out."""
 
     candidates: tuple[Candidate, ...]
     stitch_points: int
@@ -71,6 +72,7 @@ class Enumeration:
     costlier_than_anchors: int
     ranked_out: int
     cheapest: Cost | None = None
+    passed_over: tuple[Candidate, ...] = ()
 
 
 def directions_of(space: SearchSpace, costs: Mapping[str, AnchorCosts]) -> list[Direction]:
@@ -108,6 +110,7 @@ def enumerate_candidates(
     cut_points: Mapping[str, Sequence[CutPoint]],
     costs: Mapping[str, AnchorCosts],
     scores: Mapping[tuple[str, str], NDArray[np.float64]],
+    every_score: Mapping[str, Mapping[tuple[str, str], NDArray[np.float64]]] | None = None,
 ) -> Enumeration:
     """List the candidates of every direction: stitchable, within a budget, and the ranker's ``top_k`` of their front.
 
@@ -117,9 +120,11 @@ def enumerate_candidates(
         cut_points: Per anchor.
         costs: Per anchor.
         scores: Per (front, back) anchor names: ranker values ``(front cuts, back cuts)``, higher is better.
+        every_score: The same of every ranker, by its name; noted in the candidates.
     """
     offered = {name: offered_cuts(space.cut_points, name, cut_points[name], costs[name]) for name in cut_points}
     kept: list[Candidate] = []
+    passed_over: list[Candidate] = []
     cheapest: Cost | None = None
     counts = {"stitch_points": 0, "unstitchable": 0, "over_budget": 0, "costlier": 0, "ranked_out": 0}
     for direction in directions_of(space, costs):
@@ -146,10 +151,15 @@ def enumerate_candidates(
                     row.append((score, back_cut, plan, cost))
             row.sort(key=lambda entry: (-entry[0], entry[1]))
             counts["ranked_out"] += len(row[space.top_k :])
-            kept += [
-                Candidate(direction, front_cut, back_cut, plan, cost, score, rank)
-                for rank, (score, back_cut, plan, cost) in enumerate(row[: space.top_k])
+            ranked = [
+                Candidate(
+                    direction, front_cut, back_cut, plan, cost, score, rank, _scores_at(every_score, direction, at)
+                )
+                for rank, (score, back_cut, plan, cost) in enumerate(row)
+                if (at := (front_cut, back_cut))
             ]
+            kept += ranked[: space.top_k]
+            passed_over += ranked[space.top_k :]
     return Enumeration(
         tuple(kept),
         counts["stitch_points"],
@@ -158,7 +168,17 @@ def enumerate_candidates(
         counts["costlier"],
         counts["ranked_out"],
         cheapest,
+        tuple(passed_over),
     )
+
+
+def _scores_at(
+    every_score: Mapping[str, Mapping[tuple[str, str], NDArray[np.float64]]] | None,
+    direction: Direction,
+    at: tuple[int, int],
+) -> dict[str, float]:
+    found = {name: pairs[direction.front, direction.back][at] for name, pairs in (every_score or {}).items()}
+    return {name: float(value) for name, value in found.items() if np.isfinite(value)}
 
 
 def by_front(candidates: Iterable[Candidate]) -> dict[Direction, dict[int, list[Candidate]]]:

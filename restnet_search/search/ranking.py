@@ -2,85 +2,162 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from itertools import accumulate, permutations
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from restnet_search.data import Split
+from restnet_search.data import DataSplits, Split
 from restnet_search.progress import Progress
 from restnet_search.search.features import CutAnchor
-from restnet_search.similarity.cka import MIN_IMAGES, MinibatchCKA
-from restnet_search.space.schema import RankerSpec
+from restnet_search.similarity.cka import MIN_IMAGES
+from restnet_search.similarity.rankers import RANKERS, FeatureBatch, KlRanker, PairScores, RankerSetup
+from restnet_search.space.schema import RankerSpec, SearchSpace
 
-__all__ = ["PairScores", "score_pairs"]
+__all__ = [
+    "CHEAP_PROBES",
+    "PairScores",
+    "Ranking",
+    "draw_training_images",
+    "rank_pairs",
+    "rankers_of_search",
+    "score_pairs",
+]
 
-PairScores = dict[tuple[str, str], NDArray[np.float64]]
-"""Per (front, back) anchor names: a matrix (front cuts, back cuts), higher is better."""
+CHEAP_PROBES = 2e11
+"""Multiply-accumulates up to which ``kl`` is computed without being asked for: some seconds on two cores."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The scores of several rankers on the same images.
+
+    ``seconds`` holds what each ranker took beside the features, which all of them share (``features_seconds``).
+    """
+
+    scores: Mapping[str, PairScores]
+    seconds: Mapping[str, float]
+    features_seconds: float
+    images: int
+
+
+def draw_training_images(space: SearchSpace, data: DataSplits) -> Split:
+    """The images that rankers and trials see: a seeded draw of ``training.images``."""
+    generator = torch.Generator().manual_seed(space.search.seed)
+    count = min(space.training.images, len(data.train))
+    return data.train.subset(torch.randperm(len(data.train), generator=generator)[:count])
+
+
+def rank_pairs(
+    spec: RankerSpec,
+    names: Sequence[str],
+    anchors: Mapping[str, CutAnchor],
+    images: Split,
+    *,
+    seed: int,
+    progress: Progress,
+) -> Ranking:
+    """Score the stitch points of every ordered pair of anchors with the named rankers.
+
+    Every anchor runs once per batch, on its own view of the images, and all rankers see its features; small last
+    batches are left out. A ranker whose sums would not fit into memory sees the images again.
+
+    Args:
+        spec: Images and batch size.
+        names: Of rankers, as in ``RANKERS``.
+        anchors: By name, at least two.
+        images: Training images; the first ``spec.images`` are looked at.
+        seed: For rankers that draw.
+        progress: Shows the pass.
+
+    Raises:
+        ValueError: If features are not finite.
+    """
+    count = min(spec.images, len(images))
+    batches = [batch for batch in torch.arange(count).split(spec.batch_size) if len(batch) >= MIN_IMAGES]
+    points = {name: cut.graph.cut_points for name, cut in anchors.items()}
+    setup = RankerSetup(points, sum(map(len, batches)), len(images.classes), seed)
+    clock = _Clock()
+    rankers = {}
+    for name in names:
+        with clock.of(name):
+            rankers[name] = RANKERS[name](setup)
+    wanted = {name: ranker.passes for name, ranker in rankers.items()}
+    most = max(wanted.values(), default=0)
+    with progress.task(f"Similarity ({', '.join(names)})", total=most * len(batches)) as task, torch.no_grad():
+        for number in range(most):
+            for batch in _batches(anchors, images, batches, clock):
+                for name, ranker in rankers.items():
+                    if number < wanted[name]:
+                        with clock.of(name):
+                            ranker.update(batch)
+                task.advance()
+            for name, ranker in rankers.items():
+                if number < wanted[name]:
+                    with clock.of(name):
+                        ranker.end_pass()
+    scores: dict[str, PairScores] = {}
+    for name, ranker in rankers.items():
+        with clock.of(name):
+            scores[name] = ranker.scores()
+    seconds = {name: round(clock.seconds[name], 3) for name in names}
+    return Ranking(scores, seconds, round(clock.seconds.get(_FEATURES, 0.0), 3), setup.images)
 
 
 def score_pairs(
     spec: RankerSpec, anchors: Mapping[str, CutAnchor], images: Split, *, seed: int, progress: Progress
 ) -> PairScores:
-    """Score the stitch points of every ordered pair of anchors with the space's ranker.
-
-    Args:
-        spec: Ranker, images and batch size.
-        anchors: By name, at least two.
-        images: Training images; the first ``spec.images`` are looked at.
-        seed: For the ranker ``random``.
-        progress: Shows the pass.
-    """
-    return _RANKERS[spec.kind](spec, anchors, images, seed, progress)
+    """Score the stitch points of every ordered pair of anchors with the space's ranker alone."""
+    return rank_pairs(spec, [spec.kind], anchors, images, seed=seed, progress=progress).scores[spec.kind]
 
 
-def _by_cka(
-    spec: RankerSpec, anchors: Mapping[str, CutAnchor], images: Split, seed: int, progress: Progress
-) -> PairScores:
-    """Minibatch CKA of all cut points of all anchors, each Gram matrix computed once; small last batches are left out.
+def rankers_of_search(spec: RankerSpec, anchors: Mapping[str, CutAnchor], images: Split) -> list[str]:
+    """The rankers that a search computes, its own first: all, but ``kl`` only where it is asked for or cheap."""
+    points = {name: cut.graph.cut_points for name, cut in anchors.items()}
+    work = KlRanker.work(RankerSetup(points, min(spec.images, len(images)), len(images.classes), seed=0))
+    names = [spec.kind, *(name for name in RANKERS if name != spec.kind)]
+    return [name for name in names if name in (spec.kind, "cka", "lstsq", "random") or work <= CHEAP_PROBES]
 
-    Every anchor runs once per batch, on its own view of the images.
-    """
-    count = min(spec.images, len(images))
-    batches = [batch for batch in torch.arange(count).split(spec.batch_size) if len(batch) >= MIN_IMAGES]
-    taps = {name: cut.graph.between(None, range(_cuts(cut))) for name, cut in anchors.items()}
-    first, *others = anchors
-    meter = MinibatchCKA()
-    with progress.task("Similarity (CKA)", total=len(batches)) as task, torch.no_grad():
-        for batch in batches:
+
+_FEATURES = "features"
+
+
+class _Clock:
+    """Adds up wall time under names."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def of(self, name: str) -> _Span:
+        return _Span(self, name)
+
+
+class _Span:
+    def __init__(self, clock: _Clock, name: str) -> None:
+        self._clock, self._name = clock, name
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        spent = time.perf_counter() - self._started
+        self._clock.seconds[self._name] = self._clock.seconds.get(self._name, 0.0) + spent
+
+
+def _batches(
+    anchors: Mapping[str, CutAnchor], images: Split, batches: Sequence[Tensor], clock: _Clock
+) -> Iterator[FeatureBatch]:
+    taps = {name: cut.graph.between(None, range(len(cut.graph.cut_points))) for name, cut in anchors.items()}
+    rests = {name: cut.graph.back(len(cut.graph.cut_points) - 1) for name, cut in anchors.items()}
+    for batch in batches:
+        with clock.of(_FEATURES):
             features = {name: _features(taps[name], cut, images, batch) for name, cut in anchors.items()}
-            meter.update(features[first], [layer for name in others for layer in features[name]])
-            task.advance()
-    everything = meter.full_matrix().numpy()
-    ends = list(accumulate(_cuts(cut) for cut in anchors.values()))
-    rows = {name: slice(end - _cuts(cut), end) for (name, cut), end in zip(anchors.items(), ends, strict=True)}
-    return {(front, back): everything[rows[front], rows[back]] for front, back in permutations(anchors, 2)}
+            logits = {name: rests[name](layers[-1]) for name, layers in features.items()}
+        yield FeatureBatch(features, logits, images.labels[batch])
 
 
-def _by_chance(
-    spec: RankerSpec, anchors: Mapping[str, CutAnchor], images: Split, seed: int, progress: Progress
-) -> PairScores:
-    """Scores drawn from [0, 1), the control that every ranker must beat."""
-    generator = np.random.default_rng(seed)
-    return {
-        (front, back): generator.random((_cuts(anchors[front]), _cuts(anchors[back])))
-        for front, back in permutations(anchors, 2)
-    }
-
-
-_RANKERS: Mapping[str, Callable[[RankerSpec, Mapping[str, CutAnchor], Split, int, Progress], PairScores]] = {
-    "cka": _by_cka,
-    "random": _by_chance,
-}
-
-
-def _features(tap: torch.nn.Module, cut: CutAnchor, images: Split, batch: Tensor) -> list[Tensor]:
+def _features(tap: nn.Module, cut: CutAnchor, images: Split, batch: Tensor) -> list[Tensor]:
     values = tap(images.images(cut.anchor.view, batch))
     return [values] if isinstance(values, Tensor) else list(values)
-
-
-def _cuts(cut: CutAnchor) -> int:
-    return len(cut.graph.cut_points)

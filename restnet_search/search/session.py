@@ -1,18 +1,21 @@
-"""Run the trials that a study asks for, and keep what each reached."""
+"""Run the trials that a study asks for, then the controls, and keep what each reached."""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
+from statistics import fmean
 
 from restnet_search.progress import Progress
 from restnet_search.search.candidates import Candidate
+from restnet_search.search.controls import Control, control_choices
 from restnet_search.search.hybrids import trained_tensors
 from restnet_search.search.run_folder import RunFolder
 from restnet_search.search.study import Proposal, SearchStudy, TrialRecord, hybrid_id, values_of
 from restnet_search.search.together import run_together
-from restnet_search.search.trial import NonFiniteLoss, TrialContext, TrialOutcome, run_trial
+from restnet_search.search.trial import NonFiniteLoss, TrainingChoices, TrialContext, TrialOutcome, run_trial
 from restnet_search.space.schema import SearchSpace
 
 __all__ = ["run_trials"]
@@ -21,7 +24,12 @@ _log = logging.getLogger("restnet_search")
 
 
 def run_trials(
-    study: SearchStudy, context: TrialContext, folder: RunFolder, space: SearchSpace, progress: Progress
+    study: SearchStudy,
+    context: TrialContext,
+    folder: RunFolder,
+    space: SearchSpace,
+    progress: Progress,
+    controls: Sequence[Control] = (),
 ) -> None:
     """Run trials until the space's number has finished, its timeout has passed, or no candidate is left.
 
@@ -30,6 +38,9 @@ def run_trials(
 
     Where the features of a front can be kept, trials run one by one. Where they are too large, ``cache.together``
     trials are asked at a time, and those that share a front anchor are trained on one pass over the images.
+
+    The controls come last, so that the search goes as it would without them; of a timeout, the time that they will
+    take is kept back for them.
     """
     deadline = time.monotonic() + (space.search.timeout or float("inf"))
     done = len(study.records)
@@ -42,11 +53,60 @@ def run_trials(
                 finished = len(study.records)
                 task.advance(finished - done)
                 done = finished
-            if time.monotonic() > deadline:
+            if time.monotonic() + _seconds_of_controls(study, controls) > deadline:
                 progress.log(f"Stopped after {space.search.timeout:g} s with {done} finished trials (search.timeout).")
-                return
+                break
+        else:
+            _say_if_exhausted(done, space, progress)
+    _run_controls(controls, study, context, folder, space, progress, deadline)
+
+
+def _say_if_exhausted(done: int, space: SearchSpace, progress: Progress) -> None:
     if done < space.search.trials:
         progress.log(f"Every candidate was tried: {done} finished trials of the {space.search.trials} asked for.")
+
+
+def _waiting(study: SearchStudy, controls: Sequence[Control]) -> list[Control]:
+    """The controls that have neither finished nor failed."""
+    ended = {record.id for record in study.controls} | study.failed_controls.keys()
+    return [control for control in controls if control.id not in ended]
+
+
+def _seconds_of_controls(study: SearchStudy, controls: Sequence[Control]) -> float:
+    """What the controls will take, judged by the trials so far."""
+    seconds = [record.seconds for record in study.records]
+    return fmean(seconds) * len(_waiting(study, controls)) if seconds else 0.0
+
+
+def _run_controls(
+    controls: Sequence[Control],
+    study: SearchStudy,
+    context: TrialContext,
+    folder: RunFolder,
+    space: SearchSpace,
+    progress: Progress,
+    deadline: float,
+) -> None:
+    """Train and score what is left of the controls; as with trials, the stitch layer is on disk before the record."""
+    choices, waiting = control_choices(context.training), _waiting(study, controls)
+    with progress.task("Controls", total=max(len(waiting), 1)) as task:
+        for number, control in enumerate(waiting):
+            if time.monotonic() > deadline:
+                progress.log(f"{len(waiting) - number} controls were left out (search.timeout).")
+                return
+            try:
+                outcome = run_trial(control.candidate, choices, context)
+            except NonFiniteLoss as error:
+                study.fail_control(control.id, str(error))
+                progress.log(f"Control {control.id} failed: {error}")
+                _log.warning("control %s failed: %s", control.id, error)
+                continue
+            record = _record(control.id, control.candidate, choices, outcome, context, control.kind)
+            folder.save_stitch(record.id, trained_tensors(outcome.stitch, outcome.tuned))
+            accuracy = record.correct / record.n
+            study.add_control(record, values_of(space.objectives, accuracy, control.candidate.cost))
+            _log.info("control %s finished: %s", control.id, record)
+            task.advance()
 
 
 def _count_together(study: SearchStudy, context: TrialContext, space: SearchSpace) -> int:
@@ -90,23 +150,29 @@ def _keep(
         progress.log(f"Trial {number} failed: {outcome}")
         _log.warning("trial %d failed: %s", number, outcome)
         return
-    record = _record(proposal, outcome, context)
+    record = _record(hybrid_id(number), proposal.candidate, proposal.choices, outcome, context)
     folder.save_stitch(record.id, trained_tensors(outcome.stitch, outcome.tuned))
     accuracy = record.correct / record.n
     study.finish(proposal, record, values_of(space.objectives, accuracy, proposal.candidate.cost))
     _log.info("trial %d finished: %s", number, record)
 
 
-def _record(proposal: Proposal, outcome: TrialOutcome, context: TrialContext) -> TrialRecord:
-    candidate, choices = proposal.candidate, proposal.choices
+def _record(
+    id: str,
+    candidate: Candidate,
+    choices: TrainingChoices,
+    outcome: TrialOutcome,
+    context: TrialContext,
+    control: str | None = None,
+) -> TrialRecord:
     return TrialRecord(
-        id=hybrid_id(proposal.trial.number),
+        id=id,
         front=candidate.direction.front,
         front_cut=candidate.front_cut,
         back=candidate.direction.back,
         back_cut=candidate.back_cut,
-        order=candidate.direction.order,
-        score=candidate.score,
+        order="self" if control == "self" else candidate.direction.order,
+        score=candidate.score if math.isfinite(candidate.score) else None,
         rank=candidate.rank,
         lr=choices.lr,
         epochs=choices.epochs,
@@ -120,4 +186,6 @@ def _record(proposal: Proposal, outcome: TrialOutcome, context: TrialContext) ->
         n=outcome.seen,
         seconds=round(outcome.seconds, 3),
         tune=choices.tune,
+        scores=dict(candidate.scores),
+        control=control,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import cycle, pairwise, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Proposal", "SearchStudy", "TrialRecord", "hybrid_id", "read_records", "values_of"]
 
 _STUDY = "restnet-search"
-_RECORD, _REASON, _ANCHOR = "record", "reason", "anchor"
+_RECORD, _REASON, _ANCHOR, _FAILED = "record", "reason", "anchor", "failed control"
 _CUT_OFF = "cut off before it finished; its stitch point was queued again"
 
 
@@ -34,7 +34,11 @@ TrialKey = tuple[str, int, str, int, Tune]
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """What the study keeps of a finished trial; everything the report says of a hybrid, but test, comes from here."""
+    """What the study keeps of a finished trial; everything the report says of a hybrid, but test, comes from here.
+
+    ``scores`` are those of all rankers by name; ``control`` says what kind of control it is (``self``, ``random``),
+    None for what the search itself chose.
+    """
 
     id: str
     front: str
@@ -42,7 +46,7 @@ class TrialRecord:
     back: str
     back_cut: int
     order: str
-    score: float
+    score: float | None
     rank: int
     lr: float
     epochs: int
@@ -56,6 +60,8 @@ class TrialRecord:
     n: int
     seconds: float
     tune: Tune = "stitch"
+    scores: dict[str, float] = field(default_factory=dict)
+    control: str | None = None
 
     @property
     def key(self) -> TrialKey:
@@ -128,12 +134,22 @@ class SearchStudy:
     @property
     def candidates(self) -> list[Candidate]:
         """All that may be proposed."""
-        return list(dict.fromkeys(self._work.values()))
+        return list({candidate.key: candidate for candidate in self._work.values()}.values())
 
     @property
     def records(self) -> list[TrialRecord]:
-        """The finished trials, in the order in which they were asked."""
-        return _records(self._study)
+        """The finished trials, in the order in which they were asked, without controls."""
+        return [record for record in _records(self._study) if record.control is None]
+
+    @property
+    def controls(self) -> list[TrialRecord]:
+        """The finished controls."""
+        return [record for record in _records(self._study) if record.control is not None]
+
+    @property
+    def failed_controls(self) -> dict[str, str]:
+        """Controls whose loss became infinite, by id, with the reason."""
+        return self._study.user_attrs.get(_FAILED, {})
 
     @property
     def failures(self) -> list[tuple[int, str]]:
@@ -189,6 +205,15 @@ class SearchStudy:
         """Keep a failed trial with its reason."""
         proposal.trial.set_user_attr(_REASON, reason)
         self._study.tell(proposal.trial, state=TrialState.FAIL)
+
+    def add_control(self, record: TrialRecord, values: Sequence[float]) -> None:
+        """Keep a finished control in one step. It has no parameters, so that no sampler learns from it."""
+        attributes = {_RECORD: asdict(record)}
+        self._study.add_trial(optuna.trial.create_trial(values=list(values), user_attrs=attributes))
+
+    def fail_control(self, id: str, reason: str) -> None:
+        """Keep that a control failed; it would fail again."""
+        self._study.set_user_attr(_FAILED, self.failed_controls | {id: reason})
 
     def note(self, key: str, value: Any) -> None:
         """Keep a JSON value beside the trials (test scores)."""

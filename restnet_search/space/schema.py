@@ -17,6 +17,7 @@ __all__ = [
     "AnchorCutPoints",
     "AnchorSpec",
     "CacheSpec",
+    "ControlSpec",
     "CutPointSpec",
     "DataSpec",
     "FitSpec",
@@ -134,9 +135,18 @@ class _KindSection(_Section):
 class RankerSpec(_KindSection):
     """How stitch points are ordered before any training."""
 
-    kind: Literal["cka", "random"] = "cka"
+    kind: Literal["cka", "kl", "lstsq", "random"] = "cka"
     images: AtLeastFour = Field(default=512, description="Training images the ranker looks at.")
     batch_size: AtLeastFour = Field(default=128, description="Images per minibatch (at least 4).")
+
+
+class ControlSpec(_Section):
+    """What a search trains beside its candidates, to compare them with."""
+
+    self: NonNegative = Field(default=1, description="Cut points at which each anchor is stitched to itself.")
+    random: NonNegative = Field(
+        default=2, description="Stitch points drawn among those the ranker did not keep, at like FLOPs."
+    )
 
 
 class StitchSpec(_KindSection):
@@ -313,6 +323,7 @@ class SearchSpace(_Section):
     stitch: StitchSpec = StitchSpec()
     training: TrainingSpec = TrainingSpec()
     search: SearchSpec = SearchSpec()
+    controls: ControlSpec = ControlSpec()
     fit: FitSpec = FitSpec()
     cache: CacheSpec = CacheSpec()
     objectives: list[Literal["accuracy", "macs", "params"]] = ["accuracy", "macs"]

@@ -71,7 +71,7 @@ cut_points:
   min_depth: 0.0     # share of an anchor's MACs in the front, at least ...
   max_depth: 1.0     # ... and at most
 
-ranker: cka # orders stitch points before any training; random is the control
+ranker: cka # or lstsq, kl, random: orders stitch points before any training
 top_k: 3    # stitch points kept per front cut point and partner
 
 # linear maps channels (1x1); conv3x3 reads neighbours too: better between shallow CNNs, nine times the cost.
@@ -80,6 +80,7 @@ stitch: {{kind: linear, init: lstsq, images: 1000}}
 # The stitch layer alone is trained; [low, high] are searched. More images and epochs: slower, better.
 training: {{epochs: [1, 2], lr: [1.0e-4, 1.0e-2], images: 4000, batch_size: 128}}
 search: {{trials: 40, seed: 0}} # timeout: seconds
+controls: {{self: 1, random: 2}} # beside the trials: each anchor stitched to itself, and random stitch points
 
 # Anchors whose head does not match the classes of the data are fitted first, once (then kept):
 # head trains the classifier alone, full trains all layers, never makes a mismatch an error.

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from restnet_search.stitching.plan import Resample, StitchPlan, divides
 
-__all__ = ["Hybrid", "StitchLayer"]
+__all__ = ["Hybrid", "StitchLayer", "resample"]
 
 
 class StitchLayer(nn.Module):
@@ -40,7 +40,7 @@ class StitchLayer(nn.Module):
 
     def grid_input(self, features: Tensor) -> Tensor:
         """Front features to the grid ``(B, C_source, h, w)`` that the map reads."""
-        return _resample(self.plan.source.to_grid(features), self.plan.before)
+        return resample(self.plan.source.to_grid(features), self.plan.before)
 
     def prefix_input(self, features: Tensor) -> Tensor:
         """Source prefix tokens ``(B, target prefix, C_source)``, one for each of the target's; the last one repeats."""
@@ -50,7 +50,7 @@ class StitchLayer(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         read = self.grid_input(features)
         grid = self.map(read) + self.mlp(read) if self.plan.kind == "mlp" else self.map(read)
-        mapped = self.plan.target.from_grid(_resample(grid, self.plan.after))
+        mapped = self.plan.target.from_grid(resample(grid, self.plan.after))
         if not self.plan.target.prefix:
             return mapped
         if self.plan.maps_prefix:
@@ -84,15 +84,16 @@ class Hybrid(nn.Module):
         return self.back(self.stitch(self.front(x)))
 
 
-def _resample(grid: Tensor, resample: Resample) -> Tensor:
-    if resample.mode == "none":
+def resample(grid: Tensor, how: Resample) -> Tensor:
+    """Bring a grid ``(B, C, H, W)`` to another size."""
+    if how.mode == "none":
         return grid
-    if resample.mode == "bilinear":
-        return F.interpolate(grid, size=resample.grid, mode="bilinear", align_corners=False)
+    if how.mode == "bilinear":
+        return F.interpolate(grid, size=how.grid, mode="bilinear", align_corners=False)
     height, width = grid.shape[-2:]
-    if divides(resample.grid, (height, width)):
-        return F.avg_pool2d(grid, (height // resample.grid[0], width // resample.grid[1]))
-    return F.adaptive_avg_pool2d(grid, resample.grid)
+    if divides(how.grid, (height, width)):
+        return F.avg_pool2d(grid, (height // how.grid[0], width // how.grid[1]))
+    return F.adaptive_avg_pool2d(grid, how.grid)
 
 
 def _draw(module: nn.Module, generator: torch.Generator | None) -> None:

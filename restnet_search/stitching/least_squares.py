@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["LeastSquaresFit", "NormalEquations"]
+__all__ = ["LeastSquaresFit", "NormalEquations", "solve_centred"]
 
 BLOCK_ELEMENTS = 1 << 18
 """Values of rows (inputs and outputs together) that are held in float64 at once (2 MiB, which caches hold),
@@ -208,11 +208,7 @@ class NormalEquations:
         if self.rows == 0:
             raise ValueError("no rows were added yet; call update first")
         gram = (self._xx + self._xx.T) / 2
-        penalised = gram.clone()
-        penalised.diagonal().add_(ridge * gram.diagonal().mean())
-        # What rounding leaves of a zero eigenvalue: about sqrt(rows) / 4 from the sums, C from the factorisation
-        tolerance = (8 * self.inputs + math.sqrt(self.rows)) * torch.finfo(gram.dtype).eps
-        return _solve_symmetric(penalised, self._xy, tolerance), gram
+        return solve_centred(gram, self._xy, self.rows, ridge), gram
 
     def _fit(self, weight: Tensor, gram: Tensor) -> LeastSquaresFit:
         # SSE = Syy - 2 tr(Wᵀ Sxy) + tr(Wᵀ Sxx W), with or without ridge
@@ -220,6 +216,22 @@ class NormalEquations:
         total = self._yy.sum()
         r2 = min(1.0, float(explained / total)) if total > 0 else 1.0
         return LeastSquaresFit(weight.T.contiguous(), self._mean_y - self._mean_x @ weight, r2)
+
+
+def solve_centred(gram: Tensor, cross: Tensor, rows: int, ridge: float) -> Tensor:
+    """Weight ``(inputs, outputs)`` of the least-squares map, as ``NormalEquations.solve`` says, from centred moments.
+
+    Args:
+        gram: ``(inputs, inputs)`` float64, symmetric: of x with itself.
+        cross: ``(inputs, outputs)`` float64: of x with y.
+        rows: How many rows were summed.
+        ridge: Relative to the mean diagonal of ``gram``.
+    """
+    penalised = gram.clone()
+    penalised.diagonal().add_(ridge * gram.diagonal().mean())
+    # What rounding leaves of a zero eigenvalue: about sqrt(rows) / 4 from the sums, C from the factorisation
+    tolerance = (8 * len(gram) + math.sqrt(rows)) * torch.finfo(gram.dtype).eps
+    return _solve_symmetric(penalised, cross, tolerance)
 
 
 def _centre(block: Tensor) -> tuple[Tensor, Tensor]:

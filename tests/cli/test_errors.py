@@ -69,6 +69,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         "report",
         "export",
         "similarity",
+        "rank",
         "profile",
         "anchors",
         "spaces",

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binomtest
+from scipy.stats import binomtest, kendalltau, spearmanr
 
 from restnet_search import load_hybrid, load_run
 from restnet_search.data import View, load_data
@@ -44,9 +44,44 @@ def test_a_run_holds_everything_it_promises(finished: Path) -> None:
     assert {"space.yaml", "study.db", "results.json", "pareto.csv", "stitches", "search.log"} <= names
     results = results_of(finished)
     assert results["schema_version"] == 1
-    assert results["trials"]["finished"] == 8 == len(results["hybrids"])
+    chosen = [hybrid for hybrid in results["hybrids"] if hybrid["control"] is None]
+    assert results["trials"]["finished"] == 8 == len(chosen)
     stitches = {path.stem for path in (finished / "stitches").iterdir()}
-    assert stitches == {hybrid["id"] for hybrid in results["hybrids"]}
+    assert stitches == {hybrid["id"] for hybrid in (*results["hybrids"], *results["controls"])}
+
+
+def test_controls_stand_beside_the_search(finished: Path) -> None:
+    results = results_of(finished)
+    drawn = [hybrid for hybrid in results["hybrids"] if hybrid["control"] is not None]
+    assert [hybrid["control"] for hybrid in drawn] == ["random"] * 2
+    assert results["trials"]["controls"] == results["trials"]["controls_planned"] == 4 == 2 + len(results["controls"])
+    anchors = {anchor["name"]: anchor for anchor in results["anchors"]}
+    for control in results["controls"]:
+        name = control["front"]["anchor"]
+        assert (control["control"], control["back"]) == ("self", control["front"])
+        assert control["macs"] > anchors.pop(name)["macs"]  # the stitch layer comes on top
+        assert all(control["id"] not in (budget["pick"], *budget["pareto"]) for budget in results["budgets"])
+    assert not anchors
+    # random ones are stitch points that the ranker passed over: third or later among the partners of their front
+    assert all(hybrid["rank"] > 2 for hybrid in drawn)
+    assert all(hybrid["rank"] <= 2 for hybrid in results["hybrids"] if hybrid not in drawn)
+
+
+def test_every_ranker_is_judged_on_what_was_trained(finished: Path) -> None:
+    results = results_of(finished)
+    rankers = {ranker["name"]: ranker for ranker in results["rankers"]}
+    assert set(rankers) == {"cka", "kl", "lstsq", "random"}
+    assert results["rankers"][0]["name"] == results["search"]["ranker"] == "cka"
+    accuracies = [hybrid["val"]["top1"] for hybrid in results["hybrids"]]
+    for name, ranker in rankers.items():
+        scores = [hybrid["scores"][name] for hybrid in results["hybrids"]]
+        assert (ranker["n"], ranker["at_random"]) == (10, 2)
+        assert ranker["spearman"] == pytest.approx(spearmanr(scores, accuracies)[0])
+        order = sorted(zip(scores, accuracies, strict=True), reverse=True)
+        for k in (1, 3, 5):
+            lost = max(accuracies) - max(accuracy for _, accuracy in order[:k])
+            assert ranker["regret"][str(k)] == pytest.approx(lost)
+    assert [hybrid["score"] for hybrid in results["hybrids"]] == [h["scores"]["cka"] for h in results["hybrids"]]
 
 
 def test_budgets_are_hard_and_pareto_sets_are_non_dominated(finished: Path) -> None:
@@ -95,6 +130,8 @@ def test_load_run_gives_typed_objects(finished: Path) -> None:
     report = load_run(finished)
     assert report.budgets[0].name == "400kFLOPs"
     assert report.hybrids[0].val.n == 500
+    assert {control.control for control in report.controls} == {"self"}
+    assert load_hybrid(finished, report.controls[0].id)(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
 def test_same_seed_same_answer(cli: Cli, workspace: Path, finished: Path) -> None:
@@ -131,7 +168,8 @@ def test_kill_and_resume_loses_and_repeats_nothing(
 
     cli("--resume", "killed")
     points = [(h["front"]["anchor"], h["front"]["cut"], h["back"]["cut"]) for h in results_of(run)["hybrids"]]
-    assert len(points) == len(set(points)) == 8
+    assert len(points) == len(set(points)) == 8 + 2  # with the random controls
+    assert results_of(run)["trials"]["controls"] == 4
     untouched = [name for name, changed in kept.items() if (run / "stitches" / name).stat().st_mtime_ns == changed]
     assert len(untouched) >= before
     # the study was cut off, not changed: it goes on to what the uninterrupted run found
@@ -164,6 +202,57 @@ def test_reports_and_tables_are_plain_when_piped(cli: Cli, finished: Path) -> No
         done = cli(*arguments)
         assert done.stdout.strip()
         assert not CONTROL.search(done.stdout), arguments
+
+
+def kill_when_stitches_are_written(process: subprocess.Popen[bytes], run: Path, name: str) -> None:
+    deadline = time.monotonic() + 300
+    while not list(run.glob(f"stitches/{name}")) and time.monotonic() < deadline:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_a_run_killed_among_its_controls_trains_those_that_are_left(
+    command: list[str], environment: dict[str, str], cli: Cli, workspace: Path, finished: Path
+) -> None:
+    run = workspace / "reports" / "halfway"
+    arguments = ["--budget", "400kFLOPs", "--budget", "600kFLOPs,60kparams", "--run", "halfway"]
+    process = subprocess.Popen([*command, *arguments], cwd=workspace, env=environment, stderr=subprocess.DEVNULL)
+    kill_when_stitches_are_written(process, run, "s000.safetensors")
+    cli("--resume", "halfway")
+    assert trained(run) == trained(finished)
+    keys = ("id", "front", "back", "val", "lr", "epochs")
+    now, before = ([{key: c[key] for key in keys} for c in results_of(r)["controls"]] for r in (run, finished))
+    assert now == before
+
+
+def test_rank_shows_all_rankers_side_by_side(cli: Cli, finished: Path, tmp_path: Path) -> None:
+    png, matrix = tmp_path / "rank.png", tmp_path / "rank.json"
+    found = json.loads(cli("rank", "restnet.yaml", "--png", str(png), "--json-file", str(matrix), "--json").stdout)
+    assert json.loads(matrix.read_text()) == found
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert set(found["seconds"]) == {"cka", "kl", "lstsq", "random", "features"}
+
+    # the search saw the same images: it noted the same scores for what it trained
+    def key(front: tuple[str, int], back: tuple[str, int]) -> tuple[object, ...]:
+        return (*front, *back)
+
+    scores = {key((p["front"], p["front_cut"]), (p["back"], p["back_cut"])): p["scores"] for p in found["points"]}
+    for hybrid in results_of(finished)["hybrids"]:
+        front, back = hybrid["front"], hybrid["back"]
+        assert scores[key((front["anchor"], front["cut"]), (back["anchor"], back["cut"]))] == hybrid["scores"]
+    for row in found["agreement"]:
+        first, second = ([p["scores"][row[side]] for p in found["points"]] for side in ("first", "second"))
+        assert row["spearman"] == pytest.approx(spearmanr(first, second)[0])
+        assert row["kendall"] == pytest.approx(kendalltau(first, second)[0])
+
+    text = cli("rank", "restnet.yaml", "--ranker", "lstsq", "--ranker", "random", "--top", "2").stdout
+    assert "lstsq" in text
+    assert "cka" not in text
+    refused = cli("rank", "--ranker", "lstq", check=False)
+    assert refused.returncode == 2
+    assert "did you mean 'lstsq'" in refused.stderr
 
 
 def test_json_of_every_reading_command(cli: Cli, finished: Path, tmp_path: Path) -> None:

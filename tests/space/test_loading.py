@@ -279,8 +279,11 @@ class TestProblems:
                 "training.ephocs: is no known key (its value: 3); valid keys: epochs, lr, batch_size, images,"
                 " weight_decay (did you mean 'epochs'?)",
             ),
-            ("ranker: {kind: ckaa}", "ranker.kind: must be one of cka, random (did you mean 'cka'?); came 'ckaa'"),
-            ("ranker: ckaa", "ranker: must be one of cka, random (did you mean 'cka'?); came 'ckaa'"),
+            (
+                "ranker: {kind: ckaa}",
+                "ranker.kind: must be one of cka, kl, lstsq, random (did you mean 'cka'?); came 'ckaa'",
+            ),
+            ("ranker: ckaa", "ranker: must be one of cka, kl, lstsq, random (did you mean 'cka'?); came 'ckaa'"),
             ("search: {sampler: TPE}", "search.sampler: must be one of tpe, random, nsga2; came 'TPE'"),
             ("fit: {tune: null}", "fit.tune: must be one of head, full, never; came null"),
             ("orders: [large_to_smal]", "orders[0]: must be one of large_to_small, small_to_large (did you mean"

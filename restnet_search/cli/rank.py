@@ -1,0 +1,63 @@
+"""``restnet-search rank SPACE``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from restnet_search.cli import options
+
+__all__ = ["rank"]
+
+
+def rank(
+    space: Annotated[
+        str | None,
+        typer.Argument(metavar="SPACE", help="A built-in name or a YAML file (default: as for a search)."),
+    ] = None,
+    ranker: Annotated[
+        list[str] | None, typer.Option("--ranker", metavar="KIND", help="Only this one; repeat it for several.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Stitch points shown per ranker.")] = 5,
+    data: options.Data = None,
+    weights: options.Weights = None,
+    images: Annotated[
+        int | None, typer.Option(min=4, help="Training images to look at (default: the space's).")
+    ] = None,
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw the rankings as PNG.")] = None,
+    json_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write everything as JSON.")] = None,
+    trust_code: options.TrustCode = False,
+    as_json: options.Json = False,
+) -> None:
+    """Rank the stitch points of a space by every ranker, side by side, before any training.
+
+    Counts stitch points that a search would consider: they can be stitched, fit a budget of the space (if it has any)
+    and cost less than the larger anchor. Anchors that need fitting are fitted first, once.
+    """
+    from restnet_search.cli.arguments import choose_space, one_of, sources, with_data
+    from restnet_search.cli.console import console, print_json
+    from restnet_search.cli.progress import show_progress
+    from restnet_search.files import write_atomically
+    from restnet_search.inspection import RANKER_NAMES, rank_space
+    from restnet_search.reporting.rankings import render_rankings, write_rankings_png
+
+    for name in ranker or ():
+        one_of("--ranker", name, RANKER_NAMES)
+    chosen, base = choose_space(space)
+    chosen = with_data(chosen, base, data)
+    if images is not None:
+        chosen = chosen.model_copy(update={"ranker": chosen.ranker.model_copy(update={"images": images})})
+    names = tuple(dict.fromkeys(ranker or RANKER_NAMES))
+    with show_progress() as progress:
+        rankings = rank_space(chosen, names, sources(weights, base, trust_code), progress)
+    if png is not None:
+        write_rankings_png(rankings, png)
+    if json_file is not None:
+        write_atomically(json_file, json.dumps(rankings.to_json(), indent=2) + "\n")
+    if as_json:
+        print_json(rankings.to_json())
+    else:
+        console().print(render_rankings(rankings, top))
