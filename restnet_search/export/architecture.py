@@ -20,7 +20,16 @@ from restnet_search.space.schema import AnchorSpec
 from restnet_search.stitching.layer import Hybrid, StitchLayer
 from restnet_search.stitching.plan import StitchKind, StitchPlan
 
-__all__ = ["AnchorArchitecture", "AnchorSource", "Architecture", "HybridArchitecture", "Side", "build_network"]
+__all__ = [
+    "AnchorArchitecture",
+    "AnchorSource",
+    "Architecture",
+    "HybridArchitecture",
+    "Side",
+    "build_network",
+    "check_cut",
+    "cut_anchor",
+]
 
 
 @dataclass(frozen=True)
@@ -106,10 +115,10 @@ def build_network(architecture: Architecture, *, base_dir: Path | None, trust_co
             model = _build_anchor(architecture.anchor, base_dir, trust_code)
             return trace_model(model, architecture.anchor.input_size).module
         front, back = architecture.front, architecture.back
-        first = _cut_anchor(front.anchor, base_dir, trust_code)
-        second = first if back.anchor == front.anchor else _cut_anchor(back.anchor, base_dir, trust_code)
+        first = cut_anchor(front.anchor, base_dir, trust_code)
+        second = first if back.anchor == front.anchor else cut_anchor(back.anchor, base_dir, trust_code)
         for side, graph in ((front, first), (back, second)):
-            _check_cut(side, graph)
+            check_cut(side, graph)
         return Hybrid(first.front(front.cut.index), StitchLayer(architecture.plan), second.back(back.cut.index))
 
 
@@ -124,11 +133,13 @@ def _build_anchor(source: AnchorSource, base_dir: Path | None, trust_code: bool)
     return anchor.model.eval()
 
 
-def _cut_anchor(source: AnchorSource, base_dir: Path | None, trust_code: bool) -> AnchorGraph:
+def cut_anchor(source: AnchorSource, base_dir: Path | None, trust_code: bool) -> AnchorGraph:
+    """Build an anchor with arbitrary weights and cut it."""
     return cut_model(_build_anchor(source, base_dir, trust_code), source.input_size, source.granularity)
 
 
-def _check_cut(side: Side, graph: AnchorGraph) -> None:
+def check_cut(side: Side, graph: AnchorGraph) -> None:
+    """Raise an ExportError if the cut point is not where it was when the network was exported."""
     index = side.cut.index
     found = graph.cut_points[index] if index < len(graph.cut_points) else None
     if found != side.cut:
