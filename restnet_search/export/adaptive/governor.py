@@ -125,7 +125,7 @@ class Governor:
         self._measured: dict[str, float] = {}
         self._holds = dict.fromkeys(self._rungs, tuning.hold_s)
         self._held_until = dict.fromkeys(self._rungs, -math.inf)
-        self._doubted: set[str] = set()
+        self._doubted: set[str] = set()  # left before they ever kept the target; what was learnt of them may be wrong
         self._visit = -1
         self._arrive(start)
 
@@ -230,6 +230,7 @@ class Governor:
         self._current, self._visit, self._arrived = route, self._visit + 1, self.clock()
         self._latencies: deque[float] = deque(maxlen=self._tuning.window)
         self._seen, self._taught, self._proven = 0, False, False
+        self._doubted.discard(route)
 
 
 def _position(count: int, quantile: float) -> int:
