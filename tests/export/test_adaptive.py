@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -27,8 +28,9 @@ from restnet_search.data import View
 from restnet_search.errors import BudgetError, DataError, ExportError
 from restnet_search.export import Accuracy, ExportSource, load_export, save_export
 from restnet_search.export.adaptive import AdaptiveModel, Tuning, read_adaptive_manifest
+from restnet_search.export.adaptive.onnx_routes import SharedWeights
 from restnet_search.export.adaptive.tensors import union_of
-from restnet_search.export.adaptive.verify import time_switches
+from restnet_search.export.adaptive.verify import run_without_torch, time_switches
 from restnet_search.export.adaptive.write import AdaptiveResult, export_adaptive
 from tests.export.networks import CLASSES, HYBRIDS, SIZE, VIEW, cut, source
 
@@ -574,29 +576,34 @@ class TestOnnx:
         assert onnx_routes.max_difference.keys() == set(IN_ONNX)
         assert 0 < max(onnx_routes.max_difference.values()) <= 1e-4
 
-    def test_large_tensors_start_on_a_page(self, tmp_path: Path) -> None:
-        from restnet_search.export.adaptive.onnx_routes import save_onnx_routes
-
-        wide = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 96), nn.ReLU(), nn.Linear(96, 10)).eval()
-        one = replace(source("small_cnn"), id="one", network=wide)
-        two = replace(one, id="two", network=nn.Sequential(*wide[:3], nn.Linear(96, 5)).eval())
-        files, separate = save_onnx_routes({"one": one, "two": two}, tmp_path)
-        starts = {
-            int(entry.value)
-            for path in files.values()
-            for tensor in onnx.load(path, load_external_data=False).graph.initializer
-            if tensor.dims[:1] and len(tensor.dims) == 2 and max(tensor.dims) == 3072
-            for entry in tensor.external_data
-            if entry.key == "offset"
+    def test_tensors_move_out_once_and_large_ones_start_on_a_page(self, tmp_path: Path) -> None:
+        generator = np.random.default_rng(0)
+        arrays = {
+            "odd": generator.standard_normal(101, dtype=np.float32),
+            "large": generator.standard_normal((512, 513), dtype=np.float32),
+            "typed": np.arange(200, dtype=np.int64),
+            "small": np.arange(3, dtype=np.int64),
         }
-        assert len(starts) == 1 and starts.pop() % 4096 == 0
-        assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 0.55 * separate
+        arrays |= {"again": arrays["large"].reshape(513, 512)}  # other axes, the same bytes
+        tensors = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
+        tensors[2] = onnx.helper.make_tensor(
+            "typed", onnx.TensorProto.INT64, [200], arrays["typed"]
+        )  # not as raw bytes
+        with (tmp_path / "weights.bin").open("wb") as stream:
+            shared = SharedWeights(stream)
+            for tensor in tensors:
+                shared.take(tensor)
+        offsets = {t.name: int(entry.value) for t in tensors for entry in t.external_data if entry.key == "offset"}
+        assert offsets["large"] == offsets["again"] == 4096 and offsets["odd"] == 0
+        assert "small" not in offsets
+        assert (tmp_path / "weights.bin").stat().st_size < 4096 + arrays["large"].nbytes + 64 + arrays["typed"].nbytes
+        for tensor, (name, array) in zip(tensors, arrays.items(), strict=True):
+            read = onnx.numpy_helper.to_array(tensor, base_dir=str(tmp_path))
+            np.testing.assert_array_equal(read, array, err_msg=name)
 
     def test_a_truncated_weights_file_does_not_run(
         self, with_onnx: AdaptiveResult, images: Tensor, tmp_path: Path
     ) -> None:
-        from restnet_search.export.adaptive.verify import run_without_torch
-
         for name in ("small_cnn.onnx", "weights.bin"):
             (tmp_path / name).write_bytes((with_onnx.folder / "onnx" / name).read_bytes())
         file = {"small_cnn": tmp_path / "small_cnn.onnx"}

@@ -13,7 +13,7 @@ from restnet_search.export.source import ExportSource
 if TYPE_CHECKING:
     from onnx import GraphProto, TensorProto
 
-__all__ = ["WEIGHTS_FILE", "save_onnx_routes"]
+__all__ = ["WEIGHTS_FILE", "SharedWeights", "save_onnx_routes"]
 
 WEIGHTS_FILE = "weights.bin"
 _INLINE = 256  # bytes up to which a tensor stays in the graph: shapes and scalars, which runtimes read early
@@ -41,7 +41,7 @@ def save_onnx_routes(sources: Mapping[str, ExportSource], folder: Path) -> tuple
     files: dict[str, Path] = {}
     separate = 0
     with (folder / WEIGHTS_FILE).open("wb") as stream:
-        shared = _SharedWeights(stream)
+        shared = SharedWeights(stream)
         for stem, source in sources.items():
             path, *others = OnnxFormat().save(source, folder)
             separate += sum(file.stat().st_size for file in (path, *others))
@@ -56,7 +56,7 @@ def save_onnx_routes(sources: Mapping[str, ExportSource], folder: Path) -> tuple
     return files, separate
 
 
-class _SharedWeights:
+class SharedWeights:
     """Moves tensors out of models into one file; equal bytes go there once."""
 
     def __init__(self, stream: BinaryIO) -> None:
