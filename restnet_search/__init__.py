@@ -1,7 +1,7 @@
 """The best network for each device budget, from pre-trained models, without training one per device.
 
-Public Python interface: :func:`load_run`, :func:`load_hybrid`, :func:`run_search`. Names are imported on first use, so
-that importing the package stays quick.
+Public Python interface: :func:`load_run`, :func:`load_hybrid`, :class:`AdaptiveModel`, :func:`run_search`. Names are
+imported on first use, so that importing the package stays quick.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from restnet_search.export.adaptive import AdaptiveModel
     from restnet_search.loading import load_hybrid, load_run
     from restnet_search.pipeline import run_search
 
-__all__ = ["__version__", "load_hybrid", "load_run", "run_search"]
+__all__ = ["AdaptiveModel", "__version__", "load_hybrid", "load_run", "run_search"]
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AdaptiveModel": "restnet_search.export.adaptive",
     "load_hybrid": "restnet_search.loading",
     "load_run": "restnet_search.loading",
     "run_search": "restnet_search.pipeline",

@@ -1,4 +1,4 @@
-"""``restnet-search export RUN [HYBRID]``."""
+"""``restnet-search export RUN [HYBRID]``, and ``restnet-search export RUN --adaptive``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from restnet_search.cli import options
-from restnet_search.errors import BudgetError, RunError
-from restnet_search.units import parse_budget
+from restnet_search.cli import adaptive_export, options
+from restnet_search.cli.entries import accuracies, as_named
+from restnet_search.errors import RunError
 
 if TYPE_CHECKING:
-    from restnet_search.export import Accuracy, ExportResult
+    from restnet_search.export import ExportResult
     from restnet_search.reporting.report import Entry, Report
 
 __all__ = ["Format", "export"]
@@ -34,13 +34,27 @@ def export(
         typer.Argument(metavar="HYBRID", help="Id of a hybrid or name of an anchor (default: the budget's pick)."),
     ] = None,
     budget: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The device budget whose pick is exported (default: the first).")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="The device budget whose pick is exported (default: the first). With --adaptive, repeat it for several"
+            " Pareto sets (default: all).",
+        ),
     ] = None,
+    adaptive: Annotated[
+        bool,
+        typer.Option(
+            "--adaptive",
+            help="One model that switches between all networks of the Pareto sets while it runs, and an ONNX file of"
+            " each over shared weights (not with --format safetensors).",
+        ),
+    ] = False,
     format: Annotated[
         list[Format] | None, typer.Option("--format", "-f", help="Repeat it for several (default: all).")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to (default: export/HYBRID in the run).")
+        Path | None,
+        typer.Option(metavar="DIR", help="Where to (default: export/HYBRID or export/adaptive in the run)."),
     ] = None,
     runs: options.Runs = Path("reports"),
     data: options.Data = None,
@@ -52,8 +66,20 @@ def export(
 
     Both are compared with the PyTorch network on real images first; what does not agree is not kept.
     """
-    if hybrid is not None and budget is not None:
-        raise RunError("HYBRID and --budget both say what to export.", expected="one of them")
+    if hybrid is not None and (budget or adaptive):
+        raise RunError(
+            f"HYBRID and {'--adaptive' if adaptive else '--budget'} both say what to export.", expected="one of them"
+        )
+    if adaptive:
+        adaptive_export.export_adaptive(
+            run, budget or [], [str(name) for name in format or []], out, runs, data, weights, trust_code, as_json
+        )
+        return
+    if budget and len(budget) > 1:
+        raise RunError(
+            f"--budget was given {len(budget)} times: one network is exported.",
+            expected="one --budget, or --adaptive for a model that holds several",
+        )
     from restnet_search.cli.progress import show_progress
     from restnet_search.costs.table import Cost
     from restnet_search.export import FORMATS, export_from_run
@@ -62,13 +88,13 @@ def export(
 
     folder = find_run(run, runs)
     report = load_run(folder.path)
-    entry = report.entry(hybrid if hybrid is not None else _pick(report, budget))
+    entry = report.entry(hybrid if hybrid is not None else _pick(report, budget[0] if budget else None))
     with show_progress() as progress:
         results = export_from_run(
             folder,
             entry.id,
             cost=Cost(int(entry.macs), int(entry.params)),
-            accuracy=_accuracies(entry),
+            accuracy=accuracies(entry),
             formats=[str(name) for name in format or FORMATS],
             out=out,
             weights=weights,
@@ -89,7 +115,7 @@ def _pick(report: Report, name: str | None) -> str:
                 f"Exporting the pick for {chosen.name}; --budget takes another: {', '.join(others)}.", file=sys.stderr
             )
     else:
-        chosen = report.budget(_as_named(name))
+        chosen = report.budget(as_named(name))
     if chosen.pick is None:
         raise RunError(
             f"Nothing in the run {report.run} fits the budget {chosen.name}.",
@@ -97,23 +123,6 @@ def _pick(report: Report, name: str | None) -> str:
             hint=f"restnet-search report {report.run}",
         )
     return chosen.pick
-
-
-def _as_named(text: str) -> str:
-    """A budget as reports name it: ``85MMACs`` is ``85MFLOPs``; any other text stays."""
-    try:
-        return parse_budget(text).name
-    except BudgetError:
-        return text
-
-
-def _accuracies(entry: Entry) -> list[Accuracy]:
-    from restnet_search.export import Accuracy
-
-    scores = [Accuracy("val", entry.val.top1, entry.val.n)]
-    if entry.test is not None:
-        scores.append(Accuracy("test", entry.test.top1, entry.test.n, entry.test.ci95))
-    return scores
 
 
 def _show(entry: Entry, results: list[ExportResult], as_json: bool) -> None:

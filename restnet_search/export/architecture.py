@@ -19,8 +19,19 @@ from restnet_search.graph.trace import trace_model
 from restnet_search.space.schema import AnchorSpec, Tune
 from restnet_search.stitching.layer import Hybrid, StitchLayer
 from restnet_search.stitching.plan import StitchKind, StitchPlan
+from restnet_search.stitching.tuning import with_tensors
 
-__all__ = ["AnchorArchitecture", "AnchorSource", "Architecture", "HybridArchitecture", "Side", "build_network"]
+__all__ = [
+    "AnchorArchitecture",
+    "AnchorSource",
+    "Architecture",
+    "HybridArchitecture",
+    "Side",
+    "build_network",
+    "check_cut",
+    "cut_anchor",
+    "join",
+]
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,7 @@ class AnchorArchitecture:
 class HybridArchitecture:
     """Front, stitch layer, back; the stitch layer follows from its kind and the layouts at both cut points.
 
-    ``tune`` says what of the back is not the anchor's own any more.
+    ``tune`` says what was tuned in the back, and ``tuned`` names the tensors that it therefore has for itself.
     """
 
     front: Side
@@ -83,6 +94,7 @@ class HybridArchitecture:
     back: Side
     kind: Literal["hybrid"] = field(default="hybrid")
     tune: Tune = "stitch"
+    tuned: tuple[str, ...] = ()
 
     @property
     def anchors(self) -> tuple[AnchorSource, ...]:
@@ -118,11 +130,26 @@ def build_network(architecture: Architecture, *, base_dir: Path | None, trust_co
             model = _build_anchor(architecture.anchor, base_dir, trust_code)
             return trace_model(model, architecture.anchor.input_size).module
         front, back = architecture.front, architecture.back
-        first = _cut_anchor(front.anchor, base_dir, trust_code)
-        second = first if back.anchor == front.anchor else _cut_anchor(back.anchor, base_dir, trust_code)
-        for side, graph in ((front, first), (back, second)):
-            _check_cut(side, graph)
-        return Hybrid(first.front(front.cut.index), StitchLayer(architecture.plan), second.back(back.cut.index))
+        first = cut_anchor(front.anchor, base_dir, trust_code)
+        second = first if back.anchor == front.anchor else cut_anchor(back.anchor, base_dir, trust_code)
+        return join(architecture, first, second)
+
+
+def join(architecture: HybridArchitecture, front: AnchorGraph, back: AnchorGraph) -> Hybrid:
+    """The hybrid of two cut anchors with an untrained stitch layer; what was tuned in the back is a copy.
+
+    Raises:
+        ExportError: If a cut point is not where it was, or a tensor that was tuned is not in the back.
+    """
+    for side, graph in ((architecture.front, front), (architecture.back, back)):
+        check_cut(side, graph)
+    rest = back.back(architecture.back.cut.index)
+    if architecture.tuned:
+        own = {**dict(rest.named_parameters()), **dict(rest.named_buffers())}
+        if unknown := [name for name in architecture.tuned if name not in own]:
+            raise ExportError(f"The back of {architecture.back.anchor.name} has no tensor {unknown[0]!r} to be tuned.")
+        rest = with_tensors(rest, {name: own[name].detach().clone() for name in architecture.tuned})
+    return Hybrid(front.front(architecture.front.cut.index), StitchLayer(architecture.plan), rest)
 
 
 def _build_anchor(source: AnchorSource, base_dir: Path | None, trust_code: bool) -> nn.Module:
@@ -136,11 +163,13 @@ def _build_anchor(source: AnchorSource, base_dir: Path | None, trust_code: bool)
     return anchor.model.eval()
 
 
-def _cut_anchor(source: AnchorSource, base_dir: Path | None, trust_code: bool) -> AnchorGraph:
+def cut_anchor(source: AnchorSource, base_dir: Path | None, trust_code: bool) -> AnchorGraph:
+    """Build an anchor with arbitrary weights and cut it."""
     return cut_model(_build_anchor(source, base_dir, trust_code), source.input_size, source.granularity)
 
 
-def _check_cut(side: Side, graph: AnchorGraph) -> None:
+def check_cut(side: Side, graph: AnchorGraph) -> None:
+    """Raise an ExportError if the cut point is not where it was when the network was exported."""
     index = side.cut.index
     found = graph.cut_points[index] if index < len(graph.cut_points) else None
     if found != side.cut:

@@ -78,6 +78,12 @@ def read_manifest(path: Path) -> Manifest:
     file = find_manifest(path)
     try:
         plain = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(plain, dict) and plain.get("kind") == "adaptive":
+            raise ExportError(
+                f"The export {file} is an adaptive model, with several networks.",
+                expected="the export of one network",
+                hint="read it with restnet_search.AdaptiveModel.load",
+            )
         version = plain.get("format_version") if isinstance(plain, dict) else None
         if version is not None and version != FORMAT_VERSION:
             raise ExportError(

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from restnet_search.costs.table import Cost
 from restnet_search.data import Split, load_data
@@ -21,7 +22,7 @@ from restnet_search.search.run_folder import RunFolder
 from restnet_search.space.schema import SearchSpace
 from restnet_search.stitching.layer import Hybrid
 
-__all__ = ["VERIFIED_IMAGES", "export_from_run"]
+__all__ = ["VERIFIED_IMAGES", "export_from_run", "source_of", "spread"]
 
 VERIFIED_IMAGES = 64
 """Images of the val split that exports are verified on (all, where it has fewer)."""
@@ -59,12 +60,26 @@ def export_from_run(
     """
     rebuilt = rebuild_network(folder.path, id, weights=weights, trust_code=trust_code)
     val = load_data(rebuilt.space.data, root=data, progress=progress, checked=("val",)).val
-    source = ExportSource(
+    source = source_of(rebuilt, id, val.classes, cost, accuracy, trust_code)
+    images = val.images(rebuilt.view, spread(val))
+    return export_network(source, images, formats, out or folder.exports / source.stem, progress=progress)
+
+
+def source_of(
+    rebuilt: Rebuilt,
+    id: str,
+    classes: tuple[str, ...],
+    cost: Cost,
+    accuracy: Sequence[Accuracy],
+    trust_code: bool,
+) -> ExportSource:
+    """A rebuilt network with what its files say about it."""
+    return ExportSource(
         id=id,
         network=rebuilt.network,
         architecture=_architecture(rebuilt),
         view=rebuilt.view,
-        classes=val.classes,
+        classes=classes,
         cost=cost,
         accuracy=tuple(accuracy),
         environment={name: version(name) for name in ("torch", "timm")},
@@ -72,12 +87,10 @@ def export_from_run(
         base_dir=Path(rebuilt.inputs.base) if rebuilt.inputs.base else None,
         trust_code=trust_code,
     )
-    images = val.images(rebuilt.view, _spread(val))
-    return export_network(source, images, formats, out or folder.exports / source.stem, progress=progress)
 
 
-def _spread(split: Split) -> torch.Tensor:
-    """Indices spread evenly: folders hold their images class by class."""
+def spread(split: Split) -> torch.Tensor:
+    """Indices of the images to verify on, spread evenly: folders hold their images class by class."""
     return torch.linspace(0, len(split) - 1, min(VERIFIED_IMAGES, len(split))).round().long()
 
 
@@ -92,7 +105,15 @@ def _architecture(rebuilt: Rebuilt) -> Architecture:
         stitch=network.stitch.plan.kind,
         back=_side(sources, rebuilt.anchors, record.back, record.back_cut),
         tune=record.tune,
+        tuned=_own_tensors(network.back, rebuilt.anchors[record.back].graph.traced.module),
     )
+
+
+def _own_tensors(back: nn.Module, anchor: nn.Module) -> tuple[str, ...]:
+    """Names of the tensors in a back that are not its anchor's."""
+    shared = {id(tensor) for tensor in (*anchor.parameters(), *anchor.buffers())}
+    named = (*back.named_parameters(), *back.named_buffers())
+    return tuple(name for name, tensor in named if id(tensor) not in shared)
 
 
 def _side(sources: Mapping[str, AnchorSource], anchors: Mapping[str, CutAnchor], name: str, cut: int) -> Side:

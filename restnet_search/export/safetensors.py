@@ -16,7 +16,15 @@ from restnet_search.export.format import Runner
 from restnet_search.export.manifest import FORMAT_VERSION, Manifest, TensorEntry, find_manifest, read_manifest
 from restnet_search.export.source import ExportSource
 
-__all__ = ["SafetensorsFormat", "load_export", "save_export"]
+__all__ = [
+    "SafetensorsFormat",
+    "load_export",
+    "load_strictly",
+    "read_tensors",
+    "save_export",
+    "serialise",
+    "tensors_of",
+]
 
 
 class SafetensorsFormat:
@@ -36,14 +44,8 @@ def save_export(source: ExportSource, folder: Path) -> tuple[Path, Path]:
 
     The safetensors file holds the parameters and buffers that the network uses, each shared one once.
     """
-    from safetensors.torch import save
-
-    tensors = _tensors_of(source.network)
-    # copies, since safetensors refuses tensors that are views of one storage
-    content = save(
-        {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()},
-        metadata=source.metadata,
-    )
+    tensors = tensors_of(source.network)
+    content = serialise(tensors, source.metadata)
     weights, manifest = folder / f"{source.stem}.safetensors", folder / f"{source.stem}.json"
     said = Manifest(
         format_version=FORMAT_VERSION,
@@ -64,6 +66,17 @@ def save_export(source: ExportSource, folder: Path) -> tuple[Path, Path]:
     return manifest, weights
 
 
+def serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """The content of a safetensors file."""
+    from safetensors.torch import save
+
+    # copies, since safetensors refuses tensors that are views of one storage
+    return save(
+        {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()},
+        metadata=dict(metadata or {}),
+    )
+
+
 def load_export(path: Path, *, base_dir: Path | None = None, trust_code: bool = False) -> nn.Module:
     """Read an exported network: build its architecture, load every tensor.
 
@@ -82,18 +95,23 @@ def load_export(path: Path, *, base_dir: Path | None = None, trust_code: bool = 
         GraphError: If an anchor cannot be traced.
     """
     manifest = read_manifest(path)
-    tensors = _read_tensors(find_manifest(path).with_name(Path(manifest.weights).name), manifest)
+    tensors = read_tensors(find_manifest(path).with_name(Path(manifest.weights).name), manifest.sha256)
     network = build_network(manifest.architecture, base_dir=base_dir, trust_code=trust_code)
-    _load_strictly(network, tensors, manifest)
+    load_strictly(tensors_of(network), tensors, manifest.id, manifest.environment)
     return network.eval().requires_grad_(False)
 
 
-def _tensors_of(network: nn.Module) -> dict[str, Tensor]:
+def tensors_of(network: nn.Module) -> dict[str, Tensor]:
     """Parameters and all buffers (also those that a state dict leaves out) by name, shared ones once."""
     return {**dict(network.named_parameters()), **dict(network.named_buffers())}
 
 
-def _read_tensors(path: Path, manifest: Manifest) -> dict[str, Tensor]:
+def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+    """Read a safetensors file whose checksum is known.
+
+    Raises:
+        ExportError: If it is missing, truncated, altered or no safetensors file.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -104,10 +122,10 @@ def _read_tensors(path: Path, manifest: Manifest) -> dict[str, Tensor]:
             f"The weights {path} cannot be read: {error}", hint="copy both files of the export"
         ) from error
     found = hashlib.sha256(content).hexdigest()
-    if found != manifest.sha256:
+    if found != sha256:
         raise ExportError(
             f"The weights {path} are not those that were exported: they were truncated or altered.",
-            expected=f"SHA-256 {manifest.sha256}, came {found} ({len(content)} bytes)",
+            expected=f"SHA-256 {sha256}, came {found} ({len(content)} bytes)",
             hint="copy the files again, or export again",
         )
     try:
@@ -116,8 +134,20 @@ def _read_tensors(path: Path, manifest: Manifest) -> dict[str, Tensor]:
         raise ExportError(f"The weights {path} are no safetensors file: {error}") from error
 
 
-def _load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], manifest: Manifest) -> None:
-    own = _tensors_of(network)
+def load_strictly(
+    own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], id: str, environment: Mapping[str, str]
+) -> None:
+    """Copy what was read into a network's own tensors.
+
+    Args:
+        own: The network's tensors by name.
+        tensors: Those that were read.
+        id: Of the export, for the error.
+        environment: Versions that made it, for the error.
+
+    Raises:
+        ExportError: If they are not the same names, types and shapes.
+    """
     differing = sorted(
         name
         for name in own.keys() | tensors.keys()
@@ -125,9 +155,9 @@ def _load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], manifest: 
     )
     if differing:
         more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
-        made_with = ", ".join(f"{name} {version}" for name, version in manifest.environment.items())
+        made_with = ", ".join(f"{name} {version}" for name, version in environment.items())
         raise ExportError(
-            f"The tensors of the export {manifest.id} do not fit its architecture: {', '.join(differing[:4])}{more}.",
+            f"The tensors of the export {id} do not fit its architecture: {', '.join(differing[:4])}{more}.",
             expected=f"the versions that it was made with ({made_with or 'not recorded'})",
         )
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from restnet_search.search.run_folder import RunFolder, RunInputs
 from restnet_search.search.study import TrialRecord, read_records
 from restnet_search.space.schema import SearchSpace
 
-__all__ = ["Rebuilt", "rebuild_network"]
+__all__ = ["Rebuilt", "rebuild_network", "rebuild_networks"]
 
 
 @dataclass(frozen=True)
@@ -37,21 +38,38 @@ def rebuild_network(path: Path, id: str, *, weights: Path | None = None, trust_c
     Raises:
         RunError: If the run has no such network, or its files are missing, damaged or not those of the run.
     """
+    return rebuild_networks(path, [id], weights=weights, trust_code=trust_code)[id]
+
+
+def rebuild_networks(
+    path: Path, ids: Sequence[str], *, weights: Path | None = None, trust_code: bool = False
+) -> dict[str, Rebuilt]:
+    """Build several networks of a run; they share the parameters of their anchors, each of which is loaded once.
+
+    Raises:
+        RunError: As :func:`rebuild_network`.
+    """
     folder = RunFolder(path)
     space, inputs = folder.read()
     sources = CodeAndWeights(weights=weights, base=None, trust_code=trust_code, cache=folder.path)
     names = [anchor.name for anchor in space.anchors]
-    if id in names:
-        anchors = load_prepared(folder, space, inputs, sources, [id])
-        anchor = anchors[id].anchor
-        return Rebuilt(anchors[id].graph.traced.module, anchor.view, anchors, None, space, inputs)
-    records = {record.id: record for record in read_records(folder.study)}
-    if id not in records:
-        known = [*names, *records]
-        raise RunError(f"The run {folder.name} has no network {id!r}.", expected=did_you_mean(id, known))
-    record = records[id]
-    anchors = load_prepared(folder, space, inputs, sources, [record.front, record.back])
+    hybrids = [id for id in ids if id not in names]
+    records = {record.id: record for record in read_records(folder.study)} if hybrids else {}
+    for id in hybrids:
+        if id not in records:
+            known = [*names, *records]
+            raise RunError(f"The run {folder.name} has no network {id!r}.", expected=did_you_mean(id, known))
+    parts = {id: [records[id].front, records[id].back] if id in records else [id] for id in ids}
+    anchors = load_prepared(folder, space, inputs, sources, [name for part in parts.values() for name in part])
+    rebuilt: dict[str, Rebuilt] = {}
+    for id, used in parts.items():
+        network = _hybrid(folder, records[id], anchors) if id in records else anchors[id].graph.traced.module
+        own = {name: anchors[name] for name in used}
+        rebuilt[id] = Rebuilt(network, anchors[used[0]].anchor.view, own, records.get(id), space, inputs)
+    return rebuilt
+
+
+def _hybrid(folder: RunFolder, record: TrialRecord, anchors: Mapping[str, CutAnchor]) -> nn.Module:
     graphs = {name: cut.graph for name, cut in anchors.items()}
     front, back = (record.front, record.front_cut), (record.back, record.back_cut)
-    hybrid = restore_hybrid(graphs, record.stitch_kind, front, back, folder.stitch(id))
-    return Rebuilt(hybrid, anchors[record.front].anchor.view, anchors, record, space, inputs)
+    return restore_hybrid(graphs, record.stitch_kind, front, back, folder.stitch(record.id))

@@ -1,0 +1,108 @@
+"""``restnet-search export RUN --adaptive``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from restnet_search.cli.entries import accuracies, as_named
+from restnet_search.errors import ExportError, RunError
+
+if TYPE_CHECKING:
+    from restnet_search.export.adaptive.write import AdaptiveResult
+    from restnet_search.reporting.report import Entry, Report
+
+__all__ = ["export_adaptive"]
+
+_FORMATS = ("safetensors", "onnx")
+
+
+def export_adaptive(
+    run: str,
+    budgets: Sequence[str],
+    formats: Sequence[str],
+    out: Path | None,
+    runs: Path,
+    data: Path | None,
+    weights: Path | None,
+    trust_code: bool,
+    as_json: bool,
+) -> None:
+    """Export the Pareto sets of a run as one model that switches, and say what came of it."""
+    unknown = [name for name in formats if name not in _FORMATS]
+    if unknown:
+        raise ExportError(
+            f"There is no adaptive model as {unknown[0]}.",
+            expected="--format safetensors, or --format onnx, which adds an ONNX file for every route (default)",
+        )
+    from restnet_search.cli.progress import show_progress
+    from restnet_search.costs.table import Cost
+    from restnet_search.export.adaptive.run import Chosen, export_adaptive_from_run
+    from restnet_search.loading import load_run
+    from restnet_search.search.run_folder import find_run
+
+    folder = find_run(run, runs)
+    entries = _entries(load_run(folder.path), budgets)
+    chosen = [Chosen(entry.id, Cost(int(entry.macs), int(entry.params)), tuple(accuracies(entry))) for entry in entries]
+    with show_progress() as progress:
+        result = export_adaptive_from_run(
+            folder,
+            chosen,
+            with_onnx=not formats or "onnx" in formats,
+            out=out,
+            weights=weights,
+            data=data,
+            trust_code=trust_code,
+            progress=progress,
+        )
+    _show(result, as_json)
+
+
+def _entries(report: Report, budgets: Sequence[str]) -> list[Entry]:
+    """The members of the budgets' Pareto sets (all budgets, where none is named), each once."""
+    chosen = [report.budget(as_named(name)) for name in budgets] or report.budgets
+    names = dict.fromkeys(name for budget in chosen for name in budget.pareto)
+    if not names:
+        raise RunError(
+            f"Nothing in the run {report.run} fits {', '.join(budget.name for budget in chosen)}.",
+            expected="a budget with a Pareto set",
+            hint=f"restnet-search report {report.run}",
+        )
+    return [report.entry(name) for name in names]
+
+
+def _show(result: AdaptiveResult, as_json: bool) -> None:
+    from restnet_search.cli.console import print_json
+    from restnet_search.export.adaptive.card import describe, format_bytes
+    from restnet_search.export.adaptive.manifest import MANIFEST, WEIGHTS
+    from restnet_search.units import format_count
+
+    manifest, measured = result.manifest, result.measured
+    if as_json:
+        print_json(result.summary())
+        return
+    sizes, onnx = measured.sizes, manifest.onnx
+    typer.echo(f"Exported {len(manifest.routes)} routes as one adaptive model to {result.folder}:")
+    for route in manifest.routes:
+        best = next(score for score in route.accuracy if score.split == "val")
+        typer.echo(f"  {route.name}: {describe(route)}, {format_count(route.costs.macs)} MACs, val {best.top1:.1%}")
+    typer.echo(
+        f"  {WEIGHTS}, {MANIFEST}: {format_bytes(sizes.artefact)}; the routes apart {format_bytes(sizes.separate)};"
+        f" their weights, each once, {format_bytes(sizes.union)} ({sizes.artefact / sizes.union:.3f} times)"
+    )
+    typer.echo(f"  every route equals the network exported alone bit for bit (float32, CPU, {measured.images} images)")
+    if onnx is not None and sizes.onnx is not None and sizes.onnx_separate is not None:
+        typer.echo(
+            f"  onnx/: a file per route over one {Path(onnx.weights).name}, {format_bytes(sizes.onnx)}; apart"
+            f" {format_bytes(sizes.onnx_separate)} (run without PyTorch, logits within"
+            f" {max(onnx.max_difference.values()):.1e} of PyTorch's)"
+        )
+    typer.echo(
+        f"  a switch takes {measured.switch_median_us / 1e3:.4f} ms (median of {measured.switches}; 99th percentile"
+        f" {measured.switch_p99_us / 1e3:.4f} ms)"
+    )
+    if len({route.preprocessing for route in manifest.routes}) > 1:
+        typer.echo("  note: routes see images differently; README.md there says how to make their inputs")

@@ -1,0 +1,18 @@
+"""The adaptive model: every route of a Pareto set over one set of weights, switched while it runs."""
+
+from restnet_search.export.adaptive.governor import Governor, GovernorStatus, Rung, Tuning
+from restnet_search.export.adaptive.manifest import AdaptiveManifest, Measured, Sizes, read_adaptive_manifest
+from restnet_search.export.adaptive.model import AdaptiveModel, Route
+
+__all__ = [
+    "AdaptiveManifest",
+    "AdaptiveModel",
+    "Governor",
+    "GovernorStatus",
+    "Measured",
+    "Route",
+    "Rung",
+    "Sizes",
+    "Tuning",
+    "read_adaptive_manifest",
+]
