@@ -17,7 +17,7 @@ __all__ = ["moved_most", "settle_orders"]
 _Place = tuple[int, int]
 _AT_ONCE = 8  # images in one pass
 _DRAWS = 8  # of the image: patch embeddings may overlap, so that a neighbour moves nearly as much
-_STRENGTHS = (1.0, 30.0)  # of the movement, in standard deviations of the features; see settle_orders
+_ATTEMPTS = ((1.0, 1), (1.0, 8), (30.0, 8))  # strength of the movement in standard deviations; times as many draws
 
 
 def settle_orders(traced: TracedModel, layouts: Iterable[tuple[fx.Node, Layout]]) -> dict[fx.Node, Layout]:
@@ -30,7 +30,8 @@ def settle_orders(traced: TracedModel, layouts: Iterable[tuple[fx.Node, Layout]]
     Hiera's unrolled units, windows.
 
     Attention without a residual path (LeViT's subsampling) spreads a small movement evenly, for the token's own query
-    hardly counts in a flat softmax. Where small movements show no places, large ones are tried: they sharpen it.
+    hardly counts in a flat softmax. Where few small movements show no places, more are drawn, then large ones: they
+    sharpen it.
 
     Args:
         traced: The traced model.
@@ -60,8 +61,8 @@ def settle_orders(traced: TracedModel, layouts: Iterable[tuple[fx.Node, Layout]]
 def _settle(
     segment: Callable[[Tensor], Tensor], features: Tensor, source: Layout, target: Layout, *, from_image: bool
 ) -> Layout:
-    for strength in _STRENGTHS:
-        draws = _DRAWS if from_image or strength > 1 else 1
+    for strength, times in _ATTEMPTS:
+        draws = times * (_DRAWS if from_image else 1)
 
         def answers(places: list[_Place], strength: float = strength, draws: int = draws) -> list[int]:
             return moved_most(segment, features, source, target, places, draws=draws, strength=strength)
