@@ -19,8 +19,9 @@ demo: $(STAMP) ## Run the embedded demo: install, search, report (no data to dow
 test: $(STAMP) ## Run all tests
 	$(BIN)/python -m pytest
 
-conformance: $(STAMP) ## Cut one model of every timm family; goes on where it stopped (reports/conformance.md)
+conformance: $(STAMP) ## Cut one model of every timm family (goes on where it stopped), stitch all pairs of the seed families
 	$(BIN)/restnet-search conformance --out reports
+	RESTNET_MATRIX=full $(BIN)/python -m pytest tests/matrix
 
 lint: $(STAMP) ## Check style
 	$(BIN)/ruff check .

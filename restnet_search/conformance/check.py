@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from restnet_search.conformance.families import Case
+from restnet_search.conformance.places import check_places
 from restnet_search.errors import GraphError
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
-from restnet_search.graph.layout import Layout
-from restnet_search.graph.order import moved_most
 
 __all__ = ["Outcome", "build", "check", "largest_difference"]
 
@@ -33,8 +33,10 @@ class Outcome:
         reason: Why it was rejected; empty where it is equal.
         cut_points: How many block-level cut points it has.
         layouts: How many of them have each layout.
-        answering: How many of those with a grid answer at the same corner where a corner of the image is moved.
-        spatial: How many have a grid of at least 4x4.
+        known: How many have a known layout.
+        unknown: How many have not.
+        checked: How many known layouts were asked where they lie: those with a grid of at least 4x4.
+        astray: Paths of those that did not answer where the image was moved.
         max_diff: The largest absolute difference of logits; None where nothing was compared.
         seconds: Wall-clock time.
     """
@@ -46,8 +48,10 @@ class Outcome:
     reason: str = ""
     cut_points: int = 0
     layouts: dict[str, int] = field(default_factory=dict)
-    answering: int = 0
-    spatial: int = 0
+    known: int = 0
+    unknown: int = 0
+    checked: int = 0
+    astray: Sequence[str] = ()
     max_diff: float | None = None
     seconds: float = 0.0
 
@@ -61,21 +65,24 @@ def check(case: Case) -> Outcome:
         graph = cut_model(model, size)
         difference = largest_difference(graph)
         layouts = Counter(cut.layout.kind + (" reordered" if cut.layout.order else "") for cut in graph.cut_points)
-        corners = [_answers_at_corners(graph, cut.index) for cut in graph.cut_points if _has_corners(cut.layout)]
+        places = check_places(graph)
     except Exception as error:  # noqa: BLE001  (a model that fails is a row of the table; the others are still checked)
         problem = error.problem if isinstance(error, GraphError) else f"{type(error).__name__}: {error}"
         reason = " ".join(problem.split())[:300]
         return Outcome(case.family, case.model, built, "rejected", reason, seconds=time.perf_counter() - begun)
+    reason = "front and back do not compose to the whole" if difference else ""
     return Outcome(
         case.family,
         case.model,
         built,
-        "equal" if difference == 0 else "rejected",
-        "" if difference == 0 else "front and back do not compose to the whole",
+        "rejected" if reason else "equal",
+        reason,
         cut_points=len(graph.cut_points),
         layouts=dict(layouts),
-        answering=sum(corners),
-        spatial=len(corners),
+        known=places.known,
+        unknown=places.unknown,
+        checked=places.checked,
+        astray=list(places.astray),
         max_diff=difference,
         seconds=time.perf_counter() - begun,
     )
@@ -136,31 +143,3 @@ def largest_difference(graph: AnchorGraph) -> float:
                 difference = (back(front(images[:batch])) - whole).abs().max()
                 largest = max(largest, difference.nan_to_num(float("inf")).item())
     return largest
-
-
-def _has_corners(layout: Layout) -> bool:
-    return layout.grid is not None and min(layout.grid) >= 4
-
-
-def _answers_at_corners(graph: AnchorGraph, cut: int) -> bool:
-    """Whether moving the image's top left and top right corners moves the features most in the same corners.
-
-    Allowed is a quarter of the grid: the fields of view of neighbouring positions overlap.
-    """
-    layout, image = graph.cut_points[cut].layout, graph.traced.image_size
-    assert layout.grid is not None
-    height, width = layout.grid
-    source = Layout("NCHW", image[0], image[1:])
-
-    def segment(images: Tensor) -> Tensor:  # in the order of the layout
-        return layout.to_grid(front(images))
-
-    front = graph.front(cut)
-    corners = [(0, 0), (0, width - 1)]
-    with torch.no_grad():
-        grid = Layout("NCHW", layout.channels, layout.grid)
-        found = moved_most(segment, graph.traced.example(1), source, grid, corners, draws=2)
-    return all(
-        abs(index // width - y) <= height // 4 and abs(index % width - x) <= width // 4
-        for index, (y, x) in zip(found, corners, strict=True)
-    )

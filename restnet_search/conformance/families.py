@@ -32,7 +32,7 @@ CASES: tuple[Case, ...] = (
     Case("byoanet", "halonet_h1"),
     Case("byobnet", "test_byobnet"),
     Case("cait", "cait_xxs24_224", 112, {"img_size": 112, "depth": 6}),
-    Case("coat", "coat_tiny", 112, {"img_size": 112}),
+    Case("coat", "coat_tiny", 128, {"img_size": 128}),
     Case("convit", "convit_tiny", 112, {"img_size": 112}),
     Case("convmixer", "convmixer_768_32", 64),
     Case("convnext", "test_convnext"),

@@ -14,6 +14,9 @@ from restnet_search.files import write_atomically
 __all__ = ["read_outcomes", "render", "write_outcomes"]
 
 
+_HEADER = "| family | model | built with | status | cut points | layouts | known | answer | max diff | s |"
+
+
 def read_outcomes(path: Path, versions: dict[str, str]) -> dict[str, Outcome]:
     """Outcomes by family that an earlier run with the same versions left; empty where there are none.
 
@@ -47,8 +50,9 @@ def render(outcomes: Sequence[Outcome], versions: dict[str, str], pending: Seque
     lines += [
         "Written by `make conformance`. Each model is built with random weights and cut; at every block-level cut point"
         " the logits of front and back are compared with the whole model's (eval, float32, CPU, batch sizes 1 and 3)."
-        " *Answer* counts the cut points with a grid of at least 4x4 whose features move most in the corner (within a"
-        " quarter of the grid) where the image is moved. `unknown` layouts join no foreign stitch.",
+        " *Answer* counts, of the cut points with a grid of at least 4x4, those whose features move most in the corner"
+        " (within a quarter of the grid) where the image is moved, for all four corners. *Known* counts layouts;"
+        " unknown ones are stitched within their family only.",
         "",
         "Versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
         "",
@@ -58,8 +62,10 @@ def render(outcomes: Sequence[Outcome], versions: dict[str, str], pending: Seque
     if rejected := [outcome for outcome in outcomes if outcome.status != "equal"]:
         lines += ["## Rejected", ""]
         lines += [f"- {outcome.family} (`{outcome.model}`): {outcome.reason}" for outcome in rejected] + [""]
-    lines += ["## All", "", "| family | model | built with | status | cut points | layouts | answer | max diff | s |"]
-    lines += ["|---|---|---|---|--:|---|--:|--:|--:|"]
+    if astray := [outcome for outcome in outcomes if outcome.astray]:
+        lines += ["## Layouts that do not answer", ""]
+        lines += [f"- {outcome.family} (`{outcome.model}`): {', '.join(outcome.astray)}" for outcome in astray] + [""]
+    lines += ["## All", "", _HEADER, "|---|---|---|---|--:|---|--:|--:|--:|--:|"]
     return "\n".join([*lines, *(_row(outcome) for outcome in outcomes)]) + "\n"
 
 
@@ -68,14 +74,15 @@ def _summary(outcomes: Sequence[Outcome]) -> str:
     for name, beyond in (("timm", False), ("torchvision", True)):
         own = [outcome for outcome in outcomes if outcome.family.startswith("torchvision.") == beyond]
         equal = sum(outcome.status == "equal" for outcome in own)
-        cuts = sum(outcome.cut_points for outcome in own)
-        parts.append(f"{name}: {equal} of {len(own)} checked families equal, {cuts} cut points")
+        cuts, known = sum(outcome.cut_points for outcome in own), sum(outcome.known for outcome in own)
+        parts.append(f"{name}: {equal} of {len(own)} checked families equal, {cuts} cut points, {known} layouts known")
     return "; ".join(parts) + "."
 
 
 def _row(outcome: Outcome) -> str:
     layouts = ", ".join(f"{count} {kind}" for kind, count in outcome.layouts.items())
     difference = "" if outcome.max_diff is None else f"{outcome.max_diff:g}"
-    answer = f"{outcome.answering}/{outcome.spatial}" if outcome.spatial else ""
+    known = f"{outcome.known}/{outcome.known + outcome.unknown}" if outcome.cut_points else ""
+    answer = f"{outcome.checked - len(outcome.astray)}/{outcome.checked}" if outcome.checked else ""
     cells = [outcome.family, f"`{outcome.model}`", outcome.built, outcome.status, str(outcome.cut_points)]
-    return "| " + " | ".join([*cells, layouts, answer, difference, f"{outcome.seconds:.1f}"]) + " |"
+    return "| " + " | ".join([*cells, layouts, known, answer, difference, f"{outcome.seconds:.1f}"]) + " |"

@@ -15,7 +15,12 @@ __all__ = ["run_conformance"]
 
 
 def run_conformance(
-    cases: Sequence[Case], folder: Path, *, fresh: bool = False, said: Callable[[Outcome], None] = lambda _: None
+    cases: Sequence[Case],
+    folder: Path,
+    *,
+    only: Sequence[str] = (),
+    fresh: bool = False,
+    said: Callable[[Outcome], None] = lambda _: None,
 ) -> list[Outcome]:
     """Check every case and write ``conformance.json`` and ``conformance.md`` after each.
 
@@ -23,19 +28,23 @@ def run_conformance(
         cases: What to check.
         folder: Where the table is written. Cases that it holds for the same model and versions of torch, torchvision
             and timm are kept; rows of other families stay only if they are among the cases.
-        fresh: Whether to check all again.
+        only: Families to check now; the table names the others as not checked, unless it holds them (default: all).
+        fresh: Whether to check again what the table holds (of the families asked for).
         said: Called with each new outcome.
 
     Returns:
-        All outcomes, in the order of the cases.
+        All outcomes that there are, in the order of the cases.
 
     Raises:
         RunError: If the folder holds something else under the table's name.
     """
     versions = {name: version(name) for name in ("timm", "torch", "torchvision")}
-    known = {} if fresh else read_outcomes(folder / "conformance.json", versions)
-    done = {case.family: known[case.family] for case in cases if case.family in known}
+    known = {} if fresh and not only else read_outcomes(folder / "conformance.json", versions)
+    again = set(only) if fresh else set()
+    done = {case.family: known[case.family] for case in cases if case.family in known and case.family not in again}
     for case in cases:
+        if only and case.family not in only:
+            continue
         if case.family not in done or done[case.family].model != case.model:
             done[case.family] = check(case)
             gc.collect()  # traced graphs hold circles
@@ -43,4 +52,4 @@ def run_conformance(
             ordered = [done[other.family] for other in cases if other.family in done]
             pending = [other.family for other in cases if other.family not in done]
             write_outcomes(folder, ordered, versions, pending)
-    return [done[case.family] for case in cases]
+    return [done[case.family] for case in cases if case.family in done]

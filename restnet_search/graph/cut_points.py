@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from torch import fx, nn
 
@@ -86,7 +86,9 @@ def find_cut_points(traced: TracedModel, granularity: str = "block") -> CutPoint
             f" at {sum(_CROSS in item.reason for item in rejected)} of {len(rejected)} operations several {_CROSS}.",
             hint="try cut_points.granularity: all, or look at `restnet-search anchors inspect MODEL --rejected`",
         )
-    layouts = settle_orders(traced, [(node, _layout(traced, node, moved)) for node, _ in kept])
+    grids = _convolved_grids(traced)
+    layouts = settle_orders(traced, [(node, _layout(traced, node, moved, grids)) for node, _ in kept])
+    layouts = {node: _for_its_family(traced, node, layout) for node, layout in layouts.items()}
     cut_points = tuple(
         CutPoint(index, node.name, path, layouts[node], node.meta["shape"][1:])
         for index, (node, path) in enumerate(kept)
@@ -140,14 +142,36 @@ def _rejection(
     return None
 
 
-def _layout(traced: TracedModel, node: fx.Node, moved: Mapping[str, tuple[int, ...]]) -> Layout:
+def _layout(
+    traced: TracedModel, node: fx.Node, moved: Mapping[str, tuple[int, ...]], grids: Sequence[tuple[int, int]]
+) -> Layout:
     return layout_from_shapes(
         node.meta["shape"],
         (traced.image_size[1], traced.image_size[2]),
         other_shape=moved.get(node.name),
         declared_prefix=traced.declared_prefix,
         channel_axis=channel_axis(traced.model, node),
+        grids=grids,
     )
+
+
+def _convolved_grids(traced: TracedModel) -> list[tuple[int, int]]:
+    """Grids that convolutions put out, each once: patch embeddings may cut off what does not fill a patch."""
+    grids = {
+        (shape[2], shape[3])
+        for node in traced.graph.nodes
+        if node.op == "call_module" and isinstance(_submodule(traced.model, str(node.target)), nn.Conv2d)
+        if len(shape := node.meta.get("shape", ())) == 4
+    }
+    return sorted(grids, reverse=True)
+
+
+def _for_its_family(traced: TracedModel, node: fx.Node, layout: Layout) -> Layout:
+    """What is left to know of unknown features whose last axis holds channels: for stitches within the family."""
+    shape: tuple[int, ...] = node.meta["shape"]
+    if layout.kind != "unknown" or len(shape) < 3 or channel_axis(traced.model, node) != len(shape) - 1:
+        return layout
+    return replace(layout, channels=shape[-1], places=shape[1:-1], family=type(traced.model).__module__)
 
 
 def _block_boundaries(traced: TracedModel, candidates: list[fx.Node]) -> dict[fx.Node, str]:

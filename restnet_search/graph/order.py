@@ -17,6 +17,7 @@ __all__ = ["moved_most", "settle_orders"]
 _Place = tuple[int, int]
 _AT_ONCE = 8  # images in one pass
 _DRAWS = 8  # of the image: patch embeddings may overlap, so that a neighbour moves nearly as much
+_ATTEMPTS = ((1.0, 1), (1.0, 8), (30.0, 8))  # strength of the movement in standard deviations; times as many draws
 
 
 def settle_orders(traced: TracedModel, layouts: Iterable[tuple[fx.Node, Layout]]) -> dict[fx.Node, Layout]:
@@ -27,6 +28,10 @@ def settle_orders(traced: TracedModel, layouts: Iterable[tuple[fx.Node, Layout]]
     forward passes of the parts between them, forty of the first one; where tokens lie in another order, more by the
     rows and columns of their grid. Found are orders in which row and column each add their share to the token's index:
     Hiera's unrolled units, windows.
+
+    Attention without a residual path (LeViT's subsampling) spreads a small movement evenly, for the token's own query
+    hardly counts in a flat softmax. Where few small movements show no places, more are drawn, then large ones: they
+    sharpen it.
 
     Args:
         traced: The traced model.
@@ -56,11 +61,21 @@ def settle_orders(traced: TracedModel, layouts: Iterable[tuple[fx.Node, Layout]]
 def _settle(
     segment: Callable[[Tensor], Tensor], features: Tensor, source: Layout, target: Layout, *, from_image: bool
 ) -> Layout:
+    for strength, times in _ATTEMPTS:
+        draws = times * (_DRAWS if from_image else 1)
+
+        def answers(places: list[_Place], strength: float = strength, draws: int = draws) -> list[int]:
+            return moved_most(segment, features, source, target, places, draws=draws, strength=strength)
+
+        if (settled := _order_told_by(answers, source, target)) is not None:
+            return settled
+    return Layout("unknown")
+
+
+def _order_told_by(answers: Callable[[list[_Place]], list[int]], source: Layout, target: Layout) -> Layout | None:
+    """The target in raster order, in the source's or in one that rows and columns add up to; None: in none of them."""
     assert target.grid is not None
     height, width = target.grid
-
-    def answers(places: list[_Place]) -> list[int]:
-        return moved_most(segment, features, source, target, places, draws=_DRAWS if from_image else 1)
 
     places = _spread(height, width)
     found = answers(places)
@@ -71,14 +86,17 @@ def _settle(
     rows, columns = answers([(y, 0) for y in range(height)]), answers([(0, x) for x in range(width)])
     order = tuple(row + column - rows[0] for row in rows for column in columns)
     derived = replace(target, order=order)
-    if sorted(order) == list(range(height * width)) and found == [_token(derived, p) for p in places]:
-        return derived
-    return Layout("unknown")
+    answering = sorted(order) == list(range(height * width)) and found == [_token(derived, p) for p in places]
+    return derived if answering else None
 
 
 def _spread(height: int, width: int) -> list[_Place]:
-    """Corners, neighbours and inner places: no other order in use answers to all of them as raster order does."""
-    places = [(0, 0), (0, 1), (1, 0), (height - 1, 0), (height // 2, width // 3)]
+    """Corners and inner neighbours: no other order in use answers to all of them as raster order does.
+
+    Neighbours lie inside: at the border, patches that overlap without padding share the pixels of the second place.
+    """
+    y, x = height // 2, width // 3
+    places = [(0, 0), (height - 1, 0), (y, x), (y, x + 1), (y + 1, x)]
     return list(dict.fromkeys((min(y, height - 1), min(x, width - 1)) for y, x in places))
 
 
@@ -95,6 +113,7 @@ def moved_most(
     target: Layout,
     places: list[_Place],
     draws: int = 1,
+    strength: float = 1.0,
 ) -> list[int]:
     """For each place of the target's grid: the index of the position that moves most when the source moves there.
 
@@ -105,6 +124,7 @@ def moved_most(
         target: A layout with a grid; its positions are counted as they come, prefix tokens left out.
         places: Rows and columns of the target's grid.
         draws: Over how many random movements the answer is taken.
+        strength: Of the movement, in standard deviations of the features.
     """
     assert source.grid is not None and target.grid is not None
     plain = replace(target, order=())
@@ -118,7 +138,7 @@ def moved_most(
     generator = torch.Generator().manual_seed(1)
     moved = torch.zeros(len(places), target.grid[0] * target.grid[1])
     for _ in range(draws):
-        noise = torch.randn(features.shape, generator=generator) * features.std()
+        noise = torch.randn(features.shape, generator=generator) * (strength * features.std())
         for start in range(0, len(places), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
             difference = plain.to_grid(segment(features + noise * chosen[part])) - still

@@ -26,7 +26,9 @@ class Resample:
 def why_not_stitchable(source: Layout, target: Layout) -> str | None:
     """The reason why no stitch layer joins these layouts; None where one does."""
     if "unknown" in (source.kind, target.kind):
-        return "the layout of the features is unknown"
+        if not source.places or (source.kind, source.family) != (target.kind, target.family):
+            return "the layout of the features is unknown"
+        return None if source.places == target.places else "their layout is unknown, and they have different places"
     if source.spatial != target.spatial:
         return "one side has an image grid, the other is a pooled vector"
     return None
@@ -40,7 +42,8 @@ class StitchPlan:
     brought to the target's layout. The map is one convolution (``linear``: 1x1; ``conv3x3``: 3x3, which also halves the
     resolution where that is asked), two 1x1 ones through fewer channels (``lowrank``: half the MACs of ``linear``), or
     a 1x1 one plus a perceptron with one hidden GELU layer per position (``mlp``: twice the MACs of ``linear``). Prefix
-    tokens of the target are mapped from the source's, or learned where it has none.
+    tokens of the target are mapped from the source's, or learned where it has none. Unknown layouts of one
+    family are mapped place by place (1x1).
     """
 
     kind: StitchKind
@@ -70,11 +73,11 @@ class StitchPlan:
 
     @property
     def source_grid(self) -> tuple[int, int]:
-        return self.source.grid or (1, 1)
+        return _grid(self.source)
 
     @property
     def target_grid(self) -> tuple[int, int]:
-        return self.target.grid or (1, 1)
+        return _grid(self.target)
 
     @cached_property
     def before(self) -> Resample:
@@ -125,6 +128,10 @@ class StitchPlan:
         if resample.mode == "pool" and grid is not None and not divides(resample.grid, grid):
             return channels * prod(grid)
         return 0
+
+
+def _grid(layout: Layout) -> tuple[int, int]:
+    return layout.grid or (1, prod(layout.places))
 
 
 def divides(small: tuple[int, int], large: tuple[int, int]) -> bool:

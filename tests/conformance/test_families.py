@@ -42,6 +42,9 @@ def test_front_and_back_equal_the_whole(family: str) -> None:
     assert (outcome.status, outcome.reason, outcome.max_diff) == ("equal", "", 0.0)
     assert outcome.cut_points > 0
     assert set(outcome.layouts) == REPRESENTATIVE[family]
+    assert (outcome.known, outcome.unknown) == (outcome.cut_points, 0)
+    assert outcome.checked > 0
+    assert outcome.astray == []
 
 
 def test_every_module_of_timm_has_its_case() -> None:
@@ -86,6 +89,21 @@ class TestRun:
         for cases in (self.CASES[:1], self.CASES, self.CASES):
             run_conformance(cases, tmp_path, said=lambda outcome: said.append(outcome.family))
         assert said == ["resnet", "vit"]
+
+    def test_checking_one_family_again_keeps_the_rows_of_the_others(self, tmp_path: Path) -> None:
+        run_conformance(self.CASES, tmp_path)
+        said: list[str] = []
+        for fresh in (False, True):
+            outcomes = run_conformance(
+                self.CASES, tmp_path, only=["resnet"], fresh=fresh, said=lambda row: said.append(row.family)
+            )
+            table = json.loads((tmp_path / "conformance.json").read_text())["families"]
+            assert [row["family"] for row in table] == [row.family for row in outcomes] == ["resnet", "vit"]
+        assert said == ["resnet"]  # by --fresh
+
+    def test_what_was_not_asked_for_is_named_as_not_checked(self, tmp_path: Path) -> None:
+        run_conformance(self.CASES, tmp_path, only=["vit"])
+        assert "## Not checked yet\n\n1: resnet." in (tmp_path / "conformance.md").read_text()
 
     def test_a_foreign_file_is_not_overwritten(self, tmp_path: Path) -> None:
         (tmp_path / "conformance.json").write_text("[]")

@@ -152,3 +152,41 @@ def test_a_lowrank_stitch_starts_as_the_best_of_its_rank() -> None:
     weight = outer.get_parameter("weight").flatten(1) @ inner.get_parameter("weight").flatten(1)
     assert torch.linalg.matrix_rank(weight) == stitch.plan.hidden == 1
     assert 0 < r2 < 1 and left == pytest.approx(1 - r2, abs=0.03)
+
+
+class TestUnknownLayouts:
+    """Nobody knows what lies where, but it is the same in two models of one family."""
+
+    SOURCE = Layout("unknown", 4, places=(2, 9), family="a.family")
+
+    def test_they_are_stitched_within_their_family_only(self) -> None:
+        twin = Layout("unknown", 6, places=(2, 9), family="a.family")
+        assert why_not_stitchable(self.SOURCE, twin) is None
+        for other in (
+            Layout("unknown", 6, places=(2, 9), family="another.family"),
+            Layout("unknown", 6, places=(18,), family="a.family"),
+            Layout("unknown"),
+            Layout("NHWC", 6, (2, 9)),
+            Layout("tokens", 6, (2, 9)),
+        ):
+            assert "unknown" in (why_not_stitchable(self.SOURCE, other) or "")
+            assert "unknown" in (why_not_stitchable(other, self.SOURCE) or "")
+        assert "unknown" in (why_not_stitchable(Layout("unknown"), Layout("unknown")) or "")
+
+    @pytest.mark.parametrize("kind", ["linear", "conv3x3"])
+    def test_they_are_mapped_place_by_place_at_the_stated_cost(self, kind: str) -> None:
+        plan = StitchPlan(kind, self.SOURCE, Layout("unknown", 6, places=(2, 9), family="a.family"))  # pyright: ignore[reportArgumentType]
+        stitch = StitchLayer(plan, torch.Generator().manual_seed(0)).eval()
+        features = torch.randn(3, 2, 9, 4)
+        expected = F.linear(features, stitch.map.weight[:, :, 0, 0], stitch.map.bias)
+        torch.testing.assert_close(stitch(features), expected)
+        counted = count_costs(stitch, features[:1])
+        assert (plan.cost.macs, plan.cost.params) == (counted.macs, counted.params)
+
+    def test_the_closed_form_restores_a_map_between_them(self) -> None:
+        plan = StitchPlan("linear", self.SOURCE, Layout("unknown", 6, places=(2, 9), family="a.family"))
+        generator = torch.Generator().manual_seed(0)
+        x, weight = torch.randn(20, 2, 9, 4, generator=generator), torch.randn(6, 4, generator=generator)
+        stitch = StitchLayer(plan)
+        assert fit_stitch(stitch, [(x, F.linear(x, weight))], ridge=0.0) == pytest.approx(1.0)
+        torch.testing.assert_close(stitch(x), F.linear(x, weight))
