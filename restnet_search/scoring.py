@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from statistics import median
 
+from torch import Tensor, nn
+
+from restnet_search.costs.latency import LatencyTable
 from restnet_search.data import DataSplits, Split
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.progress import Progress
 from restnet_search.reporting.build import AnchorResult, HybridResult, Outcome, build_report, finalists
-from restnet_search.reporting.report import Failure, Part, Report, SearchSummary, Stitch, Trials
+from restnet_search.reporting.report import (
+    Failure,
+    LatencyNote,
+    MeasuredLatency,
+    Part,
+    Report,
+    SearchSummary,
+    Stitch,
+    Trials,
+)
 from restnet_search.search.candidates import Enumeration
+from restnet_search.search.device_costs import DeviceCosts
 from restnet_search.search.environment import describe_environment
 from restnet_search.search.hybrids import assemble, load_stitch, plan_between
+from restnet_search.search.latency import measure_networks
 from restnet_search.search.prepare import Prepared
 from restnet_search.search.run_folder import RunFolder, RunInputs
 from restnet_search.search.study import SearchStudy, TrialRecord, values_of
@@ -38,6 +53,7 @@ class Search:
     prepared: Prepared
     enumeration: Enumeration
     study: SearchStudy
+    device: DeviceCosts
 
 
 def score_anchors(search: Search, progress: Progress) -> list[AnchorResult]:
@@ -53,11 +69,12 @@ def score_anchors(search: Search, progress: Progress) -> list[AnchorResult]:
                     search.study.note(key, correct)
                 outcomes[split.name] = Outcome(correct, len(split))
                 task.advance()
-            cost = search.prepared.costs[name].total
+            cost = search.device.anchor(name, search.prepared.costs[name].total)
             val = outcomes[search.data.val.name]
             search.study.add_anchor(name, values_of(search.space.objectives, val.top1, cost))
             model = cut.anchor.model_name
-            results.append(AnchorResult(name, model, cost.macs, cost.params, val, outcomes[search.data.test.name]))
+            test, spent = outcomes[search.data.test.name], (cost.memory, cost.latency)
+            results.append(AnchorResult(name, model, cost.macs, cost.params, val, test, *spent))
             _log.info("anchor %s: %d MACs, val %.4f", name, cost.macs, val.top1)
     return results
 
@@ -83,6 +100,36 @@ def score_finalists(search: Search, anchors: Sequence[AnchorResult], progress: P
     return [_hybrid_result(record, graphs, test.get(record.id)) for record in records.values()]
 
 
+def measure_finalists(
+    search: Search, anchors: Sequence[AnchorResult], hybrids: Sequence[HybridResult], progress: Progress
+) -> tuple[list[AnchorResult], list[HybridResult]]:
+    """Measure the latency of the anchors and of every budget's Pareto set whole, interleaved, once per run.
+
+    Nothing is measured where nothing asks for latency, or where it comes from another device's table.
+    """
+    table = search.device.table
+    if table is None or search.device.foreign:
+        return list(anchors), list(hybrids)
+    chosen = finalists(anchors, hybrids, search.budgets, search.space.objectives)
+    if (noted := search.study.noted("latency")) is None or set(noted) != {*chosen, *(a.id for a in anchors)}:
+        graphs, records = search.prepared.graphs, {record.id: record for record in search.study.records}
+        networks: dict[str, tuple[nn.Module, Tensor]] = {
+            name: (g.traced.module, g.traced.example(table.batch)) for name, g in graphs.items()
+        }
+        for id in chosen:
+            record = records[id]
+            front, back = (record.front, record.front_cut), (record.back, record.back_cut)
+            stitch = load_stitch(plan_between(graphs, record.stitch_kind, front, back), search.folder.stitch(id))
+            example = graphs[record.front].traced.example(table.batch)
+            networks[id] = (assemble(graphs, front, stitch, back), example)
+        spec = search.space.latency.model_copy(update={"runtime": table.runtime})
+        noted = {id: asdict(timing) for id, timing in measure_networks(networks, spec, progress).items()}
+        search.study.note("latency", noted)
+    found = {id: MeasuredLatency(**timing) for id, timing in noted.items()}
+    measured_anchors = [replace(anchor, measured=found.get(anchor.id)) for anchor in anchors]
+    return measured_anchors, [replace(hybrid, measured=found.get(hybrid.id)) for hybrid in hybrids]
+
+
 def _hybrid_result(record: TrialRecord, graphs: Mapping[str, AnchorGraph], test: Outcome | None = None) -> HybridResult:
     return HybridResult(
         id=record.id,
@@ -100,6 +147,25 @@ def _hybrid_result(record: TrialRecord, graphs: Mapping[str, AnchorGraph], test:
         lr=record.lr,
         epochs=record.epochs,
         images=record.images,
+        memory=record.memory,
+        latency=record.latency,
+    )
+
+
+def _latency_note(table: LatencyTable | None) -> LatencyNote | None:
+    if table is None:
+        return None
+    errors = table.errors
+    return LatencyNote(
+        runtime=table.runtime,
+        threads=table.threads,
+        batch=table.batch,
+        machine=table.machine,
+        parts=len(table.parts),
+        runs=max(timing.runs for timing in table.parts.values()),
+        checked=len(errors),
+        error_median=median(errors) if errors else None,
+        error_max=errors[-1] if errors else None,
     )
 
 
@@ -130,6 +196,8 @@ def assemble_report(
             over_budget=search.enumeration.over_budget,
             images={"train": len(search.train), "val": len(search.data.val), "test": len(search.data.test)},
             training_images_seen=sum(record.images * record.epochs for record in records),
+            memory_dtype=search.device.dtype,
+            latency=_latency_note(search.device.table),
         ),
         anchors=anchors,
         hybrids=hybrids,

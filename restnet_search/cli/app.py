@@ -49,8 +49,8 @@ def main(
             "--budget",
             "-b",
             metavar="LIMITS",
-            help="Device budget: 2GFLOPs, 85MMACs, 10Mparams; limits joined by commas hold together. Repeat it for"
-            " several devices.",
+            help="Device budget: 2GFLOPs, 10Mparams, 64MB, 64MB@int8, 30ms, 30ms@onnxruntime; limits joined by commas"
+            " hold together. Repeat it for several devices.",
         ),
     ] = None,
     space: options.Space = None,
@@ -67,6 +67,14 @@ def main(
         float | None, typer.Option(min=0.001, help="Stop asking for trials after so many seconds.")
     ] = None,
     ranker: Annotated[str | None, typer.Option(metavar="KIND", help="cka or random (default: the space's).")] = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COST",
+            help="What to trade accuracy against: macs, params, memory or latency; repeat it for several (default: the"
+            " space's).",
+        ),
+    ] = None,
     trust_code: options.TrustCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the report.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
@@ -97,6 +105,7 @@ def main(
             seed=seed,
             timeout=timeout,
             ranker=ranker,
+            objective=tuple(objective or ()),
             trust_code=trust_code,
             as_json=as_json,
         )

@@ -37,6 +37,7 @@ class Request:
     ranker: str | None
     trust_code: bool
     as_json: bool
+    objective: tuple[str, ...] = ()
 
 
 class Interrupted(RunError):
@@ -69,6 +70,8 @@ def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:
         plain["budgets"] = list(request.budgets)
     chosen = {"trials": request.trials, "seed": request.seed, "timeout": request.timeout}
     plain["search"] |= {key: value for key, value in chosen.items() if value is not None}
+    if request.objective:
+        plain["objectives"] = list(dict.fromkeys(("accuracy", *request.objective)))
     if request.ranker is not None:
         plain["ranker"]["kind"] = request.ranker
     return parse_space(plain, source="the space with the command line's options"), base
@@ -94,7 +97,7 @@ def _find(resume: str, runs: Path) -> RunFolder:
 def _refuse_changes(request: Request) -> None:
     changed = [
         f"--{name}"
-        for name in ("budgets", "space", "data", "run", "trials", "seed", "timeout", "ranker")
+        for name in ("budgets", "space", "data", "run", "trials", "seed", "timeout", "ranker", "objective")
         if getattr(request, name)
     ]
     if changed:

@@ -1,9 +1,9 @@
 """Peak memory: weights plus the largest live activations, by liveness over the graph.
 
-The convention: batch 1; a value is alive from the operation that computes it until the last
-one that reads it or a view of it; the image and the logits count likewise; weights are those that the used parts read,
-batch-norm statistics included. Nothing is fused and nothing runs in place, so a runtime that does either needs less; what
-a kernel or a runtime allocates for itself is not counted. In ``int8`` every value takes one byte, scales not counted.
+The convention: batch 1; a value is alive from the operation that computes it until the last one that reads it or a view
+of it; the image and the logits count likewise; weights are those that the used parts read, batch-norm statistics
+included. Nothing is fused and nothing runs in place, so a runtime that does either needs less; what a kernel or a
+runtime allocates for itself is not counted. In ``int8`` every value takes one byte, scales not counted.
 """
 
 from __future__ import annotations
@@ -126,14 +126,15 @@ class _Recorder(fx.Interpreter):
 
     def __init__(self, module: fx.GraphModule, itemsize: int) -> None:
         super().__init__(module)
+        self._traced = module
         self.effects: dict[fx.Node, _Effect] = {}
         self._itemsize = itemsize
 
     def record(self, images: Tensor) -> None:
-        weights = [*self.module.parameters(), *self.module.buffers(), *_constants(self.module)]
+        weights = [*self._traced.parameters(), *self._traced.buffers(), *_constants(self._traced)]
         values: list[Tensor] = [images]
         with torch.no_grad(), LiveBytes(weights, values, itemsize=self._itemsize) as self._live:
-            image = next(node for node in self.graph.nodes if node.op == "placeholder")
+            image = next(node for node in self._traced.graph.nodes if node.op == "placeholder")
             self.effects[image] = self._effect(images, 0)
             del images
             self.boxed_run(values)

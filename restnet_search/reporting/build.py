@@ -19,6 +19,7 @@ from restnet_search.reporting.report import (
     FinalScore,
     HybridEntry,
     Limits,
+    MeasuredLatency,
     Part,
     RankerEntry,
     Report,
@@ -62,6 +63,9 @@ class AnchorResult:
     params: float
     val: Outcome
     test: Outcome | None = None
+    memory: int | None = None
+    latency: float | None = None
+    measured: MeasuredLatency | None = None
 
     @property
     def id(self) -> str:
@@ -87,6 +91,9 @@ class HybridResult:
     lr: float | None = None
     epochs: int | None = None
     images: int | None = None
+    memory: int | None = None
+    latency: float | None = None
+    measured: MeasuredLatency | None = None
 
 
 Result = AnchorResult | HybridResult
@@ -164,15 +171,21 @@ def pick(results: Sequence[Result]) -> str | None:
 
 
 def _point(result: Result, objectives: Sequence[str]) -> Point:
-    costs = {"macs": result.macs, "params": result.params}
-    return (result.val.top1, *(costs[name] for name in objectives if name != "accuracy"))
+    return (result.val.top1, *(_cost(result, name) for name in objectives if name != "accuracy"))
+
+
+def _cost(result: Result, name: str) -> float:
+    value: float | None = getattr(result, name)
+    if value is None:
+        raise ValueError(f"{result.id} has no {name}, which is an objective")
+    return value
 
 
 _R = TypeVar("_R", AnchorResult, HybridResult, Result)
 
 
 def _within(results: Sequence[_R], budget: DeviceBudget) -> list[_R]:
-    return [result for result in results if budget.allows(macs=result.macs, params=result.params)]
+    return [r for r in results if budget.allows(macs=r.macs, params=r.params, memory=r.memory, latency=r.latency)]
 
 
 def _pareto(results: Sequence[Result], budget: DeviceBudget, objectives: Sequence[str]) -> tuple[str, ...]:
@@ -200,7 +213,9 @@ def _anchor_entry(anchor: AnchorResult) -> AnchorEntry:
     if anchor.test is None:
         raise ValueError(f"the anchor {anchor.name} has not been scored on test")
     score, final = _score(anchor.val), _final(anchor.test)
-    return AnchorEntry(anchor.name, anchor.model, _count(anchor.macs), _count(anchor.params), score, final)
+    costs = _count(anchor.macs), _count(anchor.params)
+    device = anchor.memory, anchor.latency, anchor.measured
+    return AnchorEntry(anchor.name, anchor.model, *costs, score, final, *device)
 
 
 def _hybrid_entry(hybrid: HybridResult, is_dominated: bool) -> HybridEntry:
@@ -221,6 +236,9 @@ def _hybrid_entry(hybrid: HybridResult, is_dominated: bool) -> HybridEntry:
         lr=hybrid.lr,
         epochs=hybrid.epochs,
         images=hybrid.images,
+        memory=hybrid.memory,
+        latency=hybrid.latency,
+        measured=hybrid.measured,
     )
 
 

@@ -23,7 +23,9 @@ __all__ = [
     "Failure",
     "FinalScore",
     "HybridEntry",
+    "LatencyNote",
     "Limits",
+    "MeasuredLatency",
     "Part",
     "RankerEntry",
     "Report",
@@ -58,8 +60,21 @@ class FinalScore:
 
 
 @dataclass(frozen=True)
+class MeasuredLatency:
+    """Seconds that a whole network took for one batch, over ``runs`` runs."""
+
+    median: float
+    p95: float
+    runs: int
+
+
+@dataclass(frozen=True)
 class AnchorEntry:
-    """One anchor: MACs of one image, parameters, and its scores."""
+    """One anchor: MACs of one image, parameters, and its scores.
+
+    ``memory`` is its peak in bytes (:class:`SearchSummary` says in what dtype); ``latency`` what the search took it to
+    be in seconds, and ``measured`` what it measured at the end; each is None where it was not asked for.
+    """
 
     name: str
     model: str
@@ -67,6 +82,9 @@ class AnchorEntry:
     params: Count
     val: Score
     test: FinalScore
+    memory: Count | None = field(default=None, metadata={"omit_none": True})
+    latency: float | None = field(default=None, metadata={"omit_none": True})
+    measured: MeasuredLatency | None = field(default=None, metadata={"omit_none": True})
 
     @property
     def id(self) -> str:
@@ -98,7 +116,9 @@ class HybridEntry:
     ``test`` is None where the hybrid was not scored on the test split. ``dominated`` says that another entry (anchor
     or hybrid) has at least its ``val`` accuracy at no more cost, one of them strictly better. ``seconds`` is the wall
     time of its trial. ``score`` is what the search's ranker said (higher is better) and ``rank`` its place among the
-    partners of its front (1 is first); ``images`` is the number of training images per epoch.
+    partners of its front (1 is first); ``images`` is the number of training images per epoch. ``memory``, ``latency``
+    and ``measured`` are as in :class:`AnchorEntry`; ``latency`` is a sum of measured parts, and only the Pareto sets
+    are measured whole.
     """
 
     id: str
@@ -117,6 +137,9 @@ class HybridEntry:
     lr: float | None = None
     epochs: int | None = None
     images: int | None = None
+    memory: Count | None = field(default=None, metadata={"omit_none": True})
+    latency: float | None = field(default=None, metadata={"omit_none": True})
+    measured: MeasuredLatency | None = field(default=None, metadata={"omit_none": True})
 
 
 Entry = AnchorEntry | HybridEntry
@@ -169,10 +192,15 @@ class Trials:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a device allows; a cost without a limit is None, and its key is left out of ``results.json``."""
+    """What a device allows; a cost without a limit is None, and its key is left out of ``results.json``.
+
+    ``memory`` is in bytes, ``latency`` in seconds.
+    """
 
     macs: Count | None = field(default=None, metadata={"omit_none": True})
     params: Count | None = field(default=None, metadata={"omit_none": True})
+    memory: Count | None = field(default=None, metadata={"omit_none": True})
+    latency: Count | None = field(default=None, metadata={"omit_none": True})
 
 
 @dataclass(frozen=True)
@@ -191,9 +219,28 @@ class BudgetEntry:
 
     def allows(self, entry: Entry) -> bool:
         """Whether an anchor or hybrid stays within every limit."""
-        limits = {"macs": self.limits.macs, "params": self.limits.params}
-        held = tuple((kind, limit) for kind, limit in limits.items() if limit is not None)
-        return DeviceBudget(self.name, held).allows(macs=entry.macs, params=entry.params)
+        held = tuple((kind, limit) for kind, limit in vars(self.limits).items() if limit is not None)
+        return DeviceBudget(self.name, held).allows(
+            macs=entry.macs, params=entry.params, memory=entry.memory, latency=entry.latency
+        )
+
+
+@dataclass(frozen=True)
+class LatencyNote:
+    """How latency was measured, and how far sums of ``parts`` measured parts were off on ``checked`` whole hybrids.
+
+    ``error_median`` and ``error_max`` are fractions of the measured latency; None where nothing was checked.
+    """
+
+    runtime: str
+    threads: int
+    batch: int
+    machine: str
+    parts: int
+    runs: int
+    checked: int
+    error_median: float | None
+    error_max: float | None
 
 
 @dataclass(frozen=True)
@@ -203,7 +250,8 @@ class SearchSummary:
     ``seconds`` is wall time by stage (fit, similarity, trials, scoring, ...); ``cut_points`` counts them by anchor;
     ``stitch_points`` are all pairs of cut points offered, of which ``over_budget`` were dropped because they exceed
     every budget, and ``candidates`` were kept by the ranker; ``images`` counts the images used by split;
-    ``training_images_seen`` counts images times epochs over all trials.
+    ``training_images_seen`` counts images times epochs over all trials; ``memory_dtype`` is what memory is counted in,
+    ``latency`` says how latency was measured (None where nothing asked for it).
     """
 
     ranker: str
@@ -216,6 +264,12 @@ class SearchSummary:
     over_budget: int
     images: Mapping[str, int]
     training_images_seen: int
+    memory_dtype: str | None = field(default=None, metadata={"omit_none": True})
+    latency: LatencyNote | None = field(default=None, metadata={"omit_none": True})
+
+    def uses(self, kind: str, budgets: tuple[BudgetEntry, ...]) -> bool:
+        """Whether an objective or a budget uses a kind of cost, so that tables show it."""
+        return kind in self.objectives or any(getattr(budget.limits, kind) is not None for budget in budgets)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def render_report(report: Report) -> RenderableType:
     blocks += [paragraph(phrases.ranker_verdict(ranker)) for ranker in report.rankers] or [paragraph("None ran.")]
     if report.trials.failed:
         blocks += [_heading(f"Failed trials: {report.trials.failed}"), *_failures(report)]
-    blocks += [_heading("How to read this"), *(paragraph(note) for note in phrases.reading_notes())]
+    blocks += [_heading("How to read this"), *(paragraph(note) for note in phrases.reading_notes(report))]
     blocks += [_heading("Next"), *_next(report)]
     return Group(*blocks)
 

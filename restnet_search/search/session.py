@@ -85,4 +85,6 @@ def _record(proposal: Proposal, outcome: TrialOutcome, context: TrialContext) ->
         correct=outcome.correct,
         n=outcome.seen,
         seconds=round(outcome.seconds, 3),
+        memory=candidate.cost.memory,
+        latency=candidate.cost.latency,
     )

@@ -51,6 +51,8 @@ class TrialRecord:
     correct: int
     n: int
     seconds: float
+    memory: int | None = None
+    latency: float | None = None
 
     @property
     def key(self) -> tuple[str, int, str, int]:
@@ -238,8 +240,8 @@ def _spread(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
 
 def values_of(objectives: Sequence[str], accuracy: float, cost: Cost) -> list[float]:
     """The objectives' values in the space's order."""
-    known = {"accuracy": accuracy, "macs": float(cost.macs), "params": float(cost.params)}
-    return [known[objective] for objective in objectives]
+    known = {"accuracy": accuracy, **asdict(cost)}
+    return [float(known[objective]) for objective in objectives]
 
 
 def read_records(path: Path) -> list[TrialRecord]:
