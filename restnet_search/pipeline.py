@@ -15,9 +15,10 @@ from restnet_search.errors import BudgetError
 from restnet_search.progress import Progress
 from restnet_search.reporting.report import Report
 from restnet_search.reporting.serialize import write_results
-from restnet_search.scoring import Search, assemble_report, score_anchors, score_finalists
+from restnet_search.scoring import Search, assemble_report, measure_finalists, score_anchors, score_finalists
 from restnet_search.search.candidates import Enumeration, enumerate_candidates
 from restnet_search.search.controls import plan_controls
+from restnet_search.search.device_costs import device_costs
 from restnet_search.search.opening import open_store
 from restnet_search.search.prepare import CodeAndWeights, prepare, remember_anchors
 from restnet_search.search.ranking import draw_training_images, rank_pairs, rankers_of_search
@@ -27,7 +28,7 @@ from restnet_search.search.study import SearchStudy
 from restnet_search.search.teachers import teacher_logits
 from restnet_search.search.trial import TrialContext
 from restnet_search.space.schema import SearchSpace
-from restnet_search.units import UNLIMITED, DeviceBudget, format_count, parse_budget
+from restnet_search.units import UNLIMITED, DeviceBudget, format_bytes, format_count, format_seconds, parse_budget
 
 __all__ = ["run_search"]
 
@@ -72,11 +73,13 @@ def run_search(
             )
         points = {name: graph.cut_points for name, graph in prepared.graphs.items()}
         chosen = ranking.scores[space.ranker.kind]
-        enumeration = enumerate_candidates(space, budgets, points, prepared.costs, chosen, ranking.scores)
+        with _timed(seconds, "device costs"):
+            device = device_costs(space, budgets, prepared, folder, progress)
+        enumeration = enumerate_candidates(space, budgets, points, prepared.costs, chosen, ranking.scores, device)
         _require_candidates(enumeration, budgets)
-        controls = plan_controls(space, points, prepared.costs, enumeration)
+        controls = plan_controls(space, points, prepared.costs, enumeration, device)
         study = SearchStudy.open(folder.study, enumeration.candidates, space.objectives, space.training, space.search)
-        search = Search(space, folder, budgets, data, train, prepared, enumeration, study, controls, ranking)
+        search = Search(space, folder, budgets, data, train, prepared, enumeration, study, controls, ranking, device)
         with _timed(seconds, "anchors"):
             anchors = score_anchors(search, progress)
         with _timed(seconds, "trials"):
@@ -100,6 +103,7 @@ def run_search(
             study.add_counts("features", asdict(store.reuse))
         with _timed(seconds, "scoring"):
             hybrids = score_finalists(search, anchors, progress)
+            anchors, hybrids = measure_finalists(search, anchors, hybrids, progress)
         report = assemble_report(search, inputs, anchors, hybrids, _total_seconds(study, seconds))
         write_results(report, folder.path)
     return report
@@ -123,9 +127,14 @@ def _require_candidates(enumeration: Enumeration, budgets: Sequence[DeviceBudget
             "The anchors have no stitch point: no two of their cut points can be joined.",
             hint="look at `restnet-search anchors inspect MODEL`, and widen cut_points in the space",
         )
+    least = [f"{format_count(cheapest.macs)}FLOPs", f"{format_count(cheapest.params)} params"]
+    if enumeration.least_memory is not None:
+        least.append(f"{format_bytes(enumeration.least_memory)} of memory")
+    if enumeration.least_latency is not None:
+        least.append(f"{format_seconds(enumeration.least_latency)} of latency")
     raise BudgetError(
         f"No hybrid of these anchors fits {names} (and costs less than the larger anchor).",
-        expected=f"a budget of at least {format_count(cheapest.macs)}FLOPs and {format_count(cheapest.params)} params",
+        expected=f"a budget of at least {', '.join(least[:-1])} and {least[-1]}",
         hint="raise --budget, or add a smaller anchor to the space",
     )
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+
+from torch import Tensor, nn
 
 from restnet_search.anchors.kind import architecture_kind
+from restnet_search.costs.latency import LatencyTable
 from restnet_search.data import DataSplits, Split
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.progress import Progress
@@ -15,6 +19,8 @@ from restnet_search.reporting.build import AnchorResult, HybridResult, Outcome, 
 from restnet_search.reporting.report import (
     Failure,
     FeatureReuse,
+    LatencyNote,
+    MeasuredLatency,
     Part,
     Report,
     SearchSummary,
@@ -25,8 +31,10 @@ from restnet_search.reporting.report import (
 from restnet_search.reporting.ways import Way
 from restnet_search.search.candidates import Enumeration, directions_of
 from restnet_search.search.controls import Control
+from restnet_search.search.device_costs import DeviceCosts
 from restnet_search.search.environment import describe_environment
 from restnet_search.search.hybrids import restore_hybrid
+from restnet_search.search.latency import measure_networks
 from restnet_search.search.prepare import Prepared
 from restnet_search.search.ranking import Ranking
 from restnet_search.search.run_folder import RunFolder, RunInputs
@@ -56,6 +64,7 @@ class Search:
     study: SearchStudy
     controls: tuple[Control, ...]
     ranking: Ranking
+    device: DeviceCosts
 
     @property
     def hybrids(self) -> list[TrialRecord]:
@@ -76,13 +85,14 @@ def score_anchors(search: Search, progress: Progress) -> list[AnchorResult]:
                     search.study.note(key, correct)
                 outcomes[split.name] = Outcome(correct, len(split))
                 task.advance()
-            cost = search.prepared.costs[name].total
+            cost = search.device.anchor(name, search.prepared.costs[name].total)
             val = outcomes[search.data.val.name]
             search.study.add_anchor(name, values_of(search.space.objectives, val.top1, cost))
             model = cut.anchor.model_name
             facts = {"licence": cut.anchor.licence, "kind": architecture_kind(cut.anchor.model)}
             test = outcomes[search.data.test.name]
-            results.append(AnchorResult(name, model, cost.macs, cost.params, val, test, **facts))
+            spent = {"memory": cost.memory, "latency": cost.latency}
+            results.append(AnchorResult(name, model, cost.macs, cost.params, val, test, **facts, **spent))
             _log.info("anchor %s: %d MACs, val %.4f", name, cost.macs, val.top1)
     return results
 
@@ -107,6 +117,35 @@ def score_finalists(search: Search, anchors: Sequence[AnchorResult], progress: P
     return [_hybrid_result(record, graphs, test.get(record.id)) for record in records.values()]
 
 
+def measure_finalists(
+    search: Search, anchors: Sequence[AnchorResult], hybrids: Sequence[HybridResult], progress: Progress
+) -> tuple[list[AnchorResult], list[HybridResult]]:
+    """Measure the latency of the anchors and of every budget's Pareto set whole, interleaved, once per run.
+
+    Nothing is measured where nothing asks for latency, or where it comes from another device's table.
+    """
+    table = search.device.table
+    if table is None or search.device.foreign:
+        return list(anchors), list(hybrids)
+    chosen = finalists(anchors, hybrids, search.budgets, search.space.objectives)
+    if (noted := search.study.noted("latency")) is None or set(noted) != {*chosen, *(a.id for a in anchors)}:
+        graphs, records = search.prepared.graphs, {record.id: record for record in search.hybrids}
+        networks: dict[str, tuple[nn.Module, Tensor]] = {
+            name: (g.traced.module, g.traced.example(table.batch)) for name, g in graphs.items()
+        }
+        for id in chosen:
+            record = records[id]
+            front, back = (record.front, record.front_cut), (record.back, record.back_cut)
+            hybrid = restore_hybrid(graphs, record.stitch_kind, front, back, search.folder.stitch(id))
+            networks[id] = (hybrid, graphs[record.front].traced.example(table.batch))
+        spec = search.space.latency.model_copy(update={"runtime": table.runtime})
+        noted = {id: asdict(timing) for id, timing in measure_networks(networks, spec, progress).items()}
+        search.study.note("latency", noted)
+    found = {id: MeasuredLatency(**timing) for id, timing in noted.items()}
+    measured_anchors = [replace(anchor, measured=found.get(anchor.id)) for anchor in anchors]
+    return measured_anchors, [replace(hybrid, measured=found.get(hybrid.id)) for hybrid in hybrids]
+
+
 def _hybrid_result(record: TrialRecord, graphs: Mapping[str, AnchorGraph], test: Outcome | None = None) -> HybridResult:
     return HybridResult(
         id=record.id,
@@ -127,6 +166,8 @@ def _hybrid_result(record: TrialRecord, graphs: Mapping[str, AnchorGraph], test:
         tune=record.tune,
         scores=record.scores,
         control=record.control,
+        memory=record.memory,
+        latency=record.latency,
     )
 
 
@@ -135,6 +176,23 @@ def _skipped_images(data: DataSplits) -> tuple[SkippedImages, ...]:
     return tuple(
         SkippedImages(name, len(found), len(found) + sizes[name], tuple(one.name for one in found[:_NAMED]))
         for name, found in data.unreadable.items()
+    )
+
+
+def _latency_note(table: LatencyTable | None) -> LatencyNote | None:
+    if table is None:
+        return None
+    errors = table.errors
+    return LatencyNote(
+        runtime=table.runtime,
+        threads=table.threads,
+        batch=table.batch,
+        machine=table.machine,
+        parts=len(table.parts),
+        runs=max(timing.runs for timing in table.parts.values()),
+        checked=len(errors),
+        error_median=median(errors) if errors else None,
+        error_max=errors[-1] if errors else None,
     )
 
 
@@ -171,6 +229,8 @@ def assemble_report(
             features=FeatureReuse(**counts) if (counts := search.study.noted("features")) else None,
             ranking_seconds=dict(search.ranking.seconds) | {"features": search.ranking.features_seconds},
             ranking_images=search.ranking.images,
+            memory_dtype=search.device.dtype,
+            latency=_latency_note(search.device.table),
         ),
         anchors=anchors,
         hybrids=hybrids,

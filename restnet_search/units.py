@@ -1,4 +1,4 @@
-"""Quantities as users write them: ``2GFLOPs``, ``85MMACs``, ``10Mparams``.
+"""Quantities as users write them: ``2GFLOPs``, ``85MMACs``, ``10Mparams``, ``64MB``, ``30ms@onnxruntime``.
 
 One multiply-accumulate counts as one FLOP, as fvcore, timm and the papers count; ``2GFLOPs``, ``2GMACs`` and ``2G`` are
 the same quantity.
@@ -10,36 +10,59 @@ import math
 import re
 from dataclasses import dataclass
 
-from restnet_search.errors import BudgetError
+from restnet_search.errors import BudgetError, did_you_mean
 
 __all__ = [
     "CONVENTION",
+    "MEMORY_DTYPES",
+    "RUNTIMES",
     "UNLIMITED",
     "DeviceBudget",
     "Quantity",
+    "format_bytes",
     "format_count",
     "format_quantity",
+    "format_seconds",
     "parse_budget",
     "parse_quantity",
 ]
 
 CONVENTION = "One multiply-accumulate (MAC) counts as one FLOP."
 
+MEMORY_DTYPES = ("float32", "float16", "bfloat16", "int8")
+"""What a memory limit may be counted in: ``64MB@int8``."""
+RUNTIMES = ("pytorch", "onnxruntime", "device")
+"""What a latency limit may be measured on: ``30ms@onnxruntime``; ``device``: as a table measured there says."""
+
+_QUALIFIERS = {"memory": MEMORY_DTYPES, "latency": RUNTIMES}
 _SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 _UNITS = {
     "flops": "macs", "flop": "macs", "macs": "macs", "mac": "macs", "": "macs",
     "params": "params", "param": "params", "parameters": "params", "p": "params",
 }  # fmt: skip
 _PATTERN = re.compile(r"\s*(?P<number>\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+)\s*(?P<scale>[kmgt]?)(?P<unit>[a-z]*)\s*", re.I)
-VALID_UNITS = "a number with k, M, G or T and FLOPs, MACs or params, such as 2GFLOPs, 85MMACs, 10Mparams"
+_FIXED = {
+    **{f"{prefix}b": ("memory", scale) for prefix, scale in _SCALES.items()},
+    **{f"{prefix}ib": ("memory", 1024.0**power) for power, prefix in enumerate("kmg", start=1)},
+    "s": ("latency", 1.0), "ms": ("latency", 1e-3), "us": ("latency", 1e-6), "µs": ("latency", 1e-6),
+}  # fmt: skip
+_FIXED_PATTERN = re.compile(r"\s*(?P<number>\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+)\s*(?P<unit>[a-zµ]+)\s*", re.I)
+VALID_UNITS = (
+    "a number with k, M, G or T and FLOPs, MACs, params or B, or with ms or s, "
+    "such as 2GFLOPs, 85MMACs, 10Mparams, 64MB, 64MB@int8, 30ms, 30ms@onnxruntime"
+)
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """An amount of one kind of cost: ``kind`` is ``macs`` or ``params``, ``value`` a plain count."""
+    """An amount of one kind of cost: ``macs`` or ``params`` (a count), ``memory`` (bytes) or ``latency`` (seconds).
+
+    ``at`` says what a memory limit is counted in or a latency limit measured on; empty: as the space says.
+    """
 
     kind: str
     value: float
+    at: str = ""
 
 
 def parse_quantity(text: str) -> Quantity:
@@ -48,6 +71,9 @@ def parse_quantity(text: str) -> Quantity:
     Raises:
         BudgetError: If the text is no number with a known unit, or the amount is not above zero.
     """
+    amount, marked, at = text.partition("@")
+    if marked or _fixed(text) is not None:
+        return _qualified(text, amount, at.strip() if marked else None)
     match = _PATTERN.fullmatch(text)
     unit = match["unit"].lower() if match else None
     if match is None or unit not in _UNITS:
@@ -58,6 +84,40 @@ def parse_quantity(text: str) -> Quantity:
     if not (value > 0 and math.isfinite(value)):
         raise BudgetError(f"The quantity {text!r} is not above zero.", expected=VALID_UNITS)
     return Quantity(_UNITS[unit], value)
+
+
+def _fixed(text: str) -> Quantity | None:
+    match = _FIXED_PATTERN.fullmatch(text)
+    found = _FIXED.get(match["unit"].lower()) if match else None
+    return None if match is None or found is None else Quantity(found[0], float(match["number"]) * found[1])
+
+
+def _qualified(text: str, amount: str, at: str | None) -> Quantity:
+    """Bytes or seconds, with what stands behind the ``@``."""
+    quantity = _fixed(amount)
+    if quantity is None:
+        raise BudgetError(f"Cannot read the quantity {text!r}.", expected=VALID_UNITS)
+    if not (quantity.value > 0 and math.isfinite(quantity.value)):
+        raise BudgetError(f"The quantity {text!r} is not above zero.", expected=VALID_UNITS)
+    valid = _QUALIFIERS[quantity.kind]
+    if at is not None and at not in valid:
+        raise BudgetError(
+            f"The quantity {text!r} names {at!r} behind the @.", expected=f"one of {did_you_mean(at, valid)}"
+        )
+    return Quantity(quantity.kind, quantity.value, at or "")
+
+
+def format_bytes(value: float) -> str:
+    """Format bytes with an SI suffix: ``3.21MB``, ``640B``."""
+    return f"{format_count(value)}B"
+
+
+def format_seconds(value: float) -> str:
+    """Format a latency: ``850us``, ``12.3ms``, ``1.20s``."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
+        if value >= scale:
+            return f"{value / scale:.2f}{unit}" if value < 10 * scale else f"{value / scale:.1f}{unit}"
+    return f"{value * 1e6:.0f}us"
 
 
 def format_count(value: float) -> str:
@@ -72,7 +132,10 @@ def format_count(value: float) -> str:
 
 def format_quantity(quantity: Quantity) -> str:
     """Format a quantity so that :func:`parse_quantity` reads it back: ``85MFLOPs``, ``10Mparams``."""
-    unit = {"macs": "FLOPs", "params": "params"}[quantity.kind]
+    at = f"@{quantity.at}" if quantity.at else ""
+    if quantity.kind == "latency":
+        return f"{quantity.value * 1e3:.6g}ms{at}"
+    unit = {"macs": "FLOPs", "params": "params", "memory": f"B{at}"}[quantity.kind]
     for scale, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if quantity.value >= scale:
             return f"{quantity.value / scale:.6g}{suffix}{unit}"
@@ -81,15 +144,19 @@ def format_quantity(quantity: Quantity) -> str:
 
 @dataclass(frozen=True)
 class DeviceBudget:
-    """Named limits that hold together, in plain counts: ``{"macs": 8.5e7}``."""
+    """Named limits that hold together, in plain counts, bytes and seconds: ``{"macs": 8.5e7}``.
+
+    ``at`` holds what stood behind an ``@``: ``(("latency", "onnxruntime"),)``.
+    """
 
     name: str
     limits: tuple[tuple[str, float], ...]
+    at: tuple[tuple[str, str], ...] = ()
 
-    def allows(self, *, macs: float, params: float) -> bool:
-        """Whether a network of this cost stays within every limit."""
-        costs = {"macs": macs, "params": params}
-        return all(costs[kind] <= limit for kind, limit in self.limits)
+    def allows(self, *, macs: float, params: float, memory: float | None = None, latency: float | None = None) -> bool:
+        """Whether a network of this cost stays within every limit; a cost that is not known does not."""
+        costs = {"macs": macs, "params": params, "memory": memory, "latency": latency}
+        return all((cost := costs[kind]) is not None and cost <= limit for kind, limit in self.limits)
 
 
 UNLIMITED = DeviceBudget("unlimited", ())
@@ -107,8 +174,9 @@ def parse_budget(text: str) -> DeviceBudget:
     if len(set(kinds)) != len(kinds):
         raise BudgetError(
             f"The budget {text!r} limits one cost twice.",
-            expected="each of macs and params at most once",
+            expected="each of macs, params, memory and latency at most once",
             hint="repeat --budget to give several device budgets",
         )
     name = ",".join(format_quantity(quantity) for quantity in quantities)
-    return DeviceBudget(name, tuple((quantity.kind, quantity.value) for quantity in quantities))
+    at = tuple((quantity.kind, quantity.at) for quantity in quantities if quantity.at)
+    return DeviceBudget(name, tuple((quantity.kind, quantity.value) for quantity in quantities), at)

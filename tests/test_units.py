@@ -40,12 +40,33 @@ class TestParseQuantity:
             ("10Mparameters", "params", 10e6),
             ("10Mp", "params", 10e6),
             ("75290params", "params", 75290),
+            ("64MB", "memory", 64e6),
+            ("64 MiB", "memory", 64 * 2**20),
+            ("512kb", "memory", 512e3),
+            ("30ms", "latency", 0.03),
+            ("1.5s", "latency", 1.5),
+            ("250us", "latency", 250e-6),
         ],
     )
     def test_what_users_write(self, text: str, kind: str, value: float) -> None:
         quantity = parse_quantity(text)
         assert quantity.kind == kind
         assert quantity.value == pytest.approx(value, rel=1e-12)
+
+    @pytest.mark.parametrize(
+        ("text", "kind", "at"), [("64MB@int8", "memory", "int8"), ("30ms@onnxruntime", "latency", "onnxruntime")]
+    )
+    def test_what_stands_behind_the_at(self, text: str, kind: str, at: str) -> None:
+        quantity = parse_quantity(text)
+        assert (quantity.kind, quantity.at) == (kind, at)
+        assert parse_quantity(format_quantity(quantity)) == quantity
+        budget = parse_budget(f"2G,{text}")
+        assert (budget.at, parse_budget(budget.name)) == (((kind, at),), budget)
+
+    @pytest.mark.parametrize("text", ["64MB@", "64MB@int3", "30ms@float32", "2GFLOPs@int8", "30ms@@x", "0MB", "0ms"])
+    def test_what_cannot_stand_behind_the_at(self, text: str) -> None:
+        with pytest.raises(BudgetError):
+            parse_quantity(text)
 
     def test_flops_macs_and_the_bare_scale_are_the_same_quantity(self) -> None:
         assert parse_quantity("2GFLOPs") == parse_quantity("2GMACs") == parse_quantity("2G")
@@ -66,7 +87,7 @@ class TestParseQuantity:
             "2,5G",
             "nanG",
             "infG",
-            "30ms",
+            "30 m s",
         ],
     )
     def test_what_cannot_be_read_names_the_units(self, text: str) -> None:
@@ -151,6 +172,12 @@ class TestBudgets:
     def test_what_is_not_limited_may_be_anything(self) -> None:
         assert parse_budget("10Mparams").allows(macs=1e30, params=10e6)
         assert UNLIMITED.allows(macs=1e30, params=1e30)
+
+    def test_a_limited_cost_that_is_unknown_is_not_within_the_limit(self) -> None:
+        budget = parse_budget("64MB,30ms")
+        assert budget.allows(macs=1, params=1, memory=64e6, latency=0.03)
+        assert not budget.allows(macs=1, params=1, memory=64e6)
+        assert not budget.allows(macs=1, params=1, memory=64e6 + 1, latency=0.01)
 
     def test_a_budget_is_named_as_it_would_be_typed(self) -> None:
         budget = parse_budget("85mmacs,1000kparams")

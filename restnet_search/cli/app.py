@@ -53,8 +53,8 @@ def main(
             "--budget",
             "-b",
             metavar="LIMITS",
-            help="Device budget: 2GFLOPs, 85MMACs, 10Mparams; limits joined by commas hold together. Repeat it for"
-            " several devices.",
+            help="Device budget: 2GFLOPs, 10Mparams, 64MB, 64MB@int8, 30ms, 30ms@onnxruntime; limits joined by commas"
+            " hold together. Repeat it for several devices.",
         ),
     ] = None,
     space: options.Space = None,
@@ -76,6 +76,14 @@ def main(
     cache_gb: Annotated[
         float | None,
         typer.Option(min=0, metavar="N", help="Bound of kept features on disk, in GB; 0: none (default: the space's)."),
+    ] = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COST",
+            help="What to trade accuracy against: macs, params, memory or latency; repeat it for several (default: the"
+            " space's).",
+        ),
     ] = None,
     trust_code: options.TrustCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the report.")] = False,
@@ -108,6 +116,7 @@ def main(
             timeout=timeout,
             ranker=ranker,
             cache_gb=cache_gb,
+            objective=tuple(objective or ()),
             trust_code=trust_code,
             as_json=as_json,
         )

@@ -38,6 +38,7 @@ class Request:
     cache_gb: float | None
     trust_code: bool
     as_json: bool
+    objective: tuple[str, ...] = ()
 
 
 class Interrupted(RunError):
@@ -78,6 +79,8 @@ def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:
         plain["budgets"] = list(request.budgets)
     chosen = {"trials": request.trials, "seed": request.seed, "timeout": request.timeout}
     plain["search"] |= {key: value for key, value in chosen.items() if value is not None}
+    if request.objective:
+        plain["objectives"] = list(dict.fromkeys(("accuracy", *request.objective)))
     if request.ranker is not None:
         plain["ranker"]["kind"] = request.ranker
     if request.cache_gb is not None:
@@ -105,7 +108,7 @@ def _find(resume: str, runs: Path) -> RunFolder:
 def _refuse_changes(request: Request) -> None:
     changed = [
         f"--{name.replace('_', '-')}"
-        for name in ("budgets", "space", "data", "run", "trials", "seed", "timeout", "ranker", "cache_gb")
+        for name in ("budgets", "space", "data", "run", "trials", "seed", "timeout", "ranker", "cache_gb", "objective")
         if getattr(request, name) not in (None, ())
     ]
     if changed:

@@ -9,7 +9,7 @@ from functools import cached_property
 from torch import fx, nn
 
 from restnet_search.graph.cut_points import CutPoint, CutPointTable, find_cut_points
-from restnet_search.graph.slicing import slice_model
+from restnet_search.graph.slicing import needed_nodes, slice_model
 from restnet_search.graph.trace import TracedModel, trace_model
 
 __all__ = ["AnchorGraph", "cut_model"]
@@ -30,21 +30,30 @@ class AnchorGraph:
     def _nodes(self) -> dict[str, fx.Node]:
         return {node.name: node for node in self.traced.graph.nodes}
 
-    def _node(self, cut: int) -> fx.Node:
+    def crossing(self, cut: int) -> fx.Node:
+        """The node whose value crosses from front to back."""
         return self._nodes[self.cut_points[cut].node]
 
     def front(self, cut: int) -> fx.GraphModule:
         """The part before a cut point: images ``(B, C, H, W)`` to the crossing features."""
-        return slice_model(self.traced, None, [self._node(cut)])
+        return slice_model(self.traced, None, [self.crossing(cut)])
 
     def back(self, cut: int) -> fx.GraphModule:
         """The part after a cut point: the crossing features to logits ``(B, classes)``."""
-        return slice_model(self.traced, self._node(cut), [self.traced.logits])
+        return slice_model(self.traced, self.crossing(cut), [self.traced.logits])
+
+    def front_nodes(self, cut: int) -> list[fx.Node]:
+        """The nodes of the trace that the front runs, in order."""
+        return needed_nodes(self.traced, None, [self.crossing(cut)])
+
+    def back_nodes(self, cut: int) -> list[fx.Node]:
+        """The nodes of the trace that the back runs, in order."""
+        return needed_nodes(self.traced, self.crossing(cut), [self.traced.logits])
 
     def between(self, start: int | None, stops: Sequence[int]) -> fx.GraphModule:
         """From the image (``start`` None) or a cut point to later ones; a tuple for several stops, in their order."""
-        origin = None if start is None else self._node(start)
-        return slice_model(self.traced, origin, [self._node(stop) for stop in stops])
+        origin = None if start is None else self.crossing(start)
+        return slice_model(self.traced, origin, [self.crossing(stop) for stop in stops])
 
 
 def cut_model(model: nn.Module, image_size: tuple[int, int, int], granularity: str = "block") -> AnchorGraph:

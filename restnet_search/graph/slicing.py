@@ -14,7 +14,7 @@ from torch.fx.node import Argument
 from restnet_search.graph.nodes import ancestors, data_dependent, is_shape_query
 from restnet_search.graph.trace import TracedModel
 
-__all__ = ["slice_model"]
+__all__ = ["needed_nodes", "slice_model"]
 
 
 def slice_model(traced: TracedModel, start: fx.Node | None, stops: Sequence[fx.Node]) -> fx.GraphModule:
@@ -26,6 +26,16 @@ def slice_model(traced: TracedModel, start: fx.Node | None, stops: Sequence[fx.N
         stops: Nodes whose values are returned, as one tensor for one stop, else as a tuple in the given order.
     """
     return _Slicer(traced, start or traced.image).build(stops)
+
+
+def needed_nodes(traced: TracedModel, start: fx.Node | None, stops: Sequence[fx.Node]) -> list[fx.Node]:
+    """The nodes that :func:`slice_model` would run, in their order; the value that enters is not among them.
+
+    Shape queries that the slice answers from the record are among them, though they read nothing there.
+    """
+    slicer = _Slicer(traced, start or traced.image)
+    needed = slicer.needed(stops)
+    return [node for node in traced.graph.nodes if node in needed]
 
 
 class _Slicer:
@@ -44,7 +54,7 @@ class _Slicer:
         self.copies: dict[fx.Node, Argument] = {start: self.crossing}
 
     def build(self, stops: Sequence[fx.Node]) -> fx.GraphModule:
-        needed = self._needed(stops)
+        needed = self.needed(stops)
         for node in self.traced.graph.nodes:
             if node in needed:
                 self.copies[node] = self._copy(node)
@@ -54,7 +64,7 @@ class _Slicer:
         module.graph.lint()
         return module.eval()
 
-    def _needed(self, stops: Iterable[fx.Node]) -> set[fx.Node]:
+    def needed(self, stops: Iterable[fx.Node]) -> set[fx.Node]:
         needed: set[fx.Node] = set()
         pending = list(stops)
         while pending:

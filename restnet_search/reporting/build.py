@@ -21,6 +21,7 @@ from restnet_search.reporting.report import (
     FinalScore,
     HybridEntry,
     Limits,
+    MeasuredLatency,
     Part,
     RankerEntry,
     Report,
@@ -69,6 +70,9 @@ class AnchorResult:
     test: Outcome | None = None
     licence: str | None = None
     kind: str = ""
+    memory: int | None = None
+    latency: float | None = None
+    measured: MeasuredLatency | None = None
 
     @property
     def id(self) -> str:
@@ -97,6 +101,9 @@ class HybridResult:
     tune: str = "stitch"
     scores: Mapping[str, float] = field(default_factory=dict)
     control: str | None = None
+    memory: int | None = None
+    latency: float | None = None
+    measured: MeasuredLatency | None = None
 
 
 Result = AnchorResult | HybridResult
@@ -184,15 +191,21 @@ def pick(results: Sequence[Result]) -> str | None:
 
 
 def _point(result: Result, objectives: Sequence[str]) -> Point:
-    costs = {"macs": result.macs, "params": result.params}
-    return (result.val.top1, *(costs[name] for name in objectives if name != "accuracy"))
+    return (result.val.top1, *(_cost(result, name) for name in objectives if name != "accuracy"))
+
+
+def _cost(result: Result, name: str) -> float:
+    value: float | None = getattr(result, name)
+    if value is None:
+        raise ValueError(f"{result.id} has no {name}, which is an objective")
+    return value
 
 
 _R = TypeVar("_R", AnchorResult, HybridResult, Result)
 
 
 def _within(results: Sequence[_R], budget: DeviceBudget) -> list[_R]:
-    return [result for result in results if budget.allows(macs=result.macs, params=result.params)]
+    return [r for r in results if budget.allows(macs=r.macs, params=r.params, memory=r.memory, latency=r.latency)]
 
 
 def _pareto(results: Sequence[Result], budget: DeviceBudget, objectives: Sequence[str]) -> tuple[str, ...]:
@@ -220,8 +233,9 @@ def _anchor_entry(anchor: AnchorResult) -> AnchorEntry:
     if anchor.test is None:
         raise ValueError(f"the anchor {anchor.name} has not been scored on test")
     score, final = _score(anchor.val), _final(anchor.test)
-    costs = (_count(anchor.macs), _count(anchor.params))
-    return AnchorEntry(anchor.name, anchor.model, *costs, score, final, anchor.licence, anchor.kind)
+    costs = _count(anchor.macs), _count(anchor.params)
+    device = anchor.memory, anchor.latency, anchor.measured
+    return AnchorEntry(anchor.name, anchor.model, *costs, score, final, anchor.licence, anchor.kind, *device)
 
 
 def _hybrid_entry(hybrid: HybridResult, is_dominated: bool, licences: Mapping[str, str | None]) -> HybridEntry:
@@ -246,6 +260,9 @@ def _hybrid_entry(hybrid: HybridResult, is_dominated: bool, licences: Mapping[st
         tune=hybrid.tune,
         scores={name: score for name, score in hybrid.scores.items() if math.isfinite(score)},
         control=hybrid.control,
+        memory=hybrid.memory,
+        latency=hybrid.latency,
+        measured=hybrid.measured,
     )
 
 

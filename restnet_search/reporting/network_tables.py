@@ -39,7 +39,8 @@ def anchor_table(report: Report) -> RenderableType:
     models = any(anchor.model != anchor.name for anchor in report.anchors)
     if models:
         table.add_column("model", overflow="fold")
-    for name in ("MACs", "params", "val %", "test % [95 %]"):
+    device = phrases.device_columns(report)
+    for name in ("MACs", "params", *device, "val %", "test % [95 %]"):
         table.add_column(name, justify="right", no_wrap=True)
     for anchor in sorted(report.anchors, key=lambda anchor: anchor.macs):
         table.add_row(
@@ -47,6 +48,7 @@ def anchor_table(report: Report) -> RenderableType:
             *([Text(anchor.model, style="dim")] if models else []),
             format_count(anchor.macs),
             format_count(anchor.params),
+            *(phrases.device_cost(anchor, kind) for kind in device),
             phrases.percent(anchor.val.top1),
             _test(anchor.test, wide=True),
         )
@@ -75,7 +77,7 @@ class ParetoTable:
         table.add_column("id", overflow="fold")
         table.add_column("network", overflow="fold")
         interval = "test % [95 %]" if wide else "test %\n[95 %]"
-        for name in ("MACs", "params", "val %", interval, "gain"):
+        for name in ("MACs", "params", *phrases.device_columns(self._report), "val %", interval, "gain"):
             table.add_column(name, justify="right", no_wrap=True)
         for place, id in enumerate(self._budget.pareto, start=1):
             entry, last = self._report.entry(id), place == len(self._budget.pareto)
@@ -95,6 +97,7 @@ class ParetoTable:
             Text((" + " if wide else "\n+ ").join(phrases.parts(entry, paths=paths))),
             Text(format_count(entry.macs)),
             Text(format_count(entry.params)),
+            *(Text(phrases.device_cost(entry, kind)) for kind in phrases.device_columns(self._report)),
             Text(phrases.percent(entry.val.top1)),
             _test(entry.test, wide),
             Text("-" if difference is None else phrases.points(difference)),

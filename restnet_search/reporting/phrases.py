@@ -9,18 +9,21 @@ from restnet_search.reporting.report import (
     Entry,
     FeatureReuse,
     HybridEntry,
+    LatencyNote,
     RankerEntry,
     Report,
     SkippedImages,
 )
 from restnet_search.reporting.statistics import difference_interval
 from restnet_search.space.schema import TUNED
-from restnet_search.units import CONVENTION, format_count
+from restnet_search.units import CONVENTION, format_bytes, format_count, format_seconds
 
 __all__ = [
     "ONLY_STITCH",
     "SHORT_PATH",
     "budget_limits",
+    "device_columns",
+    "device_cost",
     "duration",
     "features_reused",
     "gain",
@@ -140,6 +143,10 @@ def budget_limits(budget: BudgetEntry) -> str:
     """Say what a budget allows: ``at most 85.0M MACs and 1.00M params``."""
     limits = [(budget.limits.macs, "MACs"), (budget.limits.params, "params")]
     held = [f"{format_count(limit)} {unit}" for limit, unit in limits if limit is not None]
+    if budget.limits.memory is not None:
+        held.append(f"{format_bytes(budget.limits.memory)} of memory")
+    if budget.limits.latency is not None:
+        held.append(f"{format_seconds(budget.limits.latency)} of latency")
     return f"at most {' and '.join(held)}" if held else "no limit"
 
 
@@ -267,11 +274,68 @@ def _strength(correlation: float) -> str:
     return "a fair guide" if correlation < 0.7 else "a good guide"
 
 
+def device_columns(report: Report) -> tuple[str, ...]:
+    """The kinds of device cost that a table shows beside MACs and parameters: those that were asked for."""
+    return tuple(kind for kind in ("memory", "latency") if report.search.uses(kind, report.budgets))
+
+
+def device_cost(entry: Entry, kind: str) -> str:
+    """Format an entry's memory or latency; a latency that was measured whole wins over a sum of parts (``~``)."""
+    if kind == "memory":
+        return "-" if entry.memory is None else format_bytes(entry.memory)
+    if entry.measured is not None:
+        return format_seconds(entry.measured.median)
+    return "-" if entry.latency is None else f"~{format_seconds(entry.latency)}"
+
+
+def _device_notes(report: Report) -> list[str]:
+    notes: list[str] = []
+    columns = device_columns(report)
+    if "memory" in columns:
+        notes.append(
+            f"Peak memory: weights + largest live activations at batch 1, {report.search.memory_dtype or 'float32'};"
+            " nothing fused or in place, and without what a runtime needs for itself."
+        )
+    note = report.search.latency
+    if "latency" in columns and note is not None:
+        threads = f"{note.threads} thread{'s' * (note.threads != 1)}"
+        notes.append(
+            f"Latency: median of {note.runs} runs, {note.runtime}, {threads}, batch {note.batch}, {note.machine}. The "
+            f"search summed {note.parts} measured parts (~); {_latency_error(note)} Budgets hold for these sums."
+        )
+        if any(entry.measured is not None for entry in report.entries):
+            notes.append("Latencies without ~ were measured whole, after the search: anchors and Pareto sets.")
+        notes += _exceeding(report)
+    return notes
+
+
+def _latency_error(note: LatencyNote) -> str:
+    if note.error_median is None or note.error_max is None:
+        return "how far such sums are off was not checked."
+    return (
+        f"on {note.checked} whole hybrids such sums were off by {percent(note.error_median)} % (median), at most "
+        f"{percent(note.error_max)} %."
+    )
+
+
+def _exceeding(report: Report) -> list[str]:
+    """Say which members of a Pareto set took longer, measured whole, than their budget allows."""
+    sentences: list[str] = []
+    for budget in report.budgets:
+        limit = budget.limits.latency
+        members = [report.entry(id) for id in budget.pareto]
+        late = [e.id for e in members if limit is not None and e.measured is not None and e.measured.median > limit]
+        if late:
+            sentences.append(f"Measured whole, {', '.join(late)} took longer than the budget {budget.name} allows.")
+    return sentences
+
+
 def reading_notes(report: Report) -> list[str]:
     """Return what a reader must know to read the tables, the FLOPs convention among it."""
     tunes = [TUNED[name] for name in dict.fromkeys(hybrid.tune for hybrid in report.hybrids) if name in TUNED]
     return [
         f"{CONVENTION} Costs are per image.",
+        *_device_notes(report),
         "A[..x] + B[y..]: A up to and with cut point x, the stitch layer, then B after its cut point y. "
         + (f"In brackets what was tuned beside the stitch layer: {'; '.join(tunes)}." if tunes else ONLY_STITCH),
         "Hybrids were searched, compared and picked on val. Test was left alone until the Pareto set was final, and "

@@ -25,7 +25,9 @@ __all__ = [
     "FeatureReuse",
     "FinalScore",
     "HybridEntry",
+    "LatencyNote",
     "Limits",
+    "MeasuredLatency",
     "OrderEntry",
     "Part",
     "RankerEntry",
@@ -62,10 +64,21 @@ class FinalScore:
 
 
 @dataclass(frozen=True)
+class MeasuredLatency:
+    """Seconds that a whole network took for one batch, over ``runs`` runs."""
+
+    median: float
+    p95: float
+    runs: int
+
+
+@dataclass(frozen=True)
 class AnchorEntry:
     """One anchor: MACs of one image, parameters, and its scores.
 
     ``licence`` is of its weights (None: unknown), ``kind`` is ``cnn``, ``transformer`` or ``mlp``.
+    ``memory`` is its peak in bytes (:class:`SearchSummary` says in what dtype); ``latency`` what the search took it to
+    be in seconds, and ``measured`` what it measured at the end; each is None where it was not asked for.
     """
 
     name: str
@@ -76,6 +89,9 @@ class AnchorEntry:
     test: FinalScore
     licence: str | None = None
     kind: str = ""
+    memory: Count | None = field(default=None, metadata={"omit_none": True})
+    latency: float | None = field(default=None, metadata={"omit_none": True})
+    measured: MeasuredLatency | None = field(default=None, metadata={"omit_none": True})
 
     @property
     def id(self) -> str:
@@ -112,6 +128,8 @@ class HybridEntry:
     changed in training: the stitch layer alone, or also parts of the back. ``scores`` are
     those of every ranker, by name. ``control`` is ``self`` (an anchor stitched to itself), ``random`` (drawn among the
     stitch points that the ranker passed over) or None (what the search chose).
+    ``memory``, ``latency`` and ``measured`` are as in :class:`AnchorEntry`; ``latency`` is a sum of measured parts, and
+    only the Pareto sets are measured whole.
     """
 
     id: str
@@ -134,6 +152,9 @@ class HybridEntry:
     tune: str = "stitch"
     scores: Mapping[str, float] = field(default_factory=dict)
     control: str | None = None
+    memory: Count | None = field(default=None, metadata={"omit_none": True})
+    latency: float | None = field(default=None, metadata={"omit_none": True})
+    measured: MeasuredLatency | None = field(default=None, metadata={"omit_none": True})
 
 
 Entry = AnchorEntry | HybridEntry
@@ -197,10 +218,15 @@ class Trials:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a device allows; a cost without a limit is None, and its key is left out of ``results.json``."""
+    """What a device allows; a cost without a limit is None, and its key is left out of ``results.json``.
+
+    ``memory`` is in bytes, ``latency`` in seconds.
+    """
 
     macs: Count | None = field(default=None, metadata={"omit_none": True})
     params: Count | None = field(default=None, metadata={"omit_none": True})
+    memory: Count | None = field(default=None, metadata={"omit_none": True})
+    latency: Count | None = field(default=None, metadata={"omit_none": True})
 
 
 @dataclass(frozen=True)
@@ -219,9 +245,28 @@ class BudgetEntry:
 
     def allows(self, entry: Entry) -> bool:
         """Whether an anchor or hybrid stays within every limit."""
-        limits = {"macs": self.limits.macs, "params": self.limits.params}
-        held = tuple((kind, limit) for kind, limit in limits.items() if limit is not None)
-        return DeviceBudget(self.name, held).allows(macs=entry.macs, params=entry.params)
+        held = tuple((kind, limit) for kind, limit in vars(self.limits).items() if limit is not None)
+        return DeviceBudget(self.name, held).allows(
+            macs=entry.macs, params=entry.params, memory=entry.memory, latency=entry.latency
+        )
+
+
+@dataclass(frozen=True)
+class LatencyNote:
+    """How latency was measured, and how far sums of ``parts`` measured parts were off on ``checked`` whole hybrids.
+
+    ``error_median`` and ``error_max`` are fractions of the measured latency; None where nothing was checked.
+    """
+
+    runtime: str
+    threads: int
+    batch: int
+    machine: str
+    parts: int
+    runs: int
+    checked: int
+    error_median: float | None
+    error_max: float | None
 
 
 @dataclass(frozen=True)
@@ -260,6 +305,8 @@ class SearchSummary:
     read, of the splits as they were drawn; ``data_notes`` says what else a reader should know of the data.
     ``ranking_seconds`` is what each ranker took, beside the ``features`` that all of them share, on ``ranking_images``
     images.
+    ``memory_dtype`` is what memory is counted in, ``latency`` says how latency was measured (None where nothing asked
+    for it).
     """
 
     ranker: str
@@ -277,6 +324,12 @@ class SearchSummary:
     features: FeatureReuse | None = field(default=None, metadata={"omit_none": True})
     ranking_seconds: Mapping[str, float] = field(default_factory=dict)
     ranking_images: int = 0
+    memory_dtype: str | None = field(default=None, metadata={"omit_none": True})
+    latency: LatencyNote | None = field(default=None, metadata={"omit_none": True})
+
+    def uses(self, kind: str, budgets: tuple[BudgetEntry, ...]) -> bool:
+        """Whether an objective or a budget uses a kind of cost, so that tables show it."""
+        return kind in self.objectives or any(getattr(budget.limits, kind) is not None for budget in budgets)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ CSV = "pareto.csv"
 
 _COLUMNS: tuple[str, ...] = (
     "budget", "id", "kind", "front", "front_cut", "back", "back_cut", "order", "macs", "params",
-    "val_top1", "val_n", "test_top1", "test_low", "test_high", "test_n", "pick", "tune",
+    "val_top1", "val_n", "test_top1", "test_low", "test_high", "test_n", "pick", "memory", "latency",
+    "measured_median", "measured_p95", "tune",
 )  # fmt: skip
 
 
@@ -118,6 +119,9 @@ def _csv_row(budget: BudgetEntry, entry: Entry) -> dict[str, object]:
         row |= {"kind": "hybrid", "order": entry.order, "tune": entry.tune}
         row |= {"front": entry.front.anchor, "front_cut": entry.front.cut}
         row |= {"back": entry.back.anchor, "back_cut": entry.back.cut}
+    row |= {kind: value for kind in ("memory", "latency") if (value := getattr(entry, kind)) is not None}
+    if entry.measured is not None:
+        row |= {"measured_median": entry.measured.median, "measured_p95": entry.measured.p95}
     if entry.test is not None:
         low, high = entry.test.ci95
         row |= {"test_top1": entry.test.top1, "test_low": low, "test_high": high, "test_n": entry.test.n}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -18,7 +18,11 @@ from restnet_search.units import DeviceBudget
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from restnet_search.search.device_costs import DeviceCosts
+
 __all__ = ["Candidate", "Direction", "Enumeration", "by_front", "directions_of", "enumerate_candidates", "offered_cuts"]
+
+_N = TypeVar("_N", int, float)
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class Enumeration:
     ranked_out: int
     cheapest: Cost | None = None
     passed_over: tuple[Candidate, ...] = ()
+    least_memory: int | None = None
+    least_latency: float | None = None
 
 
 def directions_of(space: SearchSpace, costs: Mapping[str, AnchorCosts]) -> list[Direction]:
@@ -111,6 +117,7 @@ def enumerate_candidates(
     costs: Mapping[str, AnchorCosts],
     scores: Mapping[tuple[str, str], NDArray[np.float64]],
     every_score: Mapping[str, Mapping[tuple[str, str], NDArray[np.float64]]] | None = None,
+    device: DeviceCosts | None = None,
 ) -> Enumeration:
     """List the candidates of every direction: stitchable, within a budget, and the ranker's ``top_k`` of their front.
 
@@ -121,11 +128,14 @@ def enumerate_candidates(
         costs: Per anchor.
         scores: Per (front, back) anchor names: ranker values ``(front cuts, back cuts)``, higher is better.
         every_score: The same of every ranker, by its name; noted in the candidates.
+        device: Memory and latency of hybrids; None: they stay unknown.
     """
     offered = {name: offered_cuts(space.cut_points, name, cut_points[name], costs[name]) for name in cut_points}
     kept: list[Candidate] = []
     passed_over: list[Candidate] = []
     cheapest: Cost | None = None
+    least_memory: int | None = None
+    least_latency: float | None = None
     counts = {"stitch_points": 0, "unstitchable": 0, "over_budget": 0, "costlier": 0, "ranked_out": 0}
     for direction in directions_of(space, costs):
         front, back = costs[direction.front], costs[direction.back]
@@ -141,8 +151,12 @@ def enumerate_candidates(
                     continue
                 plan = StitchPlan(space.stitch.kind, source, target)
                 cost = hybrid_cost(front, front_cut, plan.cost, back, back_cut)
+                if device is not None:
+                    cost = device.priced(cost, (direction.front, front_cut), plan, (direction.back, back_cut))
+                least_memory = _least(least_memory, cost.memory)
+                least_latency = _least(least_latency, cost.latency)
                 cheapest = cost if cheapest is None or cost.macs < cheapest.macs else cheapest
-                if not any(budget.allows(macs=cost.macs, params=cost.params) for budget in budgets):
+                if not any(_allows(budget, cost) for budget in budgets):
                     counts["over_budget"] += 1
                 elif cost.macs >= ceiling:
                     counts["costlier"] += 1
@@ -169,6 +183,8 @@ def enumerate_candidates(
         counts["ranked_out"],
         cheapest,
         tuple(passed_over),
+        least_memory,
+        least_latency,
     )
 
 
@@ -179,6 +195,15 @@ def _scores_at(
 ) -> dict[str, float]:
     found = {name: pairs[direction.front, direction.back][at] for name, pairs in (every_score or {}).items()}
     return {name: float(value) for name, value in found.items() if np.isfinite(value)}
+
+
+def _allows(budget: DeviceBudget, cost: Cost) -> bool:
+    return budget.allows(macs=cost.macs, params=cost.params, memory=cost.memory, latency=cost.latency)
+
+
+def _least(so_far: _N | None, value: _N | None) -> _N | None:
+    known = [number for number in (so_far, value) if number is not None]
+    return min(known, default=None)
 
 
 def by_front(candidates: Iterable[Candidate]) -> dict[Direction, dict[int, list[Candidate]]]:

@@ -7,8 +7,8 @@ that the ranker passed over, at like FLOPs, show what the ranker is worth. Both 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -19,7 +19,10 @@ from restnet_search.search.trial import TrainingChoices
 from restnet_search.space.schema import SearchSpace, TrainingSpec
 from restnet_search.stitching.plan import StitchPlan, why_not_stitchable
 
-__all__ = ["Control", "ControlKind", "control_choices", "plan_controls"]
+if TYPE_CHECKING:
+    from restnet_search.search.device_costs import DeviceCosts
+
+__all__ = ["Control", "ControlKind", "control_choices", "plan_controls", "self_stitches"]
 
 ControlKind = Literal["self", "random"]
 
@@ -44,13 +47,12 @@ def plan_controls(
     cut_points: Mapping[str, Sequence[CutPoint]],
     costs: Mapping[str, AnchorCosts],
     enumeration: Enumeration,
+    device: DeviceCosts | None = None,
 ) -> tuple[Control, ...]:
     """The controls of a search; the same for the same space, seed and ranking, also after a resume."""
-    own = [
-        candidate
-        for name in cut_points
-        for candidate in _self_stitches(space, name, cut_points[name], costs[name], space.controls.self)
-    ]
+    own = [candidate for name in cut_points for candidate in self_stitches(space, name, cut_points[name], costs[name])]
+    if device is not None:
+        own = [replace(one, cost=device.priced(one.cost, *_point(one))) for one in own]
     drawn = _draw(enumeration, space.controls.random, np.random.default_rng([space.search.seed, 1]))
     return (
         *(Control(f"s{number:03d}", "self", candidate) for number, candidate in enumerate(own)),
@@ -58,10 +60,14 @@ def plan_controls(
     )
 
 
-def _self_stitches(
-    space: SearchSpace, name: str, cut_points: Sequence[CutPoint], costs: AnchorCosts, count: int
-) -> list[Candidate]:
-    """The anchor cut and stitched at ``count`` places spread over its depth; they cost more than the anchor."""
+def _point(candidate: Candidate) -> tuple[tuple[str, int], StitchPlan, tuple[str, int]]:
+    front, back = candidate.direction.front, candidate.direction.back
+    return (front, candidate.front_cut), candidate.plan, (back, candidate.back_cut)
+
+
+def self_stitches(space: SearchSpace, name: str, cut_points: Sequence[CutPoint], costs: AnchorCosts) -> list[Candidate]:
+    """The anchor cut and stitched at ``controls.self`` places spread over its depth; they cost more than the anchor."""
+    count = space.controls.self
     offered = offered_cuts(space.cut_points, name, cut_points, costs)
     usable = [cut for cut in offered if why_not_stitchable(cut_points[cut].layout, cut_points[cut].layout) is None]
     chosen: list[int] = []

@@ -188,4 +188,6 @@ def _record(
         tune=choices.tune,
         scores=dict(candidate.scores),
         control=control,
+        memory=candidate.cost.memory,
+        latency=candidate.cost.latency,
     )

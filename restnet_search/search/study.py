@@ -62,6 +62,8 @@ class TrialRecord:
     tune: Tune = "stitch"
     scores: dict[str, float] = field(default_factory=dict)
     control: str | None = None
+    memory: int | None = None
+    latency: float | None = None
 
     @property
     def key(self) -> TrialKey:
@@ -305,8 +307,8 @@ def _spread(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
 
 def values_of(objectives: Sequence[str], accuracy: float, cost: Cost) -> list[float]:
     """The objectives' values in the space's order."""
-    known = {"accuracy": accuracy, "macs": float(cost.macs), "params": float(cost.params)}
-    return [known[objective] for objective in objectives]
+    known = {"accuracy": accuracy, **asdict(cost)}
+    return [float(known[objective]) for objective in objectives]
 
 
 def read_records(path: Path) -> list[TrialRecord]:

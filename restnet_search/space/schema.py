@@ -21,6 +21,7 @@ __all__ = [
     "CutPointSpec",
     "DataSpec",
     "FitSpec",
+    "LatencySpec",
     "Order",
     "RankerSpec",
     "SearchSpace",
@@ -48,6 +49,7 @@ Positive = Annotated[int, BeforeValidator(no_bool), Field(ge=1)]
 AtLeastFour = Annotated[int, BeforeValidator(no_bool), Field(ge=4)]
 NonNegativeFloat = Annotated[float, BeforeValidator(no_bool), Field(ge=0.0)]
 PositiveFloat = Annotated[float, BeforeValidator(no_bool), Field(gt=0.0)]
+MemoryDtype = Literal["float32", "float16", "bfloat16", "int8"]
 Text = Annotated[str, Field(min_length=1)]
 CutPointReference = Annotated[int | str, BeforeValidator(cut_point_reference)]
 
@@ -235,6 +237,26 @@ class CacheSpec(_Section):
     together: Positive = Field(default=8, description="Trials asked together where features fit neither bound.")
 
 
+class LatencySpec(_Section):
+    """How latency is measured where a budget or an objective asks for it."""
+
+    runtime: Literal["pytorch", "onnxruntime", "device"] = Field(
+        default="pytorch", description="pytorch (CPU, eager), onnxruntime (CPU), or device: as `table` says."
+    )
+    threads: Positive = 1
+    batch: Positive = 1
+    warmup: Positive = Field(default=3, description="Runs of every part that are not counted.")
+    runs: Positive = Field(default=20, description="Counted runs of every part, interleaved.")
+    checked: Positive = Field(default=8, description="Whole hybrids that the sums of parts are checked against.")
+    table: Text | None = Field(default=None, description="A table measured on a device (JSON); null: measure here.")
+
+    @model_validator(mode="after")
+    def _device_needs_a_table(self) -> LatencySpec:
+        if self.runtime == "device" and self.table is None:
+            raise_problems("LatencySpec", [Problem(("table",), "is needed for runtime: device", self.table)])
+        return self
+
+
 class FitSpec(_Section):
     """How an anchor whose head does not match the classes is fitted to the data first."""
 
@@ -326,7 +348,9 @@ class SearchSpace(_Section):
     controls: ControlSpec = ControlSpec()
     fit: FitSpec = FitSpec()
     cache: CacheSpec = CacheSpec()
-    objectives: list[Literal["accuracy", "macs", "params"]] = ["accuracy", "macs"]
+    objectives: list[Literal["accuracy", "macs", "params", "memory", "latency"]] = ["accuracy", "macs"]
+    memory_dtype: MemoryDtype = Field(default="float32", description="What weights and activations count as in memory.")
+    latency: LatencySpec = LatencySpec()
     budgets: Annotated[list[str], Field(description="Device budgets; --budget on the command line wins.")] = []
     data: DataSpec
 
@@ -341,7 +365,7 @@ class SearchSpace(_Section):
     @classmethod
     def _accuracy_and_a_cost(cls, value: list[str]) -> list[str]:
         if "accuracy" not in value or len(value) < 2:
-            raise ValueError("needs accuracy and at least one of macs, params")
+            raise ValueError("needs accuracy and at least one of macs, params, memory, latency")
         return value
 
     @field_validator("budgets")

@@ -7,9 +7,12 @@ from functools import cache
 import numpy as np
 import pytest
 
+from restnet_search.costs.memory import profile_memory
 from restnet_search.costs.table import AnchorCosts, profile_anchor
+from restnet_search.errors import BudgetError
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.search.candidates import directions_of, enumerate_candidates, offered_cuts
+from restnet_search.search.device_costs import DeviceCosts, asked_for, stated_at
 from restnet_search.space.schema import CutPointSpec, SearchSpace
 from restnet_search.units import UNLIMITED, DeviceBudget, parse_budget
 from tests.models import IMAGE, build
@@ -28,14 +31,14 @@ def _space(**changes: object) -> SearchSpace:
     return SearchSpace.model_validate(plain | changes)
 
 
-def _enumerate(space: SearchSpace, *budgets: DeviceBudget):
+def _enumerate(space: SearchSpace, *budgets: DeviceBudget, device: DeviceCosts | None = None):
     graphs, costs = _anchors()
     generator = np.random.default_rng(0)
     scores = {
         (a, b): generator.random((len(graphs[a].cut_points), len(graphs[b].cut_points))) for a in NAMES for b in NAMES
     }
     points = {name: graph.cut_points for name, graph in graphs.items()}
-    return enumerate_candidates(space, budgets or (UNLIMITED,), points, costs, scores), scores
+    return enumerate_candidates(space, budgets or (UNLIMITED,), points, costs, scores, device), scores
 
 
 def test_the_larger_anchor_is_the_one_with_more_macs() -> None:
@@ -59,6 +62,27 @@ def test_no_candidate_is_over_every_budget_and_none_within_one_is_lost() -> None
 
     assert {c.key for c in some.candidates} == {c.key for c in everything.candidates if fits(c)}
     assert some.over_budget > 0
+
+
+def test_memory_limits_are_hard_and_no_hybrid_within_one_is_lost() -> None:
+    graphs, _ = _anchors()
+    device = DeviceCosts(graphs, {name: profile_memory(graph, "int8") for name, graph in graphs.items()}, "int8")
+    everything, _ = _enumerate(_space(), device=device)
+    needed = sorted(candidate.cost.memory or 0 for candidate in everything.candidates)
+    assert everything.least_memory is not None and 0 < everything.least_memory <= needed[0] < needed[-1]
+    limit = needed[len(needed) // 3]
+    some, _ = _enumerate(_space(), parse_budget(f"{limit}B@int8"), device=device)
+    assert {c.key for c in some.candidates} == {c.key for c in everything.candidates if c.cost.memory <= limit}  # pyright: ignore[reportOptionalOperand]
+    none, _ = _enumerate(_space(), parse_budget("30ms"), device=device)
+    assert not none.candidates, "a latency that nobody measured is within no limit"
+
+
+def test_budgets_of_one_search_agree_on_how_they_count() -> None:
+    budgets = [parse_budget("64MB@int8"), parse_budget("2G,30ms"), parse_budget("1GB")]
+    assert (stated_at("memory", budgets, "float32"), stated_at("latency", budgets, "pytorch")) == ("int8", "pytorch")
+    assert asked_for("latency", ("accuracy", "macs"), budgets) and not asked_for("latency", ("accuracy",), [UNLIMITED])
+    with pytest.raises(BudgetError, match="in different ways: int8, float16"):
+        stated_at("memory", [*budgets, parse_budget("1MB@float16")], "float32")
 
 
 def test_every_stitch_point_is_accounted_for() -> None:

@@ -1,0 +1,205 @@
+"""Latency: interleaved timing, tables of measured parts, and hybrids as sums of parts. Runs no model itself.
+
+A hybrid's latency is that of its front, its stitch layer and its back, each measured whole (not as a sum of finer
+segments, whose per-call costs would add up), less the two calls of a runtime that a hybrid in one piece saves.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from restnet_search.errors import BudgetError
+from restnet_search.files import write_atomically
+
+__all__ = [
+    "OVERHEAD",
+    "LatencyTable",
+    "Timing",
+    "WholeTiming",
+    "measure_interleaved",
+    "part_id",
+    "read_table",
+    "write_table",
+]
+
+OVERHEAD = "overhead"
+"""The part that does nothing: what one call of the runtime costs."""
+_FORMAT, _VERSION = "restnet-search latency table", 1
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call: median and 95th percentile (nearest rank) of ``runs`` counted runs."""
+
+    median: float
+    p95: float
+    runs: int
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Timing:
+        """Summarise at least one run."""
+        ordered = sorted(seconds)
+        return cls(statistics.median(ordered), ordered[math.ceil(0.95 * len(ordered)) - 1], len(ordered))
+
+
+@dataclass(frozen=True)
+class WholeTiming:
+    """A hybrid that was measured in one piece, by the ids of its parts."""
+
+    front: str
+    stitch: str
+    back: str
+    timing: Timing
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """What was measured, where, and of which anchors.
+
+    Attributes:
+        runtime: ``pytorch`` or ``onnxruntime``.
+        machine: In words.
+        anchors: Name -> digest of its cut points, sizes and costs: a table is good for these anchors alone.
+        parts: By :func:`part_id`; ``overhead`` is a call that does nothing.
+        wholes: Hybrids measured in the same interleaved rounds, to say how far sums are off.
+    """
+
+    runtime: str
+    threads: int
+    batch: int
+    warmup: int
+    machine: str
+    anchors: Mapping[str, str]
+    parts: Mapping[str, Timing]
+    wholes: tuple[WholeTiming, ...] = ()
+
+    def seconds(self, *ids: str) -> float:
+        """Median seconds of parts that run as one network.
+
+        Raises:
+            BudgetError: If a part was not measured.
+        """
+        if missing := [id for id in ids if id not in self.parts]:
+            raise BudgetError(
+                f"The latency table has no {missing[0]}: it was measured for another search space.",
+                hint="leave out latency.table to measure here, or give a table of this space",
+            )
+        saved = (len(ids) - 1) * self.parts[OVERHEAD].median
+        return max(sum(self.parts[id].median for id in ids) - saved, self.parts[OVERHEAD].median)
+
+    @property
+    def errors(self) -> tuple[float, ...]:
+        """Relative errors of the sums on the whole hybrids, ascending."""
+        pairs = ((self.seconds(w.front, w.stitch, w.back), w.timing.median) for w in self.wholes)
+        return tuple(sorted(abs(summed - whole) / whole for summed, whole in pairs))
+
+    def require(self, anchors: Mapping[str, str]) -> None:
+        """Check that the table is of these anchors (name -> digest).
+
+        Raises:
+            BudgetError: If one is missing or differs.
+        """
+        for name, digest in anchors.items():
+            if name not in self.anchors:
+                raise BudgetError(
+                    f"The latency table was not measured for the anchor {name!r}.",
+                    expected=f"a table of {', '.join(anchors)}; it holds {', '.join(self.anchors)}",
+                    hint="leave out latency.table to measure here, or give a table of this space",
+                )
+            if self.anchors[name] != digest:
+                raise BudgetError(
+                    f"The latency table was measured for another {name!r}: its cut points, sizes or classes differ.",
+                    expected=f"digest {digest}; the table holds {self.anchors[name]}",
+                    hint="leave out latency.table to measure here, or give a table of this space",
+                )
+
+
+def part_id(kind: str, name: str, cut: int | None = None) -> str:
+    """``front/resnet/3``, ``back/resnet/3``, ``anchor/resnet``, ``stitch/1f0c...``."""
+    return f"{kind}/{name}" if cut is None else f"{kind}/{name}/{cut}"
+
+
+def measure_interleaved(
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    warmup: int,
+    runs: int,
+    seed: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+    on_round: Callable[[], None] = lambda: None,
+) -> dict[str, Timing]:
+    """Time every call ``runs`` times in rounds: each round runs all once, in an order drawn anew.
+
+    So a machine that slows down slows all alike, and every call finds the caches as another left them.
+    """
+    order, generator = list(calls), random.Random(seed)
+    seconds: dict[str, list[float]] = {id: [] for id in calls}
+    for turn in range(warmup + runs):
+        generator.shuffle(order)
+        for id in order:
+            started = clock()
+            calls[id]()
+            spent = clock() - started
+            if turn >= warmup:
+                seconds[id].append(spent)
+        on_round()
+    return {id: Timing.of(values) for id, values in seconds.items()}
+
+
+def write_table(table: LatencyTable, path: Path) -> Path:
+    """Write a table as JSON, whole or not at all."""
+    content = {"format": _FORMAT, "version": _VERSION, **asdict(table)}
+    return write_atomically(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_table(path: Path) -> LatencyTable:
+    """Read what :func:`write_table` wrote (on this machine or another).
+
+    Raises:
+        BudgetError: If the file is missing, is no such table, or a time in it is no positive number.
+    """
+    try:
+        return _table(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise BudgetError(f"Cannot read the latency table {path}: {error.strerror or error}.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BudgetError(
+            f"{path} is no latency table: {type(error).__name__}: {error}.",
+            expected="the latency.json of a run folder",
+        ) from error
+
+
+def _table(raw: dict[str, Any]) -> LatencyTable:
+    if raw["format"] != _FORMAT or raw["version"] != _VERSION:
+        raise ValueError(f"format {raw['format']!r}, version {raw['version']!r}")
+    table = LatencyTable(
+        runtime=str(raw["runtime"]),
+        threads=int(raw["threads"]),
+        batch=int(raw["batch"]),
+        warmup=int(raw["warmup"]),
+        machine=str(raw["machine"]),
+        anchors={str(name): str(digest) for name, digest in raw["anchors"].items()},
+        parts={str(id): _timing(value) for id, value in raw["parts"].items()},
+        wholes=tuple(
+            WholeTiming(str(w["front"]), str(w["stitch"]), str(w["back"]), _timing(w["timing"]))
+            for w in raw.get("wholes", ())
+        ),
+    )
+    if OVERHEAD not in table.parts:
+        raise KeyError(OVERHEAD)
+    return table
+
+
+def _timing(raw: dict[str, Any]) -> Timing:
+    timing = Timing(float(raw["median"]), float(raw["p95"]), int(raw["runs"]))
+    if not (0 < timing.median <= timing.p95 < math.inf and timing.runs > 0):
+        raise ValueError(f"not a timing: {raw}")
+    return timing

@@ -1,0 +1,193 @@
+"""Measure the parts that hybrids of a space are made of, on PyTorch or onnxruntime, and sum them per hybrid."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from restnet_search.costs.latency import OVERHEAD, LatencyTable, Timing, WholeTiming, measure_interleaved, part_id
+from restnet_search.costs.table import AnchorCosts
+from restnet_search.graph.anchor_graph import AnchorGraph
+from restnet_search.progress import Progress
+from restnet_search.search.candidates import directions_of, offered_cuts
+from restnet_search.search.controls import self_stitches
+from restnet_search.search.hybrids import assemble
+from restnet_search.search.onnx_sessions import onnx_call
+from restnet_search.space.schema import LatencySpec, SearchSpace
+from restnet_search.stitching.layer import StitchLayer
+from restnet_search.stitching.plan import StitchPlan, why_not_stitchable
+
+__all__ = ["StitchPoint", "SummedLatency", "anchor_digest", "measure_networks", "measure_table", "stitch_points"]
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class StitchPoint:
+    """A front, a stitch plan and a back that fit together."""
+
+    front: tuple[str, int]
+    plan: StitchPlan
+    back: tuple[str, int]
+
+    @property
+    def parts(self) -> tuple[str, str, str]:
+        """The ids of its parts in a latency table."""
+        return part_id("front", *self.front), part_id("stitch", _plan_digest(self.plan)), part_id("back", *self.back)
+
+
+@dataclass(frozen=True)
+class SummedLatency:
+    """Latencies by sums over a table."""
+
+    table: LatencyTable
+
+    def anchor(self, name: str) -> float:
+        return self.table.seconds(part_id("anchor", name))
+
+    def hybrid(self, front: tuple[str, int], plan: StitchPlan, back: tuple[str, int]) -> float:
+        return self.table.seconds(*StitchPoint(front, plan, back).parts)
+
+
+def stitch_points(
+    space: SearchSpace, graphs: Mapping[str, AnchorGraph], costs: Mapping[str, AnchorCosts]
+) -> list[StitchPoint]:
+    """Every stitch point that the space offers and a stitch layer can join."""
+    offered = {
+        name: offered_cuts(space.cut_points, name, graph.cut_points, costs[name]) for name, graph in graphs.items()
+    }
+    points: list[StitchPoint] = []
+    for direction in directions_of(space, costs):
+        for i in offered[direction.front]:
+            source = graphs[direction.front].cut_points[i].layout
+            for j in offered[direction.back]:
+                target = graphs[direction.back].cut_points[j].layout
+                if why_not_stitchable(source, target) is None:
+                    plan = StitchPlan(space.stitch.kind, source, target)
+                    points.append(StitchPoint((direction.front, i), plan, (direction.back, j)))
+    return points
+
+
+def anchor_digest(graph: AnchorGraph, costs: AnchorCosts) -> str:
+    """Names what a latency depends on: cut points, image size, MACs and parameters of every part; not the weights."""
+    facts = (
+        graph.traced.image_size,
+        [(cut.node, cut.path, cut.shape) for cut in graph.cut_points],
+        [(cost.macs, cost.params) for cost in (costs.total, *costs.fronts, *costs.backs)],
+    )
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def measure_table(
+    space: SearchSpace,
+    graphs: Mapping[str, AnchorGraph],
+    costs: Mapping[str, AnchorCosts],
+    spec: LatencySpec,
+    progress: Progress,
+    *,
+    clock: Clock = time.perf_counter,
+) -> LatencyTable:
+    """Measure every anchor, front, back and distinct stitch layer that the space offers, and some whole hybrids.
+
+    All are run in the same interleaved rounds. The hybrids are drawn by the search's seed.
+    """
+    points = stitch_points(space, graphs, costs)
+    own = [
+        StitchPoint((name, one.front_cut), one.plan, (name, one.back_cut))
+        for name, graph in graphs.items()
+        for one in self_stitches(space, name, graph.cut_points, costs[name])
+    ]
+    drawn = random.Random(space.search.seed).sample(points, min(spec.checked, len(points)))
+    networks = part_networks(graphs, [*points, *own], spec.batch)
+    for place, point in enumerate(drawn):
+        hybrid = assemble(graphs, point.front, StitchLayer(point.plan), point.back)
+        networks[f"hybrid/{place}"] = (hybrid, graphs[point.front[0]].traced.example(spec.batch))
+    timings = measure_networks(networks, spec, progress, clock=clock)
+    wholes = tuple(WholeTiming(*point.parts, timings.pop(f"hybrid/{place}")) for place, point in enumerate(drawn))
+    digests = {name: anchor_digest(graph, costs[name]) for name, graph in graphs.items()}
+    return LatencyTable(spec.runtime, spec.threads, spec.batch, spec.warmup, machine(), digests, timings, wholes)
+
+
+def part_networks(
+    graphs: Mapping[str, AnchorGraph], points: Sequence[StitchPoint], batch: int
+) -> dict[str, tuple[nn.Module, Tensor]]:
+    """Every part that the stitch points are made of, with an input; the anchors; and a call that does nothing."""
+    networks: dict[str, tuple[nn.Module, Tensor]] = {OVERHEAD: (nn.Identity(), torch.zeros(batch, 1))}
+    for name, graph in graphs.items():
+        networks[part_id("anchor", name)] = (graph.traced.module, graph.traced.example(batch))
+    for point in points:
+        (front, i), (back, j) = point.front, point.back
+        front_id, stitch_id, back_id = point.parts
+        if front_id not in networks:
+            networks[front_id] = (graphs[front].front(i), graphs[front].traced.example(batch))
+        if stitch_id not in networks:
+            networks[stitch_id] = (StitchLayer(point.plan).eval(), _noise(batch, graphs[front].cut_points[i].shape))
+        if back_id not in networks:
+            networks[back_id] = (graphs[back].back(j), _noise(batch, graphs[back].cut_points[j].shape))
+    return networks
+
+
+def measure_networks(
+    networks: Mapping[str, tuple[nn.Module, Tensor]],
+    spec: LatencySpec,
+    progress: Progress,
+    *,
+    clock: Clock = time.perf_counter,
+) -> dict[str, Timing]:
+    """Time networks on the runtime that the section names, interleaved."""
+    with tempfile.TemporaryDirectory(prefix="restnet-latency-") as scratch, _threads(spec.threads):
+        calls: dict[str, Callable[[], object]] = {}
+        with progress.task(f"Preparing {len(networks)} parts for {spec.runtime}", total=len(networks)) as task:
+            for place, (id, (network, features)) in enumerate(networks.items()):
+                if spec.runtime == "onnxruntime":
+                    calls[id] = onnx_call(network, features, Path(scratch) / f"{place}.onnx", spec.threads)
+                else:
+                    calls[id] = _torch_call(network, features)
+                task.advance()
+        with progress.task("Measuring latency", total=spec.warmup + spec.runs) as task:
+            return measure_interleaved(calls, warmup=spec.warmup, runs=spec.runs, clock=clock, on_round=task.advance)
+
+
+def machine() -> str:
+    """The processor in words."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.lower().startswith(("model name", "model\t"))]
+    return f"{(names or [platform.processor() or platform.machine()])[-1]} ({os.cpu_count()} cpus)"
+
+
+def _torch_call(network: nn.Module, features: Tensor) -> Callable[[], object]:
+    def call() -> Tensor:
+        with torch.inference_mode():
+            return network(features)
+
+    return call
+
+
+def _noise(batch: int, shape: Sequence[int]) -> Tensor:
+    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def _plan_digest(plan: StitchPlan) -> str:
+    return hashlib.sha256(repr(plan).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
