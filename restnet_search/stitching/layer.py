@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from restnet_search.stitching.plan import Resample, StitchPlan, divides
 
-__all__ = ["Hybrid", "StitchLayer"]
+__all__ = ["Hybrid", "StitchLayer", "resample"]
 
 
 class StitchLayer(nn.Module):
@@ -32,7 +32,7 @@ class StitchLayer(nn.Module):
 
     def grid_input(self, features: Tensor) -> Tensor:
         """Front features to the grid ``(B, C_source, h, w)`` that the map reads."""
-        return _resample(self.plan.source.to_grid(features), self.plan.before)
+        return resample(self.plan.source.to_grid(features), self.plan.before)
 
     def prefix_input(self, features: Tensor) -> Tensor:
         """Source prefix tokens ``(B, target prefix, C_source)``, one for each of the target's; the last one repeats."""
@@ -40,7 +40,7 @@ class StitchLayer(nn.Module):
         return features[:, [min(index, last) for index in range(self.plan.target.prefix)]]
 
     def forward(self, features: Tensor) -> Tensor:
-        grid = _resample(self.map(self.grid_input(features)), self.plan.after)
+        grid = resample(self.map(self.grid_input(features)), self.plan.after)
         mapped = self.plan.target.from_grid(grid)
         if not self.plan.target.prefix:
             return mapped
@@ -75,15 +75,16 @@ class Hybrid(nn.Module):
         return self.back(self.stitch(self.front(x)))
 
 
-def _resample(grid: Tensor, resample: Resample) -> Tensor:
-    if resample.mode == "none":
+def resample(grid: Tensor, to: Resample) -> Tensor:
+    """Bring ``(B, C, H, W)`` to another grid; every value is a weighted mean of its channel (the weights sum to 1)."""
+    if to.mode == "none":
         return grid
-    if resample.mode == "bilinear":
-        return F.interpolate(grid, size=resample.grid, mode="bilinear", align_corners=False)
+    if to.mode == "bilinear":
+        return F.interpolate(grid, size=to.grid, mode="bilinear", align_corners=False)
     height, width = grid.shape[-2:]
-    if divides(resample.grid, (height, width)):
-        return F.avg_pool2d(grid, (height // resample.grid[0], width // resample.grid[1]))
-    return F.adaptive_avg_pool2d(grid, resample.grid)
+    if divides(to.grid, (height, width)):
+        return F.avg_pool2d(grid, (height // to.grid[0], width // to.grid[1]))
+    return F.adaptive_avg_pool2d(grid, to.grid)
 
 
 def _draw(module: nn.Module, generator: torch.Generator | None) -> None:
