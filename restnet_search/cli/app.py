@@ -11,6 +11,7 @@ from restnet_search.cli import (
     anchors,
     conformance,
     export,
+    export_matrix,
     init,
     options,
     profile,
@@ -38,6 +39,7 @@ app.command("export")(export.export)
 app.command("similarity")(similarity.similarity)
 app.command("profile")(profile.profile)
 app.command("conformance", hidden=True)(conformance.conformance)
+app.command("export-matrix", hidden=True)(export_matrix.export_matrix)
 
 
 @app.callback(invoke_without_command=True)

@@ -90,6 +90,8 @@ def _append(graph: fx.Graph, part: fx.Graph, value: fx.Node, prefix: str) -> fx.
             copies[node] = graph.node_copy(node, copies.__getitem__)
             if node.op in ("call_module", "get_attr"):
                 copies[node].target = f"{prefix}{node.target}"
+            if path := node.meta.get("path"):
+                copies[node].meta["path"] = f"{prefix}{path}"
     raise ValueError("the graph has no output")
 
 
