@@ -106,7 +106,7 @@ def _formats(given: list[str] | None) -> list[str]:
     """The names in ``--format a,b --format c``, each a known one."""
     names = [name.strip() for text in given or () for name in text.split(",") if name.strip()]
     for name in names:
-        one_of("--format", name, tuple(Format))
+        one_of("--format", name, [str(known) for known in Format])
     return names
 
 

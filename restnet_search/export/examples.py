@@ -114,10 +114,17 @@ def _crop(view: View) -> str:
             f"scale = max({wide} / image.width, {tall} / image.height)\n"
             f"image = image.resize((round(image.width * scale), round(image.height * scale)), {how})"
         )
-    fill = tuple(round(255 * value) for value in view.mean) if view.crop_mode == "border" else (0, 0, 0)
+    if view.crop_mode != "border":
+        return (
+            f"{resize}\n"
+            f"left, top = round((image.width - {width}) / 2), round((image.height - {height}) / 2)\n"
+            f"image = image.crop((left, top, left + {width}, top + {height}))"
+        )
+    fill = tuple(round(255 * value) for value in view.mean)
     return (
         f"{resize}\n"
         f'canvas = Image.new("RGB", ({width}, {height}), {fill})\n'
-        f"canvas.paste(image, (-round((image.width - {width}) / 2), -round((image.height - {height}) / 2)))\n"
-        f"image = canvas"
+        "gaps = (canvas.width - image.width) / 2, (canvas.height - image.height) / 2\n"
+        "canvas.paste(image, tuple(int(gap) if gap > 0 else round(gap) for gap in gaps))\n"
+        "image = canvas"
     )
