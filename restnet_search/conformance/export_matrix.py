@@ -234,7 +234,10 @@ def render(rows: Sequence[Row], versions: Mapping[str, str]) -> str:
         "| hybrid | format | status | max diff | same first class | bytes | s | reason |",
         "|---|---|---|--:|--:|--:|--:|---|",
     ]
-    return "\n".join([*lines, *map(_line, rows)]) + "\n"
+    done = {(row.hybrid, row.format) for row in rows}
+    pending = [f"{pair.name} {name}" for pair in HYBRIDS for name in FORMATS if (pair.name, name) not in done]
+    rest = ["", "## Not tried yet", "", f"{len(pending)}: {', '.join(pending)}."] if pending else []
+    return "\n".join([*lines, *map(_line, rows), *rest]) + "\n"
 
 
 def _line(row: Row) -> str:

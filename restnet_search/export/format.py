@@ -30,8 +30,11 @@ class ExportFormat(Protocol):
     """
 
     name: str
-    batch: int | None
-    """The batch that its files are fixed to; None: any."""
+
+    @property
+    def batch(self) -> int | None:
+        """The batch that its files are fixed to; None: any."""
+        ...
 
     def save(self, source: ExportSource, folder: Path) -> tuple[Path, ...]:
         """Write the network into an existing folder; return the files, first the one to open.
