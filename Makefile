@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test conformance lint format types clean
+.PHONY: help demo test conformance export-matrix lint format types clean
 
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## Run the embedded demo: install, search, report (no data to download)
 	$(BIN)/restnet-search --space demo --budget $(BUDGET)
@@ -22,6 +22,9 @@ test: $(STAMP) ## Run all tests
 conformance: $(STAMP) ## Cut one model of every timm family (goes on where it stopped), stitch all pairs of the seed families
 	$(BIN)/restnet-search conformance --out reports
 	RESTNET_MATRIX=full $(BIN)/python -m pytest tests/matrix
+
+export-matrix: $(STAMP) ## Export eight hybrids in every format that is installed (reports/export_matrix.md)
+	$(BIN)/restnet-search export-matrix --out reports
 
 lint: $(STAMP) ## Check style
 	$(BIN)/ruff check .

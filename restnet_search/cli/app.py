@@ -12,6 +12,7 @@ from restnet_search.cli import (
     cache,
     conformance,
     export,
+    export_matrix,
     init,
     options,
     profile,
@@ -42,6 +43,7 @@ app.command("similarity")(similarity.similarity)
 app.command("rank")(rank.rank)
 app.command("profile")(profile.profile)
 app.command("conformance", hidden=True)(conformance.conformance)
+app.command("export-matrix", hidden=True)(export_matrix.export_matrix)
 
 
 @app.callback(invoke_without_command=True)

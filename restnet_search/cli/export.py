@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from restnet_search.cli import adaptive_export, options
+from restnet_search.cli.arguments import one_of
 from restnet_search.cli.entries import accuracies, as_named
 from restnet_search.errors import RunError
+from restnet_search.units import format_count
 
 if TYPE_CHECKING:
-    from restnet_search.export import ExportResult
+    from restnet_search.export import ExportResult, Int8Result
     from restnet_search.reporting.report import Entry, Report
 
 __all__ = ["Format", "export"]
@@ -25,6 +29,10 @@ class Format(StrEnum):
 
     ONNX = "onnx"
     SAFETENSORS = "safetensors"
+    PT2 = "pt2"
+    EXECUTORCH = "executorch"
+    OPENVINO = "openvino"
+    LITERT = "litert"
 
 
 def export(
@@ -50,8 +58,20 @@ def export(
         ),
     ] = False,
     format: Annotated[
-        list[Format] | None, typer.Option("--format", "-f", help="Repeat it for several (default: all).")
+        list[str] | None,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="NAME,...",
+            help=f"{', '.join(Format)}; several by commas or by repeating it (default: onnx,safetensors).",
+        ),
     ] = None,
+    preprocess: Annotated[
+        bool, typer.Option("--with-preprocess", help="Put the normalisation into the graph; it then takes uint8 RGB.")
+    ] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Also quantise the ONNX file to int8, and measure it beside float32.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where to (default: export/HYBRID or export/adaptive in the run)."),
@@ -62,18 +82,18 @@ def export(
     trust_code: options.TrustCode = False,
     as_json: options.Json = False,
 ) -> None:
-    """Export the pick of a run, or another of its networks, as ONNX and as safetensors + JSON.
+    """Export the pick of a run, or another of its networks, ready to use: model files, card, examples.
 
-    Both are compared with the PyTorch network on real images first; what does not agree is not kept.
+    Every file is read back by its own runtime and compared with the PyTorch network on real images; what does not
+    agree is not kept. litert needs an environment of its own: ask for it to be told how.
     """
+    names = _formats(format)
     if hybrid is not None and (budget or adaptive):
         raise RunError(
             f"HYBRID and {'--adaptive' if adaptive else '--budget'} both say what to export.", expected="one of them"
         )
     if adaptive:
-        adaptive_export.export_adaptive(
-            run, budget or [], [str(name) for name in format or []], out, runs, data, weights, trust_code, as_json
-        )
+        adaptive_export.export_adaptive(run, budget or [], names, out, runs, data, weights, trust_code, as_json)
         return
     if budget and len(budget) > 1:
         raise RunError(
@@ -82,7 +102,7 @@ def export(
         )
     from restnet_search.cli.progress import show_progress
     from restnet_search.costs.table import Cost
-    from restnet_search.export import FORMATS, export_from_run
+    from restnet_search.export import DEFAULT_FORMATS, export_from_run
     from restnet_search.loading import load_run
     from restnet_search.search.run_folder import find_run
 
@@ -95,7 +115,9 @@ def export(
             entry.id,
             cost=Cost(int(entry.macs), int(entry.params)),
             accuracy=accuracies(entry),
-            formats=[str(name) for name in format or FORMATS],
+            formats=names or _default(DEFAULT_FORMATS, preprocess),
+            preprocess=preprocess,
+            int8=int8,
             out=out,
             weights=weights,
             data=data,
@@ -103,6 +125,19 @@ def export(
             progress=progress,
         )
     _show(entry, results, as_json)
+
+
+def _formats(given: list[str] | None) -> list[str]:
+    """The names in ``--format a,b --format c``, each a known one."""
+    names = [name.strip() for text in given or () for name in text.split(",") if name.strip()]
+    for name in names:
+        one_of("--format", name, [str(known) for known in Format])
+    return names
+
+
+def _default(formats: Sequence[str], preprocess: bool) -> list[str]:
+    """safetensors holds no graph, so nothing to put the normalisation into."""
+    return [name for name in formats if not (preprocess and name == Format.SAFETENSORS)]
 
 
 def _pick(report: Report, name: str | None) -> str:
@@ -139,6 +174,8 @@ def _show(entry: Entry, results: list[ExportResult], as_json: bool) -> None:
                 "top1_agreement": result.top1_agreement,
                 "images": result.images,
                 "seconds": round(result.seconds, 3),
+                "folded": result.folded,
+                "int8": asdict(result.int8) if result.int8 else None,
             }
             for result in results
         ]
@@ -151,3 +188,20 @@ def _show(entry: Entry, results: list[ExportResult], as_json: bool) -> None:
             f"  {result.format}: {', '.join(path.name for path in result.files)} (logits {agrees} PyTorch's on"
             f" {result.images} images, same first class in {result.top1_agreement:.1%})"
         )
+        if result.folded:
+            typer.echo(f"    {result.folded}")
+        if result.int8:
+            _show_int8(result.int8)
+
+
+def _show_int8(int8: Int8Result) -> None:
+    typer.echo(f"  int8: {int8.file}, {format_count(int8.bytes)}B (float32: {format_count(int8.float32_bytes)}B)")
+    for score in int8.scores:
+        typer.echo(
+            f"    {score.split}: {score.int8:.1%} of {score.n} images, float32 {score.float32:.1%}"
+            f" ({(score.int8 - score.float32) * 100:+.1f} points)"
+        )
+    typer.echo(
+        f"    one image: {int8.latency_ms[0]:.2f} ms median, float32 {int8.float32_latency_ms[0]:.2f} ms"
+        f" ({int8.runtime})"
+    )

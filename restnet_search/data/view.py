@@ -66,6 +66,12 @@ class View:
         std = torch.tensor(self.std, device=pixels.device).view(-1, 1, 1)
         return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
 
+    def pixels(self, images: Tensor) -> Tensor:
+        """The uint8 pixels that :meth:`normalise` made these images of; its exact inverse."""
+        mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
+        return images.mul(std).add_(mean).mul_(255).round_().clamp_(0, 255).to(torch.uint8)
+
 
 def view_of(model: nn.Module) -> View:
     """Read the view from the model's ``pretrained_cfg``, as timm resolves it for evaluation.

@@ -1,7 +1,9 @@
 """Exports: one file per format, each verified against the PyTorch network on real images before it is kept."""
 
 from restnet_search.export.architecture import AnchorArchitecture, AnchorSource, HybridArchitecture, Side
-from restnet_search.export.format import FORMATS, ExportFormat, ExportResult, get_format
+from restnet_search.export.bundle import Bundle, open_export, read_bundle
+from restnet_search.export.format import DEFAULT_FORMATS, FORMATS, ExportFormat, ExportResult, get_format
+from restnet_search.export.int8 import Int8Job, Int8Result, Labelled
 from restnet_search.export.manifest import Manifest, read_manifest
 from restnet_search.export.run import export_from_run
 from restnet_search.export.safetensors import load_export, save_export
@@ -9,20 +11,27 @@ from restnet_search.export.source import Accuracy, ExportSource
 from restnet_search.export.write import export_network
 
 __all__ = [
+    "DEFAULT_FORMATS",
     "FORMATS",
     "Accuracy",
     "AnchorArchitecture",
     "AnchorSource",
+    "Bundle",
     "ExportFormat",
     "ExportResult",
     "ExportSource",
     "HybridArchitecture",
+    "Int8Job",
+    "Int8Result",
+    "Labelled",
     "Manifest",
     "Side",
     "export_from_run",
     "export_network",
     "get_format",
     "load_export",
+    "open_export",
+    "read_bundle",
     "read_manifest",
     "save_export",
 ]

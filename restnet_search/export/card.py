@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from restnet_search import __version__
 from restnet_search.export.architecture import HybridArchitecture
-from restnet_search.export.format import ExportResult
+from restnet_search.export.bundle import BUNDLE, Bundle, FormatEntry
+from restnet_search.export.examples import example_name
+from restnet_search.export.int8 import Int8Result
 from restnet_search.export.source import Accuracy, ExportSource
 from restnet_search.licences import licence_warning, shown
 from restnet_search.space.schema import TUNED
@@ -15,14 +17,15 @@ from restnet_search.units import CONVENTION, format_count
 __all__ = ["model_card"]
 
 
-def model_card(source: ExportSource, results: Sequence[ExportResult]) -> str:
+def model_card(source: ExportSource, bundle: Bundle) -> str:
     """What the network is, what it costs and reaches, whose weights are in it, and how to run it: Markdown."""
     sections = (
         [f"# {source.id}"],
         _parts(source),
         _figures(source),
         _input(source),
-        _files(results),
+        _files(bundle),
+        *(_quantised(entry.int8) for entry in bundle.formats if entry.int8 is not None),
         _licences(source),
         _origin(source),
     )
@@ -61,10 +64,11 @@ def _input(source: ExportSource) -> list[str]:
     view = source.view
     channels, height, width = view.size
     return [
-        f"Input: float32 `(batch, {channels}, {height}, {width})`, RGB scaled to 0..1, minus mean"
-        f" {_numbers(view.mean)}, divided by {_numbers(view.std)}; resized by {view.interpolation}"
-        f" interpolation, {view.crop_mode} crop of {view.crop_pct:g}.",
-        f"Output: logits of {len(source.classes)} classes, named in the files.",
+        f"Input: RGB `(batch, {channels}, {height}, {width})`, resized by {view.interpolation} interpolation,"
+        f" {view.crop_mode} crop of {view.crop_pct:g}; float32 scaled to 0..1, minus mean {_numbers(view.mean)},"
+        f" divided by {_numbers(view.std)}, or the uint8 bytes themselves, as the table says.",
+        f"Output: logits of {len(source.classes)} classes. `{BUNDLE}` holds all this, the class names, and the SHA-256"
+        " of every file.",
     ]
 
 
@@ -72,20 +76,42 @@ def _numbers(values: Sequence[float]) -> str:
     return "(" + ", ".join(f"{value:g}" for value in values) + ")"
 
 
-def _files(results: Sequence[ExportResult]) -> list[str]:
-    rows = [
-        f"| {result.format} | {', '.join(path.name for path in result.files)} | {_difference(result)} |"
-        f" {result.top1_agreement:.1%} of {result.images} |"
-        for result in results
+def _files(bundle: Bundle) -> list[str]:
+    head = ["| format | files | input | largest difference to PyTorch | same first class | example |"]
+    lines = [*head, "|---|---|---|---|---|---|", *(_row(entry) for entry in bundle.formats)]
+    folded = sorted({entry.folded for entry in bundle.formats if entry.folded})
+    lines += ["", *(f"In the formats that hold a graph: {text}." for text in folded)] if folded else []
+    if any(entry.format == "safetensors" for entry in bundle.formats):
+        lines += ["", "The safetensors file reads back with `restnet_search.load_hybrid(FOLDER)`."]
+    return lines
+
+
+def _row(entry: FormatEntry) -> str:
+    names = ", ".join(f"{file.name} ({format_count(file.bytes)}B)" for file in entry.files)
+    taken = f"{entry.input}, {'any batch' if entry.batch is None else f'batch {entry.batch}'}"
+    difference = f"{entry.max_difference:.1e}" if entry.max_difference else "none"
+    agreement = f"{entry.top1_agreement:.1%} of {entry.images}"
+    return f"| {entry.format} | {names} | {taken} | {difference} | {agreement} | `{example_name(entry.format)}` |"
+
+
+def _quantised(int8: Int8Result) -> list[str]:
+    rows = [f"| top-1 on {score.split} | {score.float32:.1%} | {score.int8:.1%} |" for score in int8.scores]
+    rows += [
+        f"| latency, median (p95) | {_milliseconds(int8.float32_latency_ms)} | {_milliseconds(int8.latency_ms)} |",
+        f"| file | {format_count(int8.float32_bytes)}B | {format_count(int8.bytes)}B |",
     ]
-    head = ["| format | files | largest difference to PyTorch | same first class |", "|---|---|---|---|"]
-    use = "The safetensors file reads back with `restnet_search.load_hybrid(FOLDER)`."
-    shown = [use] if any(result.format == "safetensors" for result in results) else []
-    return [*head, *rows, *(["", *shown] if shown else [])]
+    return [
+        f"Quantised to int8 (`{int8.file}`), calibrated on {int8.calibrated_on} images of train; {int8.kept_float}"
+        f" products of two activations stay in float32. Measured with {int8.runtime}:",
+        "",
+        "| | float32 | int8 |",
+        "|---|---|---|",
+        *rows,
+    ]
 
 
-def _difference(result: ExportResult) -> str:
-    return f"{result.max_difference:.1e}" if result.max_difference else "none"
+def _milliseconds(latency: tuple[float, float]) -> str:
+    return f"{latency[0]:.2f} ms ({latency[1]:.2f})"
 
 
 def _licences(source: ExportSource) -> list[str]:

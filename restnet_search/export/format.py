@@ -13,12 +13,13 @@ from restnet_search.errors import ExportError, did_you_mean
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from restnet_search.export.int8 import Int8Result
     from restnet_search.export.source import ExportSource
 
-__all__ = ["FORMATS", "ExportFormat", "ExportResult", "Runner", "get_format"]
+__all__ = ["DEFAULT_FORMATS", "FORMATS", "ExportFormat", "ExportResult", "Runner", "get_format"]
 
 Runner = Callable[["Tensor"], "Tensor"]
-"""Runs a saved network: normalised images ``(B, C, H, W)`` to logits ``(B, classes)``."""
+"""Runs a saved network: normalised images or, where its graph normalises, uint8 pixels ``(B, C, H, W)`` to logits."""
 
 
 class ExportFormat(Protocol):
@@ -30,6 +31,11 @@ class ExportFormat(Protocol):
 
     name: str
 
+    @property
+    def batch(self) -> int | None:
+        """The batch that its files are fixed to; None: any."""
+        ...
+
     def save(self, source: ExportSource, folder: Path) -> tuple[Path, ...]:
         """Write the network into an existing folder; return the files, first the one to open.
 
@@ -38,12 +44,13 @@ class ExportFormat(Protocol):
         """
         ...
 
-    def open(self, path: Path, source: ExportSource) -> Runner:
+    def open(self, path: Path, *, base_dir: Path | None = None, trust_code: bool = False) -> Runner:
         """Read the first of the saved files with the format's own runtime, from disk alone.
 
         Args:
             path: What :meth:`save` returned first.
-            source: Says whether code that the files name may run, and where it lies.
+            base_dir: Folder that the relative path of a factory starts from, where the files name one.
+            trust_code: Whether that code may run.
 
         Raises:
             ExportError: If the file cannot be read.
@@ -63,6 +70,9 @@ class ExportResult:
         top1_agreement: Share of the images with the same first class.
         images: How many were compared.
         seconds: Wall time to save and verify.
+        batch: As in the format.
+        folded: What was folded away, in words; empty where nothing was.
+        int8: What quantisation gave and took, where it was asked for.
     """
 
     format: str
@@ -72,20 +82,30 @@ class ExportResult:
     top1_agreement: float
     images: int
     seconds: float
+    batch: int | None = None
+    folded: str = ""
+    int8: Int8Result | None = None
 
 
 FORMATS: Mapping[str, str] = {
     "onnx": "restnet_search.export.onnx:OnnxFormat",
     "safetensors": "restnet_search.export.safetensors:SafetensorsFormat",
+    "pt2": "restnet_search.export.pt2:Pt2Format",
+    "executorch": "restnet_search.export.executorch:ExecutorchFormat",
+    "openvino": "restnet_search.export.openvino:OpenvinoFormat",
+    "litert": "restnet_search.export.litert:LitertFormat",
 }
 """Where each format's class is; imported on first use, so that one format's packages do not burden another."""
+
+DEFAULT_FORMATS = ("onnx", "safetensors")
+"""What is written where no format is asked for: those that need no further package."""
 
 
 def get_format(name: str) -> ExportFormat:
     """Return the format of that name.
 
     Raises:
-        ExportError: If there is none.
+        ExportError: If there is none, or its package is not installed.
     """
     if name not in FORMATS:
         raise ExportError(f"There is no export format {name!r}.", expected=f"one of {did_you_mean(name, FORMATS)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,12 @@ from restnet_search.costs.table import Cost
 from restnet_search.data.view import View
 from restnet_search.errors import ExportError
 from restnet_search.export.architecture import AnchorArchitecture, HybridArchitecture
+from restnet_search.export.sealed import read_sealed, seal
 from restnet_search.export.source import Accuracy
 
 __all__ = ["FORMAT_VERSION", "Manifest", "TensorEntry", "read_manifest"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class Manifest:
     tensors: tuple[TensorEntry, ...]
 
     def to_json(self) -> str:
-        return json.dumps(TypeAdapter(Manifest).dump_python(self, mode="json"), indent=2) + "\n"
+        """With a checksum of itself."""
+        return seal(TypeAdapter(Manifest).dump_python(self, mode="json"))
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -76,24 +77,9 @@ def read_manifest(path: Path) -> Manifest:
         ExportError: If there is none, it is damaged, or another version wrote it.
     """
     file = find_manifest(path)
+    plain = read_sealed(file, FORMAT_VERSION)
     try:
-        plain = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(plain, dict) and plain.get("kind") == "adaptive":
-            raise ExportError(
-                f"The export {file} is an adaptive model, with several networks.",
-                expected="the export of one network",
-                hint="read it with restnet_search.AdaptiveModel.load",
-            )
-        version = plain.get("format_version") if isinstance(plain, dict) else None
-        if version is not None and version != FORMAT_VERSION:
-            raise ExportError(
-                f"The export {file} has format version {version}.",
-                expected=f"format version {FORMAT_VERSION}",
-                hint="read it with the version of restnet-search that wrote it, or export it again",
-            )
         return TypeAdapter(Manifest).validate_python(plain)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ExportError(f"The export {file} cannot be read: {error}", hint="export it again") from error
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"]) or "the whole file"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from restnet_search.costs.table import Cost
-from restnet_search.data import Split, load_data
+from restnet_search.data import DataSplits, Split, load_data
 from restnet_search.export.architecture import AnchorArchitecture, AnchorSource, Architecture, HybridArchitecture, Side
 from restnet_search.export.format import ExportResult
+from restnet_search.export.int8 import Int8Job, Labelled
 from restnet_search.export.source import Accuracy, ExportSource
 from restnet_search.export.write import export_network
 from restnet_search.progress import Progress
@@ -22,10 +23,13 @@ from restnet_search.search.run_folder import RunFolder
 from restnet_search.space.schema import SearchSpace
 from restnet_search.stitching.layer import Hybrid
 
-__all__ = ["VERIFIED_IMAGES", "export_from_run", "source_of", "spread"]
+__all__ = ["CALIBRATION_IMAGES", "VERIFIED_IMAGES", "export_from_run", "source_of", "spread"]
 
 VERIFIED_IMAGES = 64
 """Images of the val split that exports are verified on (all, where it has fewer)."""
+
+CALIBRATION_IMAGES = 256
+"""Images of the train split that int8 is calibrated on (all, where it has fewer)."""
 
 
 def export_from_run(
@@ -35,6 +39,8 @@ def export_from_run(
     cost: Cost,
     accuracy: Sequence[Accuracy],
     formats: Sequence[str],
+    preprocess: bool = False,
+    int8: bool = False,
     out: Path | None,
     weights: Path | None,
     data: Path | None,
@@ -49,6 +55,9 @@ def export_from_run(
         cost: Its costs, as the run's results say.
         accuracy: Its accuracies, as the run's results say.
         formats: Names of :data:`~restnet_search.export.format.FORMATS`.
+        preprocess: Whether graphs start with the normalisation and take uint8 pixels.
+        int8: Also write the ONNX file quantised, calibrated on images of train, and measure it on val (and on test,
+            where the network was scored there).
         out: Where to; None: ``export/<id>/`` in the run.
         weights: Folder with the anchors' checkpoints, where it is not the one that the run was started with.
         data: Folder of the data, where it is not the one that the run was started with.
@@ -59,10 +68,14 @@ def export_from_run(
         RestnetError: If the run, its anchors or its data cannot be read, or an export fails.
     """
     rebuilt = rebuild_network(folder.path, id, weights=weights, trust_code=trust_code)
-    val = load_data(rebuilt.space.data, root=data, progress=progress, checked=("val",)).val
-    source = source_of(rebuilt, id, val.classes, cost, accuracy, trust_code)
+    splits = load_data(
+        rebuilt.space.data, root=data, progress=progress, checked=("train", "val", "test") if int8 else ("val",)
+    )
+    val = splits.val
+    source = source_of(rebuilt, id, val.classes, cost, accuracy, trust_code, preprocess=preprocess)
     images = val.images(rebuilt.view, spread(val))
-    return export_network(source, images, formats, out or folder.exports / source.stem, progress=progress)
+    job = _int8_job(source, splits) if int8 else None
+    return export_network(source, images, formats, out or folder.exports / source.stem, int8=job, progress=progress)
 
 
 def source_of(
@@ -72,6 +85,8 @@ def source_of(
     cost: Cost,
     accuracy: Sequence[Accuracy],
     trust_code: bool,
+    *,
+    preprocess: bool = False,
 ) -> ExportSource:
     """A rebuilt network with what its files say about it."""
     return ExportSource(
@@ -86,12 +101,28 @@ def source_of(
         command=rebuilt.inputs.command,
         base_dir=Path(rebuilt.inputs.base) if rebuilt.inputs.base else None,
         trust_code=trust_code,
+        preprocess=preprocess,
     )
 
 
-def spread(split: Split) -> torch.Tensor:
-    """Indices of the images to verify on, spread evenly: folders hold their images class by class."""
-    return torch.linspace(0, len(split) - 1, min(VERIFIED_IMAGES, len(split))).round().long()
+def spread(split: Split, count: int = VERIFIED_IMAGES) -> torch.Tensor:
+    """Indices spread evenly, by default of the images to verify on: folders hold their images class by class."""
+    return torch.linspace(0, len(split) - 1, min(count, len(split))).round().long()
+
+
+def _int8_job(source: ExportSource, splits: DataSplits) -> Int8Job:
+    """Images of train to calibrate with; val, and test where the network has been scored there already."""
+    scored = {score.split for score in source.accuracy}
+    measured = [split for split in (splits.val, splits.test) if split.name == "val" or split.name in scored]
+    train = splits.train
+    return Int8Job(
+        calibration=source.inputs(train.images(source.view, spread(train, CALIBRATION_IMAGES))),
+        splits=[Labelled(split.name, _inputs(source, split), split.labels) for split in measured],
+    )
+
+
+def _inputs(source: ExportSource, split: Split) -> Iterator[torch.Tensor]:
+    return (source.inputs(images) for images in split.batches(source.view, 64))
 
 
 def _architecture(rebuilt: Rebuilt) -> Architecture:

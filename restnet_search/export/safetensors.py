@@ -30,13 +30,18 @@ __all__ = [
 class SafetensorsFormat:
     """A safetensors file beside a JSON file, run by PyTorch."""
 
-    name = "safetensors"
+    name, batch = "safetensors", None
 
     def save(self, source: ExportSource, folder: Path) -> tuple[Path, ...]:
+        if source.preprocess:
+            raise ExportError(
+                "safetensors holds tensors and no graph, so it cannot hold the normalisation.",
+                expected="another --format with --with-preprocess",
+            )
         return save_export(source, folder)
 
-    def open(self, path: Path, source: ExportSource) -> Runner:
-        return load_export(path, base_dir=source.base_dir, trust_code=source.trust_code)
+    def open(self, path: Path, *, base_dir: Path | None = None, trust_code: bool = False) -> Runner:
+        return load_export(path, base_dir=base_dir, trust_code=trust_code)
 
 
 def save_export(source: ExportSource, folder: Path) -> tuple[Path, Path]:

@@ -6,14 +6,18 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from restnet_search import __version__
 from restnet_search.costs.table import Cost
 from restnet_search.data import View
 from restnet_search.export.architecture import Architecture
+from restnet_search.export.fold import Folded, fold_network
+from restnet_search.export.preprocess import Normalised
 from restnet_search.licences import licence_warning
 
 __all__ = ["Accuracy", "ExportSource"]
@@ -45,6 +49,8 @@ class ExportSource:
         command: What made the run, for the model card.
         base_dir: Folder that a factory's relative path starts from.
         trust_code: Whether an anchor's factory may run when the saved files are read back.
+        preprocess: Whether graphs start with the normalisation, and so take uint8 pixels.
+        fold: Whether graphs hold the folded network; networks that share weights must not, for folding changes them.
     """
 
     id: str
@@ -58,6 +64,27 @@ class ExportSource:
     command: str = ""
     base_dir: Path | None = None
     trust_code: bool = False
+    preprocess: bool = False
+    fold: bool = True
+
+    @cached_property
+    def folded(self) -> Folded:
+        """The network with its batch-norms folded, and its stitch layer where that is exact."""
+        return fold_network(self.network, self.view.size)
+
+    @cached_property
+    def deployed(self) -> nn.Module:
+        """What formats that hold a graph hold: the folded network, after its normalisation if that is asked for."""
+        network = self.folded.module if self.fold else self.network
+        return Normalised(self.view, network) if self.preprocess else network
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """What the deployed network takes for normalised images ``(B, C, H, W)``: them, or their uint8 pixels."""
+        return self.view.pixels(images) if self.preprocess else images
+
+    def example(self, batch: int) -> Tensor:
+        """A batch of the right shape and type."""
+        return torch.zeros(batch, *self.view.size, dtype=torch.uint8 if self.preprocess else torch.float32)
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -70,4 +97,5 @@ class ExportSource:
     @property
     def stem(self) -> str:
         """The id as a file name: an anchor may be called ``hf-hub:a/b``."""
-        return re.sub(r"[^A-Za-z0-9._-]+", "_", self.id).lstrip(".") or "network"
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "_", self.id).lstrip(".") or "network"
+        return "export_network" if stem == "export" else stem  # export.json says what lies in the folder

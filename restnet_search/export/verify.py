@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,10 +32,24 @@ class Agreement:
     images: int
     largest_logit: float
 
+    def within(self, tolerance: float) -> bool:
+        """Whether no logit is off by more than the tolerance; False where one is no number."""
+        return self.max_difference <= _limit(self, tolerance)
+
+
+def _limit(agreement: Agreement, tolerance: float) -> float:
+    return tolerance * max(1.0, agreement.largest_logit)
+
 
 @torch.no_grad()
-def compare(network: nn.Module, run: Runner, images: Tensor) -> Agreement:
+def compare(network: nn.Module, run: Runner, images: Tensor, inputs: Tensor | None = None) -> Agreement:
     """Run both on images ``(B, C, H, W)``, in batches of 1, 3 and the rest.
+
+    Args:
+        network: The network itself.
+        run: The saved one.
+        images: Normalised ones.
+        inputs: What the saved network takes for these images, where it is something else (their pixels).
 
     Raises:
         ExportError: If there are no images, or the saved network fails or returns another shape.
@@ -44,10 +58,11 @@ def compare(network: nn.Module, run: Runner, images: Tensor) -> Agreement:
         raise ExportError(
             "There are no images to verify the export on.", expected="at least one image of the val split"
         )
-    batches = _batches(images)
-    expected = torch.cat([network(batch) for batch in batches])
+    expected = torch.cat([network(batch) for batch in _batches(images)])
     try:
-        parts: Sequence[Tensor] = [run(batch) for batch in batches]
+        parts: Sequence[Tensor] = [run(batch) for batch in _batches(images if inputs is None else inputs)]
+    except ExportError:
+        raise
     except Exception as error:  # a runtime raises errors of its own kind
         raise ExportError(f"The exported network cannot be run: {error}") from error
     came = torch.cat(list(parts))
@@ -66,19 +81,23 @@ def compare(network: nn.Module, run: Runner, images: Tensor) -> Agreement:
     )
 
 
-def require_agreement(format: str, agreement: Agreement, tolerance: float = TOLERANCE) -> None:
-    """Refuse an export whose logits are off.
+def require_agreement(
+    format: str,
+    agreement: Agreement,
+    tolerance: float = TOLERANCE,
+    where: Callable[[], str] = lambda: "",
+) -> None:
+    """Refuse an export whose logits are off; ``where`` says, only then, from which cut point on.
 
     Raises:
         ExportError: If a logit differs by more than the tolerance, or is not a number.
     """
-    limit = tolerance * max(1.0, agreement.largest_logit)
-    if not agreement.max_difference <= limit:  # so that NaN is refused, too
+    if not agreement.within(tolerance):
         raise ExportError(
             f"The {format} export does not compute what the network computes: logits differ by up to"
             f" {agreement.max_difference:.2e} on {agreement.images} images"
-            f" (same first class in {agreement.top1_agreement:.1%}). It was not kept.",
-            expected=f"a difference of at most {limit:.2e}",
+            f" (same first class in {agreement.top1_agreement:.1%}). {where()} It was not kept.",
+            expected=f"a difference of at most {_limit(agreement, tolerance):.2e}",
             hint="export it in another format, or choose another hybrid",
         )
 

@@ -84,16 +84,16 @@ class Hybrid(nn.Module):
         return self.back(self.stitch(self.front(x)))
 
 
-def resample(grid: Tensor, how: Resample) -> Tensor:
-    """Bring a grid ``(B, C, H, W)`` to another size."""
-    if how.mode == "none":
+def resample(grid: Tensor, to: Resample) -> Tensor:
+    """Bring ``(B, C, H, W)`` to another grid; every value is a weighted mean of its channel (the weights sum to 1)."""
+    if to.mode == "none":
         return grid
-    if how.mode == "bilinear":
-        return F.interpolate(grid, size=how.grid, mode="bilinear", align_corners=False)
+    if to.mode == "bilinear":
+        return F.interpolate(grid, size=to.grid, mode="bilinear", align_corners=False)
     height, width = grid.shape[-2:]
-    if divides(how.grid, (height, width)):
-        return F.avg_pool2d(grid, (height // how.grid[0], width // how.grid[1]))
-    return F.adaptive_avg_pool2d(grid, how.grid)
+    if divides(to.grid, (height, width)):
+        return F.avg_pool2d(grid, (height // to.grid[0], width // to.grid[1]))
+    return F.adaptive_avg_pool2d(grid, to.grid)
 
 
 def _draw(module: nn.Module, generator: torch.Generator | None) -> None:

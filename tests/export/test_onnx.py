@@ -105,6 +105,7 @@ def test_metadata_tells_how_to_use_it(exported: dict[str, Path]) -> None:
         "crop_pct": 1.0,
         "crop_mode": "center",
     }
+    assert metadata["input"] == "normalised float32"
 
 
 def test_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -127,7 +128,7 @@ def test_attention_over_five_axes(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = model(images)
     assert expected.std() > 0.1
-    torch.testing.assert_close(OnnxFormat().open(path, hiera)(images), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(OnnxFormat().open(path)(images), expected, rtol=0, atol=1e-4)
 
 
 class _Branches(nn.Module):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from restnet_search.errors import AnchorError, ExportError
 from restnet_search.export import AnchorArchitecture, AnchorSource, load_export, read_manifest, save_export
+from restnet_search.export.sealed import seal
 from restnet_search.graph.trace import trace_model
 from tests.export.networks import NAMES, SIZE, source
 
@@ -66,7 +67,7 @@ def test_a_hybrid_leaves_out_what_its_anchors_have_beyond_it(tmp_path: Path) -> 
 def test_the_json_says_what_the_network_is(tmp_path: Path) -> None:
     manifest_path, weights = save_export(source("cnn_to_vit"), tmp_path)
     plain = json.loads(manifest_path.read_text())
-    assert plain["format_version"] == 1 and plain["id"] == "cnn_to_vit"
+    assert plain["format_version"] == 2 and plain["id"] == "cnn_to_vit"
     front, back = plain["architecture"]["front"], plain["architecture"]["back"]
     assert front["anchor"]["model"] == "cifar_resnet8" and front["anchor"]["num_classes"] == 10
     assert (front["cut"]["index"], front["cut"]["path"]) == (2, "layer2.0")
@@ -113,8 +114,22 @@ def _cut_short(manifest: Path) -> None:
 
 
 def _change_json(manifest: Path, change: Callable[[dict], None]) -> None:
+    """Change it and seal it again, so that the checks behind the checksum are reached."""
     plain = json.loads(manifest.read_text())
+    del plain["digest"]
     change(plain)
+    manifest.write_text(seal(plain))
+
+
+def _change_unsealed(manifest: Path) -> None:
+    plain = json.loads(manifest.read_text())
+    plain["preprocessing"]["mean"][0] += 1e-6
+    manifest.write_text(json.dumps(plain))
+
+
+def _drop_seal(manifest: Path) -> None:
+    plain = json.loads(manifest.read_text())
+    del plain["digest"]
     manifest.write_text(json.dumps(plain))
 
 
@@ -123,7 +138,7 @@ def _drop_key(manifest: Path) -> None:
 
 
 def _newer(manifest: Path) -> None:
-    _change_json(manifest, lambda plain: plain.update(format_version=2))
+    _change_json(manifest, lambda plain: plain.update(format_version=3))
 
 
 def _other_cut(manifest: Path) -> None:
@@ -145,8 +160,10 @@ def _other_width(manifest: Path) -> None:
         ("safetensors", _truncate, "truncated or altered"),
         ("safetensors", Path.unlink, "cannot be read"),
         ("json", _cut_short, "cannot be read"),
+        ("json", _change_unsealed, "was altered after it was written"),
+        ("json", _drop_seal, "was altered after it was written"),
         ("json", _drop_key, "architecture"),
-        ("json", _newer, "format version 2"),
+        ("json", _newer, "format version 3"),
         ("json", _other_cut, "not where it was"),
         ("json", _no_such_cut, "not where it was"),
         ("json", _other_width, "do not fit its architecture"),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from restnet_search.cli.export import Format
 from restnet_search.errors import ExportError
-from restnet_search.export import FORMATS, export_network, load_export
+from restnet_search.export import DEFAULT_FORMATS, FORMATS, export_network, load_export, read_bundle
 from restnet_search.export.verify import Agreement, compare, require_agreement
 from tests.export.networks import source
 
@@ -20,10 +20,11 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_all_formats_and_a_card(images: Tensor, tmp_path: Path) -> None:
+def test_the_default_formats_and_a_card(images: Tensor, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "export" / "cnn_to_vit"
-    results = export_network(source("cnn_to_vit"), images, list(FORMATS), folder)
-    assert _names(folder) == ["README.md", "cnn_to_vit.json", "cnn_to_vit.onnx", "cnn_to_vit.safetensors"]
+    results = export_network(source("cnn_to_vit"), images, list(DEFAULT_FORMATS), folder)
+    own = ["cnn_to_vit.json", "cnn_to_vit.onnx", "cnn_to_vit.safetensors"]
+    assert _names(folder) == ["README.md", *own, "example_onnx.py", "example_safetensors.py", "export.json"]
     assert _names(folder.parent) == ["cnn_to_vit"]
     assert [result.format for result in results] == ["onnx", "safetensors"]
     onnx, safetensors = results
@@ -76,7 +77,10 @@ def test_a_second_format_joins_the_first(images: Tensor, tmp_path: Path) -> None
     folder = tmp_path / "out"
     export_network(source("small_cnn"), images, ["onnx"], folder)
     export_network(source("small_cnn"), images, ["safetensors", "safetensors"], folder)
-    assert _names(folder) == ["README.md", "small_cnn.json", "small_cnn.onnx", "small_cnn.safetensors"]
+    own = ["small_cnn.json", "small_cnn.onnx", "small_cnn.safetensors"]
+    assert _names(folder) == ["README.md", "example_onnx.py", "example_safetensors.py", "export.json", *own]
+    assert [entry.format for entry in read_bundle(folder).formats] == ["onnx", "safetensors"]
+    assert "| onnx | small_cnn.onnx" in (folder / "README.md").read_text()
     with torch.no_grad():
         assert torch.equal(load_export(folder)(images), source("small_cnn").network(images))
 
@@ -100,7 +104,8 @@ def test_unknown_formats_and_missing_images(images: Tensor, tmp_path: Path) -> N
 def test_ids_that_are_no_file_names(images: Tensor, tmp_path: Path) -> None:
     named = replace(source("small_cnn"), id="hf-hub:a/b.c")
     export_network(named, images, ["safetensors"], tmp_path / "out")
-    assert _names(tmp_path / "out") == ["README.md", "hf-hub_a_b.c.json", "hf-hub_a_b.c.safetensors"]
+    own = ["hf-hub_a_b.c.json", "hf-hub_a_b.c.safetensors"]
+    assert _names(tmp_path / "out") == ["README.md", "example_safetensors.py", "export.json", *own]
     assert load_export(tmp_path / "out" / "hf-hub_a_b.c.safetensors") is not None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -43,7 +44,7 @@ def save_onnx_routes(sources: Mapping[str, ExportSource], folder: Path) -> tuple
     with (folder / WEIGHTS_FILE).open("wb") as stream:
         shared = SharedWeights(stream)
         for stem, source in sources.items():
-            path, *others = OnnxFormat().save(source, folder)
+            path, *others = OnnxFormat().save(replace(source, fold=False), folder)
             separate += sum(file.stat().st_size for file in (path, *others))
             model = onnx.load(path)
             path.unlink()

@@ -1,0 +1,58 @@
+"""JSON files that carry their own checksum, so that a truncated or altered one is told."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from restnet_search.errors import ExportError
+
+__all__ = ["read_sealed", "seal"]
+
+_SEAL = "digest"
+
+
+def seal(plain: Mapping[str, Any]) -> str:
+    """The JSON text of a mapping, with the SHA-256 of its canonical form under ``digest``."""
+    return json.dumps({**plain, _SEAL: _digest(plain)}, indent=2) + "\n"
+
+
+def read_sealed(path: Path, version: int) -> dict[str, Any]:
+    """Read what :func:`seal` wrote; the digest itself is left out.
+
+    Raises:
+        ExportError: If it cannot be read, another format version wrote it, or it was altered.
+    """
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ExportError(f"The export {path} cannot be read: {error}", hint="export it again") from error
+    if not isinstance(plain, dict):
+        raise ExportError(f"The export {path} is no JSON of an export.", hint="export it again")
+    if plain.get("kind") == "adaptive":
+        raise ExportError(
+            f"The export {path} is an adaptive model, with several networks.",
+            expected="the export of one network",
+            hint="read it with restnet_search.AdaptiveModel.load",
+        )
+    if plain.get("format_version", version) != version:
+        raise ExportError(
+            f"The export {path} has format version {plain['format_version']}.",
+            expected=f"format version {version}",
+            hint="read it with the version of restnet-search that wrote it, or export it again",
+        )
+    said = plain.pop(_SEAL, None)
+    if said != (found := _digest(plain)):
+        raise ExportError(
+            f"The export {path} was altered after it was written.",
+            expected=f"digest {said or '(missing)'}, came {found}",
+            hint="copy the file again, or export again",
+        )
+    return plain
+
+
+def _digest(plain: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
