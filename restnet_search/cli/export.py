@@ -92,6 +92,12 @@ def export(
         raise RunError(
             f"HYBRID and {'--adaptive' if adaptive else '--budget'} both say what to export.", expected="one of them"
         )
+    if adaptive and (preprocess or int8):
+        raise RunError(
+            f"{'--with-preprocess' if preprocess else '--int8'} does not go with --adaptive.",
+            expected="the routes of an adaptive model share their weights as they are, in float32",
+            hint="export the networks one by one",
+        )
     if adaptive:
         adaptive_export.export_adaptive(run, budget or [], names, out, runs, data, weights, trust_code, as_json)
         return
