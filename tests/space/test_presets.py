@@ -25,7 +25,7 @@ def space(request: pytest.FixtureRequest) -> SearchSpace:
 
 
 def test_every_preset_is_there_and_checked_here_or_end_to_end() -> None:
-    assert set(builtin_spaces()) == {*PAIRS, "demo", "cifar10_resnet"}
+    assert set(builtin_spaces()) == {*PAIRS, "demo", "cifar10_resnet", "cifar10_published"}
 
 
 def test_every_model_has_published_weights_of_1000_classes_under_its_tag(space: SearchSpace) -> None:
