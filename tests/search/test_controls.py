@@ -75,7 +75,7 @@ def record(control: Control) -> TrialRecord:
     return TrialRecord(
         control.id, candidate.direction.front, candidate.front_cut, candidate.direction.back, candidate.back_cut,
         "self", None, 0, 1e-3, 1, 10, candidate.cost.macs, candidate.cost.params, "linear", 1, None, 5, 10, 0.1,
-        {"lstsq": 0.5}, control.kind,
+        scores={"lstsq": 0.5}, control=control.kind,
     )  # fmt: skip
 
 

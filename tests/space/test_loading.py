@@ -277,7 +277,7 @@ class TestProblems:
             (
                 "training: {ephocs: 3}",
                 "training.ephocs: is no known key (its value: 3); valid keys: epochs, lr, batch_size, images,"
-                " weight_decay (did you mean 'epochs'?)",
+                " weight_decay, views, tune, match_epochs, distill (did you mean 'epochs'?)",
             ),
             (
                 "ranker: {kind: ckaa}",
