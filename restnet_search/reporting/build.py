@@ -97,6 +97,8 @@ class HybridResult:
     tune: str = "stitch"
     scores: Mapping[str, float] = field(default_factory=dict)
     control: str | None = None
+    strategy: str = "independent"
+    finished: float | None = None
 
 
 Result = AnchorResult | HybridResult
@@ -173,7 +175,7 @@ def build_report(
         hybrids=hybrid_entries,
         budgets=tuple(_budget_entry(budget, anchors, hybrids, search.objectives) for budget in budgets or (UNLIMITED,)),
         orders=order_entries(anchor_entries, hybrid_entries, candidates or {}),
-        controls=tuple(_hybrid_entry(control, is_dominated=False) for control in controls),
+        controls=tuple(_hybrid_entry(control, False, licences) for control in controls),
     )
 
 
@@ -246,6 +248,8 @@ def _hybrid_entry(hybrid: HybridResult, is_dominated: bool, licences: Mapping[st
         tune=hybrid.tune,
         scores={name: score for name, score in hybrid.scores.items() if math.isfinite(score)},
         control=hybrid.control,
+        strategy=hybrid.strategy,
+        finished=hybrid.finished,
     )
 
 
