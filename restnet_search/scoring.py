@@ -15,6 +15,7 @@ from restnet_search.reporting.build import AnchorResult, HybridResult, Outcome, 
 from restnet_search.reporting.report import (
     Failure,
     FeatureReuse,
+    JointSummary,
     Part,
     Report,
     SearchSummary,
@@ -127,6 +128,8 @@ def _hybrid_result(record: TrialRecord, graphs: Mapping[str, AnchorGraph], test:
         tune=record.tune,
         scores=record.scores,
         control=record.control,
+        strategy=record.strategy,
+        finished=record.finished,
     )
 
 
@@ -171,6 +174,8 @@ def assemble_report(
             features=FeatureReuse(**counts) if (counts := search.study.noted("features")) else None,
             ranking_seconds=dict(search.ranking.seconds) | {"features": search.ranking.features_seconds},
             ranking_images=search.ranking.images,
+            strategy=search.space.search.strategy,
+            joint=JointSummary(**facts) if (facts := search.study.noted("joint")) else None,
         ),
         anchors=anchors,
         hybrids=hybrids,

@@ -35,6 +35,7 @@ class Request:
     seed: int | None
     timeout: float | None
     ranker: str | None
+    strategy: str | None
     cache_gb: float | None
     trust_code: bool
     as_json: bool
@@ -76,7 +77,12 @@ def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:
     plain: dict[str, Any] = with_data(space, base, request.data).model_dump(mode="json")
     if request.budgets:
         plain["budgets"] = list(request.budgets)
-    chosen = {"trials": request.trials, "seed": request.seed, "timeout": request.timeout}
+    chosen = {
+        "strategy": request.strategy,
+        "trials": request.trials,
+        "seed": request.seed,
+        "timeout": request.timeout,
+    }
     plain["search"] |= {key: value for key, value in chosen.items() if value is not None}
     if request.ranker is not None:
         plain["ranker"]["kind"] = request.ranker
@@ -105,7 +111,7 @@ def _find(resume: str, runs: Path) -> RunFolder:
 def _refuse_changes(request: Request) -> None:
     changed = [
         f"--{name.replace('_', '-')}"
-        for name in ("budgets", "space", "data", "run", "trials", "seed", "timeout", "ranker", "cache_gb")
+        for name in ("budgets", "space", "data", "run", "trials", "seed", "timeout", "ranker", "strategy", "cache_gb")
         if getattr(request, name) not in (None, ())
     ]
     if changed:

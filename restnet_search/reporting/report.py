@@ -25,6 +25,7 @@ __all__ = [
     "FeatureReuse",
     "FinalScore",
     "HybridEntry",
+    "JointSummary",
     "Limits",
     "OrderEntry",
     "Part",
@@ -111,7 +112,10 @@ class HybridEntry:
     the anchors in it whose weights' licence is known to shut out commercial use. ``tune`` is what
     changed in training: the stitch layer alone, or also parts of the back. ``scores`` are
     those of every ranker, by name. ``control`` is ``self`` (an anchor stitched to itself), ``random`` (drawn among the
-    stitch points that the ranker passed over) or None (what the search chose).
+    stitch points that the ranker passed over) or None (what the search chose). ``strategy`` is ``independent`` (its
+    stitch layer was trained by itself) or ``joint`` (shared with its neighbours while it was trained; ``images`` are
+    all that were drawn for this stitch point then, as one epoch). ``finished`` is when, in seconds since the search
+    began.
     """
 
     id: str
@@ -134,6 +138,8 @@ class HybridEntry:
     tune: str = "stitch"
     scores: Mapping[str, float] = field(default_factory=dict)
     control: str | None = None
+    strategy: str = "independent"
+    finished: float | None = None
 
 
 Entry = AnchorEntry | HybridEntry
@@ -250,6 +256,15 @@ class FeatureReuse:
 
 
 @dataclass(frozen=True)
+class JointSummary:
+    """Joint training: how many stitch layers all candidates shared, steps taken, and training images seen in them."""
+
+    stitch_layers: int
+    steps: int
+    images: int
+
+
+@dataclass(frozen=True)
 class SearchSummary:
     """What was searched and what it cost.
 
@@ -259,7 +274,7 @@ class SearchSummary:
     ``training_images_seen`` counts images times epochs over all trials. ``skipped_images`` are those that cannot be
     read, of the splits as they were drawn; ``data_notes`` says what else a reader should know of the data.
     ``ranking_seconds`` is what each ranker took, beside the ``features`` that all of them share, on ``ranking_images``
-    images.
+    images. ``strategy`` is how hybrids were trained, ``joint`` what there is to say of joint training.
     """
 
     ranker: str
@@ -277,6 +292,8 @@ class SearchSummary:
     features: FeatureReuse | None = field(default=None, metadata={"omit_none": True})
     ranking_seconds: Mapping[str, float] = field(default_factory=dict)
     ranking_images: int = 0
+    strategy: str = "independent"
+    joint: JointSummary | None = field(default=None, metadata={"omit_none": True})
 
 
 @dataclass(frozen=True)

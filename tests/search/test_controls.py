@@ -75,7 +75,7 @@ def record(control: Control) -> TrialRecord:
     return TrialRecord(
         control.id, candidate.direction.front, candidate.front_cut, candidate.direction.back, candidate.back_cut,
         "self", None, 0, 1e-3, 1, 10, candidate.cost.macs, candidate.cost.params, "linear", 1, None, 5, 10, 0.1,
-        {"lstsq": 0.5}, control.kind,
+        "stitch", {"lstsq": 0.5}, control.kind,
     )  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def test_the_study_keeps_controls_apart_and_never_learns_from_them(tmp_path: Pat
 
     study, controls = opened(), plan(space, found)
     for control in controls[:2]:
-        study.add_control(record(control), [0.5, 1.0])
+        study.add_record(record(control), [0.5, 1.0])
     study.fail_control(controls[2].id, "the loss became nan")
     again = opened()
     assert again.records == []
