@@ -17,6 +17,7 @@ from restnet_search.reporting.report import Report
 from restnet_search.reporting.serialize import write_results
 from restnet_search.scoring import Search, assemble_report, measure_finalists, score_anchors, score_finalists
 from restnet_search.search.candidates import Enumeration, enumerate_candidates
+from restnet_search.search.clock import Clock
 from restnet_search.search.controls import plan_controls
 from restnet_search.search.device_costs import device_costs
 from restnet_search.search.opening import open_store
@@ -58,6 +59,7 @@ def run_search(
         RestnetError: If the data, an anchor or the budgets cannot be used.
     """
     seconds: dict[str, float] = {}
+    started = time.perf_counter()
     budgets = tuple(parse_budget(text) for text in space.budgets) or (UNLIMITED,)
     with folder.locked(), _logged(folder):
         with _timed(seconds, "fit"):
@@ -98,6 +100,7 @@ def run_search(
                 training=space.training,
                 seed=space.search.seed,
                 teachers=teacher_logits(prepared.anchors, train, progress) if space.training.distill else {},
+                clock=Clock(started, before=study.elapsed),
             )
             run_trials(study, context, folder, space, progress, controls)
             study.add_counts("features", asdict(store.reuse))

@@ -19,6 +19,7 @@ from restnet_search.reporting.build import AnchorResult, HybridResult, Outcome, 
 from restnet_search.reporting.report import (
     Failure,
     FeatureReuse,
+    JointSummary,
     LatencyNote,
     MeasuredLatency,
     Part,
@@ -168,6 +169,8 @@ def _hybrid_result(record: TrialRecord, graphs: Mapping[str, AnchorGraph], test:
         control=record.control,
         memory=record.memory,
         latency=record.latency,
+        strategy=record.strategy,
+        finished=record.finished,
     )
 
 
@@ -231,6 +234,8 @@ def assemble_report(
             ranking_images=search.ranking.images,
             memory_dtype=search.device.dtype,
             latency=_latency_note(search.device.table),
+            strategy=search.space.search.strategy,
+            joint=JointSummary(**facts) if (facts := search.study.noted("joint")) else None,
         ),
         anchors=anchors,
         hybrids=hybrids,

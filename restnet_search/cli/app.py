@@ -75,6 +75,14 @@ def main(
     ranker: Annotated[
         str | None, typer.Option(metavar="KIND", help="cka, kl, lstsq or random (default: the space's).")
     ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="independent: stitch layers are trained one by one; joint: all together, as SN-Net (default: the"
+            " space's).",
+        ),
+    ] = None,
     cache_gb: Annotated[
         float | None,
         typer.Option(min=0, metavar="N", help="Bound of kept features on disk, in GB; 0: none (default: the space's)."),
@@ -117,6 +125,7 @@ def main(
             seed=seed,
             timeout=timeout,
             ranker=ranker,
+            strategy=strategy,
             cache_gb=cache_gb,
             objective=tuple(objective or ()),
             trust_code=trust_code,

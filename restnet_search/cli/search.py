@@ -35,6 +35,7 @@ class Request:
     seed: int | None
     timeout: float | None
     ranker: str | None
+    strategy: str | None
     cache_gb: float | None
     trust_code: bool
     as_json: bool
@@ -77,7 +78,12 @@ def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:
     plain: dict[str, Any] = with_data(space, base, request.data).model_dump(mode="json")
     if request.budgets:
         plain["budgets"] = list(request.budgets)
-    chosen = {"trials": request.trials, "seed": request.seed, "timeout": request.timeout}
+    chosen = {
+        "strategy": request.strategy,
+        "trials": request.trials,
+        "seed": request.seed,
+        "timeout": request.timeout,
+    }
     plain["search"] |= {key: value for key, value in chosen.items() if value is not None}
     if request.objective:
         plain["objectives"] = list(dict.fromkeys(("accuracy", *request.objective)))
@@ -105,12 +111,11 @@ def _find(resume: str, runs: Path) -> RunFolder:
     return find_run(resume, runs)
 
 
+_GIVEN = ("budgets", "space", "data", "run", "trials", "seed", "timeout", "ranker", "objective", "strategy", "cache_gb")
+
+
 def _refuse_changes(request: Request) -> None:
-    changed = [
-        f"--{name.replace('_', '-')}"
-        for name in ("budgets", "space", "data", "run", "trials", "seed", "timeout", "ranker", "cache_gb", "objective")
-        if getattr(request, name) not in (None, ())
-    ]
+    changed = [f"--{name.replace('_', '-')}" for name in _GIVEN if getattr(request, name) not in (None, ())]
     if changed:
         raise RunError(
             f"--resume goes on with a run as it was started; {', '.join(changed)} would change it.",

@@ -104,6 +104,8 @@ class HybridResult:
     memory: int | None = None
     latency: float | None = None
     measured: MeasuredLatency | None = None
+    strategy: str = "independent"
+    finished: float | None = None
 
 
 Result = AnchorResult | HybridResult
@@ -263,6 +265,8 @@ def _hybrid_entry(hybrid: HybridResult, is_dominated: bool, licences: Mapping[st
         memory=hybrid.memory,
         latency=hybrid.latency,
         measured=hybrid.measured,
+        strategy=hybrid.strategy,
+        finished=hybrid.finished,
     )
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "reading_notes",
     "search_facts",
     "skipped_sentence",
+    "strategy",
     "verdict",
 ]
 
@@ -111,6 +112,7 @@ def search_facts(report: Report) -> list[tuple[str, str]]:
     return [
         ("space", f"{report.space}, seed {report.seed}, objectives {', '.join(search.objectives)}"),
         ("cut points", cuts or "none"),
+        ("strategy", strategy(report)),
         (
             "stitch points",
             f"{search.stitch_points:,}: {over}; {search.candidates:,} candidates kept by {search.ranker}",
@@ -122,6 +124,20 @@ def search_facts(report: Report) -> list[tuple[str, str]]:
         *(("data", note) for note in search.data_notes),
         ("time", f"{duration(sum(search.seconds.values()))} on {search.device}" + (f": {stages}" if stages else "")),
     ]
+
+
+def strategy(report: Report) -> str:
+    """Say how hybrids were trained: each stitch layer by itself, or all of them together."""
+    joint = report.search.joint
+    if report.search.strategy != "joint":
+        return "independent: each stitch layer was trained by itself"
+    if joint is None:
+        return "joint: stitch layers are shared by neighbours and trained together (SN-Net)"
+    points = sum(hybrid.strategy == "joint" for hybrid in report.hybrids)
+    return (
+        f"joint, as SN-Net: {points:,} stitch points share {joint.stitch_layers:,} stitch layers, trained together in "
+        f"{joint.steps:,} steps on {joint.images:,} images; controls were trained by themselves"
+    )
 
 
 def skipped_sentence(skipped: SkippedImages) -> str:

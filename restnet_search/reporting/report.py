@@ -25,6 +25,7 @@ __all__ = [
     "FeatureReuse",
     "FinalScore",
     "HybridEntry",
+    "JointSummary",
     "LatencyNote",
     "Limits",
     "MeasuredLatency",
@@ -127,9 +128,11 @@ class HybridEntry:
     the anchors in it whose weights' licence is known to shut out commercial use. ``tune`` is what
     changed in training: the stitch layer alone, or also parts of the back. ``scores`` are
     those of every ranker, by name. ``control`` is ``self`` (an anchor stitched to itself), ``random`` (drawn among the
-    stitch points that the ranker passed over) or None (what the search chose).
-    ``memory``, ``latency`` and ``measured`` are as in :class:`AnchorEntry`; ``latency`` is a sum of measured parts, and
-    only the Pareto sets are measured whole.
+    stitch points that the ranker passed over) or None (what the search chose). ``strategy`` is ``independent`` (its
+    stitch layer was trained by itself) or ``joint`` (shared with its neighbours while it was trained; ``images`` are
+    all that were drawn for this stitch point then, as one epoch). ``finished`` is when, in seconds since the search
+    began. ``memory``, ``latency`` and ``measured`` are as in :class:`AnchorEntry`; ``latency`` is
+    a sum of measured parts, and only the Pareto sets are measured whole.
     """
 
     id: str
@@ -155,6 +158,8 @@ class HybridEntry:
     memory: Count | None = field(default=None, metadata={"omit_none": True})
     latency: float | None = field(default=None, metadata={"omit_none": True})
     measured: MeasuredLatency | None = field(default=None, metadata={"omit_none": True})
+    strategy: str = "independent"
+    finished: float | None = None
 
 
 Entry = AnchorEntry | HybridEntry
@@ -295,6 +300,15 @@ class FeatureReuse:
 
 
 @dataclass(frozen=True)
+class JointSummary:
+    """Joint training: how many stitch layers all candidates shared, steps taken, and training images seen in them."""
+
+    stitch_layers: int
+    steps: int
+    images: int
+
+
+@dataclass(frozen=True)
 class SearchSummary:
     """What was searched and what it cost.
 
@@ -304,7 +318,7 @@ class SearchSummary:
     ``training_images_seen`` counts images times epochs over all trials. ``skipped_images`` are those that cannot be
     read, of the splits as they were drawn; ``data_notes`` says what else a reader should know of the data.
     ``ranking_seconds`` is what each ranker took, beside the ``features`` that all of them share, on ``ranking_images``
-    images.
+    images. ``strategy`` is how hybrids were trained, ``joint`` what there is to say of joint training.
     ``memory_dtype`` is what memory is counted in, ``latency`` says how latency was measured (None where nothing asked
     for it).
     """
@@ -326,6 +340,8 @@ class SearchSummary:
     ranking_images: int = 0
     memory_dtype: str | None = field(default=None, metadata={"omit_none": True})
     latency: LatencyNote | None = field(default=None, metadata={"omit_none": True})
+    strategy: str = "independent"
+    joint: JointSummary | None = field(default=None, metadata={"omit_none": True})
 
     def uses(self, kind: str, budgets: tuple[BudgetEntry, ...]) -> bool:
         """Whether an objective or a budget uses a kind of cost, so that tables show it."""

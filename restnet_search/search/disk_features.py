@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 
 import torch
@@ -44,6 +44,10 @@ class DiskFeatures:
     def keeps(self, work: Pass, cut: int) -> bool:
         """Whether the features fit the bound by themselves, in the narrowest type as far as is known."""
         return self._size(work, cut) <= self.store.bound and (work.key, cut) not in self._too_wide
+
+    def keeps_all(self, asks: Iterable[tuple[Pass, int]]) -> bool:
+        """Whether all these features fit the bound together, even in the widest type that they may need."""
+        return sum(self._size_in(work, cut, types_for(self.dtype)[-1]) for work, cut in asks) <= self.store.bound
 
     def get(self, work: Pass, cuts: Sequence[int], wanted: Collection[int]) -> dict[int, Tensor]:
         """Features at the cut points that fit, in the files' types, by cut point; one pass writes all that are missing.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -90,6 +90,18 @@ class FeatureStore:
     def keeps(self, name: str, cut: int, split: Split) -> bool:
         """Whether features at this cut point can be kept; else every ask for them is a pass over the images."""
         return self._level.keeps(Pass(name, self._anchors[name], split, None, self.reuse), cut)
+
+    def keeps_all(self, asks: Iterable[tuple[str, int, Split, AugmentedView | None]]) -> bool:
+        """Whether features at all these cut points can be kept beside each other."""
+        return self._level.keeps_all(
+            [(Pass(name, self._anchors[name], split, view, self.reuse), cut) for name, cut, split, view in asks]
+        )
+
+    def passing(self) -> FeatureStore:
+        """A store of the same anchors that keeps nothing: every ask is a pass over the images that it names."""
+        store = FeatureStore(self._anchors, 0)
+        store.reuse = self.reuse
+        return store
 
     def _get(self, work: Pass, cuts: Sequence[int]) -> dict[int, Tensor]:
         wanted = self._wanted.get((work.name, work.split.digest), ())

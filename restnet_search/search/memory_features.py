@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -33,6 +33,10 @@ class MemoryFeatures:
     def keeps(self, work: Pass, cut: int) -> bool:
         """Whether the features fit the capacity by themselves."""
         return work.size(cut, _WIDTH) <= self.capacity
+
+    def keeps_all(self, asks: Iterable[tuple[Pass, int]]) -> bool:
+        """Whether all these features fit the capacity together."""
+        return sum(work.size(cut, _WIDTH) for work, cut in asks) <= self.capacity
 
     def get(self, work: Pass, cuts: Sequence[int], wanted: Collection[int]) -> dict[int, Tensor]:
         """Features at the cut points that fit, by cut point; one pass computes all that are missing.

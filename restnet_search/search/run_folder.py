@@ -50,6 +50,11 @@ class RunFolder:
         return self.path / "search.log"
 
     @property
+    def joint(self) -> Path:
+        """The state of a joint training under way."""
+        return self.path / "joint.pt"
+
+    @property
     def exports(self) -> Path:
         return self.path / "export"
 

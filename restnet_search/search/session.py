@@ -6,19 +6,24 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 
+from restnet_search.anchors.resume import forget, read_epoch, write_epoch
 from restnet_search.progress import Progress
 from restnet_search.search.candidates import Candidate
 from restnet_search.search.controls import Control, control_choices
 from restnet_search.search.hybrids import trained_tensors
+from restnet_search.search.joint import JointOutcome, JointTraining, budget_like_independent
 from restnet_search.search.run_folder import RunFolder
-from restnet_search.search.study import Proposal, SearchStudy, TrialRecord, hybrid_id, values_of
+from restnet_search.search.study import Proposal, SearchStudy, TrialRecord, hybrid_id, joint_id, values_of
 from restnet_search.search.together import run_together
 from restnet_search.search.trial import NonFiniteLoss, TrainingChoices, TrialContext, TrialOutcome, run_trial
 from restnet_search.space.schema import SearchSpace
 
 __all__ = ["run_trials"]
+
+_CHECKPOINT_STEPS = 100
 
 _log = logging.getLogger("restnet_search")
 
@@ -39,10 +44,26 @@ def run_trials(
     Where the features of a front can be kept, trials run one by one. Where they are too large, ``cache.together``
     trials are asked at a time, and those that share a front anchor are trained on one pass over the images.
 
+    Under ``strategy: joint``, all candidates are trained together first, and then come into the study one by one.
+
     The controls come last, so that the search goes as it would without them; of a timeout, the time that they will
     take is kept back for them.
     """
     deadline = time.monotonic() + (space.search.timeout or float("inf"))
+    run = _run_jointly if space.search.strategy == "joint" else _run_asked
+    run(study, context, folder, space, progress, controls, deadline)
+    _run_controls(controls, study, context, folder, space, progress, deadline)
+
+
+def _run_asked(
+    study: SearchStudy,
+    context: TrialContext,
+    folder: RunFolder,
+    space: SearchSpace,
+    progress: Progress,
+    controls: Sequence[Control],
+    deadline: float,
+) -> None:
     done = len(study.records)
     with progress.task("Trials", total=space.search.trials) as task:
         task.advance(done)
@@ -58,7 +79,73 @@ def run_trials(
                 break
         else:
             _say_if_exhausted(done, space, progress)
-    _run_controls(controls, study, context, folder, space, progress, deadline)
+
+
+def _run_jointly(
+    study: SearchStudy,
+    context: TrialContext,
+    folder: RunFolder,
+    space: SearchSpace,
+    progress: Progress,
+    controls: Sequence[Control],
+    deadline: float,
+) -> None:
+    """Train all candidates together, with a checkpoint from which a killed search goes on; then score each."""
+    ended = {record.id for record in study.records} | study.failed_hybrids
+    numbers = {number for number in range(len(study.candidates)) if joint_id(number) in ended}
+    if len(numbers) == len(study.candidates):
+        forget(folder.joint)  # a kill may have left it
+        return
+    budget = budget_like_independent(space, len(study.candidates))
+    training = JointTraining(study.candidates, context, space.search.joint, budget)
+
+    def save() -> None:
+        write_epoch(folder.joint, training.state())
+        study.note_elapsed(context.clock.elapsed())
+
+    if not training.restore(read_epoch(folder.joint)):
+        training.initialise()
+        save()
+    with progress.task("Joint training", total=max(training.steps, 1)) as task:
+        task.advance(training.done)
+        reserve = _joint_reserve(training, _waiting(study, controls), context)
+        training.train(save, every=_CHECKPOINT_STEPS, advance=task.advance, deadline=deadline, reserve=reserve)
+    if training.stopped:
+        progress.log(f"Stopped joint training after {training.done} of {training.steps} steps (search.timeout).")
+    study.note("joint", {"stitch_layers": len(training.shared), "steps": training.done, "images": training.images})
+    for number, reason in training.failed.items():
+        if number not in numbers:
+            study.fail_hybrid(joint_id(number), reason)
+            progress.log(f"Hybrid {joint_id(number)} failed: {reason}")
+    with progress.task("Scoring joint hybrids", total=len(training.candidates)) as task:
+        task.advance(len(numbers | training.failed.keys()))
+        for number, outcome in training.outcomes(numbers):
+            _keep_joint(joint_id(number), outcome, budget.lr, study, context, folder, space)
+            task.advance()
+    forget(folder.joint)
+
+
+def _joint_reserve(training: JointTraining, waiting: Sequence[Control], context: TrialContext) -> int:
+    """Steps' worth of time that scoring and the controls will take, at most."""
+    scoring = len(training.candidates) * math.ceil(len(context.val) / context.batch)
+    epochs = control_choices(context.training).epochs + 1  # and one for start and scoring
+    return scoring + len(waiting) * epochs * math.ceil(len(context.train) / context.batch)
+
+
+def _keep_joint(
+    id: str,
+    outcome: JointOutcome,
+    lr: float,
+    study: SearchStudy,
+    context: TrialContext,
+    folder: RunFolder,
+    space: SearchSpace,
+) -> None:
+    record = _record(id, outcome.candidate, TrainingChoices(lr, epochs=1), outcome.trial, context)
+    record = replace(record, strategy="joint", images=outcome.images)
+    folder.save_stitch(id, trained_tensors(outcome.trial.stitch, {}))
+    study.add_record(record, values_of(space.objectives, record.correct / record.n, outcome.candidate.cost))
+    _log.info("joint hybrid %s finished: %s", id, record)
 
 
 def _say_if_exhausted(done: int, space: SearchSpace, progress: Progress) -> None:
@@ -104,7 +191,7 @@ def _run_controls(
             record = _record(control.id, control.candidate, choices, outcome, context, control.kind)
             folder.save_stitch(record.id, trained_tensors(outcome.stitch, outcome.tuned))
             accuracy = record.correct / record.n
-            study.add_control(record, values_of(space.objectives, accuracy, control.candidate.cost))
+            study.add_record(record, values_of(space.objectives, accuracy, control.candidate.cost))
             _log.info("control %s finished: %s", control.id, record)
             task.advance()
 
@@ -190,4 +277,5 @@ def _record(
         control=control,
         memory=candidate.cost.memory,
         latency=candidate.cost.latency,
+        finished=round(context.clock.elapsed(), 3),
     )

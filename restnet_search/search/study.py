@@ -21,10 +21,11 @@ from restnet_search.space.schema import SearchSpec, TrainingSpec, Tune
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-__all__ = ["Proposal", "SearchStudy", "TrialRecord", "hybrid_id", "read_records", "values_of"]
+__all__ = ["Proposal", "SearchStudy", "TrialRecord", "hybrid_id", "joint_id", "read_records", "values_of"]
 
 _STUDY = "restnet-search"
 _RECORD, _REASON, _ANCHOR, _FAILED = "record", "reason", "anchor", "failed control"
+_HYBRID, _ELAPSED = "hybrid", "elapsed"
 _CUT_OFF = "cut off before it finished; its stitch point was queued again"
 
 
@@ -37,7 +38,8 @@ class TrialRecord:
     """What the study keeps of a finished trial; everything the report says of a hybrid, but test, comes from here.
 
     ``scores`` are those of all rankers by name; ``control`` says what kind of control it is (``self``, ``random``),
-    None for what the search itself chose.
+    None for what the search itself chose. ``strategy`` says how it was trained; under ``joint``, ``images`` are all
+    that were drawn for this stitch point, as one epoch. ``finished`` is when, in seconds since the search began.
     """
 
     id: str
@@ -64,6 +66,8 @@ class TrialRecord:
     control: str | None = None
     memory: int | None = None
     latency: float | None = None
+    strategy: str = "independent"
+    finished: float | None = None
 
     @property
     def key(self) -> TrialKey:
@@ -86,6 +90,11 @@ class Proposal:
 def hybrid_id(number: int) -> str:
     """Name of the hybrid that trial ``number`` trained."""
     return f"h{number:03d}"
+
+
+def joint_id(number: int) -> str:
+    """Name of the hybrid of candidate ``number`` after joint training."""
+    return f"j{number:03d}"
 
 
 class SearchStudy:
@@ -124,7 +133,7 @@ class SearchStudy:
         )
         opened = cls(study, candidates, training, search)
         opened._take_up_interrupted()
-        if not study.trials:
+        if not study.trials and search.strategy == "independent":
             opened._enqueue_start(search.trials // 2)
         return opened
 
@@ -157,6 +166,22 @@ class SearchStudy:
     def failures(self) -> list[tuple[int, str]]:
         """Failed trials with their reason."""
         return [(trial.number, trial.user_attrs.get(_REASON, _CUT_OFF)) for trial in self._trials(TrialState.FAIL)]
+
+    @property
+    def failed_hybrids(self) -> set[str]:
+        """Ids of the hybrids that :meth:`fail_hybrid` kept."""
+        trials = (trial.user_attrs.get(_HYBRID) for trial in self._trials(TrialState.FAIL))
+        return {id for id in trials if id is not None}
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds from the beginning of the search to the last sign of progress that was kept."""
+        finished = (record.finished or 0.0 for record in _records(self._study))
+        return max((self.noted(_ELAPSED) or 0.0, *finished))
+
+    def note_elapsed(self, seconds: float) -> None:
+        """Keep a sign of progress where no trial finishes for long."""
+        self.note(_ELAPSED, seconds)
 
     @property
     def skipped(self) -> int:
@@ -208,14 +233,22 @@ class SearchStudy:
         proposal.trial.set_user_attr(_REASON, reason)
         self._study.tell(proposal.trial, state=TrialState.FAIL)
 
-    def add_control(self, record: TrialRecord, values: Sequence[float]) -> None:
-        """Keep a finished control in one step. It has no parameters, so that no sampler learns from it."""
+    def add_record(self, record: TrialRecord, values: Sequence[float]) -> None:
+        """Keep what was trained without being asked for (a control, a joint hybrid) in one step.
+
+        It has no parameters, so that no sampler learns from it.
+        """
         attributes = {_RECORD: asdict(record)}
         self._study.add_trial(optuna.trial.create_trial(values=list(values), user_attrs=attributes))
 
     def fail_control(self, id: str, reason: str) -> None:
         """Keep that a control failed; it would fail again."""
         self._study.set_user_attr(_FAILED, self.failed_controls | {id: reason})
+
+    def fail_hybrid(self, id: str, reason: str) -> None:
+        """Keep that a hybrid of joint training failed, as a failed trial."""
+        attributes = {_HYBRID: id, _REASON: reason}
+        self._study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=attributes))
 
     def note(self, key: str, value: Any) -> None:
         """Keep a JSON value beside the trials (test scores)."""

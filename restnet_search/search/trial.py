@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from restnet_search.data import Split, View
 from restnet_search.data.augmented_views import AugmentedView
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.search.candidates import Candidate
+from restnet_search.search.clock import Clock
 from restnet_search.search.features import FeatureStore
+from restnet_search.search.learning import Group, Optimiser, match_loss, task_loss
 from restnet_search.space.schema import StitchSpec, TrainingSpec, Tune
 from restnet_search.stitching.initialise import fit_stitch
 from restnet_search.stitching.layer import StitchLayer
@@ -32,13 +33,11 @@ __all__ = [
     "count_correct",
     "run_trial",
     "score_network",
+    "score_on_val",
 ]
 
 BACK_RATES: Mapping[Tune, float] = {"stitch+norm": 3.0, "stitch+lora": 1.0, "all": 0.1}
 """Learning rate of what is tuned in the back, relative to the stitch layer's."""
-
-_GRADIENT_NORM = 1.0
-_TEMPERATURE = 4.0
 
 
 class NonFiniteLoss(Exception):
@@ -60,6 +59,7 @@ class TrialContext:
 
     ``fit`` holds the first images of ``train``: what the closed-form start is solved on. ``teachers`` holds anchors'
     logits ``(n, classes)`` of the training images, where the loss follows them.
+    ``clock`` has run since the search began.
     """
 
     graphs: dict[str, AnchorGraph]
@@ -71,6 +71,7 @@ class TrialContext:
     training: TrainingSpec
     seed: int
     teachers: Mapping[str, Tensor] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)
 
     @property
     def batch(self) -> int:
@@ -81,6 +82,15 @@ class TrialContext:
         """How the training images are changed in an epoch: ``training.views`` take turns, the first is the image."""
         index = epoch % self.training.views
         return AugmentedView(index, self.seed) if index else None
+
+    def task_loss(self, candidate: Candidate, logits: Tensor, indices: Tensor) -> Tensor:
+        """The loss of a hybrid's logits for the training images that the indices name.
+
+        Where the loss follows a teacher, that is the larger of the candidate's anchors.
+        """
+        share = self.training.distill
+        teacher = self.teachers[candidate.direction.larger][indices] if share else None
+        return task_loss(logits, self.train.labels[indices], teacher, share)
 
 
 @dataclass(frozen=True)
@@ -114,48 +124,32 @@ class StitchTrainer:
         self._tuned = TunedBack(sliced, choices.tune, self.generator) if choices.tune != "stitch" else None
         self.back: nn.Module = self._tuned or sliced
         steps = choices.epochs * math.ceil(len(context.train) / context.batch)
-        groups = [_Group(list(self.stitch.parameters()), choices.lr)]
+        groups = [Group(list(self.stitch.parameters()), choices.lr)]
         if self._tuned is not None and (own := list(self._tuned.parameters())):
-            groups.append(_Group(own, choices.lr * BACK_RATES[choices.tune]))
-        self._task = _Optimiser(groups, context.training.weight_decay, steps)
+            groups.append(Group(own, choices.lr * BACK_RATES[choices.tune]))
+        self._task = Optimiser(groups, context.training.weight_decay, steps)
         matching = context.training.match_epochs * math.ceil(len(context.train) / context.batch)
-        self._matching = _Optimiser(groups[:1], context.training.weight_decay, matching) if matching else None
+        self._matching = Optimiser(groups[:1], context.training.weight_decay, matching) if matching else None
 
     def match(self, features: Tensor, wanted: Tensor) -> None:
-        """Train the stitch layer on one batch to give the back anchor's own features (arXiv 2603.12433).
-
-        The loss is the mean squared error relative to the variance of these features.
+        """Train the stitch layer on one batch to give the back anchor's own features.
 
         Raises:
             NonFiniteLoss: If the loss is no finite number.
         """
         assert self._matching is not None
-        loss = F.mse_loss(self.stitch(features), wanted) / wanted.var().clamp_min(1e-12)
-        self._learn(loss, self._matching)
+        self._learn(match_loss(self.stitch(features), wanted), self._matching)
 
     def step(self, features: Tensor, indices: Tensor) -> None:
         """Train on one batch of front features, of the training images that the indices name.
 
-        With a share d of distillation the loss is (1 - d) cross-entropy + d T² KL(teacher || hybrid), both softened by
-        the temperature T = 4 (Hinton et al. 2015); the teacher is the larger of the two anchors.
-
         Raises:
             NonFiniteLoss: If the loss is no finite number.
         """
-        logits, share = self.back(self.stitch(features)), self._context.training.distill
-        loss = F.cross_entropy(logits, self._context.train.labels[indices])
-        if share:
-            teacher = self._context.teachers[self.candidate.direction.larger][indices]
-            followed = F.kl_div(
-                F.log_softmax(logits / _TEMPERATURE, dim=1),
-                F.log_softmax(teacher / _TEMPERATURE, dim=1),
-                reduction="batchmean",
-                log_target=True,
-            )
-            loss = (1 - share) * loss + share * _TEMPERATURE**2 * followed
-        self._learn(loss, self._task)
+        logits = self.back(self.stitch(features))
+        self._learn(self._context.task_loss(self.candidate, logits, indices), self._task)
 
-    def _learn(self, loss: Tensor, optimiser: _Optimiser) -> None:
+    def _learn(self, loss: Tensor, optimiser: Optimiser) -> None:
         if not math.isfinite(loss.item()):
             raise NonFiniteLoss(f"the loss became {loss.item()} at learning rate {self.choices.lr:.3g}")
         optimiser.step(loss)
@@ -180,30 +174,6 @@ class StitchTrainer:
         return self.back(self.stitch(features)).argmax(dim=1)
 
 
-@dataclass(frozen=True)
-class _Group:
-    parameters: list[nn.Parameter]
-    lr: float
-
-
-class _Optimiser:
-    """AdamW with one cosine cycle and clipped gradients."""
-
-    def __init__(self, groups: Sequence[_Group], weight_decay: float, steps: int) -> None:
-        self._parameters = [parameter for group in groups for parameter in group.parameters]
-        given = [{"params": group.parameters, "lr": group.lr} for group in groups]
-        self._optimiser = torch.optim.AdamW(given, weight_decay=weight_decay)
-        peaks = [group.lr for group in groups]
-        self._schedule = torch.optim.lr_scheduler.OneCycleLR(self._optimiser, peaks, total_steps=max(steps, 2))
-
-    def step(self, loss: Tensor) -> None:
-        self._optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self._parameters, _GRADIENT_NORM)
-        self._optimiser.step()
-        self._schedule.step()
-
-
 def run_trial(candidate: Candidate, choices: TrainingChoices, context: TrialContext) -> TrialOutcome:
     """Train the candidate's stitch layer and score the hybrid.
 
@@ -216,7 +186,7 @@ def run_trial(candidate: Candidate, choices: TrainingChoices, context: TrialCont
     _match(trainer, context)
     _reestimate(trainer, context)
     _train(trainer, context)
-    correct = _score(trainer.stitch, trainer.back, candidate, context)
+    correct = score_on_val(trainer.stitch, trainer.back, candidate, context)
     return trainer.outcome(correct, r2, time.perf_counter() - started)
 
 
@@ -270,7 +240,8 @@ def _train(trainer: StitchTrainer, context: TrialContext) -> None:
             trainer.step(x, indices)
 
 
-def _score(stitch: StitchLayer, back: nn.Module, candidate: Candidate, context: TrialContext) -> int:
+def score_on_val(stitch: StitchLayer, back: nn.Module, candidate: Candidate, context: TrialContext) -> int:
+    """How many images of val the hybrid classifies correctly, from kept features of its front."""
     features = context.store.batches(
         candidate.direction.front, candidate.front_cut, context.val, context.training.batch_size
     )

@@ -21,6 +21,7 @@ __all__ = [
     "CutPointSpec",
     "DataSpec",
     "FitSpec",
+    "JointSpec",
     "LatencySpec",
     "Order",
     "RankerSpec",
@@ -216,9 +217,28 @@ class TrainingSpec(_Section):
         return value
 
 
+class JointSpec(_Section):
+    """Which neighbouring stitch points share a stitch layer under ``strategy: joint`` (SN-Net's sliding windows)."""
+
+    kernel: Positive = Field(default=2, description="Cut points of each anchor that a window holds; 1: none is shared.")
+    stride: Positive = Field(default=1, description="Cut points from one window to the next; at most the kernel.")
+
+    @model_validator(mode="after")
+    def _windows_meet(self) -> JointSpec:
+        if self.stride > self.kernel:
+            raise_problems("JointSpec", [Problem(("stride",), f"is above kernel ({self.kernel})", self.stride)])
+        return self
+
+
 class SearchSpec(_Section):
     """The Optuna study."""
 
+    strategy: Literal["independent", "joint"] = Field(
+        default="independent",
+        description="independent: each stitch layer is trained by itself, chosen by the sampler. joint: those of all "
+        "candidates together, one drawn per step, shared between neighbours (SN-Net), with as many images in all.",
+    )
+    joint: JointSpec = JointSpec()
     trials: Positive = Field(default=40, description="Finished trials to reach.")
     sampler: Literal["tpe", "random", "nsga2"] = "tpe"
     seed: NonNegative = 0
@@ -396,6 +416,9 @@ class SearchSpace(_Section):
             ]
             if pair[0] == pair[1]:
                 problems.append(Problem(("pairs", index), "needs two different anchors", list(pair)))
+        if self.search.strategy == "joint" and self.training.tune != ["stitch"]:
+            why = "must be stitch under search.strategy: joint, where anchors stay frozen and share stitch layers"
+            problems.append(Problem(("training", "tune"), why, list(self.training.tune)))
         for name in self.cut_points.anchors:
             if name not in names:
                 problems.append(Problem(("cut_points", "anchors", name), unknown_name(name, names), name))

@@ -88,7 +88,7 @@ def test_the_study_keeps_controls_apart_and_never_learns_from_them(tmp_path: Pat
 
     study, controls = opened(), plan(space, found)
     for control in controls[:2]:
-        study.add_control(record(control), [0.5, 1.0])
+        study.add_record(record(control), [0.5, 1.0])
     study.fail_control(controls[2].id, "the loss became nan")
     again = opened()
     assert again.records == []
