@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test conformance lint format types clean
+.PHONY: help demo test conformance bench lint format types clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ test: $(STAMP) ## Run all tests
 
 conformance: $(STAMP) ## Cut one model of every timm family; goes on where it stopped (reports/conformance.md)
 	$(BIN)/restnet-search conformance --out reports
+
+bench: $(STAMP) ## Run all benchmarks (hours); goes on where it was cut off (reports/benchmarks/)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m tests.benchmarks
 
 lint: $(STAMP) ## Check style
 	$(BIN)/ruff check .

@@ -159,7 +159,7 @@ def _other(models: list[str], images: int, batch: int, side: int) -> Callable[[]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         os.environ.setdefault("MPLBACKEND", "Agg")
-        from torch_cka import CKA
+        from torch_cka import CKA  # pyright: ignore[reportMissingImports]
 
         built, pixels = _models(models, side), _images(images, side)
         built[0](pixels[:2])

@@ -11,11 +11,17 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from statistics import median
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tests.benchmarks.measure import growth_exponent, timed
 from tests.benchmarks.result import Condition, Finding
+
+if TYPE_CHECKING:
+    from restnet_search.costs.table import AnchorCosts
+    from restnet_search.graph.anchor_graph import AnchorGraph
+    from restnet_search.search.candidates import Candidate
 
 
 @dataclass(frozen=True)
@@ -75,8 +81,8 @@ def run(size: str) -> Finding:
         equal += (counted.macs, counted.params) == (candidate.cost.macs, candidate.cost.params)
     other = sum(each) / len(each) * len(candidates)
     return Finding(
-        f"Costs of {len(candidates):,} candidates of {len(given.anchors)} anchors in all ordered pairs: profiles of the "
-        f"anchors' segments and their sums, against fvcore on each assembled hybrid (from {len(each)} drawn ones).",
+        f"Costs of {len(candidates):,} candidates of {len(given.anchors)} anchors in all ordered pairs: profiles of "
+        f"the anchors' segments and their sums, against fvcore on each assembled hybrid (from {len(each)} drawn ones).",
         other / ours,
         RATIO,
         ours,
@@ -98,7 +104,7 @@ def run(size: str) -> Finding:
     )
 
 
-def _enumerate(graphs: Mapping[str, object], costs: Mapping[str, object]) -> Sequence:
+def _enumerate(graphs: Mapping[str, AnchorGraph], costs: Mapping[str, AnchorCosts]) -> Sequence[Candidate]:
     """All candidates with their costs, as a search lists them; the ranker keeps all and gives no order."""
     from restnet_search.search.candidates import enumerate_candidates
     from restnet_search.space import parse_space
@@ -119,7 +125,9 @@ def _enumerate(graphs: Mapping[str, object], costs: Mapping[str, object]) -> Seq
     return enumerate_candidates(space, (UNLIMITED,), points, costs, scores).candidates
 
 
-def _growth(graphs: Mapping, costs: Mapping, profile_seconds: Mapping[str, float]) -> list[dict]:
+def _growth(
+    graphs: Mapping[str, AnchorGraph], costs: Mapping[str, AnchorCosts], profile_seconds: Mapping[str, float]
+) -> list[dict]:
     """Time of the sums against candidates (over pairs of anchors and all), of the whole table against anchors."""
     names = list(graphs)
     groups = [list(pair) for pair in combinations(names, 2)] + [names]

@@ -45,8 +45,8 @@ def run(size: str) -> Finding:
     seconds = [*(run_fresh("lstsq", "ours", **(shape | {"rows": count})).seconds for count in rows), best_ours.seconds]
     rows.append(given.rows)
     return Finding(
-        f"Closed-form stitch of {given.rows:,} rows, {given.inputs} -> {given.outputs}: streamed normal equations against "
-        "pinv of the full matrix (SN-Net's way), rows in batches of float32 in both.",
+        f"Closed-form stitch of {given.rows:,} rows, {given.inputs} -> {given.outputs}: streamed normal equations "
+        "against pinv of the full matrix (SN-Net's way), rows in batches of float32 in both.",
         best_other.seconds / best_ours.seconds,
         RATIO,
         best_ours.seconds,

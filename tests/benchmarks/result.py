@@ -114,7 +114,9 @@ def _markdown(results: dict[str, dict[str, Any]]) -> str:
         values = " | ".join(_number(result[key], result["unit"]) for key in ("ours", "other"))
         ratio = "not run" if result["ratio"] is None else f"{result['ratio']:.3g}x"
         met = {True: "yes", False: "**no**", None: "-"}[result["met"]]
-        lines.append(f"| [{name}]({name}.json) | {values} | {ratio} | {result['target']:g}x | {met} | {result['size']} |")
+        lines.append(
+            f"| [{name}]({name}.json) | {values} | {ratio} | {result['target']:g}x | {met} | {result['size']} |"
+        )
     for name, result in results.items():
         lines += ["", f"## {name}", "", result["question"], ""]
         for condition in result["conditions"]:
