@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test conformance export-matrix lint format types clean
+.PHONY: help demo test conformance export-matrix bench lint format types clean
 
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## Run the embedded demo: install, search, report (no data to download)
 	$(BIN)/restnet-search --space demo --budget $(BUDGET)
@@ -25,6 +25,10 @@ conformance: $(STAMP) ## Cut one model of every timm family (goes on where it st
 
 export-matrix: $(STAMP) ## Export eight hybrids in every format that is installed (reports/export_matrix.md)
 	$(BIN)/restnet-search export-matrix --out reports
+
+bench: $(STAMP) ## Run all benchmarks (hours); goes on where it was cut off (reports/benchmarks/)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m tests.benchmarks
 
 lint: $(STAMP) ## Check style
 	$(BIN)/ruff check .

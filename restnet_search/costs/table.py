@@ -57,8 +57,8 @@ def profile_anchor(graph: AnchorGraph) -> AnchorCosts:
             segments.append(count_costs(segment, features))
             features = segment(features)
         segments.append(count_costs(graph.back(len(graph.cut_points) - 1), features))
-    fronts = tuple(Cost(sum(s.macs for s in segments[: cut + 1]), count_parameters(graph.front(cut))) for cut in cuts)
-    backs = tuple(Cost(sum(s.macs for s in segments[cut + 1 :]), count_parameters(graph.back(cut))) for cut in cuts)
+    fronts = tuple(Cost(sum(s.macs for s in segments[: cut + 1]), graph.front_parameters(cut)) for cut in cuts)
+    backs = tuple(Cost(sum(s.macs for s in segments[cut + 1 :]), graph.back_parameters(cut)) for cut in cuts)
     total = Cost(sum(s.macs for s in segments), count_parameters(graph.traced.module))
     return AnchorCosts(total, fronts, backs, _merged(segments))
 

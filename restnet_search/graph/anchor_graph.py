@@ -9,7 +9,7 @@ from functools import cached_property
 from torch import fx, nn
 
 from restnet_search.graph.cut_points import CutPoint, CutPointTable, find_cut_points
-from restnet_search.graph.slicing import needed_nodes, slice_model
+from restnet_search.graph.slicing import count_slice_parameters, needed_nodes, slice_model
 from restnet_search.graph.trace import TracedModel, trace_model
 
 __all__ = ["AnchorGraph", "cut_model"]
@@ -54,6 +54,14 @@ class AnchorGraph:
         """From the image (``start`` None) or a cut point to later ones; a tuple for several stops, in their order."""
         origin = None if start is None else self.crossing(start)
         return slice_model(self.traced, origin, [self.crossing(stop) for stop in stops])
+
+    def front_parameters(self, cut: int) -> int:
+        """Number of parameter values of :meth:`front`, without building it."""
+        return count_slice_parameters(self.traced, None, [self.crossing(cut)])
+
+    def back_parameters(self, cut: int) -> int:
+        """Number of parameter values of :meth:`back`, without building it."""
+        return count_slice_parameters(self.traced, self.crossing(cut), [self.traced.logits])
 
 
 def cut_model(model: nn.Module, image_size: tuple[int, int, int], granularity: str = "block") -> AnchorGraph:

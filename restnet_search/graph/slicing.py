@@ -8,13 +8,13 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Sequence
 
-from torch import fx
+from torch import fx, nn
 from torch.fx.node import Argument
 
 from restnet_search.graph.nodes import ancestors, data_dependent, is_shape_query
 from restnet_search.graph.trace import TracedModel
 
-__all__ = ["needed_nodes", "slice_model"]
+__all__ = ["count_slice_parameters", "needed_nodes", "slice_model"]
 
 
 def slice_model(traced: TracedModel, start: fx.Node | None, stops: Sequence[fx.Node]) -> fx.GraphModule:
@@ -36,6 +36,23 @@ def needed_nodes(traced: TracedModel, start: fx.Node | None, stops: Sequence[fx.
     slicer = _Slicer(traced, start or traced.image)
     needed = slicer.needed(stops)
     return [node for node in traced.graph.nodes if node in needed]
+
+
+def count_slice_parameters(traced: TracedModel, start: fx.Node | None, stops: Sequence[fx.Node]) -> int:
+    """Number of parameter values of :func:`slice_model` of the same arguments, each shared one once.
+
+    The slice is not built, which is most of the time that profiling an anchor with many cut points would take.
+    """
+    found: dict[int, nn.Parameter] = {}
+    for node in _Slicer(traced, start or traced.image).computed(stops):
+        if node.op == "call_module":
+            owned = traced.module.get_submodule(str(node.target)).parameters()
+            found |= {id(parameter): parameter for parameter in owned}
+        elif node.op == "get_attr":
+            value = operator.attrgetter(str(node.target))(traced.module)
+            if isinstance(value, nn.Parameter):
+                found[id(value)] = value
+    return sum(parameter.numel() for parameter in found.values())
 
 
 class _Slicer:
@@ -75,6 +92,10 @@ class _Slicer:
             if not self._answered_from_record(node):
                 pending.extend(node.all_input_nodes)
         return needed
+
+    def computed(self, stops: Iterable[fx.Node]) -> list[fx.Node]:
+        """The nodes that the slice computes itself."""
+        return [node for node in self.needed(stops) if not self._answered_from_record(node)]
 
     def _answered_from_record(self, node: fx.Node) -> bool:
         return is_shape_query(node) and any(

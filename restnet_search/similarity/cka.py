@@ -123,10 +123,7 @@ class MinibatchCKA:
             ValueError: If n is below four or differs between layers, if a feature is not finite, or if the numbers of
                 layers are zero or differ from the first batch's.
         """
-        layers = (len(features_a), len(features_b))
-        if 0 in layers or (self._batches and layers != self._layers):
-            expected = " and ".join(map(str, self._layers)) if self._batches else "at least one each"
-            raise ValueError(f"came {layers[0]} and {layers[1]} layers; expected {expected}")
+        layers = self._checked(features_a, features_b)
         grams: list[Tensor] = []
         for index, features in enumerate((*features_a, *features_b)):
             side, layer = ("a", index) if index < layers[0] else ("b", index - layers[0])
@@ -136,11 +133,32 @@ class MinibatchCKA:
                 raise ValueError(f"layer {layer} of features_{side}: {error}") from error
             if grams and len(gram) != len(grams[0]):
                 raise ValueError(f"layer {layer} of features_{side} has {len(gram)} images, others {len(grams[0])}")
-            grams.append(gram.to(grams[0].device) if grams else gram)
-        hsic = _all_hsic(grams).cpu()
+            grams.append(gram)
+        self.update_grams(grams[: layers[0]], grams[layers[0] :])
+
+    @torch.no_grad()
+    def update_grams(self, grams_a: Sequence[Tensor], grams_b: Sequence[Tensor]) -> None:
+        """Add one batch by the :func:`u_centred_gram` of each layer, for callers that cannot hold all features at once.
+
+        Args:
+            grams_a: La matrices ``(n, n)`` float64.
+            grams_b: Lb matrices ``(n, n)``.
+
+        Raises:
+            ValueError: If the numbers of layers are zero or differ from the first batch's.
+        """
+        layers = self._checked(grams_a, grams_b)
+        hsic = _all_hsic([gram.to(grams_a[0].device) for gram in (*grams_a, *grams_b)]).cpu()
         self._sums = self._sums + hsic if self._batches else hsic
         self._layers = layers
         self._batches += 1
+
+    def _checked(self, layers_a: Sequence[Tensor], layers_b: Sequence[Tensor]) -> tuple[int, int]:
+        layers = (len(layers_a), len(layers_b))
+        if 0 in layers or (self._batches and layers != self._layers):
+            expected = " and ".join(map(str, self._layers)) if self._batches else "at least one each"
+            raise ValueError(f"came {layers[0]} and {layers[1]} layers; expected {expected}")
+        return layers
 
     def hsic(self) -> Tensor:
         """Mean HSIC1 over the batches: ``(La + Lb, La + Lb)`` float64, symmetric, the layers of a before those of b.

@@ -85,3 +85,11 @@ def test_thop_agrees_on_a_convolutional_network_and_leaves_the_model_as_it_was()
     assert macs == pytest.approx(ours.macs, rel=0.02)
     assert params == ours.params
     assert set(model.state_dict()) == keys
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_parameters_of_parts_are_those_of_the_built_parts(name: str) -> None:
+    graph, costs = _cut(name)
+    for cut in range(len(graph.cut_points)):
+        assert costs.fronts[cut].params == count_parameters(graph.front(cut)), cut
+        assert costs.backs[cut].params == count_parameters(graph.back(cut)), cut

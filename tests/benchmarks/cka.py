@@ -1,0 +1,203 @@
+"""CKA matrix of two models: one pass and one matrix product per batch, against the published package torch-cka.
+
+Both compare every module of the one model with every module of the other, as torch-cka does unless it is told layers,
+on the same images and the same weights (random ones: no weights are needed to measure this).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tests.benchmarks.measure import growth_exponent, run_fresh
+from tests.benchmarks.result import Condition, Finding
+
+
+@dataclass(frozen=True)
+class Size:
+    models: tuple[str, str]
+    images: int
+    batch: int
+    side: int
+
+
+SIZES = {
+    "full": Size(("resnet50", "resnet18"), 256, 64, 224),
+    "small": Size(("resnet50", "resnet18"), 64, 32, 96),
+    "tiny": Size(("resnet18", "resnet10t"), 16, 8, 32),
+}
+RATIO, AGREEMENT = 20.0, 1e-3
+
+
+def run(size: str) -> Finding:
+    given = SIZES[size]
+    if _missing():
+        note = "not run: torch-cka is missing; pip install 'restnet-search[bench]'"
+        return Finding(_question(given), None, RATIO, None, None, "s", note=note)
+    setting = {"models": list(given.models), "images": given.images, "batch": given.batch, "side": given.side}
+    ours, other = run_fresh("cka", "ours", **setting), run_fresh("cka", "other", **setting)
+    pairs = ours.value["cka"].keys() & other.value["cka"].keys()
+    pairs -= {pair for pair in pairs if other.value["cka"][pair] is None}
+    off = max(abs(ours.value["cka"][pair] - other.value["cka"][pair]) for pair in pairs)
+    images = sorted({max(given.batch, given.images // divisor) for divisor in (4, 2)} - {given.images})
+    seconds = [run_fresh("cka", "ours", **(setting | {"images": count})).seconds for count in images]
+    images, seconds = [*images, given.images], [*seconds, ours.seconds]
+    growth = {"of": "images", "points": list(zip(images, seconds, strict=True)), "exponent": None}
+    growth["exponent"] = growth_exponent(images, seconds) if len(images) > 1 else None
+    return Finding(
+        _question(given),
+        other.seconds / ours.seconds,
+        RATIO,
+        ours.seconds,
+        other.seconds,
+        "s",
+        (
+            Condition(
+                "peak memory of torch-cka over ours (to reach: more than 1)",
+                other.extra_bytes / max(1, ours.extra_bytes),
+                other.extra_bytes > ours.extra_bytes,
+            ),
+            Condition("entries of ours that are NaN (to reach: 0)", ours.value["nan"], ours.value["nan"] == 0),
+            Condition(
+                f"largest difference over {len(pairs)} pairs of layers (below {AGREEMENT:g})", off, off < AGREEMENT
+            ),
+        ),
+        note=f"torch-cka: {other.value['said'] or 'no error'}; {other.value['nan']} of its entries are NaN.",
+        details={
+            "layers": [ours.value["layers_a"], ours.value["layers_b"]],
+            "ours_extra_bytes": ours.extra_bytes,
+            "other_extra_bytes": other.extra_bytes,
+            "growth": [growth] if growth["exponent"] is not None else [],
+        },
+    )
+
+
+def _question(given: Size) -> str:
+    first, second = given.models
+    return (
+        f"CKA of every module of {first} with every module of {second} on {given.images} images at {given.side}, in "
+        f"batches of {given.batch}: the package's MinibatchCKA against torch-cka."
+    )
+
+
+def _missing() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("torch_cka") is None
+
+
+def _models(names: list[str], side: int) -> list[nn.Module]:
+    import timm
+
+    built: list[nn.Module] = []
+    for name in names:
+        torch.manual_seed(0)
+        built.append(timm.create_model(name, num_classes=10).eval().requires_grad_(False))
+    return built
+
+
+def _images(count: int, side: int) -> Tensor:
+    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def _ours(models: list[str], images: int, batch: int, side: int) -> Callable[[], dict[str, Any]]:
+    from restnet_search.similarity.cka import MinibatchCKA
+
+    built, pixels = _models(models, side), _images(images, side)
+    built[0](pixels[:2])  # warm-up
+
+    def work() -> dict[str, Any]:
+        cka = MinibatchCKA()
+        for chunk in pixels.split(batch):
+            grams = [_grams_of(model, chunk) for model in built]
+            cka.update_grams(*(list(found.values()) for found in grams))
+            names = [list(found) for found in grams]
+        return _answer(names[0], names[1], cka.matrix())
+
+    return work
+
+
+@torch.no_grad()
+def _grams_of(model: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
+    """The U-centred Gram of every module's output, made while the model runs, so that no features are kept."""
+    from restnet_search.similarity.cka import u_centred_gram
+
+    grams: dict[str, Tensor] = {}
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            grams[name] = u_centred_gram(output)
+
+        return keep
+
+    with _hooked(model, hook):
+        model(pixels)
+    return grams
+
+
+@contextlib.contextmanager
+def _hooked(model: nn.Module, hook: Callable[[str], Callable[..., None]]) -> Iterator[None]:
+    handles = [module.register_forward_hook(hook(name)) for name, module in model.named_modules()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _other(models: list[str], images: int, batch: int, side: int) -> Callable[[], dict[str, Any]]:
+    from torch.utils.data import DataLoader, TensorDataset
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        os.environ.setdefault("MPLBACKEND", "Agg")
+        from torch_cka import CKA  # pyright: ignore[reportMissingImports]
+
+        built, pixels = _models(models, side), _images(images, side)
+        built[0](pixels[:2])
+        for model in built:  # as users have them; the package records gradients
+            model.requires_grad_(True)
+        compared = CKA(*built, model1_name=models[0], model2_name=models[1])
+
+    def work() -> dict[str, Any]:
+        said = ""
+        try:
+            compared.compare(DataLoader(TensorDataset(pixels), batch_size=batch))
+        except AssertionError as error:  # it checks for NaN at the very end
+            said = str(error)
+        # rows and columns are in the order in which modules were called
+        return _answer(list(compared.model1_features), list(compared.model2_features), compared.hsic_matrix, said)
+
+    return work
+
+
+def _answer(layers_a: list[str], layers_b: list[str], matrix: Tensor, said: str = "") -> dict[str, Any]:
+    """The matrix by pairs of layers. Norm layers are left out of the comparison, not of the work.
+
+    torch-cka keeps references, so an activation that works in place has overwritten what the norm before it gave.
+    """
+    values = matrix.tolist()
+    pairs = {
+        f"{a} | {b}": (None if math.isnan(values[i][j]) else values[i][j])
+        for i, a in enumerate(layers_a)
+        for j, b in enumerate(layers_b)
+        if _compared(a) and _compared(b)
+    }
+    nan = int(torch.isnan(matrix).sum())
+    return {"layers_a": len(layers_a), "layers_b": len(layers_b), "nan": nan, "said": said, "cka": pairs}
+
+
+def _compared(name: str) -> bool:
+    last = name.rpartition(".")[2]
+    return not last.startswith(("bn", "drop_block", "aa")) and name not in ("", "0", "1")
+
+
+WAYS = {"ours": _ours, "other": _other}
