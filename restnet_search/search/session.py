@@ -14,7 +14,7 @@ from restnet_search.search.controls import Control, control_choices
 from restnet_search.search.hybrids import trained_tensors
 from restnet_search.search.run_folder import RunFolder
 from restnet_search.search.study import Proposal, SearchStudy, TrialRecord, hybrid_id, values_of
-from restnet_search.search.together import run_together
+from restnet_search.search.together import is_kept, run_group
 from restnet_search.search.trial import NonFiniteLoss, TrainingChoices, TrialContext, TrialOutcome, run_trial
 from restnet_search.space.schema import SearchSpace
 
@@ -30,6 +30,8 @@ def run_trials(
     space: SearchSpace,
     progress: Progress,
     controls: Sequence[Control] = (),
+    *,
+    spent: float = 0.0,
 ) -> None:
     """Run trials until the space's number has finished, its timeout has passed, or no candidate is left.
 
@@ -40,15 +42,17 @@ def run_trials(
     trials are asked at a time, and those that share a front anchor are trained on one pass over the images.
 
     The controls come last, so that the search goes as it would without them; of a timeout, the time that they will
-    take is kept back for them.
+    take is kept back for them, and ``spent`` seconds have passed already (early decisions).
     """
-    deadline = time.monotonic() + (space.search.timeout or float("inf"))
+    deadline = time.monotonic() + (space.search.timeout or float("inf")) - spent
     done = len(study.records)
     with progress.task("Trials", total=space.search.trials) as task:
         task.advance(done)
         for proposals in study.asks_together(_count_together(study, context, space)):
             for group in _groups(proposals, context):
-                for proposal, outcome in zip(group, _outcomes(group, context), strict=True):
+                for proposal, outcome in zip(
+                    group, run_group([(p.candidate, p.choices) for p in group], context), strict=True
+                ):
                     _keep(proposal, outcome, study, context, folder, space, progress)
                 finished = len(study.records)
                 task.advance(finished - done)
@@ -110,11 +114,7 @@ def _run_controls(
 
 
 def _count_together(study: SearchStudy, context: TrialContext, space: SearchSpace) -> int:
-    return 1 if all(_is_kept(c, context) for c in study.candidates) else space.cache.together
-
-
-def _is_kept(candidate: Candidate, context: TrialContext) -> bool:
-    return context.store.keeps(candidate.direction.front, candidate.front_cut, context.train)
+    return 1 if all(is_kept(c, context) for c in study.candidates) else space.cache.together
 
 
 def _groups(proposals: Sequence[Proposal], context: TrialContext) -> list[list[Proposal]]:
@@ -122,17 +122,8 @@ def _groups(proposals: Sequence[Proposal], context: TrialContext) -> list[list[P
     groups: dict[str | int, list[Proposal]] = {}
     for number, proposal in enumerate(proposals):
         candidate = proposal.candidate
-        groups.setdefault(number if _is_kept(candidate, context) else candidate.direction.front, []).append(proposal)
+        groups.setdefault(number if is_kept(candidate, context) else candidate.direction.front, []).append(proposal)
     return list(groups.values())
-
-
-def _outcomes(group: Sequence[Proposal], context: TrialContext) -> list[TrialOutcome | NonFiniteLoss]:
-    if not _is_kept(group[0].candidate, context):
-        return run_together([(proposal.candidate, proposal.choices) for proposal in group], context)
-    try:
-        return [run_trial(proposal.candidate, proposal.choices, context) for proposal in group]
-    except NonFiniteLoss as error:
-        return [error]  # such a group has one trial
 
 
 def _keep(
