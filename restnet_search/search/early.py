@@ -81,7 +81,7 @@ class EarlyJob:
         fitted = min(spec.images, self.space.stitch.images, len(self.train))
         short = max(fitted, math.ceil(spec.short_images * len(self.train))) if spec.short < 1 else fitted
         train = self.train.subset(torch.arange(short))
-        fit = train.subset(torch.arange(fitted))
+        fit = train.subset(torch.arange(fitted)) if fitted < short else train  # one split: one pass for both
         labels, generator = self.val.labels.numpy(), np.random.default_rng([seed, 2])
         val = self.val.subset(stratified_sample(labels, min(spec.images, len(labels)), generator))
         start = self.space.stitch.model_copy(update={"init": "lstsq"})  # a rung solves it whatever the trials do
@@ -147,7 +147,8 @@ def decide_early(job: EarlyJob, study: Path, enumeration: Enumeration) -> Early:
         else:
             entered = len(left)
         summary = RungSummary(rung, entered, len(left), round(rungs.seconds(rung), 3))
-        rungs.finish(summary)
+        if rungs.finished(rung) is None:
+            rungs.finish(summary)
         summaries.append(summary)
         _log.info("rung %s: %d candidates, %d went on", rung, entered, len(left))
     return Early(

@@ -282,7 +282,7 @@ class SearchStudy:
         choices = TrainingChoices(
             lr=trial.suggest_float("lr", low, high, log=True),
             epochs=trial.suggest_int("epochs", fewest, most),
-            tune=trial.suggest_categorical("tune", tunes) if len(tunes := self._training.tune) > 1 else tunes[0],
+            tune=trial.suggest_categorical("tune", tunes) if len(tunes := self._training.tune) > 1 else tunes[0],  # pyright: ignore[reportArgumentType]
         )
         return Proposal(trial, candidate, choices)
 
@@ -309,7 +309,7 @@ class SearchStudy:
         spread = [self._spread([c for row in rows for c in row], share) for rows in self._by_front.values()]
         turns = [candidate for turn in zip_longest(*spread) for candidate in turn if candidate is not None]
         for candidate, tune in list(zip(turns[:count], cycle(self._training.tune), strict=False))[done:]:
-            self._enqueue((*candidate.key, tune), candidate)
+            self._enqueue((*candidate.key, tune), candidate)  # pyright: ignore[reportArgumentType]
 
     def _enqueue(self, key: TrialKey, candidate: Candidate) -> None:
         direction = str(candidate.direction)
