@@ -1,4 +1,4 @@
-"""The main job, in order: data, anchors, ranking, candidates, trials, final scores, report. It prints nothing."""
+"""The main job, in order: data, anchors, ranking, candidates, rungs, trials, final scores, report. Prints nothing."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from restnet_search.search.candidates import Enumeration, enumerate_candidates
 from restnet_search.search.clock import Clock
 from restnet_search.search.controls import plan_controls
 from restnet_search.search.device_costs import device_costs
+from restnet_search.search.early import EarlyJob, decide_early
 from restnet_search.search.opening import open_store
 from restnet_search.search.prepare import CodeAndWeights, prepare, remember_anchors
 from restnet_search.search.ranking import draw_training_images, rank_pairs, rankers_of_search
@@ -80,16 +81,22 @@ def run_search(
         enumeration = enumerate_candidates(space, budgets, points, prepared.costs, chosen, ranking.scores, device)
         _require_candidates(enumeration, budgets)
         controls = plan_controls(space, points, prepared.costs, enumeration, device)
-        study = SearchStudy.open(folder.study, enumeration.candidates, space.objectives, space.training, space.search)
-        search = Search(space, folder, budgets, data, train, prepared, enumeration, study, controls, ranking, device)
+        warn = _warner(progress)
+        with _timed(seconds, "early"):
+            job = EarlyJob(space, prepared, train, data.val, sources.cache, progress, warn)
+            early = decide_early(job, folder.study, enumeration)
+        kept = early.survivors
+        study = SearchStudy.open(folder.study, kept, space.objectives, space.training, space.search, early.merits)
+        if early.reuse is not None:
+            study.add_counts("features", asdict(early.reuse))
+        search = Search(
+            space, folder, budgets, data, train, prepared, enumeration, study, controls, ranking, device, early
+        )
         with _timed(seconds, "anchors"):
             anchors = score_anchors(search, progress)
         with _timed(seconds, "trials"):
             fit = train.subset(torch.arange(min(space.stitch.images, len(train))))
-            warn = _warner(progress)
-            store = open_store(
-                space, prepared, enumeration.candidates, train, fit, data.val, cache=sources.cache, warn=warn
-            )
+            store = open_store(space, prepared, kept, train, fit, data.val, cache=sources.cache, warn=warn)
             context = TrialContext(
                 graphs=prepared.graphs,
                 store=store,
@@ -102,7 +109,7 @@ def run_search(
                 teachers=teacher_logits(prepared.anchors, train, progress) if space.training.distill else {},
                 clock=Clock(started, before=study.elapsed),
             )
-            run_trials(study, context, folder, space, progress, controls)
+            run_trials(study, context, folder, space, progress, controls, spent=seconds["early"])
             study.add_counts("features", asdict(store.reuse))
         with _timed(seconds, "scoring"):
             hybrids = score_finalists(search, anchors, progress)

@@ -17,6 +17,7 @@ from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.progress import Progress
 from restnet_search.reporting.build import AnchorResult, HybridResult, Outcome, build_report, finalists
 from restnet_search.reporting.report import (
+    DroppedEntry,
     Failure,
     FeatureReuse,
     JointSummary,
@@ -24,6 +25,7 @@ from restnet_search.reporting.report import (
     MeasuredLatency,
     Part,
     Report,
+    RungEntry,
     SearchSummary,
     SkippedImages,
     Stitch,
@@ -33,6 +35,7 @@ from restnet_search.reporting.ways import Way
 from restnet_search.search.candidates import Enumeration, directions_of
 from restnet_search.search.controls import Control
 from restnet_search.search.device_costs import DeviceCosts
+from restnet_search.search.early import Early
 from restnet_search.search.environment import describe_environment
 from restnet_search.search.hybrids import restore_hybrid
 from restnet_search.search.latency import measure_networks
@@ -66,6 +69,7 @@ class Search:
     controls: tuple[Control, ...]
     ranking: Ranking
     device: DeviceCosts
+    early: Early
 
     @property
     def hybrids(self) -> list[TrialRecord]:
@@ -226,7 +230,7 @@ def assemble_report(
             candidates=len(search.enumeration.candidates),
             over_budget=search.enumeration.over_budget,
             images={"train": len(search.train), "val": len(search.data.val), "test": len(search.data.test)},
-            training_images_seen=sum(record.images * record.epochs for record in (*records, *controls)),
+            training_images_seen=search.early.images_seen + sum(r.images * r.epochs for r in (*records, *controls)),
             skipped_images=_skipped_images(search.data),
             data_notes=search.data.notes,
             features=FeatureReuse(**counts) if (counts := search.study.noted("features")) else None,
@@ -251,7 +255,35 @@ def assemble_report(
         candidates=_candidates_by_way(search),
         ranker_scores=_ranker_scores(search),
         controls=[_hybrid_result(record, graphs) for record in controls if record.control == "self"],
+        rungs=_rungs(search),
+        dropped=_dropped(search),
     )
+
+
+def _rungs(search: Search) -> list[RungEntry]:
+    """The cost table and the ranker, the rungs that were run, and full training."""
+    found, records, early = search.enumeration, search.study.records, search.early
+    ranked = len(found.candidates) + found.ranked_out
+    own = search.ranking.seconds.get(search.space.ranker.kind, 0.0) + search.ranking.features_seconds
+    trained = len({(record.front, record.front_cut, record.back, record.back_cut) for record in records})
+    return [
+        RungEntry("cost", found.stitch_points, ranked, 0.0),
+        RungEntry("ranker", ranked, len(found.candidates), round(own, 3)),
+        *(RungEntry(rung.name, rung.entered, rung.kept, rung.seconds) for rung in early.rungs),
+        RungEntry("full", len(early.survivors), trained, round(sum(record.seconds for record in records), 3)),
+    ]
+
+
+def _dropped(search: Search) -> list[DroppedEntry]:
+    def part(anchor: str, cut: int) -> Part:
+        return Part(anchor, cut, search.prepared.graphs[anchor].cut_points[cut].path)
+
+    return [
+        DroppedEntry(
+            part(d.front, d.front_cut), part(d.back, d.back_cut), d.order, d.macs, d.rung, d.score, d.reason, d.n
+        )
+        for d in search.early.dropped
+    ]
 
 
 def _candidates_by_way(search: Search) -> dict[Way, int]:

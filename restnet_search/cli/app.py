@@ -67,7 +67,9 @@ def main(
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on with a run that was interrupted (folder, name or latest).")
     ] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Finished trials to reach (default: the space's).")] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Fully trained trials to reach (default: the space's).")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search (default: the space's).")] = None,
     timeout: Annotated[
         float | None, typer.Option(min=0.001, help="Stop asking for trials after so many seconds.")

@@ -18,6 +18,7 @@ from restnet_search.reporting.report import (
     AnchorEntry,
     BudgetEntry,
     Count,
+    DroppedEntry,
     FinalScore,
     HybridEntry,
     Limits,
@@ -25,6 +26,7 @@ from restnet_search.reporting.report import (
     Part,
     RankerEntry,
     Report,
+    RungEntry,
     Score,
     SearchSummary,
     Stitch,
@@ -139,6 +141,8 @@ def build_report(
     ranker_scores: Mapping[str, Mapping[str, float]] | None = None,
     candidates: Mapping[Way, int] | None = None,
     controls: Sequence[HybridResult] = (),
+    rungs: Sequence[RungEntry] = (),
+    dropped: Sequence[DroppedEntry] = (),
 ) -> Report:
     """Compute everything that follows from the measurements, and freeze it.
 
@@ -152,6 +156,8 @@ def build_report(
             under ``search.ranker``. Scores that are not finite are left out.
         candidates: Front anchor, back anchor and order -> stitch points kept for training.
         controls: Anchors stitched to themselves; they stand apart from everything else.
+        rungs: That candidates climbed, in order.
+        dropped: Candidates that did not reach the last one.
 
     Raises:
         ValueError: If an id is used twice, an anchor has no ``test`` outcome, or a score is for an unknown hybrid.
@@ -183,6 +189,8 @@ def build_report(
         budgets=tuple(_budget_entry(budget, anchors, hybrids, search.objectives) for budget in budgets or (UNLIMITED,)),
         orders=order_entries(anchor_entries, hybrid_entries, candidates or {}),
         controls=tuple(_hybrid_entry(control, is_dominated=False, licences=licences) for control in controls),
+        rungs=tuple(rungs),
+        dropped=tuple(dropped),
     )
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "AnchorEntry",
     "BudgetEntry",
     "Count",
+    "DroppedEntry",
     "Entry",
     "Failure",
     "FeatureReuse",
@@ -33,6 +34,7 @@ __all__ = [
     "Part",
     "RankerEntry",
     "Report",
+    "RungEntry",
     "Score",
     "SearchSummary",
     "SkippedImages",
@@ -315,8 +317,9 @@ class SearchSummary:
     ``seconds`` is wall time by stage (fit, similarity, trials, scoring, ...); ``cut_points`` counts them by anchor;
     ``stitch_points`` are all pairs of cut points offered, of which ``over_budget`` were dropped because they exceed
     every budget, and ``candidates`` were kept by the ranker; ``images`` counts the images used by split;
-    ``training_images_seen`` counts images times epochs over all trials. ``skipped_images`` are those that cannot be
-    read, of the splits as they were drawn; ``data_notes`` says what else a reader should know of the data.
+    ``training_images_seen`` counts images times epochs over all trials and in short training. ``skipped_images`` are
+    those that cannot be read, of the splits as they were drawn; ``data_notes`` says what else a reader should know of
+    the data.
     ``ranking_seconds`` is what each ranker took, beside the ``features`` that all of them share, on ``ranking_images``
     images. ``strategy`` is how hybrids were trained, ``joint`` what there is to say of joint training.
     ``memory_dtype`` is what memory is counted in, ``latency`` says how latency was measured (None where nothing asked
@@ -349,11 +352,44 @@ class SearchSummary:
 
 
 @dataclass(frozen=True)
+class RungEntry:
+    """A rung of the search: how many stitch points entered, how many were kept, and the seconds that it took.
+
+    ``cost`` (the cost table) and ``ranker`` come first, then ``closed_form`` and ``short`` training where they were
+    run, then ``full`` training, which keeps what was trained.
+    """
+
+    name: str
+    entered: int
+    kept: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class DroppedEntry:
+    """A candidate that was dropped before full training: at which rung, and why.
+
+    ``score`` is the ranker's, or at a later rung the accuracy on ``n`` images of ``val``; None where there is none.
+    What the cost table dropped is counted in :class:`RungEntry`, not listed.
+    """
+
+    front: Part
+    back: Part
+    order: str
+    macs: Count
+    rung: str
+    score: float | None
+    reason: str
+    n: int | None = None
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything one search found; ``run`` is the name of its folder, ``created`` an ISO 8601 time.
 
     ``hybrids`` holds random controls, too, for they are hybrids like others; ``controls`` are the anchors stitched to
-    themselves, which enter no Pareto set and are never picked.
+    themselves, which enter no Pareto set and are never picked. ``dropped`` are the candidates that no
+    trial was spent on.
     """
 
     schema_version: int
@@ -371,6 +407,8 @@ class Report:
     budgets: tuple[BudgetEntry, ...]
     orders: tuple[OrderEntry, ...] = ()
     controls: tuple[HybridEntry, ...] = ()
+    rungs: tuple[RungEntry, ...] = ()
+    dropped: tuple[DroppedEntry, ...] = ()
 
     @property
     def entries(self) -> tuple[Entry, ...]:

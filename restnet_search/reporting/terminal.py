@@ -14,6 +14,7 @@ from restnet_search.reporting.orders import kind_sentences, order_table
 from restnet_search.reporting.plot import AccuracyPlot
 from restnet_search.reporting.ranker_table import ranker_blocks
 from restnet_search.reporting.report import BudgetEntry, Report
+from restnet_search.reporting.rungs import rung_blocks
 
 __all__ = ["render_report"]
 
@@ -37,6 +38,8 @@ def render_report(report: Report) -> RenderableType:
         blocks += [_heading("Stitch orders"), order_table(report), *map(paragraph, kind_sentences(report))]
     if controls := control_blocks(report):
         blocks += [_heading("Controls"), *controls]
+    if rungs := rung_blocks(report):
+        blocks += [_heading("Decided early"), *rungs]
     blocks += [_heading("Was the ranker right?"), *ranker_blocks(report)]
     if report.trials.failed:
         blocks += [_heading(f"Failed trials: {report.trials.failed}"), *_failures(report)]

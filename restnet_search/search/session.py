@@ -17,7 +17,7 @@ from restnet_search.search.hybrids import trained_tensors
 from restnet_search.search.joint import JointOutcome, JointTraining, budget_like_independent
 from restnet_search.search.run_folder import RunFolder
 from restnet_search.search.study import Proposal, SearchStudy, TrialRecord, hybrid_id, joint_id, values_of
-from restnet_search.search.together import run_together
+from restnet_search.search.together import is_kept, run_group
 from restnet_search.search.trial import NonFiniteLoss, TrainingChoices, TrialContext, TrialOutcome, run_trial
 from restnet_search.space.schema import SearchSpace
 
@@ -35,6 +35,8 @@ def run_trials(
     space: SearchSpace,
     progress: Progress,
     controls: Sequence[Control] = (),
+    *,
+    spent: float = 0.0,
 ) -> None:
     """Run trials until the space's number has finished, its timeout has passed, or no candidate is left.
 
@@ -47,9 +49,9 @@ def run_trials(
     Under ``strategy: joint``, all candidates are trained together first, and then come into the study one by one.
 
     The controls come last, so that the search goes as it would without them; of a timeout, the time that they will
-    take is kept back for them.
+    take is kept back for them, and ``spent`` seconds have passed already (early decisions).
     """
-    deadline = time.monotonic() + (space.search.timeout or float("inf"))
+    deadline = time.monotonic() + (space.search.timeout or float("inf")) - spent
     run = _run_jointly if space.search.strategy == "joint" else _run_asked
     run(study, context, folder, space, progress, controls, deadline)
     _run_controls(controls, study, context, folder, space, progress, deadline)
@@ -69,7 +71,9 @@ def _run_asked(
         task.advance(done)
         for proposals in study.asks_together(_count_together(study, context, space)):
             for group in _groups(proposals, context):
-                for proposal, outcome in zip(group, _outcomes(group, context), strict=True):
+                for proposal, outcome in zip(
+                    group, run_group([(p.candidate, p.choices) for p in group], context), strict=True
+                ):
                     _keep(proposal, outcome, study, context, folder, space, progress)
                 finished = len(study.records)
                 task.advance(finished - done)
@@ -197,11 +201,7 @@ def _run_controls(
 
 
 def _count_together(study: SearchStudy, context: TrialContext, space: SearchSpace) -> int:
-    return 1 if all(_is_kept(c, context) for c in study.candidates) else space.cache.together
-
-
-def _is_kept(candidate: Candidate, context: TrialContext) -> bool:
-    return context.store.keeps(candidate.direction.front, candidate.front_cut, context.train)
+    return 1 if all(is_kept(c, context) for c in study.candidates) else space.cache.together
 
 
 def _groups(proposals: Sequence[Proposal], context: TrialContext) -> list[list[Proposal]]:
@@ -209,17 +209,8 @@ def _groups(proposals: Sequence[Proposal], context: TrialContext) -> list[list[P
     groups: dict[str | int, list[Proposal]] = {}
     for number, proposal in enumerate(proposals):
         candidate = proposal.candidate
-        groups.setdefault(number if _is_kept(candidate, context) else candidate.direction.front, []).append(proposal)
+        groups.setdefault(number if is_kept(candidate, context) else candidate.direction.front, []).append(proposal)
     return list(groups.values())
-
-
-def _outcomes(group: Sequence[Proposal], context: TrialContext) -> list[TrialOutcome | NonFiniteLoss]:
-    if not _is_kept(group[0].candidate, context):
-        return run_together([(proposal.candidate, proposal.choices) for proposal in group], context)
-    try:
-        return [run_trial(proposal.candidate, proposal.choices, context) for proposal in group]
-    except NonFiniteLoss as error:
-        return [error]  # such a group has one trial
 
 
 def _keep(

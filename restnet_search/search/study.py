@@ -21,14 +21,26 @@ from restnet_search.space.schema import SearchSpec, TrainingSpec, Tune
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-__all__ = ["Proposal", "SearchStudy", "TrialRecord", "hybrid_id", "joint_id", "read_records", "values_of"]
+__all__ = [
+    "STUDY",
+    "Proposal",
+    "SearchStudy",
+    "TrialRecord",
+    "directions",
+    "hybrid_id",
+    "joint_id",
+    "open_storage",
+    "read_records",
+    "values_of",
+]
 
-_STUDY = "restnet-search"
+STUDY = "restnet-search"
 _RECORD, _REASON, _ANCHOR, _FAILED = "record", "reason", "anchor", "failed control"
 _HYBRID, _ELAPSED = "hybrid", "elapsed"
 _CUT_OFF = "cut off before it finished; its stitch point was queued again"
 
 
+StitchPointKey = tuple[str, int, str, int]
 TrialKey = tuple[str, int, str, int, Tune]
 """What is trained once: a stitch point, and what is tuned beside the stitch layer."""
 
@@ -107,10 +119,19 @@ class SearchStudy:
     """
 
     def __init__(
-        self, study: optuna.Study, candidates: Sequence[Candidate], training: TrainingSpec, search: SearchSpec
+        self,
+        study: optuna.Study,
+        candidates: Sequence[Candidate],
+        training: TrainingSpec,
+        search: SearchSpec,
+        merits: Mapping[StitchPointKey, Sequence[float]] | None = None,
     ) -> None:
         self._study, self._training, self._search = study, training, search
-        self._by_front = {str(direction): list(rows.values()) for direction, rows in by_front(candidates).items()}
+        self._merits = merits or {}
+        self._by_front = {
+            str(direction): [sorted(row, key=self._place) for row in rows.values()]
+            for direction, rows in by_front(candidates).items()
+        }
         self._work: dict[TrialKey, Candidate] = {
             (*candidate.key, tune): candidate for candidate in candidates for tune in training.tune
         }
@@ -123,18 +144,26 @@ class SearchStudy:
         objectives: Sequence[str],
         training: TrainingSpec,
         search: SearchSpec,
+        merits: Mapping[StitchPointKey, Sequence[float]] | None = None,
     ) -> SearchStudy:
-        """Create the study in an SQLite file, or open the one that is there and take up trials that were cut off."""
+        """Create the study in an SQLite file, or open the one that is there and take up trials that were cut off.
+
+        Args:
+            candidates: What may be trained; the same as when the study was created.
+            merits: How good each proved to be before, the first figure first: stands above the ranker's order.
+        """
         study = optuna.create_study(
-            study_name=_STUDY,
-            storage=_storage(path),
-            directions=["maximize" if objective == "accuracy" else "minimize" for objective in objectives],
+            study_name=STUDY,
+            storage=open_storage(path),
+            directions=directions(objectives),
             load_if_exists=True,
         )
-        opened = cls(study, candidates, training, search)
+        opened = cls(study, candidates, training, search, merits)
         opened._take_up_interrupted()
-        if not study.trials and search.strategy == "independent":
-            opened._enqueue_start(search.trials // 2)
+        trials = study.get_trials(deepcopy=False)
+        # nothing was asked yet, though a kill may have cut the queueing short
+        if search.strategy == "independent" and all(trial.state == TrialState.WAITING for trial in trials):
+            opened._enqueue_start(search.trials // 2, done=len(trials))
         return opened
 
     def add_anchor(self, name: str, values: Sequence[float]) -> None:
@@ -220,7 +249,7 @@ class SearchStudy:
             self._study.tell(proposal.trial, state=TrialState.PRUNED)
             repeats += 1
             if repeats % 3 == 0:  # the sampler is stuck on known points: offer it the best ranked unknown one
-                self._enqueue(*min(open_keys.items(), key=lambda item: (item[1].rank, -item[1].score, item[0])))
+                self._enqueue(*min(open_keys.items(), key=lambda item: (*self._place(item[1]), item[0])))
         return proposals
 
     def finish(self, proposal: Proposal, record: TrialRecord, values: Sequence[float]) -> None:
@@ -288,7 +317,7 @@ class SearchStudy:
         choices = TrainingChoices(
             lr=trial.suggest_float("lr", low, high, log=True),
             epochs=trial.suggest_int("epochs", fewest, most),
-            tune=trial.suggest_categorical("tune", tunes) if len(tunes := self._training.tune) > 1 else tunes[0],
+            tune=trial.suggest_categorical("tune", tunes) if len(tunes := self._training.tune) > 1 else tunes[0],  # pyright: ignore[reportArgumentType]
         )
         return Proposal(trial, candidate, choices)
 
@@ -309,33 +338,44 @@ class SearchStudy:
                 self._study.enqueue_trial(trial.params)
             self._study.tell(trial.number, state=TrialState.FAIL)
 
-    def _enqueue_start(self, count: int) -> None:
-        """Start with stitch points spread evenly over each direction's costs, directions in turn."""
+    def _enqueue_start(self, count: int, done: int) -> None:
+        """Start with stitch points spread evenly over each direction's costs, directions in turn, from ``done`` on."""
         share = -(-count // len(self._by_front))
-        spread = [_spread([c for row in rows for c in row], share) for rows in self._by_front.values()]
+        spread = [self._spread([c for row in rows for c in row], share) for rows in self._by_front.values()]
         turns = [candidate for turn in zip_longest(*spread) for candidate in turn if candidate is not None]
-        for candidate, tune in zip(turns[:count], cycle(self._training.tune), strict=False):
-            self._enqueue((*candidate.key, tune), candidate)
+        for candidate, tune in list(zip(turns[:count], cycle(self._training.tune), strict=False))[done:]:
+            self._enqueue((*candidate.key, tune), candidate)  # pyright: ignore[reportArgumentType]
 
     def _enqueue(self, key: TrialKey, candidate: Candidate) -> None:
         direction = str(candidate.direction)
         fronts = self._by_front[direction]
         front = next(index for index, row in enumerate(fronts) if row[0].front_cut == candidate.front_cut)
         choice = {"tune": key[-1]} if len(self._training.tune) > 1 else {}
-        params = {"direction": direction, _front_of(direction): front, "rank": candidate.rank, **choice}
+        place = [other.key for other in fronts[front]].index(candidate.key)
+        params = {"direction": direction, _front_of(direction): front, "rank": place, **choice}
         self._study.enqueue_trial(params)
+
+    def _place(self, candidate: Candidate) -> tuple[object, ...]:
+        """Sorts candidates, the most promising first: by merits where they have some, then as they were ranked."""
+        merit = (-value for value in self._merits.get(candidate.key, ()))
+        return (*merit, candidate.rank, -candidate.score, candidate.key)
+
+    def _spread(self, candidates: Sequence[Candidate], count: int) -> list[Candidate]:
+        """One candidate from each of ``count`` equal slices by MACs: the most promising."""
+        ordered = sorted(candidates, key=lambda c: (c.cost.macs, c.key))
+        edges = [round(len(ordered) * index / count) for index in range(count + 1)]
+        slices = [ordered[low:high] for low, high in pairwise(edges) if high > low]
+        return [min(part, key=self._place) for part in slices]
 
 
 def _front_of(direction: str) -> str:
     return f"front_cut[{direction}]"
 
 
-def _spread(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-    """One candidate from each of ``count`` equal slices by MACs: the best ranked."""
-    ordered = sorted(candidates, key=lambda c: (c.cost.macs, c.key))
-    edges = [round(len(ordered) * index / count) for index in range(count + 1)]
-    slices = [ordered[low:high] for low, high in pairwise(edges) if high > low]
-    return [min(part, key=lambda c: (c.rank, -c.score, c.key)) for part in slices]
+def directions(objectives: Sequence[str]) -> list[optuna.study.StudyDirection]:
+    """Which way each objective is better."""
+    up, down = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
+    return [up if objective == "accuracy" else down for objective in objectives]
 
 
 def values_of(objectives: Sequence[str], accuracy: float, cost: Cost) -> list[float]:
@@ -352,7 +392,10 @@ def read_records(path: Path) -> list[TrialRecord]:
     """
     if not path.is_file():
         raise RunError(f"There is no study {path}.", hint="the run stopped before its first trial; use --resume")
-    return _records(optuna.load_study(study_name=_STUDY, storage=_storage(path)))
+    storage = open_storage(path)
+    if STUDY not in optuna.get_all_study_names(storage):  # it was stopped among the rungs
+        raise RunError(f"The study {path} has no trials yet.", hint="go on with the run: --resume")
+    return _records(optuna.load_study(study_name=STUDY, storage=storage))
 
 
 def _records(study: optuna.Study) -> list[TrialRecord]:
@@ -360,7 +403,8 @@ def _records(study: optuna.Study) -> list[TrialRecord]:
     return [TrialRecord(**trial.user_attrs[_RECORD]) for trial in complete if _RECORD in trial.user_attrs]
 
 
-def _storage(path: Path) -> optuna.storages.RDBStorage:
+def open_storage(path: Path) -> optuna.storages.RDBStorage:
+    """The SQLite file that holds a search's studies."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
     event.listen(storage.engine, "connect", _fast_and_safe)

@@ -11,10 +11,34 @@ from torch import Tensor
 
 from restnet_search.data import Split
 from restnet_search.search.candidates import Candidate
-from restnet_search.search.trial import NonFiniteLoss, StitchTrainer, TrainingChoices, TrialContext, TrialOutcome
+from restnet_search.search.trial import (
+    NonFiniteLoss,
+    StitchTrainer,
+    TrainingChoices,
+    TrialContext,
+    TrialOutcome,
+    run_trial,
+)
 from restnet_search.stitching.initialise import StitchFit
 
-__all__ = ["pass_order", "run_together"]
+__all__ = ["is_kept", "pass_order", "run_group", "run_together"]
+
+
+def is_kept(candidate: Candidate, context: TrialContext) -> bool:
+    """Whether the features of its front can be kept; else it is trained with others on one pass."""
+    return context.store.keeps(candidate.direction.front, candidate.front_cut, context.train)
+
+
+def run_group(
+    jobs: Sequence[tuple[Candidate, TrainingChoices]], context: TrialContext
+) -> list[TrialOutcome | NonFiniteLoss]:
+    """Run one trial whose front is kept, or several of one front anchor on one pass."""
+    if not is_kept(jobs[0][0], context):
+        return run_together(jobs, context)
+    try:
+        return [run_trial(candidate, choices, context) for candidate, choices in jobs]
+    except NonFiniteLoss as error:
+        return [error]  # such a group has one trial
 
 
 def run_together(

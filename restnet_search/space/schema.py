@@ -20,6 +20,7 @@ __all__ = [
     "ControlSpec",
     "CutPointSpec",
     "DataSpec",
+    "EarlySpec",
     "FitSpec",
     "JointSpec",
     "LatencySpec",
@@ -45,6 +46,7 @@ TUNED: Mapping[str, str] = {
 """What the choices of ``training.tune`` mean, beyond the stitch layer."""
 
 Fraction = Annotated[float, BeforeValidator(no_bool), Field(ge=0.0, le=1.0)]
+Share = Annotated[float, BeforeValidator(no_bool), Field(gt=0.0, le=1.0)]
 NonNegative = Annotated[int, BeforeValidator(no_bool), Field(ge=0)]
 Positive = Annotated[int, BeforeValidator(no_bool), Field(ge=1)]
 AtLeastFour = Annotated[int, BeforeValidator(no_bool), Field(ge=4)]
@@ -230,6 +232,28 @@ class JointSpec(_Section):
         return self
 
 
+class EarlySpec(_Section):
+    """Which candidates are dropped before any full training: rungs, each dearer and surer than the one before.
+
+    Within each range of FLOPs the best go on, and never fewer in all than ``search.trials``.
+    """
+
+    when: Literal["auto", "always", "never"] = Field(
+        default="auto", description="auto: each rung where more than twice as many candidates come as search.trials."
+    )
+    images: AtLeastFour = Field(
+        default=400, description="Training images a closed-form stitch is solved on, and val images it is scored on."
+    )
+    closed_form: Share = Field(
+        default=0.3, description="Share kept by the val accuracy of the closed-form stitch; 1: no such rung."
+    )
+    short: Share = Field(default=0.5, description="Share kept by the val accuracy after short training; 1: none.")
+    short_images: Share = Field(
+        default=0.25, description="Share of training.images in short training, which is one epoch."
+    )
+    buckets: Positive = Field(default=8, description="Ranges of FLOPs, equally wide on a logarithmic scale.")
+
+
 class SearchSpec(_Section):
     """The Optuna study."""
 
@@ -239,7 +263,10 @@ class SearchSpec(_Section):
         "candidates together, one drawn per step, shared between neighbours (SN-Net), with as many images in all.",
     )
     joint: JointSpec = JointSpec()
-    trials: Positive = Field(default=40, description="Finished trials to reach.")
+
+    trials: Positive = Field(
+        default=40, description="Fully trained trials to reach; what `early` tries and drops comes on top."
+    )
     sampler: Literal["tpe", "random", "nsga2"] = "tpe"
     seed: NonNegative = 0
     timeout: PositiveFloat | None = Field(default=None, description="Seconds; null: no limit.")
@@ -365,6 +392,7 @@ class SearchSpace(_Section):
     stitch: StitchSpec = StitchSpec()
     training: TrainingSpec = TrainingSpec()
     search: SearchSpec = SearchSpec()
+    early: EarlySpec = EarlySpec()
     controls: ControlSpec = ControlSpec()
     fit: FitSpec = FitSpec()
     cache: CacheSpec = CacheSpec()

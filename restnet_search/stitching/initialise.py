@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -10,8 +11,9 @@ from torch.nn import functional as F
 
 from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.least_squares import LeastSquaresFit, NormalEquations
+from restnet_search.stitching.plan import StitchPlan
 
-__all__ = ["StitchFit", "fit_stitch"]
+__all__ = ["SharedFit", "StitchFit", "fit_stitch", "reading"]
 
 
 def fit_stitch(stitch: StitchLayer, pairs: Iterable[tuple[Tensor, Tensor]], *, ridge: float) -> float:
@@ -35,55 +37,112 @@ class StitchFit:
     """The fit of :func:`fit_stitch`, batch by batch: for callers that fit several stitch layers in one pass."""
 
     def __init__(self, stitch: StitchLayer) -> None:
-        plan = stitch.plan
-        self._stitch = stitch
-        self._equations = NormalEquations(plan.source.channels * plan.kernel**2, plan.target.channels)
-        self._prefix = NormalEquations(plan.source.channels, plan.target.channels) if plan.maps_prefix else None
-        self._prefix_sum = torch.zeros(plan.target.prefix, plan.target.channels, dtype=torch.float64)
-        self._images = 0
+        self._fit = SharedFit([stitch])
 
-    @torch.no_grad()
     def update(self, source: Tensor, target: Tensor) -> None:
         """Add a batch: front features, and the features of the back anchor for the same images."""
-        stitch, plan = self._stitch, self._stitch.plan
-        grid, wanted = stitch.grid_input(source), plan.target.to_grid(target)
-        if plan.after.mode == "bilinear":  # commutes with the 1x1 map: fit on the grid the back sees
-            grid = F.interpolate(grid, size=plan.target_grid, mode="bilinear", align_corners=False)
-        self._equations.update_conv(grid, wanted, plan.kernel, plan.stride, plan.kernel // 2)
-        if plan.target.prefix:
-            tokens = target[:, : plan.target.prefix]
-            self._prefix_sum += tokens.double().sum(dim=0)
-            self._images += len(tokens)
-            if self._prefix is not None:
-                self._prefix.update(stitch.prefix_input(source).flatten(0, 1), tokens.flatten(0, 1))
+        self._fit.update(source, [target])
 
-    @torch.no_grad()
     def solve(self, ridge: float) -> float:
         """Set the stitch layer's weights; returns R^2."""
-        stitch = self._stitch
-        fit = _set_map(stitch, self._equations, ridge)
-        if self._prefix is not None:
-            tokens_fit = self._prefix.solve(ridge)
-            stitch.prefix_map.weight.copy_(tokens_fit.weight)
-            _bias(stitch.prefix_map).copy_(tokens_fit.bias)
-        elif stitch.plan.target.prefix:
-            stitch.prefix.copy_(self._prefix_sum / self._images)
-        return fit.r2
+        return self._fit.solve(ridge)[0]
 
 
-def _set_map(stitch: StitchLayer, equations: NormalEquations, ridge: float) -> LeastSquaresFit:
-    if isinstance(stitch.map, torch.nn.Conv2d):
-        fit = equations.solve(ridge)
-        stitch.map.weight.copy_(fit.weight.reshape(stitch.map.weight.shape))
-        _bias(stitch.map).copy_(fit.bias)
-        return fit
+class SharedFit:
+    """Fits of stitch layers that read the same front features in the same way, from one Gram matrix.
+
+    Args:
+        stitches: At least one, equal in :func:`reading`; their weights are set by :meth:`solve`.
+
+    Raises:
+        ValueError: If they read differently.
+    """
+
+    def __init__(self, stitches: Sequence[StitchLayer]) -> None:
+        plan = stitches[0].plan
+        if len({reading(stitch.plan) for stitch in stitches}) != 1:
+            raise ValueError("stitch layers that share a fit must read the front's features in the same way")
+        self._stitches = stitches
+        self._widths = [stitch.plan.target.channels for stitch in stitches]
+        self._equations = NormalEquations(plan.source.channels * plan.kernel**2, sum(self._widths))
+        self._prefixes = [_PrefixFit(stitch) for stitch in stitches]
+
+    @torch.no_grad()
+    def update(self, source: Tensor, targets: Sequence[Tensor]) -> None:
+        """Add a batch: front features, and for each stitch layer the features that its back anchor has there."""
+        first = self._stitches[0]
+        plan = first.plan
+        grid = first.grid_input(source)
+        wanted = [stitch.plan.target.to_grid(y) for stitch, y in zip(self._stitches, targets, strict=True)]
+        if plan.after.mode == "bilinear":  # commutes with the 1x1 map: fit on the grid the back sees
+            grid = F.interpolate(grid, size=plan.target_grid, mode="bilinear", align_corners=False)
+        stacked = wanted[0] if len(wanted) == 1 else torch.cat(wanted, dim=1)
+        self._equations.update_conv(grid, stacked, plan.kernel, plan.stride, plan.kernel // 2)
+        for prefix, target in zip(self._prefixes, targets, strict=True):
+            prefix.update(source, target)
+
+    @torch.no_grad()
+    def solve(self, ridge: float) -> list[float]:
+        """Set the weights of all stitch layers; returns the R^2 of each."""
+        for prefix in self._prefixes:
+            prefix.solve(ridge)
+        fits = None if self._stitches[0].plan.kind == "lowrank" else self._equations.solve_parts(ridge, self._widths)
+        found: list[float] = []
+        for number, (stitch, start) in enumerate(zip(self._stitches, accumulate([0, *self._widths]), strict=False)):
+            part = self._equations.part(start, self._widths[number])
+            found.append(_set_map(stitch, fits[number]) if fits else _set_maps(stitch, part, ridge))
+        return found
+
+
+def reading(plan: StitchPlan) -> tuple[object, ...]:
+    """How a stitch layer reads the front's features; layers that agree in it can share a fit."""
+    return plan.kind, plan.source, plan.kernel, plan.stride, plan.before, plan.after, plan.target_grid
+
+
+class _PrefixFit:
+    """The closed-form start of a stitch layer's prefix tokens; nothing where its target has none."""
+
+    def __init__(self, stitch: StitchLayer) -> None:
+        plan = stitch.plan
+        self._stitch, self._images = stitch, 0
+        self._map = NormalEquations(plan.source.channels, plan.target.channels) if plan.maps_prefix else None
+        self._sum = torch.zeros(plan.target.prefix, plan.target.channels, dtype=torch.float64)
+
+    def update(self, source: Tensor, target: Tensor) -> None:
+        count = self._stitch.plan.target.prefix
+        if not count:
+            return
+        tokens = target[:, :count]
+        self._sum += tokens.double().sum(dim=0)
+        self._images += len(tokens)
+        if self._map is not None:
+            self._map.update(self._stitch.prefix_input(source).flatten(0, 1), tokens.flatten(0, 1))
+
+    def solve(self, ridge: float) -> None:
+        if self._map is not None:
+            fit = self._map.solve(ridge)
+            self._stitch.prefix_map.weight.copy_(fit.weight)
+            _bias(self._stitch.prefix_map).copy_(fit.bias)
+        elif self._stitch.plan.target.prefix:
+            self._stitch.prefix.copy_(self._sum / self._images)
+
+
+def _set_map(stitch: StitchLayer, fit: LeastSquaresFit) -> float:
+    assert isinstance(stitch.map, torch.nn.Conv2d)
+    stitch.map.weight.copy_(fit.weight.reshape(stitch.map.weight.shape))
+    _bias(stitch.map).copy_(fit.bias)
+    return fit.r2
+
+
+def _set_maps(stitch: StitchLayer, equations: NormalEquations, ridge: float) -> float:
+    assert isinstance(stitch.map, torch.nn.Sequential)
     inner, outer = stitch.map
     assert isinstance(inner, torch.nn.Conv2d) and isinstance(outer, torch.nn.Conv2d)
     fit, left, right = equations.solve_rank(ridge, stitch.plan.hidden)
     inner.weight.copy_(right.reshape(inner.weight.shape))
     outer.weight.copy_(left.reshape(outer.weight.shape))
     _bias(outer).copy_(fit.bias)
-    return fit
+    return fit.r2
 
 
 def _bias(layer: torch.nn.Conv2d | torch.nn.Linear) -> Tensor:

@@ -10,7 +10,9 @@ update of Chan, Golub and LeVeque (1983, Am. Stat. 37(3)), which never subtracts
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -172,8 +174,38 @@ class NormalEquations:
         Raises:
             ValueError: If ``ridge`` is negative or not finite, or no rows were added.
         """
+        return self.solve_parts(ridge, [self.outputs])[0]
+
+    @torch.no_grad()
+    def solve_parts(self, ridge: float, widths: Sequence[int]) -> list[LeastSquaresFit]:
+        """:meth:`solve` for several maps of the same inputs, whose outputs stand one after another.
+
+        The Gram matrix is factorised once for all of them, and each has an R² of its own.
+
+        Args:
+            ridge: As in :meth:`solve`.
+            widths: Outputs of each map.
+
+        Raises:
+            ValueError: As in :meth:`solve`, or if the widths do not add up to ``outputs``.
+        """
+        if sum(widths) != self.outputs:
+            raise ValueError(f"the widths {list(widths)} do not add up to {self.outputs} outputs")
         weight, gram = self._solved(ridge)
-        return self._fit(weight, gram)
+        starts = accumulate(widths, initial=0)
+        return [
+            self.part(at, width)._fit(weight[:, at : at + width], gram)
+            for at, width in zip(starts, widths, strict=False)
+        ]
+
+    def part(self, start: int, width: int) -> NormalEquations:
+        """The equations of ``width`` of the outputs from ``start`` on; they share these sums, so add to neither."""
+        part = NormalEquations.__new__(NormalEquations)
+        outputs = slice(start, start + width)
+        part.inputs, part.outputs, part.rows = self.inputs, width, self.rows
+        part._mean_x, part._mean_y = self._mean_x, self._mean_y[outputs]
+        part._xx, part._xy, part._yy = self._xx, self._xy[:, outputs], self._yy[outputs]
+        return part
 
     @torch.no_grad()
     def solve_rank(self, ridge: float, rank: int) -> tuple[LeastSquaresFit, Tensor, Tensor]:

@@ -1,0 +1,154 @@
+"""What the study keeps of rungs: every score as it comes, and every candidate that was dropped, with its reason.
+
+It lies in the same storage as the trials, as an Optuna study of its own: there, a candidate that a rung dropped is a
+pruned trial. In the study of the trials, which the sampler reads, hundreds of them would shift what it counts as good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import TrialState
+
+from restnet_search.search.candidates import Candidate
+from restnet_search.search.study import STUDY, directions, open_storage
+
+__all__ = ["Dropped", "RungName", "RungScore", "RungStudy", "RungSummary"]
+
+RungName = Literal["closed_form", "short"]
+PointKey = tuple[str, int, str, int]
+
+_STUDY = f"{STUDY} rungs"
+_DROPPED, _RANKED_OUT = "dropped", "ranked out"
+
+
+@dataclass(frozen=True)
+class RungScore:
+    """What a candidate reached at a rung.
+
+    Attributes:
+        key: Of its stitch point.
+        top1: Val accuracy on ``n`` images, a fraction; None where it has none, for the ``reason``.
+        tie: What decides between equal accuracies, higher first.
+        images: Training images seen, each as often as it was.
+    """
+
+    key: PointKey
+    top1: float | None
+    n: int
+    tie: float = 0.0
+    images: int = 0
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class RungSummary:
+    """How many candidates entered a rung, how many went on, and the time that it took, over all sittings."""
+
+    name: str
+    entered: int
+    kept: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A candidate that was not trained in full: at which rung, its score there, and why.
+
+    ``score`` is the ranker's, or a val accuracy on ``n`` images; ``n`` is None at the rung ``ranker``.
+    """
+
+    front: str
+    front_cut: int
+    back: str
+    back_cut: int
+    order: str
+    macs: int
+    rung: str
+    score: float | None
+    n: int | None
+    reason: str
+
+    @classmethod
+    def of(cls, candidate: Candidate, rung: str, score: float | None, n: int | None, reason: str) -> Dropped:
+        where, cuts = candidate.direction, (candidate.front_cut, candidate.back_cut)
+        macs = candidate.cost.macs
+        return cls(where.front, cuts[0], where.back, cuts[1], where.order, macs, rung, score, n, reason)
+
+    @property
+    def key(self) -> PointKey:
+        return (self.front, self.front_cut, self.back, self.back_cut)
+
+
+class RungStudy:
+    """The rungs of one search on disk. Whatever was kept survives a kill, and is neither lost nor computed again."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+
+    @classmethod
+    def open(cls, path: Path, objectives: Sequence[str]) -> RungStudy | None:
+        """Create the rungs' study in the SQLite file of the trials, or open it.
+
+        Returns:
+            None where trials were begun without rungs: by a version that had none.
+        """
+        storage = open_storage(path)
+        names = optuna.get_all_study_names(storage)
+        if STUDY in names and _STUDY not in names:
+            return None
+        ways = directions(objectives)
+        return cls(optuna.create_study(study_name=_STUDY, storage=storage, directions=ways, load_if_exists=True))
+
+    def scores(self, rung: RungName) -> dict[PointKey, RungScore]:
+        """What was kept so far."""
+        steps = self._steps(rung)
+        found = [RungScore(**values | {"key": tuple(values["key"])}) for step in steps for values in step["scores"]]
+        return {score.key: score for score in found}
+
+    def seconds(self, rung: RungName) -> float:
+        """What the steps kept so far took."""
+        return sum(step["seconds"] for step in self._steps(rung))
+
+    def keep(self, rung: RungName, scores: Iterable[RungScore], seconds: float) -> None:
+        """Keep the scores of a finished step; from here on they survive a kill."""
+        step = {"scores": [asdict(score) for score in scores], "seconds": round(seconds, 4)}
+        self._study.set_user_attr(f"{rung} {len(self._steps(rung)):05d}", step)
+
+    def _steps(self, rung: RungName) -> list[dict[str, Any]]:
+        return [step for key, step in sorted(self._study.user_attrs.items()) if key.startswith(f"{rung} ")]
+
+    def drop(self, dropped: Iterable[Dropped]) -> None:
+        """Keep each as a pruned trial; what is there already stays as it is."""
+        there = {(one.rung, one.key) for one in self.pruned}
+        for one in dropped:
+            if (one.rung, one.key) not in there:
+                attributes = {_DROPPED: asdict(one)}
+                self._study.add_trial(optuna.trial.create_trial(state=TrialState.PRUNED, user_attrs=attributes))
+
+    @property
+    def pruned(self) -> list[Dropped]:
+        """What :meth:`drop` kept."""
+        trials = self._study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+        return [Dropped(**trial.user_attrs[_DROPPED]) for trial in trials]
+
+    def rank_out(self, dropped: Sequence[Dropped]) -> None:
+        """Keep in one entry what the ranker dropped: that may be thousands of stitch points, and costs nothing."""
+        if _RANKED_OUT not in self._study.user_attrs:
+            self._study.set_user_attr(_RANKED_OUT, [asdict(one) for one in dropped])
+
+    @property
+    def ranked_out(self) -> list[Dropped]:
+        return [Dropped(**values) for values in self._study.user_attrs.get(_RANKED_OUT, [])]
+
+    def finish(self, summary: RungSummary) -> None:
+        """Keep that a rung was decided."""
+        self._study.set_user_attr(summary.name, asdict(summary))
+
+    def finished(self, rung: RungName) -> RungSummary | None:
+        values: Mapping[str, Any] | None = self._study.user_attrs.get(rung)
+        return None if values is None else RungSummary(**values)

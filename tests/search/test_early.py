@@ -1,0 +1,287 @@
+"""Early decisions: real scores, kept as they come, dropped candidates with their reasons, the same after any kill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import torch
+
+from restnet_search.costs.table import profile_anchor
+from restnet_search.data import Split, load_data
+from restnet_search.errors import RunError
+from restnet_search.progress import SilentProgress
+from restnet_search.search.candidates import Enumeration, enumerate_candidates
+from restnet_search.search.controls import control_choices
+from restnet_search.search.early import Early, EarlyJob, decide_early, enters
+from restnet_search.search.prepare import Prepared
+from restnet_search.search.rungs import RungStudy
+from restnet_search.search.study import SearchStudy, read_records
+from restnet_search.search.trial import run_trial
+from restnet_search.space.schema import DataSpec, SearchSpace
+from restnet_search.units import UNLIMITED
+from tests.search.stores import cut_anchor
+
+NAMES = ("cifar_resnet8", "vit")
+Decide = Callable[..., Early]
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Prepared:
+    anchors = {name: cut_anchor(name) for name in NAMES}
+    costs = {name: profile_anchor(cut.graph) for name, cut in anchors.items()}
+    return Prepared(anchors, costs, tuple("0123456789"))
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[Split, Split]:
+    train = load_data(DataSpec(dataset="digits")).train
+    return train.subset(torch.arange(128)), train.subset(torch.arange(200, 300))
+
+
+def space_of(trials: int = 4, **changes: object) -> SearchSpace:
+    early = {"when": "always", "images": 64, "closed_form": 0.6, "short": 0.6, "short_images": 0.6, "buckets": 3}
+    plain: dict[str, object] = {
+        "anchors": [{"model": name} for name in NAMES],
+        "data": {"dataset": "digits"},
+        "top_k": 3,
+        "training": {"epochs": [1, 1], "batch_size": 32, "lr": [1e-3, 1e-2]},
+        "search": {"trials": trials},
+        "early": early | changes.pop("early", {}),  # pyright: ignore[reportOperatorIssue]
+    }
+    return SearchSpace.model_validate(plain | changes)
+
+
+def job_of(space: SearchSpace, prepared: Prepared, images: tuple[Split, Split], folder: Path) -> EarlyJob:
+    return EarlyJob(space, prepared, *images, folder / "cache", SilentProgress())
+
+
+def enumeration_of(space: SearchSpace, prepared: Prepared) -> Enumeration:
+    points = {name: cut.graph.cut_points for name, cut in prepared.anchors.items()}
+    draw = np.random.default_rng(0)
+    scores = {(a, b): draw.random((len(points[a]), len(points[b]))) for a in NAMES for b in NAMES}
+    return enumerate_candidates(space, (UNLIMITED,), points, prepared.costs, scores)
+
+
+@pytest.fixture(scope="module")
+def decide(prepared: Prepared, images: tuple[Split, Split]) -> Decide:
+    def run(folder: Path, space: SearchSpace) -> Early:
+        return decide_early(
+            job_of(space, prepared, images, folder), folder / "study.db", enumeration_of(space, prepared)
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(decide: Decide, tmp_path_factory: pytest.TempPathFactory) -> tuple[Early, Path]:
+    """Both rungs without interruption."""
+    folder = tmp_path_factory.mktemp("whole")
+    return decide(folder, space_of()), folder
+
+
+def rungs_in(folder: Path) -> RungStudy:
+    found = RungStudy.open(folder / "study.db", ["accuracy", "macs"])
+    assert found is not None
+    return found
+
+
+def facts(early: Early) -> tuple[object, ...]:
+    """Everything but the clock."""
+    counts = [(rung.name, rung.entered, rung.kept) for rung in early.rungs]
+    return [c.key for c in early.survivors], early.merits, counts, early.dropped, early.images_seen
+
+
+def test_every_candidate_goes_on_or_is_dropped_with_its_rung_and_reason(
+    whole: tuple[Early, Path], prepared: Prepared
+) -> None:
+    early, _ = whole
+    found = enumeration_of(space_of(), prepared)
+    ends = [candidate.key for candidate in early.survivors] + [dropped.key for dropped in early.dropped]
+    assert sorted(ends) == sorted(c.key for c in (*found.candidates, *found.passed_over))
+    entered = len(found.candidates)
+    for rung in early.rungs:
+        gone = [dropped for dropped in early.dropped if dropped.rung == rung.name]
+        assert (rung.entered, rung.kept) == (entered, entered - len(gone))
+        assert gone and all("range of FLOPs" in dropped.reason and dropped.n == 64 for dropped in gone)
+        assert rung.seconds > 0
+        entered = rung.kept
+    assert [rung.name for rung in early.rungs] == ["closed_form", "short"]
+    assert len(early.survivors) == entered >= 4
+    ranked_out = [dropped for dropped in early.dropped if dropped.rung == "ranker"]
+    assert len(ranked_out) == found.ranked_out > 0
+    assert all("top_k is 3" in dropped.reason for dropped in ranked_out)
+
+
+def test_scores_are_those_of_single_trials(
+    whole: tuple[Early, Path], prepared: Prepared, images: tuple[Split, Split], tmp_path: Path
+) -> None:
+    early, folder = whole
+    space = space_of()
+    candidates = {candidate.key: candidate for candidate in enumeration_of(space, prepared).candidates}
+    context = job_of(space, prepared, images, tmp_path).context(list(candidates.values()))
+    choices = control_choices(space.training)
+    closed, short = rungs_in(folder).scores("closed_form"), rungs_in(folder).scores("short")
+    assert closed.keys() == candidates.keys()
+    for key, score in closed.items():
+        alone = run_trial(candidates[key], replace(choices, epochs=0), context)
+        assert score.top1 == pytest.approx(alone.correct / 64, abs=1.01 / 64)  # another order of sums
+        assert score.tie == pytest.approx(alone.r2, abs=1e-6)
+    for key in list(short)[:3]:
+        alone = run_trial(candidates[key], replace(choices, epochs=1), context)
+        assert (short[key].top1, short[key].images) == (alone.correct / 64, 77)
+    assert early.images_seen == 77 * len(short)
+
+
+def test_killed_before_any_write_nothing_is_lost_or_done_again(
+    whole: tuple[Early, Path], decide: Decide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each sitting is allowed a few writes to the study and dies before the next."""
+    early, folder = whole
+    allowance = 0
+
+    def limited(write: Callable[..., object]) -> Callable[..., object]:
+        def checked(*arguments: object, **named: object) -> object:
+            nonlocal allowance
+            if allowance == 0:
+                raise KeyboardInterrupt
+            allowance -= 1
+            return write(*arguments, **named)
+
+        return checked
+
+    sittings = 0
+    with monkeypatch.context() as patched:
+        for name in ("set_user_attr", "add_trial"):
+            patched.setattr(optuna.Study, name, limited(getattr(optuna.Study, name)))
+        while True:
+            sittings += 1
+            assert sittings < 60
+            allowance = 1 + sittings % 3
+            try:
+                resumed = decide(tmp_path, space_of())
+                break
+            except KeyboardInterrupt:
+                continue
+    assert sittings > 8  # it died among the scores and the drops of both rungs
+    assert facts(resumed) == facts(early)
+    for rung in ("closed_form", "short"):
+        steps, before = (rungs_in(where)._steps(rung) for where in (tmp_path, folder))
+        assert [step["scores"] for step in steps] == [step["scores"] for step in before]  # each once, to the last bit
+    with pytest.raises(RunError, match="no trials yet"):
+        read_records(tmp_path / "study.db")
+
+
+def test_a_second_look_computes_and_writes_nothing(whole: tuple[Early, Path], decide: Decide) -> None:
+    early, folder = whole
+    again = decide(folder, space_of())
+    assert facts(again) == facts(early)
+    assert again.reuse is None
+
+
+def test_features_too_large_to_keep_give_the_same_scores(
+    whole: tuple[Early, Path], decide: Decide, tmp_path: Path
+) -> None:
+    decide(tmp_path, space_of(cache={"memory_gb": 1e-6, "disk_gb": 0, "together": 3}))
+    kept, passed = (rungs_in(folder).scores("closed_form") for folder in (whole[1], tmp_path))
+    assert kept.keys() == passed.keys()
+    for key, score in kept.items():
+        assert passed[key].top1 == pytest.approx(score.top1, abs=1.01 / 64)
+        assert passed[key].tie == pytest.approx(score.tie, abs=1e-5)
+    assert len(rungs_in(tmp_path)._steps("closed_form")) == len(NAMES)  # one pass of each anchor
+    assert len(rungs_in(tmp_path).scores("short")) > 3
+
+
+def test_what_fails_in_short_training_ranks_last_and_says_why(decide: Decide, tmp_path: Path) -> None:
+    early = decide(tmp_path, space_of(training={"epochs": [1, 1], "batch_size": 32, "lr": [1e38, 1e38]}))
+    gone = [dropped for dropped in early.dropped if dropped.rung == "short"]
+    failed = [score.key for score in rungs_in(tmp_path).scores("short").values() if score.top1 is None]
+    assert failed
+    assert {dropped.key for dropped in gone if dropped.score is None} <= set(failed)
+    assert all(("loss became" in dropped.reason) == (dropped.key in failed) for dropped in gone)
+    assert len(early.survivors) >= 4  # what the closed form said decides among them
+
+
+def test_out_of_time_nothing_is_dropped_also_later(decide: Decide, tmp_path: Path) -> None:
+    hurried = space_of(search={"trials": 4, "timeout": 0.001})
+    early = decide(tmp_path, hurried)
+    assert [(rung.entered, rung.kept) for rung in early.rungs] == [(len(early.survivors),) * 2] * 2
+    assert not early.merits
+    assert 0 < len(rungs_in(tmp_path).scores("closed_form")) < len(early.survivors)
+    assert facts(decide(tmp_path, space_of())) == facts(early)
+
+
+@pytest.mark.parametrize(
+    ("changes", "candidates", "wanted"),
+    [
+        ({}, 40, (False, False)),
+        ({}, 41, (True, True)),
+        ({"early": {"when": "always"}}, 21, (True, True)),
+        ({"early": {"when": "always"}}, 20, (False, False)),
+        ({"early": {"when": "never"}}, 1000, (False, False)),
+        ({"early": {"short": 1}}, 1000, (True, False)),
+        ({"early": {"closed_form": 1}}, 1000, (False, True)),
+        ({"training": {"epochs": 0}}, 1000, (True, False)),
+    ],
+)
+def test_rungs_are_run_where_there_is_something_to_drop(
+    changes: dict[str, object], candidates: int, wanted: tuple[bool, bool]
+) -> None:
+    plain = {"anchors": [{"model": name} for name in NAMES], "data": {"dataset": "digits"}, "search": {"trials": 20}}
+    space = SearchSpace.model_validate(plain | changes)
+    assert (enters(space, "closed_form", candidates), enters(space, "short", candidates)) == wanted
+
+
+def test_trials_are_asked_among_survivors_the_best_of_each_slice_first(
+    whole: tuple[Early, Path], tmp_path: Path
+) -> None:
+    early, _ = whole
+    space = space_of(trials=50)
+    path = tmp_path / "study.db"
+    study = SearchStudy.open(path, early.survivors, space.objectives, space.training, space.search, early.merits)
+    asked = [proposal.candidate for proposal in next(study.asks_together(len(early.survivors)))]
+    assert {candidate.key for candidate in asked} == {candidate.key for candidate in early.survivors}
+    first = asked[0]
+    direction = [c for c in early.survivors if c.direction == first.direction]
+    cheapest = min(direction, key=lambda candidate: candidate.cost.macs)
+    assert early.merits[first.key] >= early.merits[cheapest.key]
+
+
+def test_a_start_that_was_cut_off_is_completed_in_the_same_order(
+    whole: tuple[Early, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early, _ = whole
+    space = space_of(trials=8)
+
+    def opened(name: str) -> list[object]:
+        args = (early.survivors, space.objectives, space.training, space.search, early.merits)
+        study = SearchStudy.open(tmp_path / name, *args)
+        return [trial.system_attrs["fixed_params"] for trial in study._study.get_trials()]
+
+    wanted = opened("whole.db")
+    enqueue, done = optuna.Study.enqueue_trial, []
+
+    def dying(self: optuna.Study, params: dict[str, object]) -> None:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(params)
+        enqueue(self, params)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.Study, "enqueue_trial", dying)
+        with pytest.raises(KeyboardInterrupt):
+            opened("cut.db")
+    assert len(wanted) > 2
+    assert opened("cut.db") == wanted
+
+
+def test_a_study_begun_without_rungs_goes_on_without_them(decide: Decide, prepared: Prepared, tmp_path: Path) -> None:
+    space = space_of()
+    found = enumeration_of(space, prepared)
+    SearchStudy.open(tmp_path / "study.db", found.candidates, space.objectives, space.training, space.search)
+    early = decide(tmp_path, space)
+    assert (early.survivors, early.rungs, early.dropped) == (found.candidates, (), ())

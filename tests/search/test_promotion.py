@@ -1,0 +1,96 @@
+"""Promotion: every range of FLOPs keeps its best, shares and merits only ever help, and nobody starves."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import defaultdict
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from restnet_search.search.promotion import Entrant, cost_ranges, promote
+
+SHARES = st.floats(0.01, 1.0)
+
+
+@st.composite
+def fields(draw: st.DrawFn) -> tuple[list[Entrant], tuple[float, ...]]:
+    rows = draw(st.lists(st.tuples(st.integers(1, 10**10), st.integers(0, 20), st.integers(0, 3)), min_size=1))
+    entrants = [Entrant(("a", n, "b", n), macs, (top1 / 20, tie)) for n, (macs, top1, tie) in enumerate(rows)]
+    return entrants, cost_ranges([entrant.macs for entrant in entrants], draw(st.integers(1, 10)))
+
+
+def kept(entrants: list[Entrant], limits: tuple[float, ...], share: float, at_least: int = 0) -> set[int]:
+    return {place.entrant.key[1] for place in promote(entrants, limits, share, at_least) if place.kept}
+
+
+@given(fields(), SHARES)
+def test_every_range_keeps_its_share_rounded_up_and_so_its_best_and_its_only_member(field, share: float) -> None:
+    entrants, limits = field
+    ranges: dict[int, list[Entrant]] = defaultdict(list)
+    for entrant in entrants:
+        ranges[bisect_right(limits, entrant.macs)].append(entrant)
+    found = kept(entrants, limits, share)
+    for members in ranges.values():
+        wanted = max(1, math.ceil(share * len(members) - 1e-6))
+        best = sorted(members, key=lambda entrant: (*(-value for value in entrant.merit), entrant.key))
+        assert {entrant.key[1] for entrant in best[:wanted]} == found & {entrant.key[1] for entrant in members}
+
+
+@given(fields(), SHARES, SHARES, st.integers(0, 40), st.integers(0, 40))
+def test_a_larger_share_or_floor_drops_nobody_who_went_on_before(
+    field, one: float, two: float, few: int, many: int
+) -> None:
+    entrants, limits = field
+    (low, high), (few, many) = sorted((one, two)), sorted((few, many))
+    assert kept(entrants, limits, low, few) <= kept(entrants, limits, high, few)
+    assert kept(entrants, limits, low, few) <= kept(entrants, limits, low, many)
+    assert len(kept(entrants, limits, low, many)) >= min(many, len(entrants))
+
+
+@given(fields(), SHARES, st.integers(0, 40), st.data())
+def test_who_goes_on_still_does_with_a_better_score(field, share: float, floor: int, data: st.DataObject) -> None:
+    entrants, limits = field
+    chosen = data.draw(st.sampled_from(sorted(kept(entrants, limits, share, floor))))
+    better = list(entrants)
+    top1, tie = entrants[chosen].merit
+    better[chosen] = replace(entrants[chosen], merit=(top1 + data.draw(st.floats(0, 1)), tie))
+    assert chosen in kept(better, limits, share, floor)
+
+
+@given(fields(), SHARES, st.integers(0, 40), st.randoms(use_true_random=False))
+def test_the_order_of_entrants_decides_nothing(field, share: float, floor: int, random) -> None:
+    entrants, limits = field
+    shuffled = random.sample(entrants, len(entrants))
+    assert kept(shuffled, limits, share, floor) == kept(entrants, limits, share, floor)
+
+
+@given(fields(), SHARES, st.integers(0, 40))
+def test_places_say_what_happened(field, share: float, floor: int) -> None:
+    entrants, limits = field
+    places = promote(entrants, limits, share, floor)
+    assert [place.entrant for place in places] == entrants
+    for place in places:
+        assert place.kept == (place.place <= place.went_on)
+        assert 1 <= place.went_on <= place.of
+
+
+def test_ranges_are_equally_wide_in_log_macs() -> None:
+    assert cost_ranges([1000, 10, 50], 2) == pytest.approx((100.0,))
+    assert cost_ranges([10, 10_000], 3) == pytest.approx((100.0, 1000.0))
+    assert cost_ranges([7, 7], 5) == ()
+    with pytest.raises(ValueError, match="at least one range"):
+        cost_ranges([1], 0)
+    with pytest.raises(ValueError, match="share"):
+        promote([], (), 0.0)
+
+
+def test_the_floor_is_reached_range_by_range() -> None:
+    """A rare cheap part keeps its one; the floor is filled by whoever is nearest to its range's top."""
+    cheap = [Entrant(("cheap", 0, "b", 0), 10, (0.1,))]
+    dear = [Entrant(("dear", n, "b", 0), 1000 + n, (0.9 - n / 100,)) for n in range(4)]
+    places = promote([*cheap, *dear], cost_ranges([10, 1003], 2), 0.25, at_least=4)
+    assert [place.kept for place in places] == [True, True, True, True, False]
