@@ -71,7 +71,8 @@ def test_the_json_says_what_the_network_is(tmp_path: Path) -> None:
     front, back = plain["architecture"]["front"], plain["architecture"]["back"]
     assert front["anchor"]["model"] == "cifar_resnet8" and front["anchor"]["num_classes"] == 10
     assert (front["cut"]["index"], front["cut"]["path"]) == (2, "layer2.0")
-    assert front["cut"]["layout"] == {"kind": "NCHW", "channels": 32, "grid": [16, 16], "prefix": 0, "order": []}
+    layout = {"kind": "NCHW", "channels": 32, "grid": [16, 16], "prefix": 0, "order": [], "family": "", "places": []}
+    assert front["cut"]["layout"] == layout
     assert back["anchor"]["kwargs"]["depth"] == 3
     assert (back["cut"]["path"], back["cut"]["layout"]["kind"]) == ("blocks.0", "tokens")
     assert plain["architecture"]["stitch"] == "linear"
