@@ -39,6 +39,7 @@ class Request:
     trust_code: bool
     as_json: bool
     objective: tuple[str, ...] = ()
+    device_profile: tuple[str, ...] = ()
 
 
 class Interrupted(RunError):
@@ -70,13 +71,16 @@ def search(request: Request) -> None:
 
 def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:
     """The space with the command line's choices in place, and the folder that its relative paths start from."""
-    from restnet_search.cli.arguments import choose_space, with_data
+    from restnet_search.cli.arguments import choose_devices, choose_space, with_data
     from restnet_search.space import parse_space
 
     space, base = choose_space(request.space)
     plain: dict[str, Any] = with_data(space, base, request.data).model_dump(mode="json")
-    if request.budgets:
-        plain["budgets"] = list(request.budgets)
+    devices = choose_devices(request.device_profile)
+    if request.budgets or devices.budgets:
+        plain["budgets"] = [*request.budgets, *devices.budgets]
+    if table := devices.table or space.latency.table:
+        plain["latency"]["table"] = str((base / table).resolve())
     chosen = {"trials": request.trials, "seed": request.seed, "timeout": request.timeout}
     plain["search"] |= {key: value for key, value in chosen.items() if value is not None}
     if request.objective:
@@ -106,11 +110,11 @@ def _find(resume: str, runs: Path) -> RunFolder:
 
 
 def _refuse_changes(request: Request) -> None:
-    changed = [
-        f"--{name.replace('_', '-')}"
-        for name in ("budgets", "space", "data", "run", "trials", "seed", "timeout", "ranker", "cache_gb", "objective")
-        if getattr(request, name) not in (None, ())
-    ]
+    fixed = (
+        "budgets", "space", "data", "run", "trials", "seed", "timeout", "ranker", "cache_gb", "objective",
+        "device_profile",
+    )  # fmt: skip
+    changed = [f"--{name.replace('_', '-')}" for name in fixed if getattr(request, name) not in (None, ())]
     if changed:
         raise RunError(
             f"--resume goes on with a run as it was started; {', '.join(changed)} would change it.",

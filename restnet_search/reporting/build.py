@@ -180,7 +180,7 @@ def build_report(
         hybrids=hybrid_entries,
         budgets=tuple(_budget_entry(budget, anchors, hybrids, search.objectives) for budget in budgets or (UNLIMITED,)),
         orders=order_entries(anchor_entries, hybrid_entries, candidates or {}),
-        controls=tuple(_hybrid_entry(control, is_dominated=False) for control in controls),
+        controls=tuple(_hybrid_entry(control, is_dominated=False, licences=licences) for control in controls),
     )
 
 
