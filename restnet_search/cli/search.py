@@ -76,11 +76,8 @@ def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:
 
     space, base = choose_space(request.space)
     plain: dict[str, Any] = with_data(space, base, request.data).model_dump(mode="json")
-    devices = choose_devices(request.device_profile)
-    if request.budgets or devices.budgets:
-        plain["budgets"] = [*request.budgets, *devices.budgets]
-    if table := devices.table or space.latency.table:
-        plain["latency"]["table"] = str((base / table).resolve())
+    if request.budgets:
+        plain["budgets"] = list(request.budgets)
     chosen = {"trials": request.trials, "seed": request.seed, "timeout": request.timeout}
     plain["search"] |= {key: value for key, value in chosen.items() if value is not None}
     if request.objective:
@@ -89,6 +86,11 @@ def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:
         plain["ranker"]["kind"] = request.ranker
     if request.cache_gb is not None:
         plain["cache"]["disk_gb"] = request.cache_gb
+    devices = choose_devices(request.device_profile)
+    if devices.budgets:
+        plain["budgets"] = [*request.budgets, *devices.budgets]
+    if table := devices.table or space.latency.table:
+        plain["latency"]["table"] = str((base / table).resolve())
     return parse_space(plain, source="the space with the command line's options"), base
 
 
