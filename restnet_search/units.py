@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from restnet_search.errors import BudgetError, did_you_mean
@@ -46,6 +47,7 @@ _FIXED = {
     **{f"{prefix}ib": ("memory", 1024.0**power) for power, prefix in enumerate("kmg", start=1)},
     "s": ("latency", 1.0), "ms": ("latency", 1e-3), "us": ("latency", 1e-6), "µs": ("latency", 1e-6),
 }  # fmt: skip
+_NAMED_PATTERN = re.compile(r"\s*(?P<name>[A-Za-z][\w.-]*)\s*=(?P<limits>.*)", re.ASCII | re.DOTALL)
 _FIXED_PATTERN = re.compile(r"\s*(?P<number>\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+)\s*(?P<unit>[a-zµ]+)\s*", re.I)
 VALID_UNITS = (
     "a number with k, M, G or T and FLOPs, MACs, params or B, or with ms or s, "
@@ -153,6 +155,12 @@ class DeviceBudget:
     limits: tuple[tuple[str, float], ...]
     at: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def text(self) -> str:
+        """What :func:`parse_budget` reads as this budget (to six digits); at least one limit."""
+        said = _limits_text(self.limits, self.at)
+        return said if self.name == said else f"{self.name}={said}"
+
     def allows(self, *, macs: float, params: float, memory: float | None = None, latency: float | None = None) -> bool:
         """Whether a network of this cost stays within every limit; a cost that is not known does not."""
         costs = {"macs": macs, "params": params, "memory": memory, "latency": latency}
@@ -166,10 +174,13 @@ UNLIMITED = DeviceBudget("unlimited", ())
 def parse_budget(text: str) -> DeviceBudget:
     """Read a device budget: quantities joined by commas hold together (``2GFLOPs,10Mparams``).
 
+    A name may stand before them, ``pi=64MB,30ms@device``; without one, the limits are the name.
+
     Raises:
         BudgetError: If a part is no quantity, or one kind of cost is limited twice.
     """
-    quantities = [parse_quantity(part) for part in text.split(",")]
+    named = _NAMED_PATTERN.fullmatch(text)
+    quantities = [parse_quantity(part) for part in (named["limits"] if named else text).split(",")]
     kinds = [quantity.kind for quantity in quantities]
     if len(set(kinds)) != len(kinds):
         raise BudgetError(
@@ -177,6 +188,11 @@ def parse_budget(text: str) -> DeviceBudget:
             expected="each of macs, params, memory and latency at most once",
             hint="repeat --budget to give several device budgets",
         )
-    name = ",".join(format_quantity(quantity) for quantity in quantities)
     at = tuple((quantity.kind, quantity.at) for quantity in quantities if quantity.at)
-    return DeviceBudget(name, tuple((quantity.kind, quantity.value) for quantity in quantities), at)
+    limits = tuple((quantity.kind, quantity.value) for quantity in quantities)
+    return DeviceBudget(named["name"] if named else _limits_text(limits, at), limits, at)
+
+
+def _limits_text(limits: Sequence[tuple[str, float]], at: Sequence[tuple[str, str]]) -> str:
+    where = dict(at)
+    return ",".join(format_quantity(Quantity(kind, value, where.get(kind, ""))) for kind, value in limits)

@@ -11,6 +11,7 @@ from restnet_search.cli import (
     anchors,
     cache,
     conformance,
+    device,
     export,
     export_matrix,
     init,
@@ -36,6 +37,7 @@ app = typer.Typer(
 app.add_typer(anchors.app, name="anchors")
 app.add_typer(spaces.app, name="spaces")
 app.add_typer(cache.app, name="cache")
+app.add_typer(device.app, name="device")
 app.command("init")(init.init)
 app.command("report")(report.report)
 app.command("export")(export.export)
@@ -56,7 +58,16 @@ def main(
             "-b",
             metavar="LIMITS",
             help="Device budget: 2GFLOPs, 10Mparams, 64MB, 64MB@int8, 30ms, 30ms@onnxruntime; limits joined by commas"
-            " hold together. Repeat it for several devices.",
+            " hold together, NAME=LIMITS names them. Repeat it for several devices.",
+        ),
+    ] = None,
+    device_profile: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--device-profile",
+            metavar="NAME|PATH",
+            help="A device whose limits are one more budget (device list); a YAML file with measured latencies prices"
+            " hybrids by them.",
         ),
     ] = None,
     space: options.Space = None,
@@ -117,6 +128,7 @@ def main(
     search.search(
         search.Request(
             budgets=tuple(budget or ()),
+            device_profile=tuple(device_profile or ()),
             space=space,
             data=data,
             weights=weights,

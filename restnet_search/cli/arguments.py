@@ -5,16 +5,52 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from restnet_search.errors import SpaceError, did_you_mean
+from restnet_search.errors import BudgetError, SpaceError, did_you_mean
 
 if TYPE_CHECKING:
     from restnet_search.search.prepare import CodeAndWeights
     from restnet_search.space import SearchSpace
 
-__all__ = ["choose_space", "one_of", "sources", "with_data"]
+__all__ = ["Devices", "choose_devices", "choose_space", "one_of", "sources", "with_data"]
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What device profiles give a search: their limits as budgets, and the file with measured latencies, if any."""
+
+    budgets: tuple[str, ...]
+    table: Path | None
+
+
+def choose_devices(profiles: Sequence[str]) -> Devices:
+    """Read device profiles as ``--device-profile`` names them.
+
+    Raises:
+        BudgetError: If one cannot be used, or two have measured latencies: a search prices hybrids by one device.
+    """
+    from restnet_search.costs.latency import read_table
+    from restnet_search.space.device_profiles import find_profile, load_profile
+
+    budgets: list[str] = []
+    tables: list[Path] = []
+    for text in dict.fromkeys(profiles):
+        path = find_profile(text, cwd=Path.cwd())
+        profile = load_profile(path)
+        budgets += [profile.budget] if profile.budget else []
+        if profile.latency is not None:
+            read_table(path)  # so that a damaged one is told at once
+            tables.append(path.resolve())
+    if len(tables) > 1:
+        raise BudgetError(
+            f"{len(tables)} device profiles have measured latencies: {', '.join(path.name for path in tables)}.",
+            expected="at most one: a search prices hybrids by one device",
+            hint="run one search for each",
+        )
+    return Devices(tuple(budgets), tables[0] if tables else None)
 
 
 def choose_space(argument: str | None, *, quiet: bool = False) -> tuple[SearchSpace, Path]:

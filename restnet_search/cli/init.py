@@ -54,7 +54,7 @@ def init(
     from restnet_search.space import parse_space
     from restnet_search.space.template import SpaceDraft, render_template
 
-    budgets = tuple(parse_budget(text).name for text in budget or ())
+    budgets = tuple(parse_budget(text).text for text in budget or ())
     anchors = tuple(anchor or ())
     if len(anchors) < 2:
         raise SpaceError(

@@ -40,6 +40,7 @@ class Request:
     trust_code: bool
     as_json: bool
     objective: tuple[str, ...] = ()
+    device_profile: tuple[str, ...] = ()
 
 
 class Interrupted(RunError):
@@ -71,7 +72,7 @@ def search(request: Request) -> None:
 
 def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:
     """The space with the command line's choices in place, and the folder that its relative paths start from."""
-    from restnet_search.cli.arguments import choose_space, with_data
+    from restnet_search.cli.arguments import choose_devices, choose_space, with_data
     from restnet_search.space import parse_space
 
     space, base = choose_space(request.space)
@@ -91,6 +92,11 @@ def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:
         plain["ranker"]["kind"] = request.ranker
     if request.cache_gb is not None:
         plain["cache"]["disk_gb"] = request.cache_gb
+    devices = choose_devices(request.device_profile)
+    if devices.budgets:
+        plain["budgets"] = [*request.budgets, *devices.budgets]
+    if table := devices.table or space.latency.table:
+        plain["latency"]["table"] = str((base / table).resolve())
     return parse_space(plain, source="the space with the command line's options"), base
 
 
@@ -111,7 +117,10 @@ def _find(resume: str, runs: Path) -> RunFolder:
     return find_run(resume, runs)
 
 
-_GIVEN = ("budgets", "space", "data", "run", "trials", "seed", "timeout", "ranker", "objective", "strategy", "cache_gb")
+_GIVEN = (
+    "budgets", "space", "data", "run", "trials", "seed", "timeout", "ranker", "strategy", "objective", "cache_gb",
+    "device_profile",
+)  # fmt: skip
 
 
 def _refuse_changes(request: Request) -> None:

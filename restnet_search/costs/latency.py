@@ -18,6 +18,7 @@ from typing import Any
 
 from restnet_search.errors import BudgetError
 from restnet_search.files import write_atomically
+from restnet_search.space.device_profiles import load_profile
 
 __all__ = [
     "OVERHEAD",
@@ -26,7 +27,9 @@ __all__ = [
     "WholeTiming",
     "measure_interleaved",
     "part_id",
+    "plain_table",
     "read_table",
+    "table_of",
     "write_table",
 ]
 
@@ -156,25 +159,54 @@ def measure_interleaved(
 
 def write_table(table: LatencyTable, path: Path) -> Path:
     """Write a table as JSON, whole or not at all."""
-    content = {"format": _FORMAT, "version": _VERSION, **asdict(table)}
-    return write_atomically(path, json.dumps(content, indent=2) + "\n")
+    return write_atomically(path, json.dumps(plain_table(table), indent=2) + "\n")
+
+
+def plain_table(table: LatencyTable) -> dict[str, Any]:
+    """A table as plain data, which :func:`table_of` reads."""
+    return {"format": _FORMAT, "version": _VERSION, **asdict(table), "wholes": [asdict(w) for w in table.wholes]}
 
 
 def read_table(path: Path) -> LatencyTable:
-    """Read what :func:`write_table` wrote (on this machine or another).
+    """Read what :func:`write_table` wrote (on this machine or another), or the table of a device profile (YAML).
 
     Raises:
         BudgetError: If the file is missing, is no such table, or a time in it is no positive number.
     """
+    if path.suffix in (".yaml", ".yml"):
+        profile = load_profile(path)
+        if profile.latency is None:
+            raise BudgetError(
+                f"The device profile {path} has limits only, no latencies that were measured there.",
+                hint="measure on the device: restnet-search device bench SPACE --out DIR",
+            )
+        return table_of(profile.latency, str(path))
     try:
-        return _table(json.loads(path.read_text(encoding="utf-8")))
+        raw = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BudgetError(f"Cannot read the latency table {path}: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise _no_table(str(path), error) from error
+    return table_of(raw, str(path))
+
+
+def table_of(raw: Any, source: str) -> LatencyTable:
+    """Read plain data as a table; `source` is what errors call it.
+
+    Raises:
+        BudgetError: If it is no table, or a time in it is no positive number.
+    """
+    try:
+        return _table(raw)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BudgetError(
-            f"{path} is no latency table: {type(error).__name__}: {error}.",
-            expected="the latency.json of a run folder",
-        ) from error
+        raise _no_table(source, error) from error
+
+
+def _no_table(source: str, error: Exception) -> BudgetError:
+    return BudgetError(
+        f"{source} is no latency table: {type(error).__name__}: {error}.",
+        expected="the latency.json of a run folder, or a profile that `restnet-search device import` wrote",
+    )
 
 
 def _table(raw: dict[str, Any]) -> LatencyTable:

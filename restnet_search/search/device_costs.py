@@ -102,8 +102,8 @@ def device_costs(
     if foreign and spec.table is None:
         raise BudgetError(
             "A latency limit on a device needs a table that was measured there.",
-            expected="latency.table in the space: the latency.json of a run on that device",
-            hint="or measure here: 30ms@pytorch, 30ms@onnxruntime",
+            expected="--device-profile FILE, or latency.table in the space, with latencies of that device",
+            hint="write them with restnet-search device bench and device import, or measure here: 30ms@onnxruntime",
         )
     kept = folder.path / "latency.json"
     if kept.exists():

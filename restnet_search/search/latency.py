@@ -28,7 +28,15 @@ from restnet_search.space.schema import LatencySpec, SearchSpace
 from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.plan import StitchPlan, why_not_stitchable
 
-__all__ = ["StitchPoint", "SummedLatency", "anchor_digest", "measure_networks", "measure_table", "stitch_points"]
+__all__ = [
+    "StitchPoint",
+    "SummedLatency",
+    "anchor_digest",
+    "measure_networks",
+    "measure_table",
+    "networks_to_measure",
+    "stitch_points",
+]
 
 Clock = Callable[[], float]
 
@@ -102,6 +110,17 @@ def measure_table(
 
     All are run in the same interleaved rounds. The hybrids are drawn by the search's seed.
     """
+    networks, drawn = networks_to_measure(space, graphs, costs, spec)
+    timings = measure_networks(networks, spec, progress, clock=clock)
+    wholes = tuple(WholeTiming(*point.parts, timings.pop(id)) for id, point in drawn.items())
+    digests = {name: anchor_digest(graph, costs[name]) for name, graph in graphs.items()}
+    return LatencyTable(spec.runtime, spec.threads, spec.batch, spec.warmup, machine(), digests, timings, wholes)
+
+
+def networks_to_measure(
+    space: SearchSpace, graphs: Mapping[str, AnchorGraph], costs: Mapping[str, AnchorCosts], spec: LatencySpec
+) -> tuple[dict[str, tuple[nn.Module, Tensor]], dict[str, StitchPoint]]:
+    """What a latency table is measured on: networks by id, each with an input, and which of them are whole hybrids."""
     points = stitch_points(space, graphs, costs)
     own = [
         StitchPoint((name, one.front_cut), one.plan, (name, one.back_cut))
@@ -110,13 +129,11 @@ def measure_table(
     ]
     drawn = random.Random(space.search.seed).sample(points, min(spec.checked, len(points)))
     networks = part_networks(graphs, [*points, *own], spec.batch)
-    for place, point in enumerate(drawn):
+    wholes = {f"hybrid/{place}": point for place, point in enumerate(drawn)}
+    for id, point in wholes.items():
         hybrid = assemble(graphs, point.front, StitchLayer(point.plan), point.back)
-        networks[f"hybrid/{place}"] = (hybrid, graphs[point.front[0]].traced.example(spec.batch))
-    timings = measure_networks(networks, spec, progress, clock=clock)
-    wholes = tuple(WholeTiming(*point.parts, timings.pop(f"hybrid/{place}")) for place, point in enumerate(drawn))
-    digests = {name: anchor_digest(graph, costs[name]) for name, graph in graphs.items()}
-    return LatencyTable(spec.runtime, spec.threads, spec.batch, spec.warmup, machine(), digests, timings, wholes)
+        networks[id] = (hybrid, graphs[point.front[0]].traced.example(spec.batch))
+    return networks, wholes
 
 
 def part_networks(

@@ -10,7 +10,16 @@ from typing import Literal
 
 from restnet_search.errors import SpaceError, did_you_mean
 
-__all__ = ["DEMO", "ENVIRONMENT_VARIABLE", "FILE_NAME", "FoundSpace", "Origin", "builtin_spaces", "find_space"]
+__all__ = [
+    "DEMO",
+    "ENVIRONMENT_VARIABLE",
+    "FILE_NAME",
+    "FoundSpace",
+    "Origin",
+    "builtin_spaces",
+    "find_space",
+    "shipped_files",
+]
 
 Origin = Literal["--space", "$RESTNET_SPACE", "restnet.yaml", "built-in demo"]
 
@@ -43,12 +52,21 @@ def builtin_spaces() -> dict[str, Path]:
     Raises:
         SpaceError: If the installation is without them.
     """
+    return shipped_files("", "search spaces")
+
+
+def shipped_files(folder: str, what: str) -> dict[str, Path]:
+    """The YAML files in a folder of those that come with restnet-search: stem -> file, in alphabetical order.
+
+    Raises:
+        SpaceError: If there are none; `what` names them.
+    """
     package = Path(str(files("restnet_search")))
     # A wheel carries them inside the package; in a checkout (also an editable install) they lie beside it.
-    for folder in (package / "_search_spaces", package.parent / "search_spaces"):
-        if spaces := {path.stem: path for path in sorted(folder.glob("*.yaml"))}:
-            return spaces
-    raise SpaceError("This installation has no built-in search spaces.", hint="install restnet-search again")
+    for home in (package / "_search_spaces", package.parent / "search_spaces"):
+        if found := {path.stem: path for path in sorted((home / folder).glob("*.yaml"))}:
+            return found
+    raise SpaceError(f"This installation has no built-in {what}.", hint="install restnet-search again")
 
 
 def find_space(argument: str | None, *, environ: Mapping[str, str], cwd: Path) -> FoundSpace:

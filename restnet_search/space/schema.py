@@ -295,7 +295,9 @@ class LatencySpec(_Section):
     warmup: Positive = Field(default=3, description="Runs of every part that are not counted.")
     runs: Positive = Field(default=20, description="Counted runs of every part, interleaved.")
     checked: Positive = Field(default=8, description="Whole hybrids that the sums of parts are checked against.")
-    table: Text | None = Field(default=None, description="A table measured on a device (JSON); null: measure here.")
+    table: Text | None = Field(
+        default=None, description="A device profile with latencies (YAML), or a run's latency.json; null: measure here."
+    )
 
     @model_validator(mode="after")
     def _device_needs_a_table(self) -> LatencySpec:

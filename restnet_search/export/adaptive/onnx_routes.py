@@ -12,7 +12,7 @@ from restnet_search.export.onnx import OnnxFormat
 from restnet_search.export.source import ExportSource
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, TensorProto
+    from onnx import GraphProto, ModelProto, TensorProto
 
 __all__ = ["WEIGHTS_FILE", "SharedWeights", "save_onnx_routes"]
 
@@ -48,8 +48,7 @@ def save_onnx_routes(sources: Mapping[str, ExportSource], folder: Path) -> tuple
             separate += sum(file.stat().st_size for file in (path, *others))
             model = onnx.load(path)
             path.unlink()
-            for tensor in _initialisers(model.graph):
-                shared.take(tensor)
+            shared.take_all(model)
             files[stem] = folder / f"{stem}.onnx"
             files[stem].write_bytes(model.SerializeToString())
     for path in files.values():
@@ -63,6 +62,11 @@ class SharedWeights:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._offsets: dict[bytes, int] = {}
+
+    def take_all(self, model: ModelProto) -> None:
+        """Move every weight of a model; it must be written into the folder of the file."""
+        for tensor in _initialisers(model.graph):
+            self.take(tensor)
 
     def take(self, tensor: TensorProto) -> None:
         """Leave only a reference to the file in the tensor, unless it is small or text."""

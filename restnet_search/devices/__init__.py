@@ -1,0 +1,1 @@
+"""Latencies of other devices: what is sent there, the script that runs there, and what is read back."""

@@ -1,0 +1,42 @@
+"""How well sums of measured parts say what whole hybrids take, on this machine or on a device that was measured."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from restnet_search.costs.latency import LatencyTable
+from restnet_search.errors import BudgetError
+from restnet_search.reporting.devices import ModelError, WholeRow
+
+__all__ = ["model_error"]
+
+
+def model_error(table: LatencyTable, space: str) -> ModelError:
+    """Compare the table's sums with its whole hybrids, none of which went into a sum.
+
+    Raises:
+        BudgetError: If the table holds no whole hybrid.
+    """
+    rows = tuple(
+        WholeRow(whole.front, whole.back, whole.timing.median, table.seconds(whole.front, whole.stitch, whole.back))
+        for whole in table.wholes
+    )
+    if not rows:
+        raise BudgetError(
+            f"No whole hybrid of {space} was measured: no two of its cut points can be stitched.",
+            hint="look at `restnet-search anchors inspect MODEL`, and widen cut_points in the space",
+        )
+    errors = [abs(row.error) for row in rows]
+    runs = max(timing.runs for timing in table.parts.values())
+    return ModelError(
+        space=space,
+        runtime=table.runtime,
+        threads=table.threads,
+        batch=table.batch,
+        runs=runs,
+        machine=table.machine,
+        parts=len(table.parts),
+        median=median(errors),
+        max=max(errors),
+        wholes=rows,
+    )
