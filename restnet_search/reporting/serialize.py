@@ -25,7 +25,7 @@ CSV = "pareto.csv"
 _COLUMNS: tuple[str, ...] = (
     "budget", "id", "kind", "front", "front_cut", "back", "back_cut", "order", "macs", "params",
     "val_top1", "val_n", "test_top1", "test_low", "test_high", "test_n", "pick", "memory", "latency",
-    "measured_median", "measured_p95", "tune", "strategy",
+    "measured_median", "measured_p95", "tune",
 )  # fmt: skip
 
 
@@ -116,7 +116,7 @@ def _csv_row(budget: BudgetEntry, entry: Entry) -> dict[str, object]:
     if isinstance(entry, AnchorEntry):
         row["kind"] = "anchor"
     else:
-        row |= {"kind": "hybrid", "order": entry.order, "tune": entry.tune, "strategy": entry.strategy}
+        row |= {"kind": "hybrid", "order": entry.order, "tune": entry.tune}
         row |= {"front": entry.front.anchor, "front_cut": entry.front.cut}
         row |= {"back": entry.back.anchor, "back_cut": entry.back.cut}
     row |= {kind: value for kind in ("memory", "latency") if (value := getattr(entry, kind)) is not None}

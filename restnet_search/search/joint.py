@@ -189,10 +189,18 @@ class JointTraining:
         else:
             loss = context.task_loss(candidate, self._back(candidate)(mapped), indices)
         if not math.isfinite(loss.item()):
-            self.failed[index] = f"the loss became {loss.item()} at learning rate {self._budget.lr:.3g}"
+            self._fail(index, f"the loss became {loss.item()} at learning rate {self._budget.lr:.3g}")
             return
         (self._matching if matching else self._task).step(loss)
         self._images[index] += len(indices)
+
+    def _fail(self, index: int, reason: str) -> None:
+        """End a candidate; where its stitch layer itself is spoilt, all that share it."""
+        stitch = self.stitch_of(self.candidates[index])
+        spoilt = not all(bool(torch.isfinite(parameter).all()) for parameter in stitch.parameters())
+        for number, other in enumerate(self.candidates):
+            if number == index or (spoilt and self.stitch_of(other) is stitch):
+                self.failed[number] = reason
 
     def outcomes(self, ended: Collection[int] = ()) -> Iterator[tuple[int, JointOutcome]]:
         """Score the candidates on val, one by one: those that neither failed nor have ``ended`` before, by number."""

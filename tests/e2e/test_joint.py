@@ -41,7 +41,6 @@ def test_every_candidate_is_a_labelled_hybrid_with_its_own_file(joint: Path, cli
     assert not (joint / "joint.pt").exists()
     shown = " ".join(cli("report", "joint").stdout.split())
     assert f"share {facts['stitch_layers']} stitch layers, trained together in {facts['steps']} steps" in shown
-    assert "strategy" in (joint / "pareto.csv").read_text().splitlines()[0]
 
 
 def test_a_joint_hybrid_is_loaded_scored_and_exported(joint: Path, cli: Cli) -> None:
@@ -56,8 +55,8 @@ def test_a_joint_hybrid_is_loaded_scored_and_exported(joint: Path, cli: Cli) -> 
 
 def test_records_say_when_they_finished(joint: Path, finished: Path) -> None:
     for run in (joint, finished):
-        times = [record.finished for record in read_records(run / "study.db")]
-        assert all(time is not None and time > 0 for time in times) and times == sorted(times)
+        times = [record.finished or 0.0 for record in read_records(run / "study.db")]
+        assert times == sorted(times) and times[0] > 0
         report = load_run(run)
         curve = anytime_curve(report)
         assert curve[0].seconds == 0
@@ -83,8 +82,8 @@ def test_a_killed_joint_search_ends_with_the_same_bits(
     for hybrid in results_of(joint)["hybrids"]:
         one, other = _weights(joint, hybrid["id"]), _weights(run, hybrid["id"])
         assert all(torch.equal(one[name], other[name]) for name in one)
-    times = [record.finished for record in read_records(run / "study.db")]
-    assert times == sorted(times, key=lambda seconds: seconds or 0.0)
+    times = [record.finished or 0.0 for record in read_records(run / "study.db")]
+    assert times == sorted(times)
 
 
 def test_what_does_not_fit_joint_training_is_refused(cli: Cli, workspace: Path) -> None:
