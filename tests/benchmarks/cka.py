@@ -120,7 +120,7 @@ def _ours(models: list[str], images: int, batch: int, side: int) -> Callable[[],
             grams = [_grams_of(model, chunk) for model in built]
             cka.update_grams(*(list(found.values()) for found in grams))
             names = [list(found) for found in grams]
-        return _answer(names[0], names[1], cka.matrix())
+        return _answer(built, names[0], names[1], cka.matrix())
 
     return work
 
@@ -174,12 +174,16 @@ def _other(models: list[str], images: int, batch: int, side: int) -> Callable[[]
         except AssertionError as error:  # it checks for NaN at the very end
             said = str(error)
         # rows and columns are in the order in which modules were called
-        return _answer(list(compared.model1_features), list(compared.model2_features), compared.hsic_matrix, said)
+        return _answer(
+            built, list(compared.model1_features), list(compared.model2_features), compared.hsic_matrix, said
+        )
 
     return work
 
 
-def _answer(layers_a: list[str], layers_b: list[str], matrix: Tensor, said: str = "") -> dict[str, Any]:
+def _answer(
+    models: list[nn.Module], layers_a: list[str], layers_b: list[str], matrix: Tensor, said: str = ""
+) -> dict[str, Any]:
     """The matrix by pairs of layers. Norm layers are left out of the comparison, not of the work.
 
     torch-cka keeps references, so an activation that works in place has overwritten what the norm before it gave.
@@ -189,15 +193,14 @@ def _answer(layers_a: list[str], layers_b: list[str], matrix: Tensor, said: str 
         f"{a} | {b}": (None if math.isnan(values[i][j]) else values[i][j])
         for i, a in enumerate(layers_a)
         for j, b in enumerate(layers_b)
-        if _compared(a) and _compared(b)
+        if _compared(models[0], a) and _compared(models[1], b)
     }
     nan = int(torch.isnan(matrix).sum())
     return {"layers_a": len(layers_a), "layers_b": len(layers_b), "nan": nan, "said": said, "cka": pairs}
 
 
-def _compared(name: str) -> bool:
-    last = name.rpartition(".")[2]
-    return not last.startswith(("bn", "drop_block", "aa")) and name not in ("", "0", "1")
+def _compared(model: nn.Module, name: str) -> bool:
+    return not isinstance(model.get_submodule(name), nn.BatchNorm2d | nn.Identity)
 
 
 WAYS = {"ours": _ours, "other": _other}

@@ -110,7 +110,7 @@ class _Stitch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.side < self.source_side:
-            x = F.adaptive_avg_pool2d(x, self.side)
+            x = F.avg_pool2d(x, self.source_side // self.side)
         x = self.map(x)
         return F.interpolate(x, size=self.side, mode="bilinear") if self.side > self.source_side else x
 

@@ -60,6 +60,8 @@ def run(size: str) -> Finding:
         for share, values in at.items()
     )
     missing = tuple(Condition(note, None, None) for note in notes)
+    if not any(best.values()):
+        notes.append("no rival had a hybrid in time, so there is no ratio")
     ratios = [values["ours"] / best[share] for share, values in at.items() if best[share]]
     return Finding(
         question,
