@@ -138,7 +138,7 @@ def test_a_search_keeps_to_the_milliseconds_of_the_device(at_home: Path, capsys:
     found = json.loads((at_home / "reports" / "fits" / "results.json").read_text())
     table = read_table(at_home / "box.yaml")
     for anchor in found["anchors"]:
-        assert anchor["latency"] == pytest.approx(table.seconds(f"anchor/{anchor['id']}"))
+        assert anchor["latency"] == pytest.approx(table.seconds(f"anchor/{anchor['name']}"))
     assert found["search"]["latency"]["machine"] == table.machine
     assert all(0 < hybrid["latency"] < 10 for hybrid in found["hybrids"]) and found["hybrids"]
 
