@@ -158,9 +158,13 @@ def _total_seconds(study: SearchStudy, seconds: dict[str, float]) -> dict[str, f
 
 
 def _warner(progress: Progress) -> Callable[[str], None]:
+    said: set[str] = set()
+
     def warn(message: str) -> None:
-        _log.warning(message)
-        progress.log(message)
+        if message not in said:  # early decisions and trials open a store each
+            _log.warning(message)
+            progress.log(message)
+            said.add(message)
 
     return warn
 

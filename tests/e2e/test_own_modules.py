@@ -122,7 +122,8 @@ def test_the_whole_way(
     assert results["trials"]["finished"] == 4
     assert [anchor["licence"] for anchor in results["anchors"]] == ["cc-by-nc-4.0", None]
     assert "Weights of mine: cc-by-nc-4.0 (non-commercial)" in told and "Weights of theirs: unknown" in told
-    assert "NOT FOR COMMERCIAL USE: 4 of 4 hybrids hold the weights of mine." in told
+    count = len(results["hybrids"])  # with random controls
+    assert count >= 4 and f"NOT FOR COMMERCIAL USE: {count} of {count} hybrids hold the weights of mine." in told
     assert all(hybrid["non_commercial"] == ["mine"] for hybrid in results["hybrids"])
 
     hybrid = results["hybrids"][0]["id"]
