@@ -67,9 +67,9 @@ def test_records_say_when_they_finished(joint: Path, finished: Path) -> None:
 def test_a_killed_joint_search_ends_with_the_same_bits(
     command: list[str], environment: dict[str, str], cli: Cli, workspace: Path, joint: Path
 ) -> None:
-    arguments = [*BUDGETS, "--strategy", "joint", "--run", "cut"]
+    arguments = [*BUDGETS, "--strategy", "joint", "--run", "joint-cut"]
     process = subprocess.Popen([*command, *arguments], cwd=workspace, env=environment, stderr=subprocess.DEVNULL)
-    run, deadline = workspace / "reports" / "cut", time.monotonic() + 300
+    run, deadline = workspace / "reports" / "joint-cut", time.monotonic() + 300
     while not list(run.glob("stitches/j002.*")) and time.monotonic() < deadline:
         assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(0.01)
@@ -77,7 +77,7 @@ def test_a_killed_joint_search_ends_with_the_same_bits(
     process.wait()
     kept = len(read_records(run / "study.db"))
     assert (run / "joint.pt").exists() and kept >= 2
-    cli("--resume", "cut")
+    cli("--resume", "joint-cut")
     assert trained(run) == trained(joint)
     for hybrid in results_of(joint)["hybrids"]:
         one, other = _weights(joint, hybrid["id"]), _weights(run, hybrid["id"])
