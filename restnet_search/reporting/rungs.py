@@ -44,7 +44,7 @@ def rung_blocks(report: Report) -> list[RenderableType]:
 
 def _sentence(report: Report) -> str:
     scored = [dropped for dropped in report.dropped if dropped.rung in _EARLY]
-    told = "Every range of FLOPs kept its best."
+    told = "Every range of FLOPs and every way round kept its best."
     if scored:
         best = max((d.score for d in scored if d.score is not None), default=None)
         reached = "" if best is None else f", of which the best had reached {phrases.percent(best)} % there"

@@ -37,6 +37,7 @@ from restnet_search.space.schema import SearchSpace
 __all__ = ["Early", "EarlyJob", "decide_early", "enters"]
 
 _RUNGS: Mapping[RungName, str] = {"closed_form": "Closed-form stitches", "short": "Short training"}
+_PER_WAY = 2  # candidates of every front anchor and back anchor that always go on
 _SHARE_OF_TIMEOUT = 0.5
 
 _log = logging.getLogger("restnet_search")
@@ -142,7 +143,7 @@ def decide_early(job: EarlyJob, study: Path, enumeration: Enumeration) -> Early:
             merits = {c.key: _merit(scores[c.key], merits.get(c.key, (_finite(c.score),))) for c in left}
             entrants = [Entrant(c.key, c.cost.macs, merits[c.key]) for c in left]
             share = job.space.early.closed_form if rung == "closed_form" else job.space.early.short
-            places = promote(entrants, limits, share, at_least=job.space.search.trials)
+            places = promote(entrants, limits, share, at_least=job.space.search.trials, per_way=_PER_WAY)
             gone = [(c, place) for c, place in zip(left, places, strict=True) if not place.kept]
             rungs.drop(_dropped(candidate, place, rung, scores[candidate.key]) for candidate, place in gone)
             entered, left = len(left), [c for c, place in zip(left, places, strict=True) if place.kept]

@@ -50,8 +50,13 @@ def cost_ranges(macs: Iterable[int], count: int) -> tuple[float, ...]:
     return tuple(low * (high / low) ** (part / count) for part in range(1, count)) if high > low else ()
 
 
-def promote(entrants: Sequence[Entrant], limits: Sequence[float], share: float, at_least: int = 0) -> list[Place]:
+def promote(
+    entrants: Sequence[Entrant], limits: Sequence[float], share: float, at_least: int = 0, per_way: int = 0
+) -> list[Place]:
     """Keep the best ``share`` of every range, rounded up, so at least one; and no fewer than ``at_least`` in all.
+
+    The ``per_way`` best of every way round (front anchor and back anchor) go on besides, so that no way is judged by
+    its start alone: what a stitch gains by training differs between kinds of anchors.
 
     Where the shares of all ranges are too few together, the share rises until they are enough: those go on next that
     come first in the order of (place - 1) / (size of the range), then by merit.
@@ -85,6 +90,10 @@ def promote(entrants: Sequence[Entrant], limits: Sequence[float], share: float, 
     # 1e-9: 0.3 of 10 are 3, although 3 / 10 may round to above 0.3
     count = sum(above / size < share - 1e-9 or above == 0 for above, size in better.values())
     kept = {entrant.key for entrant in order[: max(count, at_least)]}
+    ways: dict[tuple[str, str], list[Entrant]] = defaultdict(list)
+    for entrant in sorted(entrants, key=_best_first):
+        ways[entrant.key[0], entrant.key[2]].append(entrant)
+    kept |= {entrant.key for members in ways.values() for entrant in members[:per_way]}
     went_on = {index: sum(entrant.key in kept for entrant in members) for index, members in ranges.items()}
     return [
         Place(entrant, better[entrant.key][0] + 1, better[entrant.key][1], went_on[index], entrant.key in kept)

@@ -94,3 +94,21 @@ def test_the_floor_is_reached_range_by_range() -> None:
     dear = [Entrant(("dear", n, "b", 0), 1000 + n, (0.9 - n / 100,)) for n in range(4)]
     places = promote([*cheap, *dear], cost_ranges([10, 1003], 2), 0.25, at_least=4)
     assert [place.kept for place in places] == [True, True, True, True, False]
+
+
+@given(fields(), SHARES)
+def test_the_best_of_every_way_round_go_on_and_nobody_else_loses_by_it(
+    field: tuple[list[Entrant], tuple[float, ...]], share: float
+) -> None:
+    entrants, limits = field
+    mixed = [Entrant((f"front{n % 3}", n, f"back{n % 2}", n), one.macs, one.merit) for n, one in enumerate(entrants)]
+    without, within = (
+        {place.entrant.key for place in promote(mixed, limits, share, per_way=count) if place.kept} for count in (0, 2)
+    )
+    assert without <= within
+    for way in {(one.key[0], one.key[2]) for one in mixed}:
+        members = [one for one in mixed if (one.key[0], one.key[2]) == way]
+        assert len([one for one in members if one.key in within]) >= min(2, len(members))
+        best = max(one.merit for one in members)
+        assert any(one.key in within for one in members if one.merit == best)
+    assert len(within - without) <= 2 * 6
