@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from restnet_search import __version__
 from restnet_search.costs.table import Cost
@@ -15,7 +15,7 @@ from restnet_search.data.view import View
 from restnet_search.errors import ExportError
 from restnet_search.export.format import ExportResult, Runner, get_format
 from restnet_search.export.int8 import Int8Result
-from restnet_search.export.sealed import read_sealed, seal
+from restnet_search.export.sealed import read_sealed, seal, validated
 from restnet_search.export.source import Accuracy, ExportSource
 
 __all__ = ["BUNDLE", "Bundle", "ExportedFile", "FormatEntry", "bundle_of", "check_files", "open_export", "read_bundle"]
@@ -134,14 +134,7 @@ def read_bundle(folder: Path) -> Bundle:
     """
     path = folder / BUNDLE
     plain = read_sealed(path, _VERSION)
-    try:
-        return TypeAdapter(Bundle).validate_python(plain)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"]) or "the whole file"
-        raise ExportError(
-            f"The file {path} is no {BUNDLE}: {where}: {problem['msg']}", hint="export it again"
-        ) from error
+    return validated(Bundle, plain, f"The file {path} is no {BUNDLE}", "export it again")
 
 
 def check_files(folder: Path, entry: FormatEntry) -> Path:

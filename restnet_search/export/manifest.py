@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from restnet_search.costs.table import Cost
 from restnet_search.data.view import View
 from restnet_search.errors import ExportError
 from restnet_search.export.architecture import AnchorArchitecture, HybridArchitecture
-from restnet_search.export.sealed import read_sealed, seal
+from restnet_search.export.sealed import read_sealed, seal, validated
 from restnet_search.export.source import Accuracy
 
 __all__ = ["FORMAT_VERSION", "Manifest", "TensorEntry", "read_manifest"]
@@ -78,14 +78,7 @@ def read_manifest(path: Path) -> Manifest:
     """
     file = find_manifest(path)
     plain = read_sealed(file, FORMAT_VERSION)
-    try:
-        return TypeAdapter(Manifest).validate_python(plain)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"]) or "the whole file"
-        raise ExportError(
-            f"The export {file} is no JSON of an export: {where}: {problem['msg']}", hint="export it again"
-        ) from error
+    return validated(Manifest, plain, f"The export {file} is no JSON of an export", "export it again")
 
 
 def find_manifest(path: Path) -> Path:

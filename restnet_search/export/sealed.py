@@ -6,18 +6,20 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from restnet_search.errors import ExportError
 
-__all__ = ["read_sealed", "seal"]
+__all__ = ["canonical_digest", "read_sealed", "seal", "validated"]
 
 _SEAL = "digest"
 
 
 def seal(plain: Mapping[str, Any]) -> str:
     """The JSON text of a mapping, with the SHA-256 of its canonical form under ``digest``."""
-    return json.dumps({**plain, _SEAL: _digest(plain)}, indent=2) + "\n"
+    return json.dumps({**plain, _SEAL: canonical_digest(plain)}, indent=2) + "\n"
 
 
 def read_sealed(path: Path, version: int) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def read_sealed(path: Path, version: int) -> dict[str, Any]:
             hint="read it with the version of restnet-search that wrote it, or export it again",
         )
     said = plain.pop(_SEAL, None)
-    if said != (found := _digest(plain)):
+    if said != (found := canonical_digest(plain)):
         raise ExportError(
             f"The export {path} was altered after it was written.",
             expected=f"digest {said or '(missing)'}, came {found}",
@@ -54,5 +56,23 @@ def read_sealed(path: Path, version: int) -> dict[str, Any]:
     return plain
 
 
-def _digest(plain: Mapping[str, Any]) -> str:
+_T = TypeVar("_T")
+
+
+def validated(cls: type[_T], plain: object, problem: str, hint: str) -> _T:
+    """Plain values as an object of a class.
+
+    Raises:
+        ExportError: If they are none; ``problem`` starts its message, which names the first wrong key.
+    """
+    try:
+        return TypeAdapter(cls).validate_python(plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        raise ExportError(f"{problem}: {where}: {first['msg']}", hint=hint) from error
+
+
+def canonical_digest(plain: Mapping[str, Any]) -> str:
+    """SHA-256 of the values, whatever the order of keys and the white space they were written with."""
     return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

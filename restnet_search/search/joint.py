@@ -26,6 +26,7 @@ from restnet_search.data.augmented_views import AugmentedView
 from restnet_search.search.candidates import Candidate
 from restnet_search.search.controls import control_choices
 from restnet_search.search.learning import Group, Optimiser, match_loss
+from restnet_search.search.seeds import generator_for
 from restnet_search.search.sharing import share_layers
 from restnet_search.search.together import pass_order
 from restnet_search.search.trial import TrialContext, TrialOutcome, score_on_val
@@ -91,7 +92,7 @@ class JointTraining:
         self.shared = share_layers(candidates, layouts, spec)
         self._place = {member.key: place for place, layer in enumerate(self.shared) for member in layer.members}
         self._stitches = nn.ModuleList(
-            StitchLayer(layer.plan, _generator(context.seed, layer.name)) for layer in self.shared
+            StitchLayer(layer.plan, generator_for(context.seed, "joint", layer.name)) for layer in self.shared
         )
         per_epoch = math.ceil(len(context.train) / context.batch)
         self._matching_steps = budget.match_epochs * per_epoch
@@ -101,7 +102,7 @@ class JointTraining:
         self._matching = Optimiser(group, decay, self._matching_steps)
         self._task = Optimiser(group, decay, self.steps - self._matching_steps)
         self._draws = torch.randint(
-            len(candidates), (self.steps,), generator=_generator(context.seed, "stitch points")
+            len(candidates), (self.steps,), generator=generator_for(context.seed, "joint", "stitch points")
         ).tolist()
         self._store = context.store if context.store.keeps_all(self._asks()) else context.store.passing()
         self._backs: dict[tuple[str, int], nn.Module] = {}
@@ -271,8 +272,3 @@ class JointTraining:
         if self._matching_steps:
             asks |= {(c.direction.back, c.back_cut, train, None) for c in self.candidates}
         return asks
-
-
-def _generator(seed: int, purpose: str) -> torch.Generator:
-    digest = hashlib.sha256(repr((seed, "joint", purpose)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))

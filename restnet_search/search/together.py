@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from restnet_search.data import Split
 from restnet_search.search.candidates import Candidate
+from restnet_search.search.seeds import generator_for
 from restnet_search.search.trial import (
     NonFiniteLoss,
     StitchTrainer,
@@ -71,9 +71,7 @@ def run_together(
 
 def pass_order(seed: int, front: str, epoch: int, count: int) -> Tensor:
     """The order ``(count,)`` in which all stitch layers behind a front anchor see the images in an epoch."""
-    digest = hashlib.sha256(repr((seed, front, epoch)).encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
-    return torch.randperm(count, generator=generator)
+    return torch.randperm(count, generator=generator_for(seed, front, epoch))
 
 
 def _initialise(trainers: Sequence[StitchTrainer], context: TrialContext) -> dict[StitchTrainer, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ from restnet_search.search.candidates import Candidate
 from restnet_search.search.clock import Clock
 from restnet_search.search.features import FeatureStore
 from restnet_search.search.learning import Group, Optimiser, match_loss, task_loss
+from restnet_search.search.seeds import generator_for
 from restnet_search.space.schema import StitchSpec, TrainingSpec, Tune
 from restnet_search.stitching.initialise import fit_stitch
 from restnet_search.stitching.layer import StitchLayer
@@ -118,7 +118,7 @@ class StitchTrainer:
 
     def __init__(self, candidate: Candidate, choices: TrainingChoices, context: TrialContext) -> None:
         self.candidate, self.choices, self._context = candidate, choices, context
-        self.generator = torch.Generator().manual_seed(_seed_of(candidate, context.seed))
+        self.generator = generator_for(context.seed, candidate.key)
         self.stitch = StitchLayer(candidate.plan, self.generator)
         sliced = context.graphs[candidate.direction.back].back(candidate.back_cut).requires_grad_(False)
         self._tuned = TunedBack(sliced, choices.tune, self.generator) if choices.tune != "stitch" else None
@@ -188,11 +188,6 @@ def run_trial(candidate: Candidate, choices: TrainingChoices, context: TrialCont
     _train(trainer, context)
     correct = score_on_val(trainer.stitch, trainer.back, candidate, context)
     return trainer.outcome(correct, r2, time.perf_counter() - started)
-
-
-def _seed_of(candidate: Candidate, seed: int) -> int:
-    digest = hashlib.sha256(repr((seed, candidate.key)).encode()).digest()
-    return int.from_bytes(digest[:4], "little")
 
 
 def _initialise(stitch: StitchLayer, candidate: Candidate, context: TrialContext) -> float | None:

@@ -7,14 +7,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from restnet_search.costs.table import Cost
 from restnet_search.data.view import View
 from restnet_search.errors import ExportError
 from restnet_search.export.architecture import AnchorArchitecture, AnchorSource, Architecture, HybridArchitecture, Side
+from restnet_search.export.sealed import canonical_digest, validated
 from restnet_search.export.source import Accuracy
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.space.schema import Tune
@@ -188,7 +189,7 @@ class AdaptiveManifest:
     def to_json(self) -> str:
         """The file's content, with the checksum of everything in it but itself."""
         plain = TypeAdapter(AdaptiveManifest).dump_python(self, mode="json")
-        return json.dumps({"kind": KIND, **plain, _CHECKSUM: _checksum(plain)}, indent=1) + "\n"
+        return json.dumps({"kind": KIND, **plain, _CHECKSUM: canonical_digest(plain)}, indent=1) + "\n"
 
 
 def parts_of(architecture: Architecture) -> WholeAnchor | HybridParts:
@@ -243,19 +244,14 @@ def read_adaptive_manifest(path: Path) -> AdaptiveManifest:
             hint="read it with the version of restnet-search that wrote it, or export it again",
         )
     said = plain.pop(_CHECKSUM, None)
-    found = _checksum(plain)
+    found = canonical_digest(plain)
     if said != found:
         raise ExportError(
             f"The adaptive model {file} is not as it was written: it was altered.",
             expected=f"SHA-256 {said}, came {found}",
             hint=again,
         )
-    try:
-        return TypeAdapter(AdaptiveManifest).validate_python(plain)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"]) or "the whole file"
-        raise ExportError(f"The adaptive model {file} is damaged: {where}: {problem['msg']}", hint=again) from error
+    return validated(AdaptiveManifest, plain, f"The adaptive model {file} is damaged", again)
 
 
 def listing(sums: Mapping[str, str]) -> str:
@@ -270,8 +266,3 @@ def file_checksums(folder: Path, names: Sequence[str]) -> dict[str, str]:
         with (folder / name).open("rb") as stream:
             sums[name] = hashlib.file_digest(stream, "sha256").hexdigest()
     return sums
-
-
-def _checksum(plain: Mapping[str, Any]) -> str:
-    """SHA-256 of the values, whatever the order of keys and the white space they were written with."""
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
