@@ -91,7 +91,7 @@ def _solve(
 ) -> dict[_Key, float]:
     """Set the stitch layers to their least-squares maps, in one pass of every anchor; returns R²."""
     groups = _shared(candidates)
-    fits = [SharedFit([stitches[candidate.key] for candidate in group]) for group in groups]
+    fits = [SharedFit([stitches[candidate.key] for candidate in group], context.stitch.ridge) for group in groups]
     front, front_cuts = candidates[0].direction.front, sorted({candidate.front_cut for candidate in candidates})
     back_cuts: dict[str, list[int]] = {}
     for name, cut in sorted({(candidate.direction.back, candidate.back_cut) for candidate in candidates}):
@@ -111,7 +111,7 @@ def _solve(
     return {
         candidate.key: value
         for group, fit in zip(groups, fits, strict=True)
-        for candidate, value in zip(group, fit.solve(context.stitch.ridge), strict=True)
+        for candidate, value in zip(group, fit.solve(), strict=True)
     }
 
 

@@ -134,14 +134,14 @@ class JointTraining:
             return
         batch, first = context.training.batch_size, torch.arange(len(context.fit))
         for place, layer in enumerate(self.shared):
-            fit = StitchFit(self.stitch_of(layer.members[0]))
+            fit = StitchFit(self.stitch_of(layer.members[0]), context.stitch.ridge)
             for member in layer.members:
                 front, back = member.direction.front, member.direction.back
                 sources = context.store.batches(front, member.front_cut, context.train, batch, first)
                 targets = context.store.batches(back, member.back_cut, context.fit, batch)
                 for source, target in zip(sources, targets, strict=True):
                     fit.update(source, target)
-            self._r2[place] = fit.solve(context.stitch.ridge)
+            self._r2[place] = fit.solve()
         self.seconds += time.perf_counter() - started
 
     def train(

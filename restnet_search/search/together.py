@@ -78,11 +78,11 @@ def _initialise(trainers: Sequence[StitchTrainer], context: TrialContext) -> dic
     """The closed-form start of all: one pass of the front anchor and one of every back anchor."""
     if context.stitch.init == "random":
         return {}
-    fits = {trainer: StitchFit(trainer.stitch) for trainer in trainers}
+    fits = {trainer: StitchFit(trainer.stitch, context.stitch.ridge) for trainer in trainers}
     for source, target in _aligned(trainers, context, context.fit, torch.arange(len(context.fit))):
         for trainer, fit in fits.items():
             fit.update(source[trainer.candidate.front_cut], target[_back_of(trainer)])
-    return {trainer: fit.solve(context.stitch.ridge) for trainer, fit in fits.items()}
+    return {trainer: fit.solve() for trainer, fit in fits.items()}
 
 
 def _match(trainers: Sequence[StitchTrainer], context: TrialContext) -> dict[StitchTrainer, NonFiniteLoss]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restnet_search.stitching.layer import StitchLayer
-from restnet_search.stitching.least_squares import LeastSquaresFit, NormalEquations
+from restnet_search.stitching.least_squares import LeastSquaresFit, NormalEquations, products_for
 from restnet_search.stitching.plan import StitchPlan
 
 __all__ = ["SharedFit", "StitchFit", "fit_stitch", "reading"]
@@ -27,25 +27,25 @@ def fit_stitch(stitch: StitchLayer, pairs: Iterable[tuple[Tensor, Tensor]], *, r
     Returns:
         R^2 of the fit on these images (variance explained, pooled over channels and positions).
     """
-    fit = StitchFit(stitch)
+    fit = StitchFit(stitch, ridge)
     for source, target in pairs:
         fit.update(source, target)
-    return fit.solve(ridge)
+    return fit.solve()
 
 
 class StitchFit:
     """The fit of :func:`fit_stitch`, batch by batch: for callers that fit several stitch layers in one pass."""
 
-    def __init__(self, stitch: StitchLayer) -> None:
-        self._fit = SharedFit([stitch])
+    def __init__(self, stitch: StitchLayer, ridge: float) -> None:
+        self._fit = SharedFit([stitch], ridge)
 
     def update(self, source: Tensor, target: Tensor) -> None:
         """Add a batch: front features, and the features of the back anchor for the same images."""
         self._fit.update(source, [target])
 
-    def solve(self, ridge: float) -> float:
+    def solve(self) -> float:
         """Set the stitch layer's weights; returns R^2."""
-        return self._fit.solve(ridge)[0]
+        return self._fit.solve()[0]
 
 
 class SharedFit:
@@ -53,18 +53,20 @@ class SharedFit:
 
     Args:
         stitches: At least one, equal in :func:`reading`; their weights are set by :meth:`solve`.
+        ridge: As in :func:`fit_stitch`.
 
     Raises:
         ValueError: If they read differently.
     """
 
-    def __init__(self, stitches: Sequence[StitchLayer]) -> None:
+    def __init__(self, stitches: Sequence[StitchLayer], ridge: float) -> None:
         plan = stitches[0].plan
         if len({reading(stitch.plan) for stitch in stitches}) != 1:
             raise ValueError("stitch layers that share a fit must read the front's features in the same way")
-        self._stitches = stitches
+        self._stitches, self._ridge = stitches, ridge
         self._widths = [stitch.plan.target.channels for stitch in stitches]
-        self._equations = NormalEquations(plan.source.channels * plan.kernel**2, sum(self._widths))
+        inputs, outputs = plan.source.channels * plan.kernel**2, sum(self._widths)
+        self._equations = NormalEquations(inputs, outputs, products=products_for(ridge))
         self._prefixes = [_PrefixFit(stitch) for stitch in stitches]
 
     @torch.no_grad()
@@ -82,8 +84,9 @@ class SharedFit:
             prefix.update(source, target)
 
     @torch.no_grad()
-    def solve(self, ridge: float) -> list[float]:
+    def solve(self) -> list[float]:
         """Set the weights of all stitch layers; returns the R^2 of each."""
+        ridge = self._ridge
         for prefix in self._prefixes:
             prefix.solve(ridge)
         fits = None if self._stitches[0].plan.kind == "lowrank" else self._equations.solve_parts(ridge, self._widths)

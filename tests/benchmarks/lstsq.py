@@ -1,6 +1,8 @@
 """Closed-form stitch: streamed normal equations against the pseudo-inverse of the full matrix (SN-Net's way).
 
 The rows come in batches in both ways, as features do; SN-Net's way keeps them all. Each way runs in a fresh process.
+Both maps are judged by what they leave unexplained of rows that neither has seen. The maps themselves differ where the
+rows say little: pinv drops singular values below rows x eps of the largest, which is 2 % of it for 200,000 rows.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ class Size:
 
 
 SIZES = {"full": Size(200_000, 512, 384, 3), "small": Size(20_000, 512, 384, 3), "tiny": Size(3_000, 32, 24, 1)}
-RATIO, MEMORY_RATIO, AGREEMENT = 10.0, 10.0, 1e-3
+RATIO, MEMORY_RATIO = 10.0, 10.0
+RIDGE = 1e-5  # the least that float32 products are used with; a stitch layer's is 1e-4
 
 
 def run(size: str) -> Finding:
@@ -39,8 +42,9 @@ def run(size: str) -> Finding:
         other.append(run_fresh("lstsq", "other", **shape))
     best_ours, best_other = _median(ours), _median(other)
     memory = best_other.extra_bytes / max(1, best_ours.extra_bytes)
-    off = max(abs(a - b) for a, b in zip(best_ours.value["sample"], best_other.value["sample"], strict=True))
-    off /= max(map(abs, best_other.value["sample"]))
+    left = best_ours.value["unexplained"], best_other.value["unexplained"]
+    outputs = zip(best_ours.value["outputs"], best_other.value["outputs"], strict=True)
+    difference = max(abs(a - b) for a, b in outputs) / max(map(abs, best_other.value["outputs"]))
     rows = [given.rows // divisor for divisor in (8, 4, 2)]
     seconds = [*(run_fresh("lstsq", "ours", **(shape | {"rows": count})).seconds for count in rows), best_ours.seconds]
     rows.append(given.rows)
@@ -54,9 +58,16 @@ def run(size: str) -> Finding:
         "s",
         (
             Condition(f"peak memory of the other way over ours (to reach: {MEMORY_RATIO:g})", memory, memory >= 10),
-            Condition(f"relative difference of the two maps (below {AGREEMENT:g})", off, off < AGREEMENT),
+            Condition(
+                f"share left unexplained on held-out rows (pinv: {left[1]:.4f}; to reach: at most 1.001 of it)",
+                left[0],
+                left[0] <= 1.001 * left[1],
+            ),
         ),
+        note="ours is bound by its matrix products, half of the Gram matrix and the cross terms, in float32 as "
+        "the ridge allows; float64 products take twice as long.",
         details={
+            "difference_of_outputs": difference,
             "ours_extra_bytes": best_ours.extra_bytes,
             "other_extra_bytes": best_other.extra_bytes,
             "all_seconds": {"ours": [r.seconds for r in ours], "other": [r.seconds for r in other]},
@@ -75,48 +86,70 @@ def _median(runs: list[Run]) -> Run:
     return sorted(runs, key=lambda run: run.seconds)[len(runs) // 2]
 
 
-def batches(rows: int, inputs: int, outputs: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows as features have them: correlated inputs off zero, outputs an affine map of them and noise."""
-    generator = torch.Generator().manual_seed(0)
-    mixing = torch.randn(inputs, inputs, generator=generator) / inputs**0.5 + torch.eye(inputs)
-    truth = torch.randn(inputs, outputs, generator=generator) / inputs**0.5
-    pool = torch.randn(batch, inputs, generator=generator) @ mixing + 1.0
-    wanted = pool @ truth + torch.randn(batch, outputs, generator=generator)
-    for start in range(0, rows, batch):
-        # drawing all rows would take as long as the solution, so one batch is scaled anew, row by row
-        scale = torch.empty(min(batch, rows - start), 1).uniform_(0.5, 1.5, generator=generator)
-        yield pool[: len(scale)] * scale, wanted[: len(scale)] * scale
+class Rows:
+    """Rows as features have them: correlated inputs off zero, outputs an affine map of them and noise.
+
+    They are drawn once; batches are windows into them, so that handing out rows takes no time in either way.
+    """
+
+    def __init__(self, inputs: int, outputs: int, batch: int) -> None:
+        draw = torch.Generator().manual_seed(0)
+        mixing = torch.randn(inputs, inputs, generator=draw) / inputs**0.5 + torch.eye(inputs)
+        truth = torch.randn(inputs, outputs, generator=draw) / inputs**0.5
+        self._batch = batch
+        self._x = torch.randn(3 * batch, inputs, generator=draw) @ mixing + 1.0
+        self._y = self._x @ truth + torch.randn(3 * batch, outputs, generator=draw)
+
+    def batches(self, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for number, start in enumerate(range(0, rows, self._batch)):
+            window = slice(97 * number % self._batch, 97 * number % self._batch + min(self._batch, rows - start))
+            yield self._x[window], self._y[window]
+
+    def judged(self, weight: Tensor, bias: Tensor) -> dict[str, Any]:
+        """Share of the outputs' variance that a map leaves, on rows that are in no batch, and some of its outputs."""
+        held_out = slice(-max(50, self._batch // 8), None)  # few, for this is in the time of both ways
+        x, y = self._x[held_out].double(), self._y[held_out].double()
+        mapped = x @ weight.double().T + bias.double()
+        left = (y - mapped).square().sum() / (y - y.mean(0)).square().sum()
+        return {"unexplained": float(left), "outputs": mapped[:20].flatten()[:200].tolist()}
 
 
 def _ours(rows: int, inputs: int, outputs: int, batch: int) -> Callable[[], dict[str, Any]]:
-    from restnet_search.stitching.least_squares import NormalEquations
+    from restnet_search.stitching.least_squares import LeastSquaresFit, NormalEquations, products_for
 
-    def solve(rows: int) -> dict[str, Any]:
-        equations = NormalEquations(inputs, outputs)
-        for x, y in batches(rows, inputs, outputs, batch):
+    drawn = Rows(inputs, outputs, batch)
+
+    def solve(rows: int) -> LeastSquaresFit:
+        equations = NormalEquations(inputs, outputs, products=products_for(RIDGE))
+        for x, y in drawn.batches(rows):
             equations.update(x, y)
-        fit = equations.solve(ridge=0.0)
-        return {"sample": _sample(fit.weight, fit.bias)}
+        return equations.solve(RIDGE)
 
     solve(batch)  # warm-up: the threads and the workspaces of the linear algebra
-    return lambda: solve(rows)
+
+    def work() -> dict[str, Any]:
+        fit = solve(rows)
+        return drawn.judged(fit.weight, fit.bias)
+
+    return work
 
 
 def _other(rows: int, inputs: int, outputs: int, batch: int) -> Callable[[], dict[str, Any]]:
-    def solve(rows: int) -> dict[str, Any]:
-        pairs = list(batches(rows, inputs, outputs, batch))
+    drawn = Rows(inputs, outputs, batch)
+
+    def solve(rows: int) -> Tensor:
+        pairs = list(drawn.batches(rows))
         x = torch.cat([x for x, _ in pairs])
         y = torch.cat([y for _, y in pairs])
-        del pairs
-        weights = torch.linalg.pinv(torch.cat([x, torch.ones(len(x), 1)], dim=1)) @ y
-        return {"sample": _sample(weights[:-1].T, weights[-1])}
+        return torch.linalg.pinv(torch.cat([x, torch.ones(len(x), 1)], dim=1)) @ y
 
     solve(2 * inputs)
-    return lambda: solve(rows)
 
+    def work() -> dict[str, Any]:
+        weights = solve(rows)
+        return drawn.judged(weights[:-1].T, weights[-1])
 
-def _sample(weight: Tensor, bias: Tensor) -> list[float]:
-    return [*weight.flatten()[:200].tolist(), *bias[:20].tolist()]
+    return work
 
 
 WAYS = {"ours": _ours, "other": _other}

@@ -46,8 +46,9 @@ def test_results_have_the_agreed_form(folder: Path, name: str) -> None:
 
 
 def test_both_least_squares_agree(folder: Path) -> None:
-    (agreement,) = (c for c in written(folder, "lstsq")["conditions"] if "difference" in c["what"])
-    assert agreement["met"] and agreement["value"] < 1e-3
+    (unexplained,) = (c for c in written(folder, "lstsq")["conditions"] if "unexplained" in c["what"])
+    assert unexplained["met"] and 0 < unexplained["value"] < 1
+    assert written(folder, "lstsq")["details"]["difference_of_outputs"] < 1e-3
 
 
 def test_both_cost_tables_agree(folder: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restnet_search.stitching import least_squares
-from restnet_search.stitching.least_squares import LeastSquaresFit, NormalEquations
+from restnet_search.stitching.least_squares import LeastSquaresFit, NormalEquations, products_for
 from tests.largest_tensor import LargestTensor
 from tests.real_features import block_outputs, cifar_images
 
@@ -347,7 +347,7 @@ def test_what_is_held_does_not_grow_with_the_rows() -> None:
     for _ in range(5):
         equations.update(torch.randn(1000, 6), torch.randn(1000, 4))
         assert held_values(equations) == expected
-    assert not [value for value in vars(equations).values() if not isinstance(value, Tensor | int)]
+    assert not [value for value in vars(equations).values() if not isinstance(value, Tensor | int | torch.dtype)]
 
 
 def test_rows_and_patches_are_made_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -474,3 +474,36 @@ def test_reduced_rank_is_the_best_low_rank_approximation_of_the_predictions(rank
     got = x @ fit.weight.numpy().T + fit.bias.numpy()
     np.testing.assert_allclose(got, wanted, atol=1e-8)
     assert fit.r2 == pytest.approx(1 - ((y - wanted) ** 2).sum() / ((y - y.mean(0)) ** 2).sum())
+
+
+@pytest.mark.parametrize("ridge", [1e-5, 1e-4])
+def test_float32_products_give_the_map_of_float64_ones_where_the_ridge_allows_them(shared: Path, ridge: float) -> None:
+    images = cifar_images(shared, count=128)
+    x, y = block_outputs(shared, 20, images)[5], block_outputs(shared, 8, images)[1]
+    kernel = 3  # neighbours are alike, so that the inputs are nearly dependent
+    fits: list[LeastSquaresFit] = []
+    for products in (torch.float64, products_for(ridge)):
+        equations = NormalEquations(x.shape[1] * kernel**2, y.shape[1], products=products)
+        equations.update_conv(x, y, kernel, 1, 1)
+        fits.append(equations.solve(ridge))
+    exact, quick = fits
+    assert products_for(ridge) == torch.float32 and quick.r2 == pytest.approx(exact.r2, abs=1e-6)
+    predicted = [F.conv2d(x.double(), fit.conv_weight(kernel), fit.bias, padding=1) for fit in fits]
+    assert float((predicted[0] - predicted[1]).abs().max()) < 1e-4 * float(y.std())
+
+
+@pytest.mark.parametrize("ridge", [0.0, 9e-6])
+def test_sums_of_float32_products_are_not_solved_with_a_ridge_that_is_too_small(ridge: float) -> None:
+    assert products_for(ridge) == torch.float64
+    equations = NormalEquations(3, 2, products=torch.float32)
+    equations.update(torch.eye(3), torch.eye(3)[:, :2])
+    with pytest.raises(ValueError, match="ridge of at least 1e-05"):
+        equations.solve(ridge)
+
+
+@pytest.mark.parametrize("inputs", [5, 128, 300])
+def test_tiles_of_the_gram_matrix_add_up(inputs: int) -> None:
+    draw = torch.Generator().manual_seed(inputs)
+    x = torch.randn(2 * inputs, inputs, generator=draw, dtype=torch.float64)
+    y = x @ torch.randn(inputs, 2, generator=draw, dtype=torch.float64)
+    assert_fit(fit_rows(x, y), lstsq_with_bias(x.numpy(), y.numpy()))

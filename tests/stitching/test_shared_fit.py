@@ -29,16 +29,16 @@ def test_shared_is_alone(kind: StitchKind, source: Layout) -> None:
         for _ in range(2)
     ]
     together = [StitchLayer(StitchPlan(kind, source, target), draw) for target in targets]
-    shared = SharedFit(together)
+    shared = SharedFit(together, 1e-4)
     for x, wanted in batches:
         shared.update(x, wanted)
-    r2 = shared.solve(1e-4)
+    r2 = shared.solve()
     for number, target in enumerate(targets):
         alone = StitchLayer(StitchPlan(kind, source, target), draw)
-        fit = StitchFit(alone)
+        fit = StitchFit(alone, 1e-4)
         for x, wanted in batches:
             fit.update(x, wanted[number])
-        assert fit.solve(1e-4) == pytest.approx(r2[number], abs=1e-9)
+        assert fit.solve() == pytest.approx(r2[number], abs=1e-9)
         x = batches[0][0]
         # what a layer does: its own weights may differ in sign (lowrank) or are drawn (the hidden layer of mlp)
         torch.testing.assert_close(together[number](x), alone(x), rtol=1e-4, atol=1e-5)
@@ -47,4 +47,4 @@ def test_shared_is_alone(kind: StitchKind, source: Layout) -> None:
 def test_layers_that_read_differently_are_refused() -> None:
     layers = [StitchLayer(StitchPlan("linear", GRID, Layout("NCHW", 4, side))) for side in ((4, 4), (8, 8))]
     with pytest.raises(ValueError, match="same way"):
-        SharedFit(layers)
+        SharedFit(layers, 1e-4)
