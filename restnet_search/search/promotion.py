@@ -1,4 +1,4 @@
-"""Which candidates go on from one rung to the next: the best of every range of FLOPs. Pure functions.
+"""Which candidates go on from one rung to the next, the best of every range of FLOPs, and in what turn. Pure functions.
 
 Ranges are equally wide on a logarithmic scale, not equally full: a part of the front where hybrids are rare is a range
 of its own, from which the best always goes on.
@@ -10,8 +10,9 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import log
 
-__all__ = ["Entrant", "Merit", "Place", "cost_ranges", "promote"]
+__all__ = ["Entrant", "Merit", "Place", "by_gain", "cost_ranges", "promote"]
 
 Merit = tuple[float, ...]
 """How good a candidate proved to be, the latest and dearest score first; what follows breaks ties. Higher is better."""
@@ -100,6 +101,39 @@ def promote(
         for entrant in entrants
         for index in (bisect_right(limits, entrant.macs),)
     ]
+
+
+def by_gain(entrants: Iterable[Entrant]) -> list[Entrant]:
+    """Entrants in the turn in which each adds most to what those before it promise.
+
+    What a set promises is the mean, over budgets spread evenly in log MACs from the cheapest entrant to the dearest, of
+    the best first merit within the budget: the hypervolume that the Pareto set would have if merits were accuracies.
+    When no entrant adds anything, those that are left start anew: the promised front first, then the front behind it.
+    """
+    left = sorted(entrants, key=_best_first)
+    turns: list[Entrant] = []
+    while left:
+        ceiling = log(max(entrant.macs for entrant in left)) + 1.0  # so that the dearest counts, too
+        chosen: list[Entrant] = []
+        while True:
+            before = _promised(chosen, ceiling)
+            gains = [_promised([*chosen, entrant], ceiling) - before for entrant in left]
+            best = max(range(len(left)), key=gains.__getitem__, default=None)
+            if best is None or (chosen and gains[best] <= 0):
+                break
+            chosen.append(left.pop(best))
+        turns += chosen
+    return turns
+
+
+def _promised(entrants: Iterable[Entrant], ceiling: float) -> float:
+    """Area under the best first merit so far, over log MACs up to the ceiling; merits below 0 count as 0."""
+    area, best = 0.0, 0.0
+    for entrant in sorted(entrants, key=lambda entrant: entrant.macs):
+        if entrant.merit[0] > best:
+            area += (entrant.merit[0] - best) * (ceiling - log(entrant.macs))
+            best = entrant.merit[0]
+    return area
 
 
 def _best_first(entrant: Entrant) -> tuple[object, ...]:

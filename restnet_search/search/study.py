@@ -15,6 +15,7 @@ from sqlalchemy import event
 from restnet_search.costs.table import Cost
 from restnet_search.errors import RunError
 from restnet_search.search.candidates import Candidate, by_front
+from restnet_search.search.promotion import Entrant, by_gain
 from restnet_search.search.trial import TrainingChoices
 from restnet_search.space.schema import SearchSpec, TrainingSpec, Tune
 
@@ -339,12 +340,26 @@ class SearchStudy:
             self._study.tell(trial.number, state=TrialState.FAIL)
 
     def _enqueue_start(self, count: int, done: int) -> None:
-        """Start with stitch points spread evenly over each direction's costs, directions in turn, from ``done`` on."""
-        share = -(-count // len(self._by_front))
-        spread = [self._spread([c for row in rows for c in row], share) for rows in self._by_front.values()]
-        turns = [candidate for turn in zip_longest(*spread) for candidate in turn if candidate is not None]
-        for candidate, tune in list(zip(turns[:count], cycle(self._training.tune), strict=False))[done:]:
+        """Start with about ``count`` candidates of our own choice, from ``done`` on; then the sampler knows something.
+
+        Where all have merits, those that promise most together (:func:`by_gain`), then the best of every direction that
+        is not among them. Else stitch points spread evenly over each direction's costs, directions in turn.
+        """
+        rows = {direction: [c for row in rows for c in row] for direction, rows in self._by_front.items()}
+        if all(candidate.key in self._merits for members in rows.values() for candidate in members):
+            turns = self._promising(rows, count)
+        else:
+            spread = [self._spread(members, -(-count // len(rows))) for members in rows.values()]
+            turns = [candidate for turn in zip_longest(*spread) for candidate in turn if candidate is not None][:count]
+        for candidate, tune in list(zip(turns, cycle(self._training.tune), strict=False))[done:]:
             self._enqueue((*candidate.key, tune), candidate)  # pyright: ignore[reportArgumentType]
+
+    def _promising(self, rows: Mapping[str, Sequence[Candidate]], count: int) -> list[Candidate]:
+        known = {candidate.key: candidate for members in rows.values() for candidate in members}
+        entrants = [Entrant(key, max(1, c.cost.macs), tuple(self._merits[key])) for key, c in known.items()]
+        first = [known[entrant.key] for entrant in by_gain(entrants)[:count]]
+        unseen = set(rows) - {str(candidate.direction) for candidate in first}
+        return [*first, *(min(rows[direction], key=self._place) for direction in sorted(unseen))]
 
     def _enqueue(self, key: TrialKey, candidate: Candidate) -> None:
         direction = str(candidate.direction)

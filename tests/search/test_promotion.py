@@ -7,11 +7,12 @@ from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restnet_search.search.promotion import Entrant, cost_ranges, promote
+from restnet_search.search.promotion import Entrant, by_gain, cost_ranges, promote
 
 SHARES = st.floats(0.01, 1.0)
 
@@ -112,3 +113,32 @@ def test_the_best_of_every_way_round_go_on_and_nobody_else_loses_by_it(
         best = max(one.merit for one in members)
         assert any(one.key in within for one in members if one.merit == best)
     assert len(within - without) <= 2 * 6
+
+
+def promised(entrants: list[Entrant], low: int, high: int) -> float:
+    """The oracle: the best merit within each of many budgets spread evenly in log MACs, on average."""
+    budgets = np.exp(np.linspace(math.log(low), math.log(high) + 1, 20_001))
+    return float(np.mean([max((e.merit[0] for e in entrants if e.macs <= budget), default=0.0) for budget in budgets]))
+
+
+def test_the_first_turns_promise_most_and_the_front_comes_before_what_lies_behind_it() -> None:
+    rows = [(10, 0.2), (20, 0.6), (30, 0.5), (40, 0.7), (80, 0.72), (80, 0.1), (15, 0.15)]
+    entrants = [Entrant(("a", n, "b", n), macs, (top1,)) for n, (macs, top1) in enumerate(rows)]
+    turns = by_gain(entrants)
+    assert sorted(turns, key=lambda e: e.key) == entrants
+    best = max(entrants, key=lambda e: promised([e], 10, 80))
+    assert turns[0] == best and promised(turns[:2], 10, 80) >= max(promised([best, e], 10, 80) for e in entrants) - 1e-4
+    front = {(10, 0.2), (20, 0.6), (40, 0.7), (80, 0.72)}
+    assert {(e.macs, e.merit[0]) for e in turns[:4]} == front
+
+
+@given(fields())
+def test_every_entrant_has_its_turn_and_none_before_one_that_dominates_it(field) -> None:
+    entrants, _ = field
+    turns = by_gain(entrants)
+    assert sorted(e.key for e in turns) == sorted(e.key for e in entrants)
+    place = {entrant.key: turn for turn, entrant in enumerate(turns)}
+    for one in entrants:
+        for other in entrants:
+            if one.macs <= other.macs and one.merit[0] > other.merit[0]:
+                assert place[one.key] < place[other.key]
