@@ -26,9 +26,10 @@ conformance: $(STAMP) ## Cut one model of every timm family (goes on where it st
 export-matrix: $(STAMP) ## Export eight hybrids in every format that is installed (reports/export_matrix.md)
 	$(BIN)/restnet-search export-matrix --out reports
 
-bench: $(STAMP) ## Run all benchmarks (hours); goes on where it was cut off (reports/benchmarks/)
+bench: $(STAMP) ## Run all benchmarks (hours); goes on where it was cut off (reports/benchmarks/, training_choices.md)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks.choices
 
 lint: $(STAMP) ## Check style
 	$(BIN)/ruff check .

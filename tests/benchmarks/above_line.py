@@ -7,18 +7,13 @@ on the same images for the same epochs; nothing is chosen by the images that the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from itertools import product
+from dataclasses import asdict, dataclass
 from math import log
-from pathlib import Path
 from statistics import fmean
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-import torch
-
-from tests.benchmarks.cifar import WEIGHTS, block_paths, space_of, why_missing
+from tests.benchmarks.cifar import why_missing
+from tests.benchmarks.pairs import open_pair
 from tests.benchmarks.result import Condition, Finding
 
 PAIRS = ((56, 8), (56, 20))
@@ -85,80 +80,16 @@ def line(macs: float, anchors: Mapping[str, tuple[float, float]]) -> float:
 
 def _rows(large: int, small: int, given: Size) -> list[dict[str, Any]]:
     """One row per stitch point and recipe of a pair of anchors."""
-    from restnet_search.data import load_data
-    from restnet_search.progress import SilentProgress
-    from restnet_search.search.candidates import directions_of, enumerate_candidates
-    from restnet_search.search.features import FeatureStore
-    from restnet_search.search.prepare import CodeAndWeights, prepare
-    from restnet_search.search.ranking import draw_training_images
-    from restnet_search.search.trial import TrainingChoices, TrialContext, run_trial, score_network
-    from restnet_search.space import parse_space
-    from restnet_search.space.schema import StitchSpec
-    from restnet_search.stitching.plan import StitchPlan
-    from restnet_search.units import UNLIMITED
+    from restnet_search.search.trial import TrainingChoices
 
-    plain_space = space_of(
-        large,
-        small,
-        subset=(given.train, given.val),
-        cuts={depth: block_paths(depth, 1) for depth in (large, small)},
-        stitch={"kind": "linear", "images": min(500, given.train)},
-        training={"images": given.train, "batch_size": min(100, given.train)},
-        top_k=1000,
-    )
-    space = parse_space(plain_space, source="the benchmark")
-    progress = SilentProgress()
-    data = load_data(space.data, progress=progress)
-    with TemporaryDirectory() as cache:
-        prepared = prepare(space, data, CodeAndWeights(WEIGHTS, None, False, Path(cache)), progress)
-    train = draw_training_images(space, data)
-    points = {name: graph.cut_points for name, graph in prepared.graphs.items()}
-    scores = {(a, b): np.zeros((len(points[a]), len(points[b]))) for a, b in product(points, points) if a != b}
-    candidates = enumerate_candidates(space, (UNLIMITED,), points, prepared.costs, scores).candidates
-    context = TrialContext(
-        graphs=prepared.graphs,
-        store=FeatureStore(prepared.anchors, 2 * 2**30),
-        train=train,
-        fit=train.subset(torch.arange(min(space.stitch.images, len(train)))),
-        val=data.val,
-        stitch=space.stitch,
-        training=space.training,
-        seed=0,
-    )
-    anchors = {
-        name: (
-            score_network(cut.anchor.model, cut.anchor.view, data.val) / len(data.val),
-            prepared.costs[name].total.macs,
-        )
-        for name, cut in prepared.anchors.items()
-    }
+    pair = open_pair(large, small, given.train, given.val)
     rows: list[dict[str, Any]] = []
-    for direction in directions_of(space, prepared.costs):
-        own = sorted((c for c in candidates if c.direction == direction), key=lambda c: (c.cost.macs, c.key))
-        places = np.linspace(0, len(own) - 1, given.points + 2)[1:-1].round().astype(int)
-        for candidate in (own[place] for place in places):
-            for recipe in (PLAIN, *TUNES):
-                here, kind = context, "linear"
-                choices = TrainingChoices(PLAIN_RATE, given.epochs)
-                if recipe != PLAIN:
-                    kind, choices = "conv3x3", TrainingChoices(OWN_RATE, given.epochs, recipe)
-                    here = replace(context, stitch=StitchSpec(kind="conv3x3", images=space.stitch.images))
-                plan = StitchPlan(kind, candidate.plan.source, candidate.plan.target)
-                extra = plan.cost.macs - candidate.plan.cost.macs
-                macs = candidate.cost.macs + extra
-                outcome = run_trial(replace(candidate, plan=plan), choices, here)
-                accuracy = outcome.correct / outcome.seen
-                rows.append(
-                    {
-                        "direction": str(direction),
-                        "front_cut": points[direction.front][candidate.front_cut].path,
-                        "back_cut": points[direction.back][candidate.back_cut].path,
-                        "recipe": recipe,
-                        "macs": macs,
-                        "accuracy": accuracy,
-                        "height": accuracy - line(macs, anchors),
-                        "images_seen": given.train * given.epochs,
-                        "seconds": outcome.seconds,
-                    }
-                )
+    for candidate in pair.spread(given.points):
+        for recipe in (PLAIN, *TUNES):
+            if recipe == PLAIN:
+                reached = pair.reach(candidate, "linear", TrainingChoices(PLAIN_RATE, given.epochs), init="random")
+            else:
+                reached = pair.reach(candidate, "conv3x3", TrainingChoices(OWN_RATE, given.epochs, recipe))
+            height = reached["accuracy"] - line(reached["macs"], pair.anchors)
+            rows.append({**reached, "recipe": recipe, "height": height, "images_seen": given.train * given.epochs})
     return rows

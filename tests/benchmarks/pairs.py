@@ -1,0 +1,122 @@
+"""Two CIFAR ResNets ready to be stitched point by point, without a search: for benchmarks of how stitches train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby, product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tests.benchmarks.cifar import WEIGHTS, block_paths, space_of
+
+if TYPE_CHECKING:
+    from restnet_search.graph.cut_points import CutPoint
+    from restnet_search.search.candidates import Candidate
+    from restnet_search.search.trial import TrainingChoices, TrialContext
+
+__all__ = ["Pair", "open_pair"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Its stitch points, and the (accuracy on val, MACs) of its anchors by name."""
+
+    context: TrialContext
+    points: Mapping[str, list[CutPoint]]
+    candidates: list[Candidate]
+    anchors: Mapping[str, tuple[float, int]]
+
+    def spread(self, count: int) -> list[Candidate]:
+        """So many stitch points of each order, spread over its costs; the cheapest and the dearest are left out."""
+        chosen: list[Candidate] = []
+        for _, same in groupby(sorted(self.candidates, key=_by_cost), key=lambda candidate: str(candidate.direction)):
+            own = list(same)
+            places = np.linspace(0, len(own) - 1, count + 2)[1:-1].round().astype(int)
+            chosen += [own[place] for place in places]
+        return chosen
+
+    def reach(
+        self, candidate: Candidate, kind: Any, choices: TrainingChoices, init: Any = "lstsq", **training: Any
+    ) -> dict[str, Any]:
+        """Train one hybrid with a stitch layer of that kind and start; ``training`` changes that section of a space."""
+        from restnet_search.search.trial import run_trial
+        from restnet_search.stitching.plan import StitchPlan
+
+        plan = StitchPlan(kind, candidate.plan.source, candidate.plan.target)
+        here = replace(
+            self.context,
+            stitch=self.context.stitch.model_copy(update={"kind": kind, "init": init}),
+            training=self.context.training.model_copy(update=training),
+        )
+        outcome = run_trial(replace(candidate, plan=plan), choices, here)
+        direction = candidate.direction
+        return {
+            "direction": str(direction),
+            "order": direction.order,
+            "front_cut": self.points[direction.front][candidate.front_cut].path,
+            "back_cut": self.points[direction.back][candidate.back_cut].path,
+            "macs": candidate.cost.macs + plan.cost.macs - candidate.plan.cost.macs,
+            "accuracy": outcome.correct / outcome.seen,
+            "seconds": outcome.seconds,
+        }
+
+
+def open_pair(large: int, small: int, train: int, val: int) -> Pair:
+    """Load, cut and score both anchors, with the given numbers of images."""
+    from restnet_search.data import load_data
+    from restnet_search.progress import SilentProgress
+    from restnet_search.search.candidates import enumerate_candidates
+    from restnet_search.search.features import FeatureStore
+    from restnet_search.search.prepare import CodeAndWeights, prepare
+    from restnet_search.search.ranking import draw_training_images
+    from restnet_search.search.teachers import teacher_logits
+    from restnet_search.search.trial import TrialContext, score_network
+    from restnet_search.space import parse_space
+    from restnet_search.units import UNLIMITED
+
+    plain_space = space_of(
+        large,
+        small,
+        subset=(train, val),
+        cuts={depth: block_paths(depth, 1) for depth in (large, small)},
+        stitch={"kind": "linear", "images": min(500, train)},
+        training={"images": train, "batch_size": min(100, train)},
+        top_k=1000,
+    )
+    space = parse_space(plain_space, source="the benchmark")
+    progress = SilentProgress()
+    data = load_data(space.data, progress=progress)
+    with TemporaryDirectory() as cache:
+        prepared = prepare(space, data, CodeAndWeights(WEIGHTS, None, False, Path(cache)), progress)
+    images = draw_training_images(space, data)
+    points = {name: graph.cut_points for name, graph in prepared.graphs.items()}
+    scores = {(a, b): np.zeros((len(points[a]), len(points[b]))) for a, b in product(points, points) if a != b}
+    context = TrialContext(
+        graphs=prepared.graphs,
+        store=FeatureStore(prepared.anchors, 2 * 2**30),
+        train=images,
+        fit=images.subset(torch.arange(min(space.stitch.images, len(images)))),
+        val=data.val,
+        stitch=space.stitch,
+        training=space.training,
+        seed=0,
+        teachers=teacher_logits(prepared.anchors, images, progress),
+    )
+    anchors = {
+        name: (
+            score_network(cut.anchor.model, cut.anchor.view, data.val) / len(data.val),
+            prepared.costs[name].total.macs,
+        )
+        for name, cut in prepared.anchors.items()
+    }
+    candidates = enumerate_candidates(space, (UNLIMITED,), points, prepared.costs, scores).candidates
+    return Pair(context, points, list(candidates), anchors)
+
+
+def _by_cost(candidate: Candidate) -> tuple[object, ...]:
+    return str(candidate.direction), candidate.cost.macs, candidate.key
