@@ -280,7 +280,15 @@ def _dropped(search: Search) -> list[DroppedEntry]:
 
     return [
         DroppedEntry(
-            part(d.front, d.front_cut), part(d.back, d.back_cut), d.order, d.macs, d.rung, d.score, d.reason, d.n
+            front=part(d.front, d.front_cut),
+            back=part(d.back, d.back_cut),
+            order=d.order,
+            macs=d.macs,
+            rung=d.rung,
+            score=d.score,
+            reason=d.reason,
+            n=d.n,
+            kind=d.kind,
         )
         for d in search.early.dropped
     ]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 from restnet_search.licences import non_commercial
@@ -172,7 +173,9 @@ def build_report(
         ranker_scores = {search.ranker: {h.id: h.score for h in hybrids if h.score is not None}}
     licences = {anchor.name: anchor.licence for anchor in anchors}
     anchor_entries = tuple(_anchor_entry(anchor) for anchor in anchors)
-    hybrid_entries = tuple(_hybrid_entry(hybrid, flags[hybrid.id], licences) for hybrid in hybrids)
+    kinds = {hybrid.stitch.kind for hybrid in (*hybrids, *controls)}
+    entry = partial(_hybrid_entry, licences=licences, name_kinds=len(kinds) > 1)
+    hybrid_entries = tuple(entry(hybrid, flags[hybrid.id]) for hybrid in hybrids)
     return Report(
         schema_version=SCHEMA_VERSION,
         run=run,
@@ -188,7 +191,7 @@ def build_report(
         hybrids=hybrid_entries,
         budgets=tuple(_budget_entry(budget, anchors, hybrids, search.objectives) for budget in budgets or (UNLIMITED,)),
         orders=order_entries(anchor_entries, hybrid_entries, candidates or {}),
-        controls=tuple(_hybrid_entry(control, is_dominated=False, licences=licences) for control in controls),
+        controls=tuple(entry(control, False) for control in controls),
         rungs=tuple(rungs),
         dropped=tuple(dropped),
     )
@@ -248,13 +251,15 @@ def _anchor_entry(anchor: AnchorResult) -> AnchorEntry:
     return AnchorEntry(anchor.name, anchor.model, *costs, score, final, anchor.licence, anchor.kind, *device)
 
 
-def _hybrid_entry(hybrid: HybridResult, is_dominated: bool, licences: Mapping[str, str | None]) -> HybridEntry:
+def _hybrid_entry(
+    hybrid: HybridResult, is_dominated: bool, *, licences: Mapping[str, str | None], name_kinds: bool
+) -> HybridEntry:
     return HybridEntry(
         id=hybrid.id,
         front=hybrid.front,
         back=hybrid.back,
         order=hybrid.order,
-        stitch=hybrid.stitch,
+        stitch=replace(hybrid.stitch, named=True) if name_kinds else hybrid.stitch,
         macs=_count(hybrid.macs),
         params=_count(hybrid.params),
         val=_score(hybrid.val),

@@ -77,14 +77,16 @@ def parts(entry: Entry, *, paths: bool = True) -> tuple[str, ...]:
     """Name an entry's parts: ``("resnet8[..layer1.0]", "resnet56[layer2.0..]")``, or the anchor's name alone.
 
     A cut point is named by its module path where that is short and ``paths`` is set, else by its index. What was tuned
-    beside the stitch layer stands behind the back.
+    beside the stitch layer stands behind the back, and the kind of the stitch layer where a run has several.
     """
     if isinstance(entry, AnchorEntry):
         return (entry.name,)
     front, back = (
         side.path if paths and 0 < len(side.path) <= SHORT_PATH else str(side.cut) for side in (entry.front, entry.back)
     )
-    tuned = "" if entry.tune == "stitch" else f" ({entry.tune})"
+    said = [entry.stitch.kind] if entry.stitch.named else []
+    said += [] if entry.tune == "stitch" else [entry.tune]
+    tuned = f" ({', '.join(said)})" if said else ""
     return f"{entry.front.anchor}[..{front}]", f"{entry.back.anchor}[{back}..]{tuned}"
 
 
@@ -349,10 +351,12 @@ def _exceeding(report: Report) -> list[str]:
 def reading_notes(report: Report) -> list[str]:
     """Return what a reader must know to read the tables, the FLOPs convention among it."""
     tunes = [TUNED[name] for name in dict.fromkeys(hybrid.tune for hybrid in report.hybrids) if name in TUNED]
+    named = "In brackets the kind of the stitch layer. " if any(h.stitch.named for h in report.hybrids) else ""
     return [
         f"{CONVENTION} Costs are per image.",
         *_device_notes(report),
         "A[..x] + B[y..]: A up to and with cut point x, the stitch layer, then B after its cut point y. "
+        + named
         + (f"In brackets what was tuned beside the stitch layer: {'; '.join(tunes)}." if tunes else ONLY_STITCH),
         "Hybrids were searched, compared and picked on val. Test was left alone until the Pareto set was final, and "
         "scored once; its brackets are 95 % Wilson intervals.",

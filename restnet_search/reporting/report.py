@@ -113,10 +113,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Stitch:
-    """The stitch layer: its kind and its number of parameters."""
+    """The stitch layer: its kind and its number of parameters.
+
+    ``named`` is True where hybrids of the run have several kinds, so that a hybrid's name says which it has.
+    """
 
     kind: str
     params: int
+    named: bool | None = field(default=None, metadata={"omit_none": True})
 
 
 @dataclass(frozen=True)
@@ -370,7 +374,7 @@ class DroppedEntry:
     """A candidate that was dropped before full training: at which rung, and why.
 
     ``score`` is the ranker's, or at a later rung the accuracy on ``n`` images of ``val``; None where there is none.
-    What the cost table dropped is counted in :class:`RungEntry`, not listed.
+    ``kind`` is that of its stitch layer. What the cost table dropped is counted in :class:`RungEntry`, not listed.
     """
 
     front: Part
@@ -381,6 +385,7 @@ class DroppedEntry:
     score: float | None
     reason: str
     n: int | None = None
+    kind: str | None = field(default=None, metadata={"omit_none": True})
 
 
 @dataclass(frozen=True)

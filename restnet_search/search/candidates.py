@@ -20,7 +20,19 @@ if TYPE_CHECKING:
 
     from restnet_search.search.device_costs import DeviceCosts
 
-__all__ = ["Candidate", "Direction", "Enumeration", "by_front", "directions_of", "enumerate_candidates", "offered_cuts"]
+__all__ = [
+    "Candidate",
+    "CandidateKey",
+    "Direction",
+    "Enumeration",
+    "by_front",
+    "directions_of",
+    "enumerate_candidates",
+    "offered_cuts",
+]
+
+CandidateKey = tuple[str, int, str, int, str]
+"""Front anchor and cut, back anchor and cut, kind of the stitch layer."""
 
 _N = TypeVar("_N", int, float)
 
@@ -44,7 +56,7 @@ class Direction:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A stitch point that may be trained.
+    """A stitch point that may be trained, with one kind of stitch layer.
 
     ``rank`` is its place in the ranker's order among the stitch points of the same front cut and partner (0 first),
     ``score`` the ranker's value (higher is better); ``scores`` are those of every ranker that was computed, by name.
@@ -60,14 +72,17 @@ class Candidate:
     scores: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @property
-    def key(self) -> tuple[str, int, str, int]:
-        """Identifies the stitch point."""
-        return (self.direction.front, self.front_cut, self.direction.back, self.back_cut)
+    def key(self) -> CandidateKey:
+        """Identifies the candidate."""
+        return (self.direction.front, self.front_cut, self.direction.back, self.back_cut, self.plan.kind)
 
 
 @dataclass(frozen=True)
 class Enumeration:
-    """The candidates, and what became of all other stitch points; ``passed_over`` are those that were ranked out."""
+    """The candidates, and what became of all other stitch points; ``passed_over`` are those that were ranked out.
+
+    Stitch points are counted once, whatever kinds of stitch layers there are: one is over budget if all kinds are.
+    """
 
     candidates: tuple[Candidate, ...]
     stitch_points: int
@@ -121,8 +136,10 @@ def enumerate_candidates(
 ) -> Enumeration:
     """List the candidates of every direction: stitchable, within a budget, and the ranker's ``top_k`` of their front.
 
+    Each of the stitch points that are kept comes with every kind of stitch layer that the budgets allow.
+
     Args:
-        space: Pairs, orders, cut-point bounds, stitch kind and ``top_k``.
+        space: Pairs, orders, cut-point bounds, kinds of stitch layers and ``top_k``.
         budgets: A candidate must fit at least one.
         cut_points: Per anchor.
         costs: Per anchor.
@@ -141,7 +158,7 @@ def enumerate_candidates(
         front, back = costs[direction.front], costs[direction.back]
         ceiling = max(front.total.macs, back.total.macs)
         for front_cut in offered[direction.front]:
-            row: list[tuple[float, int, StitchPlan, Cost]] = []
+            row: list[tuple[float, int, list[tuple[StitchPlan, Cost]]]] = []
             for back_cut in offered[direction.back]:
                 counts["stitch_points"] += 1
                 source = cut_points[direction.front][front_cut].layout
@@ -149,31 +166,33 @@ def enumerate_candidates(
                 if why_not_stitchable(source, target):
                     counts["unstitchable"] += 1
                     continue
-                plan = StitchPlan(space.stitch.kind, source, target)
-                cost = hybrid_cost(front, front_cut, plan.cost, back, back_cut)
-                if device is not None:
-                    cost = device.priced(cost, (direction.front, front_cut), plan, (direction.back, back_cut))
-                least_memory = _least(least_memory, cost.memory)
-                least_latency = _least(least_latency, cost.latency)
-                cheapest = cost if cheapest is None or cost.macs < cheapest.macs else cheapest
-                if not any(_allows(budget, cost) for budget in budgets):
+                priced: list[tuple[StitchPlan, Cost]] = []
+                for kind in space.stitch.kind:
+                    plan = StitchPlan(kind, source, target)
+                    cost = hybrid_cost(front, front_cut, plan.cost, back, back_cut)
+                    if device is not None:
+                        cost = device.priced(cost, (direction.front, front_cut), plan, (direction.back, back_cut))
+                    least_memory = _least(least_memory, cost.memory)
+                    least_latency = _least(least_latency, cost.latency)
+                    cheapest = cost if cheapest is None or cost.macs < cheapest.macs else cheapest
+                    priced.append((plan, cost))
+                allowed = [(plan, cost) for plan, cost in priced if any(_allows(budget, cost) for budget in budgets)]
+                cheap = [(plan, cost) for plan, cost in allowed if cost.macs < ceiling]
+                if not allowed:
                     counts["over_budget"] += 1
-                elif cost.macs >= ceiling:
+                elif not cheap:
                     counts["costlier"] += 1
                 else:
                     score = float(scores[direction.front, direction.back][front_cut, back_cut])
-                    row.append((score, back_cut, plan, cost))
+                    row.append((score, back_cut, cheap))
             row.sort(key=lambda entry: (-entry[0], entry[1]))
             counts["ranked_out"] += len(row[space.top_k :])
-            ranked = [
-                Candidate(
-                    direction, front_cut, back_cut, plan, cost, score, rank, _scores_at(every_score, direction, at)
-                )
-                for rank, (score, back_cut, plan, cost) in enumerate(row)
-                if (at := (front_cut, back_cut))
-            ]
-            kept += ranked[: space.top_k]
-            passed_over += ranked[space.top_k :]
+            for rank, (score, back_cut, kinds) in enumerate(row):
+                every = _scores_at(every_score, direction, (front_cut, back_cut))
+                found = [
+                    Candidate(direction, front_cut, back_cut, plan, cost, score, rank, every) for plan, cost in kinds
+                ]
+                (kept if rank < space.top_k else passed_over).extend(found)
     return Enumeration(
         tuple(kept),
         counts["stitch_points"],

@@ -9,7 +9,7 @@ from itertools import groupby
 import torch
 from torch import nn
 
-from restnet_search.search.candidates import Candidate
+from restnet_search.search.candidates import Candidate, CandidateKey
 from restnet_search.search.rungs import RungScore
 from restnet_search.search.together import is_kept
 from restnet_search.search.trial import TrialContext
@@ -83,12 +83,9 @@ def _score(candidates: Sequence[Candidate], context: TrialContext) -> list[RungS
     return [RungScore(c.key, correct[c.key] / n, n, tie=r2[c.key]) for c in candidates]
 
 
-_Key = tuple[str, int, str, int]
-
-
 def _solve(
-    candidates: Sequence[Candidate], stitches: dict[_Key, StitchLayer], context: TrialContext
-) -> dict[_Key, float]:
+    candidates: Sequence[Candidate], stitches: dict[CandidateKey, StitchLayer], context: TrialContext
+) -> dict[CandidateKey, float]:
     """Set the stitch layers to their least-squares maps, in one pass of every anchor; returns R²."""
     groups = _shared(candidates)
     fits = [SharedFit([stitches[candidate.key] for candidate in group], context.stitch.ridge) for group in groups]
@@ -116,8 +113,8 @@ def _solve(
 
 
 def _correct(
-    candidates: Sequence[Candidate], stitches: dict[_Key, StitchLayer], context: TrialContext
-) -> dict[_Key, int]:
+    candidates: Sequence[Candidate], stitches: dict[CandidateKey, StitchLayer], context: TrialContext
+) -> dict[CandidateKey, int]:
     """How many of the val images each hybrid classifies correctly."""
     backs: dict[tuple[str, int], nn.Module] = {
         (name, cut): context.graphs[name].back(cut)

@@ -78,7 +78,7 @@ def self_stitches(space: SearchSpace, name: str, cut_points: Sequence[CutPoint],
     direction = Direction(name, name, "large_to_small")
     found: list[Candidate] = []
     for cut in sorted(chosen):
-        plan = StitchPlan(space.stitch.kind, cut_points[cut].layout, cut_points[cut].layout)
+        plan = StitchPlan(space.stitch.kind[0], cut_points[cut].layout, cut_points[cut].layout)
         cost = hybrid_cost(costs, cut, plan.cost, costs, cut)
         found.append(Candidate(direction, cut, cut, plan, cost, score=float("nan"), rank=0))
     return found

@@ -21,14 +21,14 @@ import torch
 from restnet_search.data import Split
 from restnet_search.data.sampling import stratified_sample
 from restnet_search.progress import Progress
-from restnet_search.search.candidates import Candidate, Enumeration
+from restnet_search.search.candidates import Candidate, CandidateKey, Enumeration
 from restnet_search.search.closed_form import closed_form_scores
 from restnet_search.search.controls import control_choices
 from restnet_search.search.opening import open_store
 from restnet_search.search.passes import Reuse
 from restnet_search.search.prepare import Prepared
 from restnet_search.search.promotion import Entrant, Merit, Place, cost_ranges, promote
-from restnet_search.search.rungs import Dropped, PointKey, RungName, RungScore, RungStudy, RungSummary
+from restnet_search.search.rungs import Dropped, RungName, RungScore, RungStudy, RungSummary
 from restnet_search.search.teachers import teacher_logits
 from restnet_search.search.together import is_kept, run_group
 from restnet_search.search.trial import NonFiniteLoss, TrialContext
@@ -49,7 +49,7 @@ class Early:
 
     Attributes:
         survivors: Those that may be trained in full.
-        merits: Of the survivors, by stitch point; empty where no rung was decided.
+        merits: Of the survivors, by candidate; empty where no rung was decided.
         rungs: That were run.
         dropped: By the ranker and the rungs.
         images_seen: Training images in short training, each as often as it was seen.
@@ -57,7 +57,7 @@ class Early:
     """
 
     survivors: tuple[Candidate, ...]
-    merits: Mapping[PointKey, Merit]
+    merits: Mapping[CandidateKey, Merit]
     rungs: tuple[RungSummary, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     images_seen: int = 0
@@ -127,7 +127,7 @@ def decide_early(job: EarlyJob, study: Path, enumeration: Enumeration) -> Early:
     if rungs is None:
         return Early(tuple(left), {})
     rungs.rank_out([_ranked_out(candidate, job.space.top_k) for candidate in enumeration.passed_over])
-    merits: dict[PointKey, Merit] = {}
+    merits: dict[CandidateKey, Merit] = {}
     limits = cost_ranges([candidate.cost.macs for candidate in left], job.space.early.buckets)
     deadline = time.monotonic() + _SHARE_OF_TIMEOUT * (job.space.search.timeout or float("inf"))
     context: TrialContext | None = None

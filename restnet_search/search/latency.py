@@ -82,8 +82,8 @@ def stitch_points(
             for j in offered[direction.back]:
                 target = graphs[direction.back].cut_points[j].layout
                 if why_not_stitchable(source, target) is None:
-                    plan = StitchPlan(space.stitch.kind, source, target)
-                    points.append(StitchPoint((direction.front, i), plan, (direction.back, j)))
+                    plans = [StitchPlan(kind, source, target) for kind in space.stitch.kind]
+                    points += [StitchPoint((direction.front, i), plan, (direction.back, j)) for plan in plans]
     return points
 
 

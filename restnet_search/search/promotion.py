@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import log
 
+from restnet_search.search.candidates import CandidateKey
+
 __all__ = ["Entrant", "Merit", "Place", "by_gain", "cost_ranges", "promote"]
 
 Merit = tuple[float, ...]
@@ -22,7 +24,7 @@ Merit = tuple[float, ...]
 class Entrant:
     """A candidate at a rung: what identifies it, its MACs, and its merit there."""
 
-    key: tuple[str, int, str, int]
+    key: CandidateKey
     macs: int
     merit: Merit
 
@@ -78,7 +80,7 @@ def promote(
     for entrant in entrants:
         ranges[bisect_right(limits, entrant.macs)].append(entrant)
     # an entrant goes on where the share of its range that is better than it is below the share kept
-    better: dict[tuple[str, int, str, int], tuple[int, int]] = {}
+    better: dict[CandidateKey, tuple[int, int]] = {}
     for members in ranges.values():
         members.sort(key=_best_first)
         better |= {entrant.key: (above, len(members)) for above, entrant in enumerate(members)}

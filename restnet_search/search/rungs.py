@@ -14,14 +14,12 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import TrialState
 
-from restnet_search.search.candidates import Candidate
+from restnet_search.search.candidates import Candidate, CandidateKey
 from restnet_search.search.study import STUDY, directions, open_storage
 
 __all__ = ["Dropped", "RungName", "RungScore", "RungStudy", "RungSummary"]
 
 RungName = Literal["closed_form", "short"]
-PointKey = tuple[str, int, str, int]
-
 _STUDY = f"{STUDY} rungs"
 _DROPPED, _RANKED_OUT = "dropped", "ranked out"
 
@@ -31,13 +29,13 @@ class RungScore:
     """What a candidate reached at a rung.
 
     Attributes:
-        key: Of its stitch point.
+        key: Of the candidate.
         top1: Val accuracy on ``n`` images, a fraction; None where it has none, for the ``reason``.
         tie: What decides between equal accuracies, higher first.
         images: Training images seen, each as often as it was.
     """
 
-    key: PointKey
+    key: CandidateKey
     top1: float | None
     n: int
     tie: float = 0.0
@@ -66,6 +64,7 @@ class Dropped:
     front_cut: int
     back: str
     back_cut: int
+    kind: str
     order: str
     macs: int
     rung: str
@@ -77,11 +76,12 @@ class Dropped:
     def of(cls, candidate: Candidate, rung: str, score: float | None, n: int | None, reason: str) -> Dropped:
         where, cuts = candidate.direction, (candidate.front_cut, candidate.back_cut)
         macs = candidate.cost.macs
-        return cls(where.front, cuts[0], where.back, cuts[1], where.order, macs, rung, score, n, reason)
+        kind = candidate.plan.kind
+        return cls(where.front, cuts[0], where.back, cuts[1], kind, where.order, macs, rung, score, n, reason)
 
     @property
-    def key(self) -> PointKey:
-        return (self.front, self.front_cut, self.back, self.back_cut)
+    def key(self) -> CandidateKey:
+        return (self.front, self.front_cut, self.back, self.back_cut, self.kind)
 
 
 class RungStudy:
@@ -104,7 +104,7 @@ class RungStudy:
         ways = directions(objectives)
         return cls(optuna.create_study(study_name=_STUDY, storage=storage, directions=ways, load_if_exists=True))
 
-    def scores(self, rung: RungName) -> dict[PointKey, RungScore]:
+    def scores(self, rung: RungName) -> dict[CandidateKey, RungScore]:
         """What was kept so far."""
         steps = self._steps(rung)
         found = [RungScore(**values | {"key": tuple(values["key"])}) for step in steps for values in step["scores"]]

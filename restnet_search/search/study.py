@@ -14,7 +14,7 @@ from sqlalchemy import event
 
 from restnet_search.costs.table import Cost
 from restnet_search.errors import RunError
-from restnet_search.search.candidates import Candidate, by_front
+from restnet_search.search.candidates import Candidate, CandidateKey, by_front
 from restnet_search.search.promotion import Entrant, by_gain
 from restnet_search.search.trial import TrainingChoices
 from restnet_search.space.schema import SearchSpec, TrainingSpec, Tune
@@ -41,9 +41,8 @@ _HYBRID, _ELAPSED = "hybrid", "elapsed"
 _CUT_OFF = "cut off before it finished; its stitch point was queued again"
 
 
-StitchPointKey = tuple[str, int, str, int]
-TrialKey = tuple[str, int, str, int, Tune]
-"""What is trained once: a stitch point, and what is tuned beside the stitch layer."""
+TrialKey = tuple[str, int, str, int, str, Tune]
+"""What is trained once: a candidate, and what is tuned beside the stitch layer."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class TrialRecord:
 
     @property
     def key(self) -> TrialKey:
-        return (self.front, self.front_cut, self.back, self.back_cut, self.tune)
+        return (self.front, self.front_cut, self.back, self.back_cut, self.stitch_kind, self.tune)
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ class SearchStudy:
         candidates: Sequence[Candidate],
         training: TrainingSpec,
         search: SearchSpec,
-        merits: Mapping[StitchPointKey, Sequence[float]] | None = None,
+        merits: Mapping[CandidateKey, Sequence[float]] | None = None,
     ) -> None:
         self._study, self._training, self._search = study, training, search
         self._merits = merits or {}
@@ -145,7 +144,7 @@ class SearchStudy:
         objectives: Sequence[str],
         training: TrainingSpec,
         search: SearchSpec,
-        merits: Mapping[StitchPointKey, Sequence[float]] | None = None,
+        merits: Mapping[CandidateKey, Sequence[float]] | None = None,
     ) -> SearchStudy:
         """Create the study in an SQLite file, or open the one that is there and take up trials that were cut off.
 

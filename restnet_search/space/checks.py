@@ -11,7 +11,16 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from restnet_search.errors import did_you_mean
 
-__all__ = ["Problem", "cut_point_reference", "no_bool", "plain_data", "raise_problems", "unknown_name"]
+__all__ = [
+    "Problem",
+    "cut_point_reference",
+    "each_once",
+    "no_bool",
+    "one_is_a_list",
+    "plain_data",
+    "raise_problems",
+    "unknown_name",
+]
 
 
 class Problem(NamedTuple):
@@ -50,6 +59,18 @@ def no_bool(value: object) -> object:
     """Refuse true and false where a number belongs: Python counts them as 1 and 0."""
     if isinstance(value, bool):
         raise ValueError("must be a number")
+    return value
+
+
+def one_is_a_list(value: object) -> object:
+    """A single choice stands for the list of it."""
+    return [value] if isinstance(value, str) else value
+
+
+def each_once(value: list[str]) -> list[str]:
+    """Refuse a list with repeats."""
+    if len(set(value)) != len(value):
+        raise ValueError("lists something twice")
     return value
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from restnet_search.space.checks import Problem, raise_problems
+from restnet_search.space.checks import Problem, each_once, one_is_a_list, raise_problems
 from restnet_search.space.fields import (
     AtLeastFour,
     Fraction,
@@ -27,11 +27,13 @@ __all__ = [
     "JointSpec",
     "RankerSpec",
     "SearchSpec",
+    "StitchKind",
     "StitchSpec",
     "TrainingSpec",
     "Tune",
 ]
 
+StitchKind = Literal["linear", "conv3x3", "lowrank", "mlp"]
 Tune = Literal["stitch", "stitch+norm-stats", "stitch+norm", "stitch+lora", "all"]
 TUNED: Mapping[str, str] = {
     "stitch+norm-stats": "stitch+norm-stats, the back's batch-norm statistics, estimated anew without a gradient",
@@ -62,14 +64,19 @@ class ControlSpec(Section):
 class StitchSpec(KindSection):
     """The layer between front and back."""
 
-    kind: Literal["linear", "conv3x3", "lowrank", "mlp"] = Field(
-        default="linear",
+    kind: list[StitchKind] = Field(
+        default=["linear"],
+        min_length=1,
         description="linear: a map of channels (1x1). conv3x3: also of the 3x3 neighbourhood. lowrank: through fewer "
-        "channels, at half of linear's MACs. mlp: linear plus a hidden layer, at twice its MACs.",
+        "channels, at half of linear's MACs. mlp: linear plus a hidden layer, at twice its MACs. One, or a list to "
+        "search.",
     )
     init: Literal["lstsq", "random"] = Field(default="lstsq", description="Closed-form least squares, or random.")
     images: Positive = Field(default=1000, description="Training images the least-squares start is solved on.")
     ridge: NonNegativeFloat = Field(default=1e-4, description="Ridge relative to the mean diagonal.")
+
+    _kinds = field_validator("kind", mode="before")(one_is_a_list)
+    _distinct = field_validator("kind")(each_once)
 
 
 class TrainingSpec(Section):
@@ -99,17 +106,8 @@ class TrainingSpec(Section):
         default=0.0, description="Share of the loss that follows the larger anchor's logits instead of the labels."
     )
 
-    @field_validator("tune", mode="before")
-    @classmethod
-    def _single_choice_is_a_list(cls, value: object) -> object:
-        return [value] if isinstance(value, str) else value
-
-    @field_validator("tune")
-    @classmethod
-    def _each_tune_once(cls, value: list[str]) -> list[str]:
-        if len(set(value)) != len(value):
-            raise ValueError("lists something twice")
-        return value
+    _lists = field_validator("tune", mode="before")(one_is_a_list)
+    _distinct = field_validator("tune")(each_once)
 
     @field_validator("epochs", "lr", mode="before")
     @classmethod

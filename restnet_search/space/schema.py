@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from restnet_search.errors import BudgetError
-from restnet_search.space.checks import Problem, raise_problems, unknown_name
+from restnet_search.space.checks import Problem, each_once, raise_problems, unknown_name
 from restnet_search.space.fields import MemoryDtype, Positive, Section
 from restnet_search.space.images import DataSpec, SplitSpec, SubsetSpec
 from restnet_search.space.learning import (
@@ -20,6 +20,7 @@ from restnet_search.space.learning import (
     JointSpec,
     RankerSpec,
     SearchSpec,
+    StitchKind,
     StitchSpec,
     TrainingSpec,
     Tune,
@@ -45,6 +46,7 @@ __all__ = [
     "SearchSpace",
     "SearchSpec",
     "SplitSpec",
+    "StitchKind",
     "StitchSpec",
     "SubsetSpec",
     "TrainingSpec",
@@ -78,12 +80,7 @@ class SearchSpace(Section):
     budgets: list[str] = Field(default=[], description="Device budgets; --budget on the command line wins.")
     data: DataSpec
 
-    @field_validator("orders", "objectives")
-    @classmethod
-    def _each_once(cls, value: list[str]) -> list[str]:
-        if len(set(value)) != len(value):
-            raise ValueError("lists something twice")
-        return value
+    _distinct = field_validator("orders", "objectives")(each_once)
 
     @field_validator("objectives")
     @classmethod
@@ -104,6 +101,18 @@ class SearchSpace(Section):
         raise_problems("SearchSpace", problems)
         return value
 
+    def _joint_problems(self) -> list[Problem]:
+        if self.search.strategy != "joint":
+            return []
+        problems: list[Problem] = []
+        if self.training.tune != ["stitch"]:
+            why = "must be stitch under search.strategy: joint, where anchors stay frozen and share stitch layers"
+            problems.append(Problem(("training", "tune"), why, list(self.training.tune)))
+        if len(self.stitch.kind) > 1:
+            why = "must be one kind under search.strategy: joint, where neighbours share a stitch layer"
+            problems.append(Problem(("stitch", "kind"), why, list(self.stitch.kind)))
+        return problems
+
     @model_validator(mode="after")
     def _names_agree(self) -> SearchSpace:
         names = [anchor.name for anchor in self.anchors]
@@ -120,9 +129,7 @@ class SearchSpace(Section):
             ]
             if pair[0] == pair[1]:
                 problems.append(Problem(("pairs", index), "needs two different anchors", list(pair)))
-        if self.search.strategy == "joint" and self.training.tune != ["stitch"]:
-            why = "must be stitch under search.strategy: joint, where anchors stay frozen and share stitch layers"
-            problems.append(Problem(("training", "tune"), why, list(self.training.tune)))
+        problems += self._joint_problems()
         for name in self.cut_points.anchors:
             if name not in names:
                 problems.append(Problem(("cut_points", "anchors", name), unknown_name(name, names), name))

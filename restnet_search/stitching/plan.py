@@ -9,10 +9,9 @@ from typing import Literal
 
 from restnet_search.costs.table import Cost
 from restnet_search.graph.layout import Layout
+from restnet_search.space.schema import StitchKind
 
 __all__ = ["Resample", "StitchKind", "StitchPlan", "why_not_stitchable"]
-
-StitchKind = Literal["linear", "conv3x3", "lowrank", "mlp"]
 
 
 @dataclass(frozen=True)
