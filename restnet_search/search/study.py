@@ -36,7 +36,7 @@ __all__ = [
 
 STUDY = "restnet-search"
 _RECORD, _REASON, _ANCHOR, _FAILED = "record", "reason", "anchor", "failed control"
-_HYBRID, _ELAPSED = "hybrid", "elapsed"
+_HYBRID, _ELAPSED, _VALUES = "hybrid", "elapsed", "values"
 _CUT_OFF = "cut off before it finished; its stitch point was queued again"
 
 
@@ -230,11 +230,21 @@ class SearchStudy:
         while proposals := self._ask(min(count, self._search.trials - len(self.records))):
             yield proposals
 
-    def _ask(self, count: int) -> list[Proposal]:
+    @property
+    def unfinished(self) -> bool:
+        """Whether there is a trial left to propose."""
+        return len(self.records) < self._search.trials and bool(self._untried())
+
+    def ask_beside(self, beside: Sequence[Proposal]) -> Proposal | None:
+        """Propose one more trial, of another stitch point than those under way; None where they will be enough."""
+        wanted = self._search.trials - len(self.records) - len(beside)
+        return next(iter(self._ask(min(1, wanted), beside)), None)
+
+    def _ask(self, count: int, beside: Sequence[Proposal] = ()) -> list[Proposal]:
         proposals: list[Proposal] = []
         repeats = 0
         while len(proposals) < count:
-            under_way = {proposal.key for proposal in proposals}
+            under_way = {proposal.key for proposal in (*beside, *proposals)}
             open_keys = {key: candidate for key, candidate in self._untried().items() if key not in under_way}
             if not open_keys:
                 break
@@ -256,6 +266,11 @@ class SearchStudy:
         """Keep a finished trial; from here on it survives a kill."""
         proposal.trial.set_user_attr(_RECORD, asdict(record))
         self._study.tell(proposal.trial, list(values))
+
+    def keep_untold(self, proposal: Proposal, record: TrialRecord, values: Sequence[float]) -> None:
+        """Keep a finished trial without the sampler's seeing it before :meth:`finish`; it survives a kill already."""
+        proposal.trial.set_user_attr(_VALUES, list(values))
+        proposal.trial.set_user_attr(_RECORD, asdict(record))
 
     def fail(self, proposal: Proposal, reason: str) -> None:
         """Keep a failed trial with its reason."""
@@ -334,6 +349,9 @@ class SearchStudy:
 
     def _take_up_interrupted(self) -> None:
         for trial in self._trials(TrialState.RUNNING):
+            if trial.user_attrs.keys() >= {_RECORD, _VALUES}:  # it had finished
+                self._study.tell(trial.number, trial.user_attrs[_VALUES])
+                continue
             if trial.params:
                 self._study.enqueue_trial(trial.params)
             self._study.tell(trial.number, state=TrialState.FAIL)
