@@ -17,8 +17,9 @@ from restnet_search.search.controls import Control, control_choices
 from restnet_search.search.hybrids import trained_tensors
 from restnet_search.search.jobs import Job, Workers, run_jobs
 from restnet_search.search.joint import JointOutcome, JointTraining, budget_like_independent
+from restnet_search.search.records import TrialRecord, hybrid_id, joint_id
 from restnet_search.search.run_folder import RunFolder
-from restnet_search.search.study import Proposal, SearchStudy, TrialRecord, hybrid_id, joint_id, values_of
+from restnet_search.search.study import Proposal, SearchStudy, values_of
 from restnet_search.search.together import is_kept
 from restnet_search.search.trial import NonFiniteLoss, TrainingChoices, TrialContext, TrialOutcome
 from restnet_search.space.schema import SearchSpace

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import cycle, pairwise, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,9 @@ from sqlalchemy import event
 from restnet_search.costs.table import Cost
 from restnet_search.errors import RunError
 from restnet_search.search.candidates import Candidate, by_front
+from restnet_search.search.records import StitchPointKey, TrialKey, TrialRecord
 from restnet_search.search.trial import TrainingChoices
-from restnet_search.space.schema import SearchSpec, TrainingSpec, Tune
+from restnet_search.space.schema import SearchSpec, TrainingSpec
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -25,10 +26,7 @@ __all__ = [
     "STUDY",
     "Proposal",
     "SearchStudy",
-    "TrialRecord",
     "directions",
-    "hybrid_id",
-    "joint_id",
     "open_storage",
     "read_records",
     "values_of",
@@ -38,52 +36,6 @@ STUDY = "restnet-search"
 _RECORD, _REASON, _ANCHOR, _FAILED = "record", "reason", "anchor", "failed control"
 _HYBRID, _ELAPSED, _VALUES = "hybrid", "elapsed", "values"
 _CUT_OFF = "cut off before it finished; its stitch point was queued again"
-
-
-StitchPointKey = tuple[str, int, str, int]
-TrialKey = tuple[str, int, str, int, Tune]
-"""What is trained once: a stitch point, and what is tuned beside the stitch layer."""
-
-
-@dataclass(frozen=True)
-class TrialRecord:
-    """What the study keeps of a finished trial; everything the report says of a hybrid, but test, comes from here.
-
-    ``scores`` are those of all rankers by name; ``control`` says what kind of control it is (``self``, ``random``),
-    None for what the search itself chose. ``strategy`` says how it was trained; under ``joint``, ``images`` are all
-    that were drawn for this stitch point, as one epoch. ``finished`` is when, in seconds since the search began.
-    """
-
-    id: str
-    front: str
-    front_cut: int
-    back: str
-    back_cut: int
-    order: str
-    score: float | None
-    rank: int
-    lr: float
-    epochs: int
-    images: int
-    macs: int
-    params: int
-    stitch_kind: str
-    stitch_params: int
-    r2: float | None
-    correct: int
-    n: int
-    seconds: float
-    tune: Tune = "stitch"
-    scores: dict[str, float] = field(default_factory=dict)
-    control: str | None = None
-    memory: int | None = None
-    latency: float | None = None
-    strategy: str = "independent"
-    finished: float | None = None
-
-    @property
-    def key(self) -> TrialKey:
-        return (self.front, self.front_cut, self.back, self.back_cut, self.tune)
 
 
 @dataclass(frozen=True)
@@ -97,16 +49,6 @@ class Proposal:
     @property
     def key(self) -> TrialKey:
         return (*self.candidate.key, self.choices.tune)
-
-
-def hybrid_id(number: int) -> str:
-    """Name of the hybrid that trial ``number`` trained."""
-    return f"h{number:03d}"
-
-
-def joint_id(number: int) -> str:
-    """Name of the hybrid of candidate ``number`` after joint training."""
-    return f"j{number:03d}"
 
 
 class SearchStudy:
