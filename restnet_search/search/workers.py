@@ -168,11 +168,7 @@ class WorkerPool:
         for worker in self._workers:
             worker.process.terminate()
         for worker in self._workers:
-            worker.process.join(_PATIENCE)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-            worker.pipe.close()
+            _see_off(worker)
         self._workers.clear()
         self._queue.clear()
 
@@ -226,8 +222,7 @@ class WorkerPool:
 
     def _bury(self, worker: _Worker) -> None:
         """Replace a worker that died, and run its job again."""
-        worker.pipe.close()
-        worker.process.join(_PATIENCE)
+        _see_off(worker)
         self._workers.remove(worker)
         how = _how_it_ended(worker.process.exitcode)
         if not worker.ready:
@@ -254,6 +249,15 @@ class WorkerPool:
                 del self._jobs[ticket]
             else:
                 self._forgotten.add(ticket)
+
+
+def _see_off(worker: _Worker) -> None:
+    """Wait until a process that should end is gone."""
+    worker.pipe.close()
+    worker.process.join(_PATIENCE)
+    if worker.process.is_alive():
+        worker.process.kill()
+        worker.process.join()
 
 
 def _named(job: Job) -> str:

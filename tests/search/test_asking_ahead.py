@@ -37,6 +37,7 @@ class AnyOrder:
         self._tickets = 0
         self.order: list[int] = []
         self.most = 0
+        self.mapped: list[Job] = []
 
     @property
     def room(self) -> bool:
@@ -60,7 +61,9 @@ class AnyOrder:
         return {ticket: self._jobs.pop(ticket).run(self._context)}
 
     def map(self, jobs: Iterable[Job]) -> Iterator[list[Outcome]]:
-        return (job.run(self._context) for job in jobs)
+        for job in jobs:
+            self.mapped.append(job)
+            yield job.run(self._context)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +108,7 @@ class Run:
         *,
         trials: int = TRIALS,
         timeout: float | None = None,
+        together: int = 8,
     ) -> None:
         (folder / "stitches").mkdir(parents=True)
         training = shared.training.model_dump(mode="json")
@@ -113,6 +117,7 @@ class Run:
             "data": {"dataset": "digits"},
             "training": training,
             "search": {"trials": trials, "timeout": timeout},
+            "cache": {"together": together},
         }
         self.folder, self.space = RunFolder(folder), SearchSpace.model_validate(plain)
         self._candidates, self._shared = candidates, shared
@@ -214,3 +219,15 @@ def test_candidates_run_out(candidates: list[Candidate], shared: TrialContext, t
     study = Run(tmp_path / "few", few, shared).go(AnyOrder(4, seed=0))
     assert {record.key[:4] for record in study.records} == {one.key for one in few}
     assert len(study.records) == 5
+
+
+def test_where_features_are_not_kept_each_job_is_one_pass(
+    anchors: Anchors, digits: Split, candidates: list[Candidate], shared: TrialContext, tmp_path: Path
+) -> None:
+    passing = replace(shared, store=FeatureStore(anchors, 0))
+    workers = AnyOrder(2, seed=0)
+    study = Run(tmp_path / "passing", candidates, passing, trials=8, together=2).go(workers)
+    assert len({record.key for record in study.records}) == len(study.records) == 8
+    assert {len(job.trials) for job in workers.mapped} <= {1, 2} and len(workers.mapped) < 8
+    for job in workers.mapped:
+        assert job.together and len({one.direction.front for one, _ in job.trials}) == 1

@@ -169,6 +169,21 @@ def test_workers_reach_what_this_process_reaches_on_features_computed_once(
     assert warnings == []
 
 
+def test_what_several_workers_miss_at_once_is_computed_by_one_of_them(
+    setting: Setting, pool: WorkerPool, tmp_path: Path
+) -> None:
+    here, points = setting.context, [point for job in setting.jobs for point, _ in job.trials]
+    store = open_store(setting.recipe.space, setting.anchors, points, here.train, here.fit, here.val, cache=tmp_path,
+        warn=fail)  # fmt: skip
+    pool.use(replace(here, store=store))
+    # both ask for the same at the same time
+    found = list(pool.map([setting.jobs[0], setting.jobs[0], setting.jobs[2], setting.jobs[3]]))
+    alone = setting.alone()
+    assert_equal(found, [alone[0], alone[0], alone[2], alone[3]])
+    assert store.reuse.forwarded == 160 + 60 + 96  # one front anchor, one back anchor
+    pool.use(here)
+
+
 @dataclass(frozen=True)
 class Deadly(Job):
     """A job whose worker the system kills."""
