@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 
 import torch
@@ -21,7 +21,7 @@ from restnet_search.search.clock import Clock
 from restnet_search.search.controls import plan_controls
 from restnet_search.search.device_costs import device_costs
 from restnet_search.search.early import EarlyJob, decide_early
-from restnet_search.search.opening import open_store
+from restnet_search.search.opening import fill_store, open_store, workers_of
 from restnet_search.search.prepare import CodeAndWeights, prepare, remember_anchors
 from restnet_search.search.ranking import draw_training_images, rank_pairs, rankers_of_search
 from restnet_search.search.run_folder import RunFolder, RunInputs
@@ -29,6 +29,8 @@ from restnet_search.search.session import run_trials
 from restnet_search.search.study import SearchStudy
 from restnet_search.search.teachers import teacher_logits
 from restnet_search.search.trial import TrialContext
+from restnet_search.search.worker import AnchorRecipe
+from restnet_search.search.workers import WorkerPool
 from restnet_search.space.schema import SearchSpace
 from restnet_search.units import UNLIMITED, DeviceBudget, format_bytes, format_count, format_seconds, parse_budget
 
@@ -46,6 +48,9 @@ def run_search(
 ) -> Report:
     """Run or resume the search of a run folder and write its results.
 
+    With ``compute.workers`` above 1, processes are started by ``spawn``, which runs the calling script's
+    top level anew in each: a script calls this function below ``if __name__ == "__main__":``.
+
     Args:
         space: The resolved space, as :meth:`RunFolder.read` gives it back.
         folder: Created before; the study in it decides what is still to do.
@@ -62,7 +67,7 @@ def run_search(
     seconds: dict[str, float] = {}
     started = time.perf_counter()
     budgets = tuple(parse_budget(text) for text in space.budgets) or (UNLIMITED,)
-    with folder.locked(), _logged(folder):
+    with folder.locked(), _logged(folder), ExitStack() as stack:
         with _timed(seconds, "fit"):
             data = load_data(space.data, progress=progress)
             _log_data(data)
@@ -82,8 +87,9 @@ def run_search(
         _require_candidates(enumeration, budgets)
         controls = plan_controls(space, points, prepared.costs, enumeration, device)
         warn = _warner(progress)
+        workers = stack.enter_context(_workers(AnchorRecipe(folder, space, inputs, sources), progress, warn))
         with _timed(seconds, "early"):
-            job = EarlyJob(space, prepared, train, data.val, sources.cache, progress, warn)
+            job = EarlyJob(space, prepared, train, data.val, sources.cache, progress, warn, workers)
             early = decide_early(job, folder.study, enumeration)
         kept = early.survivors
         study = SearchStudy.open(folder.study, kept, space.objectives, space.training, space.search, early.merits)
@@ -109,8 +115,12 @@ def run_search(
                 teachers=teacher_logits(prepared.anchors, train, progress) if space.training.distill else {},
                 clock=Clock(started, before=study.elapsed),
             )
-            run_trials(study, context, folder, space, progress, controls, spent=seconds["early"])
+            if workers is not None and study.unfinished:
+                workers.start()  # they get ready meanwhile
+                fill_store(kept, context, progress)
+            run_trials(study, context, folder, space, progress, controls, spent=seconds["early"], workers=workers)
             study.add_counts("features", asdict(store.reuse))
+            stack.close()
         with _timed(seconds, "scoring"):
             hybrids = score_finalists(search, anchors, progress)
             anchors, hybrids = measure_finalists(search, anchors, hybrids, progress)
@@ -167,6 +177,21 @@ def _warner(progress: Progress) -> Callable[[str], None]:
             said.add(message)
 
     return warn
+
+
+@contextmanager
+def _workers(recipe: AnchorRecipe, progress: Progress, warn: Callable[[str], None]) -> Iterator[WorkerPool | None]:
+    """The processes that train trials; None where this one does. They end with the block."""
+    count = workers_of(recipe.space)
+    if count == 1:
+        if recipe.space.compute.workers > 1:
+            warn("Joint training is one network in one process: workers have nothing to do (compute.workers).")
+        yield None
+        return
+    with WorkerPool(recipe, count, progress, warn) as pool:
+        if not recipe.folder.study.exists():  # nothing is done yet: they get ready while this process decides early
+            pool.start()
+        yield pool
 
 
 @contextmanager

@@ -39,10 +39,12 @@ from restnet_search.search.early import Early
 from restnet_search.search.environment import describe_environment
 from restnet_search.search.hybrids import restore_hybrid
 from restnet_search.search.latency import measure_networks
+from restnet_search.search.opening import workers_of
 from restnet_search.search.prepare import Prepared
 from restnet_search.search.ranking import Ranking
+from restnet_search.search.records import TrialRecord
 from restnet_search.search.run_folder import RunFolder, RunInputs
-from restnet_search.search.study import SearchStudy, TrialRecord, values_of
+from restnet_search.search.study import SearchStudy, values_of
 from restnet_search.search.trial import score_network
 from restnet_search.space.schema import SearchSpace
 from restnet_search.units import DeviceBudget
@@ -239,6 +241,7 @@ def assemble_report(
             memory_dtype=search.device.dtype,
             latency=_latency_note(search.device.table),
             strategy=search.space.search.strategy,
+            workers=count if (count := workers_of(search.space)) > 1 else None,
             joint=JointSummary(**facts) if (facts := search.study.noted("joint")) else None,
         ),
         anchors=anchors,

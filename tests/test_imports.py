@@ -182,8 +182,16 @@ def imported_by(*modules: str) -> set[str]:
 
 
 class TestLight:
+    # a worker must ignore Ctrl-C before it imports anything slow
     @pytest.mark.parametrize(
-        "module", ["restnet_search", "restnet_search.errors", "restnet_search.units", "restnet_search.cli"]
+        "module",
+        [
+            "restnet_search",
+            "restnet_search.errors",
+            "restnet_search.units",
+            "restnet_search.cli",
+            "restnet_search.search.worker",
+        ],
     )
     def test_nothing_heavy(self, module: str) -> None:
         assert imported_by(module) & HEAVY == set()

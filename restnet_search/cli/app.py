@@ -100,6 +100,15 @@ def main(
         float | None,
         typer.Option(min=0, metavar="N", help="Bound of kept features on disk, in GB; 0: none (default: the space's)."),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Local processes that train trials, the threads divided between them; --resume takes it, too (default:"
+            " the space's, 1).",
+        ),
+    ] = None,
     objective: Annotated[
         list[str] | None,
         typer.Option(
@@ -141,6 +150,7 @@ def main(
             ranker=ranker,
             strategy=strategy,
             cache_gb=cache_gb,
+            workers=workers,
             objective=tuple(objective or ()),
             trust_code=trust_code,
             as_json=as_json,

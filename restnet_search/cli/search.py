@@ -41,6 +41,7 @@ class Request:
     as_json: bool
     objective: tuple[str, ...] = ()
     device_profile: tuple[str, ...] = ()
+    workers: int | None = None
 
 
 class Interrupted(RunError):
@@ -92,6 +93,8 @@ def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:
         plain["ranker"]["kind"] = request.ranker
     if request.cache_gb is not None:
         plain["cache"]["disk_gb"] = request.cache_gb
+    if request.workers is not None:
+        plain["compute"]["workers"] = request.workers
     devices = choose_devices(request.device_profile)
     if devices.budgets:
         plain["budgets"] = [*request.budgets, *devices.budgets]
@@ -121,6 +124,7 @@ _GIVEN = (
     "budgets", "space", "data", "run", "trials", "seed", "timeout", "ranker", "strategy", "objective", "cache_gb",
     "device_profile",
 )  # fmt: skip
+"""What belongs to a run; ``workers`` may change from one sitting to the next."""
 
 
 def _refuse_changes(request: Request) -> None:
@@ -128,7 +132,7 @@ def _refuse_changes(request: Request) -> None:
     if changed:
         raise RunError(
             f"--resume goes on with a run as it was started; {', '.join(changed)} would change it.",
-            expected="--resume RUN alone (with --weights DIR or --trust-code where the run needs them)",
+            expected="--resume RUN alone (with --weights DIR, --trust-code or --workers N where the run needs them)",
             hint="leave them out, or start a new run",
         )
 
@@ -140,6 +144,9 @@ def _run(folder: RunFolder, request: Request) -> Report:
     from restnet_search.search.prepare import CodeAndWeights
 
     space, inputs = folder.read()
+    if request.workers is not None:
+        compute = space.compute.model_copy(update={"workers": request.workers})
+        space = space.model_copy(update={"compute": compute})
     weights = request.weights or (Path(inputs.weights) if inputs.weights else None)
     base = Path(inputs.base) if inputs.base else None
     sources = CodeAndWeights(weights, base, request.trust_code, default_cache_dir())

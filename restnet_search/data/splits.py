@@ -72,6 +72,11 @@ class Split:
         return self._source
 
     @property
+    def pixels(self) -> PixelCache:
+        """Where its decoded pixels are kept."""
+        return self._cache
+
+    @property
     def rows(self) -> np.ndarray:
         """int64 ``(n,)``: which images of `source` are its own, in its order."""
         return self._rows

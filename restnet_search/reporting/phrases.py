@@ -115,6 +115,7 @@ def search_facts(report: Report) -> list[tuple[str, str]]:
         ("space", f"{report.space}, seed {report.seed}, objectives {', '.join(search.objectives)}"),
         ("cut points", cuts or "none"),
         ("strategy", strategy(report)),
+        *([("workers", f"{search.workers} worker processes trained; times are wall-clock")] if search.workers else []),
         (
             "stitch points",
             f"{search.stitch_points:,}: {over}; {search.candidates:,} candidates kept by {search.ranker}",

@@ -326,6 +326,7 @@ class SearchSummary:
     the data.
     ``ranking_seconds`` is what each ranker took, beside the ``features`` that all of them share, on ``ranking_images``
     images. ``strategy`` is how hybrids were trained, ``joint`` what there is to say of joint training.
+    ``workers`` is how many processes trained, where they were more than this one.
     ``memory_dtype`` is what memory is counted in, ``latency`` says how latency was measured (None where nothing asked
     for it).
     """
@@ -349,6 +350,7 @@ class SearchSummary:
     latency: LatencyNote | None = field(default=None, metadata={"omit_none": True})
     strategy: str = "independent"
     joint: JointSummary | None = field(default=None, metadata={"omit_none": True})
+    workers: int | None = field(default=None, metadata={"omit_none": True})
 
     def uses(self, kind: str, budgets: tuple[BudgetEntry, ...]) -> bool:
         """Whether an objective or a budget uses a kind of cost, so that tables show it."""

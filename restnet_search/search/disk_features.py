@@ -31,15 +31,21 @@ class DiskFeatures:
     Args:
         store: Where files lie, and how many bytes of them.
         dtype: The type they are kept in: ``auto``, ``float16``, ``bfloat16`` or ``float32``.
+        contents: Digests of splits' images, by ``Split.digest``, that the process which started this one has computed.
     """
 
-    def __init__(self, store: DiskStore, dtype: str = "auto") -> None:
+    def __init__(self, store: DiskStore, dtype: str = "auto", contents: Mapping[str, str] | None = None) -> None:
         self.store, self.dtype = store, dtype
         self._mapped: dict[tuple[PassKey, int], Tensor] = {}
-        self._contents: dict[str, str] = {}
+        self._contents: dict[str, str] = dict(contents or {})
         self._passes: dict[PassKey, str] = {}
         self._entries: dict[tuple[PassKey, int], str] = {}
         self._too_wide: set[tuple[PassKey, int]] = set()
+
+    @property
+    def contents(self) -> Mapping[str, str]:
+        """Digests of splits' images computed so far, by ``Split.digest``."""
+        return dict(self._contents)
 
     def keeps(self, work: Pass, cut: int) -> bool:
         """Whether the features fit the bound by themselves, in the narrowest type as far as is known."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -24,13 +25,14 @@ from restnet_search.progress import Progress
 from restnet_search.search.candidates import Candidate, CandidateKey, Enumeration
 from restnet_search.search.closed_form import closed_form_scores
 from restnet_search.search.controls import control_choices
+from restnet_search.search.jobs import Job, Workers, run_jobs
 from restnet_search.search.opening import open_store
 from restnet_search.search.passes import Reuse
 from restnet_search.search.prepare import Prepared
 from restnet_search.search.promotion import Entrant, Merit, Place, cost_ranges, promote
 from restnet_search.search.rungs import Dropped, RungName, RungScore, RungStudy, RungSummary
 from restnet_search.search.teachers import teacher_logits
-from restnet_search.search.together import is_kept, run_group
+from restnet_search.search.together import is_kept
 from restnet_search.search.trial import NonFiniteLoss, TrialContext
 from restnet_search.space.schema import SearchSpace
 
@@ -66,7 +68,10 @@ class Early:
 
 @dataclass(frozen=True)
 class EarlyJob:
-    """What early decisions need of a search; ``train`` are the images that its trials see."""
+    """What early decisions need of a search; ``train`` are the images that its trials see.
+
+    ``workers`` do the short training; closed forms share their sums, so they are solved in this process.
+    """
 
     space: SearchSpace
     prepared: Prepared
@@ -75,6 +80,7 @@ class EarlyJob:
     cache: Path
     progress: Progress
     warn: Callable[[str], None] = _log.warning
+    workers: Workers | None = None
 
     def context(self, candidates: Sequence[Candidate]) -> TrialContext:
         """A trial's context on few images, with a store of its own: the trials keep features for survivors alone."""
@@ -175,7 +181,7 @@ def _score(
     """Score what has no score yet, until the deadline."""
     known = rungs.scores(rung)
     missing = [candidate for candidate in candidates if candidate.key not in known]
-    run = closed_form_scores if rung == "closed_form" else _short_scores(job.space.cache.together)
+    run = closed_form_scores if rung == "closed_form" else _short_scores(job)
     with job.progress.task(_RUNGS[rung], total=len(candidates)) as task:
         task.advance(len(candidates) - len(missing))
         waiting = len(missing)
@@ -189,23 +195,31 @@ def _score(
 
 
 def _short_scores(
-    together: int,
+    job: EarlyJob,
 ) -> Callable[[Sequence[Candidate], TrialContext], Iterator[tuple[list[RungScore], float]]]:
     """One epoch over the context's images; as :func:`closed_form_scores`."""
 
     def run(candidates: Sequence[Candidate], context: TrialContext) -> Iterator[tuple[list[RungScore], float]]:
         choices = replace(control_choices(context.training), epochs=1)
-        for group in _groups(candidates, context, together):
-            started = time.perf_counter()
-            outcomes = run_group([(candidate, choices) for candidate in group], context)
+        begun: deque[list[Candidate]] = deque()
+
+        def jobs() -> Iterator[Job]:
+            for group in _groups(candidates, context, job.space.cache.together):
+                begun.append(group)
+                trials = tuple((candidate, choices) for candidate in group)
+                yield Job(trials, together=not is_kept(group[0], context))
+
+        started = time.perf_counter()
+        for outcomes in run_jobs(jobs(), context, job.workers):
             images, n = len(context.train), len(context.val)
             scores = [
                 RungScore(candidate.key, None, n, images=images, reason=str(outcome))
                 if isinstance(outcome, NonFiniteLoss)
                 else RungScore(candidate.key, outcome.correct / outcome.seen, n, images=images)
-                for candidate, outcome in zip(group, outcomes, strict=True)
+                for candidate, outcome in zip(begun.popleft(), outcomes, strict=True)
             ]
             yield scores, time.perf_counter() - started
+            started = time.perf_counter()
 
     return run
 

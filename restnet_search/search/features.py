@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,10 +13,11 @@ from torch import Tensor
 from restnet_search.data import Split
 from restnet_search.data.augmented_views import AugmentedView
 from restnet_search.search.disk_features import CannotKeepError, DiskFeatures
+from restnet_search.search.disk_store import DiskStore
 from restnet_search.search.memory_features import MemoryFeatures
 from restnet_search.search.passes import CutAnchor, Pass, Reuse
 
-__all__ = ["CutAnchor", "FeatureStore"]
+__all__ = ["CutAnchor", "FeatureStore", "StoreRecipe"]
 
 _log = logging.getLogger("restnet_search")
 
@@ -87,6 +90,24 @@ class FeatureStore:
             self.reuse.used += len(cuts) * len(chunk)
             yield tuple(found[cut] for cut in cuts)
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may read what is kept: whether it lies on disk."""
+        return isinstance(self._level, DiskFeatures)
+
+    def recipe(self) -> StoreRecipe:
+        """What another process needs to open a store like this one, over the same files if there are any."""
+        if isinstance(self._level, MemoryFeatures):
+            return StoreRecipe(self._capacity, self._wanted)
+        level = self._level
+        return StoreRecipe(
+            self._capacity, self._wanted, level.store.folder, level.store.bound, level.dtype, level.contents
+        )
+
+    def fill(self, name: str, cuts: Sequence[int], split: Split, augmented: AugmentedView | None = None) -> None:
+        """Keep features at cut points as far as they can be kept: one pass computes all that are missing."""
+        self._get(Pass(name, self._anchors[name], split, augmented, self.reuse), sorted(set(cuts)))
+
     def keeps(self, name: str, cut: int, split: Split) -> bool:
         """Whether features at this cut point can be kept; else every ask for them is a pass over the images."""
         return self._level.keeps(Pass(name, self._anchors[name], split, None, self.reuse), cut)
@@ -111,3 +132,23 @@ class FeatureStore:
             self._warn(f"Features cannot be kept on disk: {error}. The search goes on without the cache there.")
             self._level = MemoryFeatures(self._capacity)
             return self._level.get(work, cuts, wanted)
+
+
+@dataclass(frozen=True)
+class StoreRecipe:
+    """How to open a store in another process; the anchors are that process's own.
+
+    ``folder`` is None where features stay in memory; ``contents`` are digests that need not be computed again.
+    """
+
+    capacity: int
+    wanted: Mapping[tuple[str, str], Collection[int]]
+    folder: Path | None = None
+    bound: int = 0
+    dtype: str = "float32"
+    contents: Mapping[str, str] = field(default_factory=dict)
+
+    def open(self, anchors: Mapping[str, CutAnchor], warn: Callable[[str], None]) -> FeatureStore:
+        """The store; its arguments as :class:`FeatureStore`."""
+        disk = DiskFeatures(DiskStore(self.folder, self.bound), self.dtype, self.contents) if self.folder else None
+        return FeatureStore(anchors, self.capacity, disk=disk, wanted=self.wanted, warn=warn)

@@ -13,8 +13,9 @@ from restnet_search.errors import RunError, did_you_mean
 from restnet_search.search.features import CutAnchor
 from restnet_search.search.hybrids import restore_hybrid
 from restnet_search.search.prepare import CodeAndWeights, load_prepared
+from restnet_search.search.records import TrialRecord
 from restnet_search.search.run_folder import RunFolder, RunInputs
-from restnet_search.search.study import TrialRecord, read_records
+from restnet_search.search.study import read_records
 from restnet_search.space.schema import SearchSpace
 
 __all__ = ["Rebuilt", "rebuild_network", "rebuild_networks"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean
 
@@ -14,16 +15,20 @@ from restnet_search.progress import Progress
 from restnet_search.search.candidates import Candidate
 from restnet_search.search.controls import Control, control_choices
 from restnet_search.search.hybrids import trained_tensors
+from restnet_search.search.jobs import Job, Workers, run_jobs
 from restnet_search.search.joint import JointOutcome, JointTraining, budget_like_independent
+from restnet_search.search.records import TrialRecord, hybrid_id, joint_id
 from restnet_search.search.run_folder import RunFolder
-from restnet_search.search.study import Proposal, SearchStudy, TrialRecord, hybrid_id, joint_id, values_of
-from restnet_search.search.together import is_kept, run_group
-from restnet_search.search.trial import NonFiniteLoss, TrainingChoices, TrialContext, TrialOutcome, run_trial
+from restnet_search.search.study import Proposal, SearchStudy, values_of
+from restnet_search.search.together import is_kept
+from restnet_search.search.trial import NonFiniteLoss, TrainingChoices, TrialContext, TrialOutcome
 from restnet_search.space.schema import SearchSpace
 
 __all__ = ["run_trials"]
 
 _CHECKPOINT_STEPS = 100
+_AHEAD = 2
+"""Trials per worker that may have been asked and not been told: one under way, and one that waits for its turn."""
 
 _log = logging.getLogger("restnet_search")
 
@@ -37,6 +42,7 @@ def run_trials(
     controls: Sequence[Control] = (),
     *,
     spent: float = 0.0,
+    workers: Workers | None = None,
 ) -> None:
     """Run trials until the space's number has finished, its timeout has passed, or no candidate is left.
 
@@ -50,11 +56,16 @@ def run_trials(
 
     The controls come last, so that the search goes as it would without them; of a timeout, the time that they will
     take is kept back for them, and ``spent`` seconds have passed already (early decisions).
+
+    ``workers`` train trials and controls instead of this process; which stitch points are asked follows from the seed
+    and their number, what each reaches from the seed and the stitch point.
     """
     deadline = time.monotonic() + (space.search.timeout or float("inf")) - spent
-    run = _run_jointly if space.search.strategy == "joint" else _run_asked
-    run(study, context, folder, space, progress, controls, deadline)
-    _run_controls(controls, study, context, folder, space, progress, deadline)
+    if space.search.strategy == "joint":
+        _run_jointly(study, context, folder, space, progress, controls, deadline)
+    else:
+        _run_asked(study, context, folder, space, progress, controls, deadline, workers)
+    _run_controls(controls, study, context, folder, space, progress, deadline, workers)
 
 
 def _run_asked(
@@ -65,24 +76,84 @@ def _run_asked(
     progress: Progress,
     controls: Sequence[Control],
     deadline: float,
+    workers: Workers | None,
 ) -> None:
     done = len(study.records)
+    together = _count_together(study, context, space)
+    if workers is not None and together == 1:
+        _run_ahead(study, context, folder, space, progress, controls, deadline, workers)
+        return
     with progress.task("Trials", total=space.search.trials) as task:
         task.advance(done)
-        for proposals in study.asks_together(_count_together(study, context, space)):
-            for group in _groups(proposals, context):
-                for proposal, outcome in zip(
-                    group, run_group([(p.candidate, p.choices) for p in group], context), strict=True
-                ):
+        for proposals in study.asks_together(together * (workers.count if workers else 1)):
+            groups = _groups(proposals, context, together)
+            jobs = (Job(_trials(group), together=not is_kept(group[0].candidate, context)) for group in groups)
+            for group, outcomes in zip(groups, run_jobs(jobs, context, workers), strict=True):
+                for proposal, outcome in zip(group, outcomes, strict=True):
                     _keep(proposal, outcome, study, context, folder, space, progress)
                 finished = len(study.records)
                 task.advance(finished - done)
                 done = finished
-            if time.monotonic() + _seconds_of_controls(study, controls) > deadline:
+            if time.monotonic() + _seconds_of_controls(study, controls, workers) > deadline:
                 progress.log(f"Stopped after {space.search.timeout:g} s with {done} finished trials (search.timeout).")
                 break
         else:
             _say_if_exhausted(done, space, progress)
+
+
+def _run_ahead(
+    study: SearchStudy,
+    context: TrialContext,
+    folder: RunFolder,
+    space: SearchSpace,
+    progress: Progress,
+    controls: Sequence[Control],
+    deadline: float,
+    workers: Workers,
+) -> None:
+    """Keep every worker busy with a trial, so that what is asked does not depend on which trial ends first.
+
+    Trials are told in the order in which they were asked, and as late as that: one is asked where a worker is free and
+    fewer than ``_AHEAD`` per worker were asked that have not been told; where not, the first of those is told. So what
+    the sampler knew at an ask depends on the number of workers alone, and a long trial holds up the others only when
+    that many have been asked behind it. What has ended is kept at once, told or not.
+    """
+    asked: deque[tuple[int, Proposal]] = deque()
+    ended: dict[int, TrialRecord | NonFiniteLoss] = {}
+    stopped = False
+    workers.use(context)
+
+    def tell_first() -> None:
+        ticket, proposal = asked.popleft()
+        _tell(proposal, ended.pop(ticket), study, space)
+
+    with progress.task("Trials", total=space.search.trials) as task:
+        task.advance(len(study.records))
+        while True:
+            while workers.room and not stopped:
+                room = len(asked) < _AHEAD * workers.count
+                proposal = study.ask_beside([proposal for _, proposal in asked]) if room else None
+                if proposal is not None:
+                    asked.append((workers.submit(Job(_trials([proposal]))), proposal))
+                elif asked and asked[0][0] in ended:
+                    tell_first()
+                else:
+                    break
+            if len(ended) == len(asked):  # nothing is under way, and nothing more to ask
+                break
+            proposals = dict(asked)
+            for ticket, (outcome,) in workers.wait().items():
+                ended[ticket] = _keep_untold(proposals[ticket], outcome, study, context, folder, space, progress)
+                task.advance(isinstance(outcome, TrialOutcome))
+            known = [record.seconds for record in ended.values() if isinstance(record, TrialRecord)]
+            stopped = time.monotonic() + _seconds_of_controls(study, controls, workers, known) > deadline
+        while asked:
+            tell_first()
+    done = len(study.records)
+    if stopped:
+        progress.log(f"Stopped after {space.search.timeout:g} s with {done} finished trials (search.timeout).")
+    else:
+        _say_if_exhausted(done, space, progress)
 
 
 def _run_jointly(
@@ -163,10 +234,13 @@ def _waiting(study: SearchStudy, controls: Sequence[Control]) -> list[Control]:
     return [control for control in controls if control.id not in ended]
 
 
-def _seconds_of_controls(study: SearchStudy, controls: Sequence[Control]) -> float:
-    """What the controls will take, judged by the trials so far."""
-    seconds = [record.seconds for record in study.records]
-    return fmean(seconds) * len(_waiting(study, controls)) if seconds else 0.0
+def _seconds_of_controls(
+    study: SearchStudy, controls: Sequence[Control], workers: Workers | None, untold: Sequence[float] = ()
+) -> float:
+    """What the controls will take, judged by the trials so far; ``untold`` are seconds that the study lacks."""
+    seconds = [*(record.seconds for record in study.records), *untold]
+    count = workers.count if workers else 1
+    return fmean(seconds) * math.ceil(len(_waiting(study, controls)) / count) if seconds else 0.0
 
 
 def _run_controls(
@@ -177,20 +251,24 @@ def _run_controls(
     space: SearchSpace,
     progress: Progress,
     deadline: float,
+    workers: Workers | None,
 ) -> None:
     """Train and score what is left of the controls; as with trials, the stitch layer is on disk before the record."""
     choices, waiting = control_choices(context.training), _waiting(study, controls)
-    with progress.task("Controls", total=max(len(waiting), 1)) as task:
+
+    def jobs() -> Iterator[Job]:
         for number, control in enumerate(waiting):
             if time.monotonic() > deadline:
                 progress.log(f"{len(waiting) - number} controls were left out (search.timeout).")
                 return
-            try:
-                outcome = run_trial(control.candidate, choices, context)
-            except NonFiniteLoss as error:
-                study.fail_control(control.id, str(error))
-                progress.log(f"Control {control.id} failed: {error}")
-                _log.warning("control %s failed: %s", control.id, error)
+            yield Job(((control.candidate, choices),))
+
+    with progress.task("Controls", total=max(len(waiting), 1)) as task:
+        for control, (outcome,) in zip(waiting, run_jobs(jobs(), context, workers), strict=False):
+            if isinstance(outcome, NonFiniteLoss):
+                study.fail_control(control.id, str(outcome))
+                progress.log(f"Control {control.id} failed: {outcome}")
+                _log.warning("control %s failed: %s", control.id, outcome)
                 continue
             record = _record(control.id, control.candidate, choices, outcome, context, control.kind)
             folder.save_stitch(record.id, trained_tensors(outcome.stitch, outcome.tuned))
@@ -204,13 +282,17 @@ def _count_together(study: SearchStudy, context: TrialContext, space: SearchSpac
     return 1 if all(is_kept(c, context) for c in study.candidates) else space.cache.together
 
 
-def _groups(proposals: Sequence[Proposal], context: TrialContext) -> list[list[Proposal]]:
-    """Trials that run together: each alone where its features are kept, else all of one front anchor."""
+def _groups(proposals: Sequence[Proposal], context: TrialContext, together: int) -> list[list[Proposal]]:
+    """Trials that run together: each alone where its features are kept, else up to ``together`` of one front anchor."""
     groups: dict[str | int, list[Proposal]] = {}
     for number, proposal in enumerate(proposals):
         candidate = proposal.candidate
         groups.setdefault(number if is_kept(candidate, context) else candidate.direction.front, []).append(proposal)
-    return list(groups.values())
+    return [group[start : start + together] for group in groups.values() for start in range(0, len(group), together)]
+
+
+def _trials(proposals: Sequence[Proposal]) -> tuple[tuple[Candidate, TrainingChoices], ...]:
+    return tuple((proposal.candidate, proposal.choices) for proposal in proposals)
 
 
 def _keep(
@@ -222,17 +304,53 @@ def _keep(
     space: SearchSpace,
     progress: Progress,
 ) -> None:
+    _tell(proposal, _ended(proposal, outcome, context, folder, progress), study, space)
+
+
+def _keep_untold(
+    proposal: Proposal,
+    outcome: TrialOutcome | NonFiniteLoss,
+    study: SearchStudy,
+    context: TrialContext,
+    folder: RunFolder,
+    space: SearchSpace,
+    progress: Progress,
+) -> TrialRecord | NonFiniteLoss:
+    """Keep what a kill must not lose; a trial that failed would fail again."""
+    ended = _ended(proposal, outcome, context, folder, progress)
+    if isinstance(ended, TrialRecord):
+        study.keep_untold(proposal, ended, _values(proposal, ended, space))
+    return ended
+
+
+def _tell(proposal: Proposal, ended: TrialRecord | NonFiniteLoss, study: SearchStudy, space: SearchSpace) -> None:
+    if isinstance(ended, NonFiniteLoss):
+        study.fail(proposal, str(ended))
+    else:
+        study.finish(proposal, ended, _values(proposal, ended, space))
+
+
+def _values(proposal: Proposal, record: TrialRecord, space: SearchSpace) -> list[float]:
+    return values_of(space.objectives, record.correct / record.n, proposal.candidate.cost)
+
+
+def _ended(
+    proposal: Proposal,
+    outcome: TrialOutcome | NonFiniteLoss,
+    context: TrialContext,
+    folder: RunFolder,
+    progress: Progress,
+) -> TrialRecord | NonFiniteLoss:
+    """Write the stitch layer of a finished trial, and say what became of it."""
     number = proposal.trial.number
     if isinstance(outcome, NonFiniteLoss):
-        study.fail(proposal, str(outcome))
         progress.log(f"Trial {number} failed: {outcome}")
         _log.warning("trial %d failed: %s", number, outcome)
-        return
+        return outcome
     record = _record(hybrid_id(number), proposal.candidate, proposal.choices, outcome, context)
     folder.save_stitch(record.id, trained_tensors(outcome.stitch, outcome.tuned))
-    accuracy = record.correct / record.n
-    study.finish(proposal, record, values_of(space.objectives, accuracy, proposal.candidate.cost))
     _log.info("trial %d finished: %s", number, record)
+    return record
 
 
 def _record(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import cycle, pairwise, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,9 @@ from restnet_search.costs.table import Cost
 from restnet_search.errors import RunError
 from restnet_search.search.candidates import Candidate, CandidateKey, by_front
 from restnet_search.search.promotion import Entrant, by_gain
+from restnet_search.search.records import TrialKey, TrialRecord
 from restnet_search.search.trial import TrainingChoices
-from restnet_search.space.schema import SearchSpec, TrainingSpec, Tune
+from restnet_search.space.schema import SearchSpec, TrainingSpec
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -26,10 +27,7 @@ __all__ = [
     "STUDY",
     "Proposal",
     "SearchStudy",
-    "TrialRecord",
     "directions",
-    "hybrid_id",
-    "joint_id",
     "open_storage",
     "read_records",
     "values_of",
@@ -37,53 +35,8 @@ __all__ = [
 
 STUDY = "restnet-search"
 _RECORD, _REASON, _ANCHOR, _FAILED = "record", "reason", "anchor", "failed control"
-_HYBRID, _ELAPSED = "hybrid", "elapsed"
+_HYBRID, _ELAPSED, _VALUES = "hybrid", "elapsed", "values"
 _CUT_OFF = "cut off before it finished; its stitch point was queued again"
-
-
-TrialKey = tuple[str, int, str, int, str, Tune]
-"""What is trained once: a candidate, and what is tuned beside the stitch layer."""
-
-
-@dataclass(frozen=True)
-class TrialRecord:
-    """What the study keeps of a finished trial; everything the report says of a hybrid, but test, comes from here.
-
-    ``scores`` are those of all rankers by name; ``control`` says what kind of control it is (``self``, ``random``),
-    None for what the search itself chose. ``strategy`` says how it was trained; under ``joint``, ``images`` are all
-    that were drawn for this stitch point, as one epoch. ``finished`` is when, in seconds since the search began.
-    """
-
-    id: str
-    front: str
-    front_cut: int
-    back: str
-    back_cut: int
-    order: str
-    score: float | None
-    rank: int
-    lr: float
-    epochs: int
-    images: int
-    macs: int
-    params: int
-    stitch_kind: str
-    stitch_params: int
-    r2: float | None
-    correct: int
-    n: int
-    seconds: float
-    tune: Tune = "stitch"
-    scores: dict[str, float] = field(default_factory=dict)
-    control: str | None = None
-    memory: int | None = None
-    latency: float | None = None
-    strategy: str = "independent"
-    finished: float | None = None
-
-    @property
-    def key(self) -> TrialKey:
-        return (self.front, self.front_cut, self.back, self.back_cut, self.stitch_kind, self.tune)
 
 
 @dataclass(frozen=True)
@@ -97,16 +50,6 @@ class Proposal:
     @property
     def key(self) -> TrialKey:
         return (*self.candidate.key, self.choices.tune)
-
-
-def hybrid_id(number: int) -> str:
-    """Name of the hybrid that trial ``number`` trained."""
-    return f"h{number:03d}"
-
-
-def joint_id(number: int) -> str:
-    """Name of the hybrid of candidate ``number`` after joint training."""
-    return f"j{number:03d}"
 
 
 class SearchStudy:
@@ -230,11 +173,21 @@ class SearchStudy:
         while proposals := self._ask(min(count, self._search.trials - len(self.records))):
             yield proposals
 
-    def _ask(self, count: int) -> list[Proposal]:
+    @property
+    def unfinished(self) -> bool:
+        """Whether there is a trial left to propose."""
+        return len(self.records) < self._search.trials and bool(self._untried())
+
+    def ask_beside(self, beside: Sequence[Proposal]) -> Proposal | None:
+        """Propose one more trial, of another stitch point than those under way; None where they will be enough."""
+        wanted = self._search.trials - len(self.records) - len(beside)
+        return next(iter(self._ask(min(1, wanted), beside)), None)
+
+    def _ask(self, count: int, beside: Sequence[Proposal] = ()) -> list[Proposal]:
         proposals: list[Proposal] = []
         repeats = 0
         while len(proposals) < count:
-            under_way = {proposal.key for proposal in proposals}
+            under_way = {proposal.key for proposal in (*beside, *proposals)}
             open_keys = {key: candidate for key, candidate in self._untried().items() if key not in under_way}
             if not open_keys:
                 break
@@ -256,6 +209,11 @@ class SearchStudy:
         """Keep a finished trial; from here on it survives a kill."""
         proposal.trial.set_user_attr(_RECORD, asdict(record))
         self._study.tell(proposal.trial, list(values))
+
+    def keep_untold(self, proposal: Proposal, record: TrialRecord, values: Sequence[float]) -> None:
+        """Keep a finished trial without the sampler's seeing it before :meth:`finish`; it survives a kill already."""
+        proposal.trial.set_user_attr(_VALUES, list(values))
+        proposal.trial.set_user_attr(_RECORD, asdict(record))
 
     def fail(self, proposal: Proposal, reason: str) -> None:
         """Keep a failed trial with its reason."""
@@ -334,6 +292,9 @@ class SearchStudy:
 
     def _take_up_interrupted(self) -> None:
         for trial in self._trials(TrialState.RUNNING):
+            if trial.user_attrs.keys() >= {_RECORD, _VALUES}:  # it had finished
+                self._study.tell(trial.number, trial.user_attrs[_VALUES])
+                continue
             if trial.params:
                 self._study.enqueue_trial(trial.params)
             self._study.tell(trial.number, state=TrialState.FAIL)

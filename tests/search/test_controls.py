@@ -9,7 +9,8 @@ from optuna.trial import TrialState
 
 from restnet_search.search.candidates import Enumeration
 from restnet_search.search.controls import Control, control_choices, plan_controls
-from restnet_search.search.study import SearchStudy, TrialRecord, read_records
+from restnet_search.search.records import TrialRecord
+from restnet_search.search.study import SearchStudy, read_records
 from restnet_search.space.schema import SearchSpace, TrainingSpec
 from restnet_search.units import parse_budget
 from tests.search.test_candidates import NAMES, _anchors, _enumerate, _space

@@ -1,0 +1,233 @@
+"""Trials asked ahead of those under way: what is asked does not depend on which ends first, and a kill loses none."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from restnet_search.costs.table import Cost
+from restnet_search.data import Split, load_data
+from restnet_search.progress import SilentProgress
+from restnet_search.search.candidates import Candidate, Direction
+from restnet_search.search.features import FeatureStore
+from restnet_search.search.jobs import Job, Outcome
+from restnet_search.search.records import TrialRecord
+from restnet_search.search.run_folder import RunFolder
+from restnet_search.search.session import run_trials
+from restnet_search.search.study import SearchStudy
+from restnet_search.search.trial import TrialContext, TrialOutcome
+from restnet_search.space.schema import DataSpec, SearchSpace, TrainingSpec
+from tests.search.stores import Anchors, candidate, context, cut_anchor
+
+RESNET, VIT = "cifar_resnet8", "vit"
+TRIALS = 14  # TPE learns from the eleventh on
+
+
+class AnyOrder:
+    """Workers in this process whose jobs end in an order that chance decides; after ``cut`` jobs all is over."""
+
+    def __init__(self, count: int, seed: int, cut: int | None = None) -> None:
+        self.count, self._chance, self._cut = count, random.Random(seed), cut
+        self._jobs: dict[int, Job] = {}
+        self._tickets = 0
+        self.order: list[int] = []
+        self.most = 0
+        self.mapped: list[Job] = []
+
+    @property
+    def room(self) -> bool:
+        return len(self._jobs) < self.count
+
+    def use(self, context: TrialContext) -> None:
+        self._context = context
+
+    def submit(self, job: Job) -> int:
+        assert self.room
+        self._jobs[self._tickets] = job
+        self._tickets += 1
+        self.most = max(self.most, len(self._jobs))
+        return self._tickets - 1
+
+    def wait(self) -> dict[int, list[Outcome]]:
+        if len(self.order) == self._cut:
+            raise KeyboardInterrupt
+        ticket = self._chance.choice(list(self._jobs))
+        self.order.append(ticket)
+        return {ticket: self._jobs.pop(ticket).run(self._context)}
+
+    def map(self, jobs: Iterable[Job]) -> Iterator[list[Outcome]]:
+        for job in jobs:
+            self.mapped.append(job)
+            yield job.run(self._context)
+
+
+@pytest.fixture(scope="module")
+def anchors() -> Anchors:
+    return {name: cut_anchor(name) for name in (RESNET, VIT)}
+
+
+@pytest.fixture(scope="module")
+def digits() -> Split:
+    return load_data(DataSpec(dataset="digits")).train.subset(torch.arange(160))
+
+
+@pytest.fixture(scope="module")
+def candidates(anchors: Anchors) -> list[Candidate]:
+    """All stitch points, both ways, no two at the same cost."""
+    counts = {name: len(cut.graph.cut_points) for name, cut in anchors.items()}
+    points = [
+        (candidate(anchors, front, i, back, j), front, back)
+        for front, back in ((RESNET, VIT), (VIT, RESNET))
+        for i in range(counts[front])
+        for j in range(counts[back])
+    ]
+    return [
+        replace(one, direction=Direction(front, back, "large_to_small"), cost=Cost(1000 + number, 1))
+        for number, (one, front, back) in enumerate(points)
+    ]
+
+
+@pytest.fixture(scope="module")
+def store(anchors: Anchors) -> FeatureStore:
+    return FeatureStore(anchors, 2**30)
+
+
+class Run:
+    """A search over the candidates in a folder of its own."""
+
+    def __init__(
+        self,
+        folder: Path,
+        candidates: list[Candidate],
+        shared: TrialContext,
+        *,
+        trials: int = TRIALS,
+        timeout: float | None = None,
+        together: int = 8,
+    ) -> None:
+        (folder / "stitches").mkdir(parents=True)
+        training = shared.training.model_dump(mode="json")
+        plain = {
+            "anchors": [{"model": RESNET}, {"model": "vit_tiny_patch16_224", "name": VIT}],
+            "data": {"dataset": "digits"},
+            "training": training,
+            "search": {"trials": trials, "timeout": timeout},
+            "cache": {"together": together},
+        }
+        self.folder, self.space = RunFolder(folder), SearchSpace.model_validate(plain)
+        self._candidates, self._shared = candidates, shared
+
+    def opened(self) -> SearchStudy:
+        space = self.space
+        return SearchStudy.open(self.folder.study, self._candidates, space.objectives, space.training, space.search)
+
+    def go(self, workers: AnyOrder | None) -> SearchStudy:
+        study = self.opened()
+        run_trials(study, self._shared, self.folder, self.space, SilentProgress(), workers=workers)
+        return study
+
+    def files(self) -> dict[str, int]:
+        return {path.stem: path.stat().st_mtime_ns for path in (self.folder.path / "stitches").iterdir()}
+
+
+def timeless(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    return [replace(record, seconds=0.0, finished=None) for record in records]
+
+
+@pytest.fixture(scope="module")
+def shared(anchors: Anchors, digits: Split, store: FeatureStore) -> TrialContext:
+    return context(anchors, digits, store=store, training=TrainingSpec(batch_size=40, epochs=(0, 1)))
+
+
+def test_what_is_asked_does_not_depend_on_which_trial_ends_first(
+    candidates: list[Candidate], shared: TrialContext, tmp_path: Path
+) -> None:
+    found: list[list[TrialRecord]] = []
+    orders: list[list[int]] = []
+    for seed in range(2):
+        workers = AnyOrder(3, seed)
+        found.append(timeless(Run(tmp_path / str(seed), candidates, shared).go(workers).records))
+        orders.append(workers.order)
+        assert workers.most == 3
+    assert found[0] == found[1]
+    assert len({tuple(order) for order in orders}) == 2
+    assert len({record.key for record in found[0]}) == TRIALS
+    # and what a trial reaches is what it reaches alone
+    points = {one.key: one for one in candidates}
+    for record in found[0][-4:]:
+        job = Job(((points[record.key[:4]], _choices(record)),))
+        (alone,) = job.run(shared)
+        assert isinstance(alone, TrialOutcome)
+        assert (alone.correct, alone.r2) == (record.correct, record.r2)
+
+
+def _choices(record: TrialRecord):
+    from restnet_search.search.trial import TrainingChoices
+
+    return TrainingChoices(record.lr, record.epochs, record.tune)
+
+
+@pytest.mark.parametrize("cut", [1, 8])
+def test_a_cut_loses_nothing_that_had_ended_and_any_number_of_workers_goes_on(
+    candidates: list[Candidate], shared: TrialContext, tmp_path: Path, cut: int
+) -> None:
+    run = Run(tmp_path / "cut", candidates, shared)
+    with pytest.raises(KeyboardInterrupt):
+        run.go(AnyOrder(3, seed=1, cut=cut))
+    before = run.files()
+    assert len(before) == cut
+    assert {record.id for record in run.opened().records} == set(before)
+    records = run.go(AnyOrder(2, seed=0) if cut == 8 else None).records
+    assert len({record.key for record in records}) == len(records) == TRIALS
+    after = run.files()
+    assert {name: after[name] for name in before} == before
+
+
+def test_failed_trials_are_told_in_their_turn_too(
+    anchors: Anchors, digits: Split, store: FeatureStore, candidates: list[Candidate], tmp_path: Path
+) -> None:
+    training = TrainingSpec(batch_size=40, epochs=(0, 1), lr=(1e38, 1e38))
+    wild = context(anchors, digits, store=store, training=training)
+    found: list[tuple[list[TrialRecord], list[tuple[int, str]]]] = []
+    for seed in range(2):
+        study = Run(tmp_path / str(seed), candidates, wild, trials=6).go(AnyOrder(2, seed))
+        found.append((timeless(study.records), study.failures))
+    assert found[0] == found[1]
+    records, failures = found[0]
+    assert len(records) == 6 and failures
+    assert all(record.epochs == 0 for record in records)
+    assert all("loss" in reason for _, reason in failures)
+
+
+def test_when_time_is_up_what_is_under_way_still_counts(
+    candidates: list[Candidate], shared: TrialContext, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "late", candidates, shared, timeout=1e-3)
+    study = run.go(AnyOrder(3, seed=0))
+    assert {record.id for record in study.records} == set(run.files())
+    assert len(study.records) == 3
+    assert study.failures == []
+
+
+def test_candidates_run_out(candidates: list[Candidate], shared: TrialContext, tmp_path: Path) -> None:
+    few = [*candidates[:3], *candidates[-2:]]
+    study = Run(tmp_path / "few", few, shared).go(AnyOrder(4, seed=0))
+    assert {record.key[:4] for record in study.records} == {one.key for one in few}
+    assert len(study.records) == 5
+
+
+def test_where_features_are_not_kept_each_job_is_one_pass(
+    anchors: Anchors, digits: Split, candidates: list[Candidate], shared: TrialContext, tmp_path: Path
+) -> None:
+    passing = replace(shared, store=FeatureStore(anchors, 0))
+    workers = AnyOrder(2, seed=0)
+    study = Run(tmp_path / "passing", candidates, passing, trials=8, together=2).go(workers)
+    assert len({record.key for record in study.records}) == len(study.records) == 8
+    assert {len(job.trials) for job in workers.mapped} <= {1, 2} and len(workers.mapped) < 8
+    for job in workers.mapped:
+        assert job.together and len({one.direction.front for one, _ in job.trials}) == 1
