@@ -138,6 +138,7 @@ def rank_space(space: SearchSpace, names: Sequence[str], sources: CodeAndWeights
     found = enumerate_candidates(
         every, budgets, points, prepared.costs, ranking.scores[names[0]], every_score=ranking.scores
     ).candidates
+    stitch_points = {c.key[:-1]: c for c in reversed(found)}  # one candidate each, of the first kind of stitch layer
     return Rankings(
         space.name,
         ranking.images,
@@ -154,7 +155,7 @@ def rank_space(space: SearchSpace, names: Sequence[str], sources: CodeAndWeights
                 c.cost.macs,
                 c.scores,
             )
-            for c in sorted(found, key=lambda c: c.key)
+            for c in sorted(stitch_points.values(), key=lambda c: c.key)
         ),
     )
 

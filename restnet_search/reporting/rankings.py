@@ -22,6 +22,10 @@ from restnet_search.units import CONVENTION, format_count
 
 __all__ = ["Agreement", "RankedPoint", "Rankings", "render_rankings", "write_rankings_png"]
 
+_PNG_KEY = (
+    "bright: first in the ranker's order; dark: last; grey: no candidate; red dot: a front's first choice of partner"
+)
+
 
 @dataclass(frozen=True)
 class RankedPoint:
@@ -166,8 +170,7 @@ def _table(*columns: str) -> Table:
 def write_rankings_png(rankings: Rankings, path: Path) -> Path:
     """Draw one heat map per direction (row) and ranker (column), in one step; returns the path.
 
-    Colours are places in the ranker's order (dark: last, bright: first), for scales differ; grey is no candidate. A red
-    dot marks the first partner of each front.
+    Colours are places in the ranker's order, for scales differ.
     """
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -198,6 +201,7 @@ def write_rankings_png(rankings: Rankings, path: Path) -> Path:
             axes.set_title(f"{ranker}: {front} > {back}", fontsize=8)
             axes.set_xlabel(f"cut point of {back}", fontsize=7)
             axes.set_ylabel(f"cut point of {front}", fontsize=7)
+    figure.supxlabel(_PNG_KEY, fontsize=7)
     with replacing(path) as draft:
         figure.savefig(draft, format="png", dpi=120)
     return path
