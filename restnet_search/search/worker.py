@@ -86,9 +86,12 @@ def _end_with_the_main_process() -> None:
 
 def _serve(pipe: Connection, recipe: bytes, threads: int) -> None:
     import torch
+    from tqdm import tqdm
 
     from restnet_search.search.prepare import load_prepared
 
+    # torch.fx makes a bar even where it shows none; its own lock is the system's, which a process ended at once leaks
+    tqdm.set_lock(threading.RLock())
     torch.set_num_threads(threads)
     _log.setLevel(logging.INFO)
     _log.propagate = False
