@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 import torch
 
+from restnet_search.compute import open_compute
 from restnet_search.data import DataSplits, load_data
 from restnet_search.errors import BudgetError
 from restnet_search.progress import Progress
@@ -21,7 +22,9 @@ from restnet_search.search.clock import Clock
 from restnet_search.search.controls import plan_controls
 from restnet_search.search.device_costs import device_costs
 from restnet_search.search.early import EarlyJob, decide_early
+from restnet_search.search.memory_format import choose_formats
 from restnet_search.search.opening import open_store
+from restnet_search.search.placing import at_home, settle
 from restnet_search.search.prepare import CodeAndWeights, prepare, remember_anchors
 from restnet_search.search.ranking import draw_training_images, rank_pairs, rankers_of_search
 from restnet_search.search.run_folder import RunFolder, RunInputs
@@ -62,26 +65,39 @@ def run_search(
     seconds: dict[str, float] = {}
     started = time.perf_counter()
     budgets = tuple(parse_budget(text) for text in space.budgets) or (UNLIMITED,)
+    warn = _warner(progress)
+    compute = open_compute(space.compute, warn)
     with folder.locked(), _logged(folder):
         with _timed(seconds, "fit"):
             data = load_data(space.data, progress=progress)
             _log_data(data)
-            prepared = prepare(space, data, sources, progress)
+            prepared = prepare(space, data, sources, progress, compute)
             remember_anchors(folder, prepared)
+            settle(prepared.anchors, compute)
+            macs = {name: cost.total.macs for name, cost in prepared.costs.items()}
+            formats = choose_formats(
+                space.compute.channels_last, prepared.anchors, macs, compute, folder.formats, progress
+            )
+            settle(prepared.anchors, compute, formats)
         train = draw_training_images(space, data)
         with _timed(seconds, "similarity"):
             names = rankers_of_search(space.ranker, prepared.anchors, train)
             ranking = rank_pairs(
-                space.ranker, names, prepared.anchors, train, seed=space.search.seed, progress=progress
+                space.ranker,
+                names,
+                prepared.anchors,
+                train,
+                seed=space.search.seed,
+                progress=progress,
+                compute=compute,
             )
         points = {name: graph.cut_points for name, graph in prepared.graphs.items()}
         chosen = ranking.scores[space.ranker.kind]
-        with _timed(seconds, "device costs"):
+        with _timed(seconds, "device costs"), at_home(prepared.anchors, compute, formats):
             device = device_costs(space, budgets, prepared, folder, progress)
         enumeration = enumerate_candidates(space, budgets, points, prepared.costs, chosen, ranking.scores, device)
         _require_candidates(enumeration, budgets)
         controls = plan_controls(space, points, prepared.costs, enumeration, device)
-        warn = _warner(progress)
         with _timed(seconds, "early"):
             job = EarlyJob(space, prepared, train, data.val, sources.cache, progress, warn)
             early = decide_early(job, folder.study, enumeration)
@@ -90,7 +106,7 @@ def run_search(
         if early.reuse is not None:
             study.add_counts("features", asdict(early.reuse))
         search = Search(
-            space, folder, budgets, data, train, prepared, enumeration, study, controls, ranking, device, early
+            space, folder, budgets, data, train, prepared, enumeration, study, controls, ranking, device, early, formats
         )
         with _timed(seconds, "anchors"):
             anchors = score_anchors(search, progress)
@@ -106,14 +122,15 @@ def run_search(
                 stitch=space.stitch,
                 training=space.training,
                 seed=space.search.seed,
-                teachers=teacher_logits(prepared.anchors, train, progress) if space.training.distill else {},
+                teachers=teacher_logits(prepared.anchors, train, progress, compute) if space.training.distill else {},
                 clock=Clock(started, before=study.elapsed),
             )
             run_trials(study, context, folder, space, progress, controls, spent=seconds["early"])
             study.add_counts("features", asdict(store.reuse))
         with _timed(seconds, "scoring"):
             hybrids = score_finalists(search, anchors, progress)
-            anchors, hybrids = measure_finalists(search, anchors, hybrids, progress)
+            with at_home(prepared.anchors, compute, formats):
+                anchors, hybrids = measure_finalists(search, anchors, hybrids, progress)
         report = assemble_report(search, inputs, anchors, hybrids, _total_seconds(study, seconds))
         write_results(report, folder.path)
     return report

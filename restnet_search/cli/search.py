@@ -41,6 +41,8 @@ class Request:
     as_json: bool
     objective: tuple[str, ...] = ()
     device_profile: tuple[str, ...] = ()
+    device: str | None = None
+    compile_fronts: bool = False
 
 
 class Interrupted(RunError):
@@ -92,12 +94,19 @@ def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:
         plain["ranker"]["kind"] = request.ranker
     if request.cache_gb is not None:
         plain["cache"]["disk_gb"] = request.cache_gb
+    plain["compute"] |= _computing(request)
     devices = choose_devices(request.device_profile)
     if devices.budgets:
         plain["budgets"] = [*request.budgets, *devices.budgets]
     if table := devices.table or space.latency.table:
         plain["latency"]["table"] = str((base / table).resolve())
     return parse_space(plain, source="the space with the command line's options"), base
+
+
+def _computing(request: Request) -> dict[str, Any]:
+    """What the command line says of the space's ``compute``."""
+    said = {"device": request.device, "compile": request.compile_fronts or None}
+    return {key: value for key, value in said.items() if value is not None}
 
 
 def _create(request: Request, space: SearchSpace, base: Path | None) -> RunFolder:
@@ -133,6 +142,17 @@ def _refuse_changes(request: Request) -> None:
         )
 
 
+def _computed_as_asked(space: SearchSpace, request: Request) -> SearchSpace:
+    """The space of a run with where and how to compute as this command says; it changes no result but by rounding."""
+    from restnet_search.space import parse_space
+
+    if not (said := _computing(request)):
+        return space
+    plain: dict[str, Any] = space.model_dump(mode="json")
+    plain["compute"] |= said
+    return parse_space(plain, source="the space with the command line's options")
+
+
 def _run(folder: RunFolder, request: Request) -> Report:
     from restnet_search.anchors import default_cache_dir
     from restnet_search.cli.progress import show_progress
@@ -140,6 +160,7 @@ def _run(folder: RunFolder, request: Request) -> Report:
     from restnet_search.search.prepare import CodeAndWeights
 
     space, inputs = folder.read()
+    space = _computed_as_asked(space, request)
     weights = request.weights or (Path(inputs.weights) if inputs.weights else None)
     base = Path(inputs.base) if inputs.base else None
     sources = CodeAndWeights(weights, base, request.trust_code, default_cache_dir())

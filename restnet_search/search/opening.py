@@ -54,4 +54,4 @@ def open_store(
     memory, bound = int(space.cache.memory_gb * GB), int(space.cache.disk_gb * GB)
     needs_disk = space.cache.disk == "always" or sum(sizes.values()) > memory
     disk = DiskFeatures(DiskStore(features_folder(cache), bound), space.cache.dtype) if bound and needs_disk else None
-    return FeatureStore(prepared.anchors, memory, disk=disk, wanted=wanted, warn=warn)
+    return FeatureStore(prepared.anchors, memory, disk=disk, wanted=wanted, warn=warn, compute=prepared.compute)

@@ -25,7 +25,7 @@ from restnet_search.space.learning import (
     Tune,
 )
 from restnet_search.space.models import AnchorCutPoints, AnchorSpec, CutPointSpec, FitSpec
-from restnet_search.space.resources import CacheSpec, LatencySpec
+from restnet_search.space.resources import CacheSpec, ComputeSpec, LatencySpec
 from restnet_search.units import parse_budget
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "AnchorCutPoints",
     "AnchorSpec",
     "CacheSpec",
+    "ComputeSpec",
     "ControlSpec",
     "CutPointSpec",
     "DataSpec",
@@ -72,6 +73,7 @@ class SearchSpace(Section):
     controls: ControlSpec = ControlSpec()
     fit: FitSpec = FitSpec()
     cache: CacheSpec = CacheSpec()
+    compute: ComputeSpec = ComputeSpec()
     objectives: list[Literal["accuracy", "macs", "params", "memory", "latency"]] = Field(default=["accuracy", "macs"])
     memory_dtype: MemoryDtype = Field(default="float32", description="What weights and activations count as in memory.")
     latency: LatencySpec = LatencySpec()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from restnet_search.compute import device_of
 from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.least_squares import LeastSquaresFit, NormalEquations
 from restnet_search.stitching.plan import StitchPlan
@@ -52,7 +53,8 @@ class SharedFit:
     """Fits of stitch layers that read the same front features in the same way, from one Gram matrix.
 
     Args:
-        stitches: At least one, equal in :func:`reading`; their weights are set by :meth:`solve`.
+        stitches: At least one, equal in :func:`reading`, on one device, where the sums are made, too; their weights
+            are set by :meth:`solve`.
 
     Raises:
         ValueError: If they read differently.
@@ -64,7 +66,8 @@ class SharedFit:
             raise ValueError("stitch layers that share a fit must read the front's features in the same way")
         self._stitches = stitches
         self._widths = [stitch.plan.target.channels for stitch in stitches]
-        self._equations = NormalEquations(plan.source.channels * plan.kernel**2, sum(self._widths))
+        device = device_of(stitches[0])
+        self._equations = NormalEquations(plan.source.channels * plan.kernel**2, sum(self._widths), device)
         self._prefixes = [_PrefixFit(stitch) for stitch in stitches]
 
     @torch.no_grad()
@@ -105,8 +108,9 @@ class _PrefixFit:
     def __init__(self, stitch: StitchLayer) -> None:
         plan = stitch.plan
         self._stitch, self._images = stitch, 0
-        self._map = NormalEquations(plan.source.channels, plan.target.channels) if plan.maps_prefix else None
-        self._sum = torch.zeros(plan.target.prefix, plan.target.channels, dtype=torch.float64)
+        source, target, device = plan.source.channels, plan.target.channels, device_of(stitch)
+        self._map = NormalEquations(source, target, device) if plan.maps_prefix else None
+        self._sum = torch.zeros(plan.target.prefix, target, dtype=torch.float64, device=device)
 
     def update(self, source: Tensor, target: Tensor) -> None:
         count = self._stitch.plan.target.prefix
