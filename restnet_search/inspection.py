@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from restnet_search.anchors import Anchor, fit_anchors, load_anchor, prepare_anchors
 from restnet_search.anchors.train import top1
+from restnet_search.compute import open_compute
 from restnet_search.costs.count import Count, count_costs, count_with_thop
 from restnet_search.costs.table import AnchorCosts, profile_anchor
 from restnet_search.data import load_data
@@ -17,6 +18,7 @@ from restnet_search.reporting.fitting import FitRow, FitTable
 from restnet_search.reporting.rankings import RankedPoint, Rankings
 from restnet_search.search.candidates import enumerate_candidates
 from restnet_search.search.features import CutAnchor
+from restnet_search.search.placing import settle
 from restnet_search.search.prepare import CodeAndWeights, prepare
 from restnet_search.search.ranking import draw_training_images, rank_pairs, score_pairs
 from restnet_search.similarity.rankers import RANKERS
@@ -104,6 +106,7 @@ def similarity_between(
         specs[1] = specs[1].model_copy(update={"name": f"{specs[1].name} (again)"})
     pair = space.model_copy(update={"anchors": specs})
     data = load_data(space.data, progress=progress, checked=("train", "val"))
+    compute = open_compute(space.compute, progress.log)
     anchors = prepare_anchors(
         pair,
         data,
@@ -112,14 +115,16 @@ def similarity_between(
         trust_code=sources.trust_code,
         cache_dir=sources.cache,
         progress=progress,
+        compute=compute,
     )
     cut = {
         anchor.name: CutAnchor(anchor, cut_model(anchor.model, anchor.view.size, space.cut_points.granularity))
         for anchor in anchors
     }
+    settle(cut, compute)
     first, second = (spec.name for spec in specs)
     ranker = space.ranker.model_copy(update={"kind": "cka"})
-    scores = score_pairs(ranker, cut, data.train, seed=space.search.seed, progress=progress)
+    scores = score_pairs(ranker, cut, data.train, seed=space.search.seed, progress=progress, compute=compute)
     return (cut[first], cut[second]), scores[first, second], min(ranker.images, len(data.train))
 
 
@@ -130,8 +135,17 @@ def rank_space(space: SearchSpace, names: Sequence[str], sources: CodeAndWeights
     """
     data = load_data(space.data)
     prepared = prepare(space, data, sources, progress)
+    settle(prepared.anchors, prepared.compute)
     train = draw_training_images(space, data)
-    ranking = rank_pairs(space.ranker, names, prepared.anchors, train, seed=space.search.seed, progress=progress)
+    ranking = rank_pairs(
+        space.ranker,
+        names,
+        prepared.anchors,
+        train,
+        seed=space.search.seed,
+        progress=progress,
+        compute=prepared.compute,
+    )
     points = {name: graph.cut_points for name, graph in prepared.graphs.items()}
     every = space.model_copy(update={"top_k": max(map(len, points.values()))})
     budgets = [parse_budget(text) for text in space.budgets] or [UNLIMITED]

@@ -10,19 +10,22 @@ from dataclasses import asdict
 
 import torch
 
+from restnet_search.compute import Compute, open_compute
 from restnet_search.data import DataSplits, load_data
 from restnet_search.errors import BudgetError
 from restnet_search.progress import Progress
 from restnet_search.reporting.report import Report
 from restnet_search.reporting.serialize import write_results
 from restnet_search.scoring import Search, assemble_report, measure_finalists, score_anchors, score_finalists
-from restnet_search.search.candidates import Enumeration, enumerate_candidates
+from restnet_search.search.candidates import Candidate, Enumeration, enumerate_candidates
 from restnet_search.search.clock import Clock
 from restnet_search.search.controls import plan_controls
 from restnet_search.search.device_costs import device_costs
 from restnet_search.search.early import EarlyJob, decide_early
+from restnet_search.search.memory_format import FormatChoice, choose_formats
 from restnet_search.search.opening import fill_store, open_store, workers_of
-from restnet_search.search.prepare import CodeAndWeights, prepare, remember_anchors
+from restnet_search.search.placing import at_home, settle
+from restnet_search.search.prepare import CodeAndWeights, Prepared, prepare, remember_anchors
 from restnet_search.search.ranking import draw_training_images, rank_pairs, rankers_of_search
 from restnet_search.search.run_folder import RunFolder, RunInputs
 from restnet_search.search.session import run_trials
@@ -67,27 +70,35 @@ def run_search(
     seconds: dict[str, float] = {}
     started = time.perf_counter()
     budgets = tuple(parse_budget(text) for text in space.budgets) or (UNLIMITED,)
+    warn = _warner(progress)
+    compute = open_compute(space.compute, warn)
     with folder.locked(), _logged(folder), ExitStack() as stack:
         with _timed(seconds, "fit"):
             data = load_data(space.data, progress=progress)
             _log_data(data)
-            prepared = prepare(space, data, sources, progress)
+            prepared = prepare(space, data, sources, progress, compute)
             remember_anchors(folder, prepared)
+            formats = _settled(space, prepared, compute, folder, progress)
         train = draw_training_images(space, data)
         with _timed(seconds, "similarity"):
             names = rankers_of_search(space.ranker, prepared.anchors, train)
             ranking = rank_pairs(
-                space.ranker, names, prepared.anchors, train, seed=space.search.seed, progress=progress
+                space.ranker,
+                names,
+                prepared.anchors,
+                train,
+                seed=space.search.seed,
+                progress=progress,
+                compute=compute,
             )
         points = {name: graph.cut_points for name, graph in prepared.graphs.items()}
         chosen = ranking.scores[space.ranker.kind]
-        with _timed(seconds, "device costs"):
+        with _timed(seconds, "device costs"), at_home(prepared.anchors, compute, formats):
             device = device_costs(space, budgets, prepared, folder, progress)
         enumeration = enumerate_candidates(space, budgets, points, prepared.costs, chosen, ranking.scores, device)
         _require_candidates(enumeration, budgets)
         controls = plan_controls(space, points, prepared.costs, enumeration, device)
-        warn = _warner(progress)
-        workers = stack.enter_context(_workers(AnchorRecipe(folder, space, inputs, sources), progress, warn))
+        workers = stack.enter_context(_workers(AnchorRecipe(folder, space, inputs, sources, formats), progress, warn))
         with _timed(seconds, "early"):
             job = EarlyJob(space, prepared, train, data.val, sources.cache, progress, warn, workers)
             early = decide_early(job, folder.study, enumeration)
@@ -96,37 +107,61 @@ def run_search(
         if early.reuse is not None:
             study.add_counts("features", asdict(early.reuse))
         search = Search(
-            space, folder, budgets, data, train, prepared, enumeration, study, controls, ranking, device, early
+            space, folder, budgets, data, train, prepared, enumeration, study, controls, ranking, device, early, formats
         )
         with _timed(seconds, "anchors"):
             anchors = score_anchors(search, progress)
         with _timed(seconds, "trials"):
-            fit = train.subset(torch.arange(min(space.stitch.images, len(train))))
-            store = open_store(space, prepared, kept, train, fit, data.val, cache=sources.cache, warn=warn)
-            context = TrialContext(
-                graphs=prepared.graphs,
-                store=store,
-                train=train,
-                fit=fit,
-                val=data.val,
-                stitch=space.stitch,
-                training=space.training,
-                seed=space.search.seed,
-                teachers=teacher_logits(prepared.anchors, train, progress) if space.training.distill else {},
-                clock=Clock(started, before=study.elapsed),
-            )
+            context = _trial_context(search, kept, sources, Clock(started, before=study.elapsed), progress, warn)
             if workers is not None and study.unfinished:
                 workers.start()  # they get ready meanwhile
                 fill_store(kept, context, progress)
             run_trials(study, context, folder, space, progress, controls, spent=seconds["early"], workers=workers)
-            study.add_counts("features", asdict(store.reuse))
+            study.add_counts("features", asdict(context.store.reuse))
             stack.close()
         with _timed(seconds, "scoring"):
             hybrids = score_finalists(search, anchors, progress)
-            anchors, hybrids = measure_finalists(search, anchors, hybrids, progress)
+            with at_home(prepared.anchors, compute, formats):
+                anchors, hybrids = measure_finalists(search, anchors, hybrids, progress)
         report = assemble_report(search, inputs, anchors, hybrids, _total_seconds(study, seconds))
         write_results(report, folder.path)
     return report
+
+
+def _settled(
+    space: SearchSpace, prepared: Prepared, compute: Compute, folder: RunFolder, progress: Progress
+) -> dict[str, FormatChoice]:
+    """Move the anchors to where they run, in the memory formats that are faster there; returns these."""
+    settle(prepared.anchors, compute)
+    macs = {name: cost.total.macs for name, cost in prepared.costs.items()}
+    formats = choose_formats(space.compute.channels_last, prepared.anchors, macs, compute, folder.formats, progress)
+    settle(prepared.anchors, compute, formats)
+    return formats
+
+
+def _trial_context(
+    search: Search,
+    candidates: Sequence[Candidate],
+    sources: CodeAndWeights,
+    clock: Clock,
+    progress: Progress,
+    warn: Callable[[str], None],
+) -> TrialContext:
+    space, prepared, train, val = search.space, search.prepared, search.train, search.data.val
+    fit = train.subset(torch.arange(min(space.stitch.images, len(train))))
+    follows = space.training.distill > 0
+    return TrialContext(
+        graphs=prepared.graphs,
+        store=open_store(space, prepared, candidates, train, fit, val, cache=sources.cache, warn=warn),
+        train=train,
+        fit=fit,
+        val=val,
+        stitch=space.stitch,
+        training=space.training,
+        seed=space.search.seed,
+        teachers=teacher_logits(prepared.anchors, train, progress, prepared.compute) if follows else {},
+        clock=clock,
+    )
 
 
 def _log_data(data: DataSplits) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.progress import Progress
 from restnet_search.reporting.build import AnchorResult, HybridResult, Outcome, build_report, finalists
 from restnet_search.reporting.report import (
+    ComputeSummary,
     DroppedEntry,
     Failure,
     FeatureReuse,
@@ -39,6 +40,7 @@ from restnet_search.search.early import Early
 from restnet_search.search.environment import describe_environment
 from restnet_search.search.hybrids import restore_hybrid
 from restnet_search.search.latency import measure_networks
+from restnet_search.search.memory_format import FormatChoice
 from restnet_search.search.opening import workers_of
 from restnet_search.search.prepare import Prepared
 from restnet_search.search.ranking import Ranking
@@ -72,6 +74,7 @@ class Search:
     ranking: Ranking
     device: DeviceCosts
     early: Early
+    formats: Mapping[str, FormatChoice] = field(default_factory=dict)
 
     @property
     def hybrids(self) -> list[TrialRecord]:
@@ -88,7 +91,7 @@ def score_anchors(search: Search, progress: Progress) -> list[AnchorResult]:
             for split in (search.data.val, search.data.test):
                 key = f"{split.name}:{name}"
                 if (correct := search.study.noted(key)) is None:
-                    correct = score_network(cut.anchor.model, cut.anchor.view, split)
+                    correct = score_network(cut.anchor.model, cut.anchor.view, split, compute=search.prepared.compute)
                     search.study.note(key, correct)
                 outcomes[split.name] = Outcome(correct, len(split))
                 task.advance()
@@ -117,7 +120,8 @@ def score_finalists(search: Search, anchors: Sequence[AnchorResult], progress: P
                 record = records[id]
                 front, back = (record.front, record.front_cut), (record.back, record.back_cut)
                 hybrid = restore_hybrid(graphs, record.stitch_kind, front, back, search.folder.stitch(id))
-                correct = score_network(hybrid, search.prepared.anchors[record.front].anchor.view, search.data.test)
+                view, compute = search.prepared.anchors[record.front].anchor.view, search.prepared.compute
+                correct = score_network(compute.place(hybrid), view, search.data.test, compute=compute)
                 search.study.note(key, correct)
             test[id] = Outcome(correct, len(search.data.test))
             task.advance()
@@ -205,6 +209,16 @@ def _latency_note(table: LatencyTable | None) -> LatencyNote | None:
     )
 
 
+def _compute_summary(search: Search) -> ComputeSummary:
+    compute, formats = search.prepared.compute, search.formats
+    return ComputeSummary(
+        precision=compute.precision,
+        compiled=compute.compiled,
+        channels_last=tuple(name for name, choice in formats.items() if choice.channels_last),
+        gains={name: choice.gain for name, choice in formats.items() if choice.gain is not None},
+    )
+
+
 def assemble_report(
     search: Search,
     inputs: RunInputs,
@@ -225,7 +239,7 @@ def assemble_report(
         search=SearchSummary(
             ranker=search.space.ranker.kind,
             objectives=tuple(search.space.objectives),
-            device="cpu",
+            device=search.prepared.compute.name,
             seconds=seconds,
             cut_points={name: len(graph.cut_points) for name, graph in search.prepared.graphs.items()},
             stitch_points=search.enumeration.stitch_points,
@@ -243,6 +257,7 @@ def assemble_report(
             strategy=search.space.search.strategy,
             workers=count if (count := workers_of(search.space)) > 1 else None,
             joint=JointSummary(**facts) if (facts := search.study.noted("joint")) else None,
+            compute=_compute_summary(search),
         ),
         anchors=anchors,
         hybrids=hybrids,

@@ -22,7 +22,7 @@ ROOT = Path(restnet_search.__file__).parent
 LAYERS = (
     ("errors", "units", "progress", "files", "licences"),
     ("space",),
-    ("data", "anchors", "graph"),
+    ("compute", "data", "anchors", "graph"),
     ("costs", "similarity", "stitching"),
     ("search",),
     ("export", "reporting"),

@@ -1,34 +1,30 @@
-"""Where a fit computes: on a GPU in mixed precision if there is one, else on the CPU in float32."""
+"""How a fit computes: on a GPU in mixed precision if there is one, else on the CPU in float32."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-__all__ = ["Accelerator", "device_of"]
+from restnet_search.compute import Compute, open_compute
+from restnet_search.space.schema import ComputeSpec
 
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's parameters lie; the CPU where it has none."""
-    first = next(model.parameters(), None)
-    return torch.device("cpu") if first is None else first.device
+__all__ = ["Accelerator"]
 
 
 class Accelerator:
     """A device, and how losses step there: bfloat16 where the GPU has it, else float16 with scaled gradients.
 
     Parameters, optimiser and what is kept of a fit stay float32 everywhere; on the CPU nothing is cast.
+
+    Args:
+        compute: Where and in which type; a device alone, or None, stands for what the machine offers there.
     """
 
-    def __init__(self, device: torch.device | str | None = None) -> None:
-        chosen = device if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(chosen)
-        mixed = self.device.type == "cuda"
-        self._dtype = None
-        if mixed:
-            self._dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    def __init__(self, compute: Compute | str | None = None) -> None:
+        chosen = compute if isinstance(compute, Compute) else open_compute(ComputeSpec(device=compute or "auto"))
+        self.device, self._dtype = chosen.device, chosen.fit_dtype
         self._scaler = torch.amp.GradScaler("cuda", enabled=self._dtype == torch.float16)
 
     def autocast(self) -> AbstractContextManager[object]:

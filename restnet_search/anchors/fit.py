@@ -18,6 +18,7 @@ from restnet_search.anchors.hub import MissingWeights, all_missing
 from restnet_search.anchors.load import load_anchor
 from restnet_search.anchors.resume import forget
 from restnet_search.anchors.train import train_full, train_head
+from restnet_search.compute import Compute, open_compute
 from restnet_search.data.splits import DataSplits
 from restnet_search.errors import AnchorError
 from restnet_search.progress import Progress
@@ -52,6 +53,7 @@ def fit_anchor(
     cache_dir: Path,
     seed: int,
     progress: Progress,
+    compute: Compute | None = None,
 ) -> Anchor:
     """Fit an anchor's head, or all of it, to the data's classes; the epoch with the best val accuracy is kept.
 
@@ -66,14 +68,24 @@ def fit_anchor(
         cache_dir: Where fitted weights are kept.
         seed: Of the new head, the order of images and dropout.
         progress: Told about every batch.
+        compute: Where to train; None: on a GPU where there is one.
 
     Raises:
         AnchorError: If `spec.tune` is ``never``, the head cannot be exchanged, or training diverges.
     """
-    return _fit(anchor, data, spec, cache_dir=cache_dir, seed=seed, progress=progress).anchor
+    return _fit(anchor, data, spec, cache_dir=cache_dir, seed=seed, progress=progress, compute=compute).anchor
 
 
-def _fit(anchor: Anchor, data: DataSplits, spec: FitSpec, *, cache_dir: Path, seed: int, progress: Progress) -> Fit:
+def _fit(
+    anchor: Anchor,
+    data: DataSplits,
+    spec: FitSpec,
+    *,
+    cache_dir: Path,
+    seed: int,
+    progress: Progress,
+    compute: Compute | None,
+) -> Fit:
     classes = len(data.classes)
     matches = head_matches(anchor, classes)
     if matches and spec.when == "mismatch":
@@ -104,9 +116,8 @@ def _fit(anchor: Anchor, data: DataSplits, spec: FitSpec, *, cache_dir: Path, se
                 progress.log(f"{anchor.name}: the cached file {path} is damaged; fitting again")
             train = train_full if spec.tune == "full" else train_head
             try:
-                top1 = train(
-                    anchor.name, model, anchor.view, data, spec, seed=seed, progress=progress, checkpoint=checkpoint
-                )
+                kept_as = {"checkpoint": checkpoint, "compute": compute}
+                top1 = train(anchor.name, model, anchor.view, data, spec, seed=seed, progress=progress, **kept_as)
             except AnchorError:  # it would diverge again
                 forget(checkpoint)
                 raise
@@ -128,6 +139,7 @@ def prepare_anchors(
     trust_code: bool,
     cache_dir: Path | None,
     progress: Progress,
+    compute: Compute | None = None,
 ) -> list[Anchor]:
     """The anchors of :func:`fit_anchors`, which says all else."""
     fits = fit_anchors(
@@ -138,6 +150,7 @@ def prepare_anchors(
         trust_code=trust_code,
         cache_dir=cache_dir,
         progress=progress,
+        compute=compute,
     )
     return [fit.anchor for fit in fits]
 
@@ -151,6 +164,7 @@ def fit_anchors(
     trust_code: bool,
     cache_dir: Path | None,
     progress: Progress,
+    compute: Compute | None = None,
 ) -> list[Fit]:
     """Load every anchor of the space, in its order, and fit those that do not match the data's classes.
 
@@ -159,6 +173,7 @@ def fit_anchors(
 
     Args:
         cache_dir: None for :func:`restnet_search.anchors.fit_cache.default_cache_dir`.
+        compute: Where to train; None: what the space's ``compute`` says.
 
     Raises:
         AnchorError: See :func:`restnet_search.anchors.load.load_anchor` and :func:`fit_anchor`.
@@ -175,8 +190,10 @@ def fit_anchors(
     if missing:
         raise all_missing(missing)
     folder = cache_dir if cache_dir is not None else default_cache_dir()
+    seed, place = space.data.seed, compute or open_compute(space.compute, progress.log)
     return [
-        _fit(anchor, data, space.fit, cache_dir=folder, seed=space.data.seed, progress=progress) for anchor in anchors
+        _fit(anchor, data, space.fit, cache_dir=folder, seed=seed, progress=progress, compute=place)
+        for anchor in anchors
     ]
 
 

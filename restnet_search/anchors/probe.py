@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from restnet_search.anchors.accelerator import device_of
 from restnet_search.anchors.resume import read_epoch, write_epoch
+from restnet_search.compute import device_of
 from restnet_search.data.splits import Split
 from restnet_search.data.view import View
 from restnet_search.progress import Task

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restnet_search.anchors.accelerator import Accelerator, device_of
+from restnet_search.anchors.accelerator import Accelerator
 from restnet_search.anchors.head import classifiers
 from restnet_search.anchors.probe import BATCH, head_inputs, is_linear_probe
 from restnet_search.anchors.resume import features_beside, read_epoch, write_epoch
+from restnet_search.compute import Compute, device_of
 from restnet_search.data.augment import AugmentedImages
 from restnet_search.data.splits import DataSplits, Split
 from restnet_search.data.view import View
@@ -37,6 +38,7 @@ def train_full(
     seed: int,
     progress: Progress,
     checkpoint: Path | None = None,
+    compute: Compute | None = None,
 ) -> float:
     """Train all layers in place; returns top-1 on val of the epoch kept, 0..1.
 
@@ -49,11 +51,12 @@ def train_full(
         seed: Of the order of images.
         progress: Told about every batch.
         checkpoint: Where the state after every epoch is kept, and taken up if it is there.
+        compute: Where to train; None: on a GPU where there is one.
 
     Raises:
         AnchorError: If the loss stops being finite.
     """
-    accelerator = Accelerator()
+    accelerator = Accelerator(compute)
     model.requires_grad_(True).to(accelerator.device)
     images = AugmentedImages(data.train, view) if spec.augment else (lambda rows: data.train.images(view, rows))
 
@@ -85,6 +88,7 @@ def train_head(
     seed: int,
     progress: Progress,
     checkpoint: Path | None = None,
+    compute: Compute | None = None,
 ) -> float:
     """Train the classifier alone in place; returns top-1 on val of the epoch kept, 0..1. Arguments as above.
 
@@ -98,7 +102,7 @@ def train_head(
     heads = classifiers(model)
     if not heads:
         raise AnchorError(f"{name} has no classifier to fit.", hint="set fit.tune to full")
-    accelerator = Accelerator()
+    accelerator = Accelerator(compute)
     model.eval().requires_grad_(False).to(accelerator.device)
     head = next(iter(heads.values()))
     if len(heads) == 1 and isinstance(head, nn.Linear) and is_linear_probe(model, head, data.train, view):
@@ -163,7 +167,7 @@ def _train_probe(
             with torch.no_grad():
                 return (probe(val).argmax(1) == data.val.labels).float().mean().item()
 
-        loop = _Loop(name, spec, seed, progress, None, checkpoint, Accelerator("cpu"))
+        loop = _Loop(name, spec, seed, progress, None, checkpoint, Accelerator(Compute()))
         best = loop.run(probe, lambda rows: probe(train[rows]), accuracy, data.train.labels)
     with torch.no_grad():  # W (x - mean) / scale + b = (W / scale) x + (b - W mean / scale)
         head.weight.copy_(probe.weight / scale)

@@ -11,7 +11,6 @@ from restnet_search.cli import (
     anchors,
     cache,
     conformance,
-    device,
     export,
     export_matrix,
     init,
@@ -23,6 +22,7 @@ from restnet_search.cli import (
     similarity,
     spaces,
 )
+from restnet_search.cli import device as device_commands
 
 __all__ = ["app"]
 
@@ -37,7 +37,7 @@ app = typer.Typer(
 app.add_typer(anchors.app, name="anchors")
 app.add_typer(spaces.app, name="spaces")
 app.add_typer(cache.app, name="cache")
-app.add_typer(device.app, name="device")
+app.add_typer(device_commands.app, name="device")
 app.command("init")(init.init)
 app.command("report")(report.report)
 app.command("export")(export.export)
@@ -96,6 +96,17 @@ def main(
             " space's).",
         ),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Where to compute: auto (a GPU where there is one), cpu, cuda or cuda:N (default: the space's).",
+        ),
+    ] = None,
+    compile_fronts: Annotated[
+        bool,
+        typer.Option("--compile", help="Run frozen fronts through torch.compile; needs a compiler (g++, triton)."),
+    ] = False,
     cache_gb: Annotated[
         float | None,
         typer.Option(min=0, metavar="N", help="Bound of kept features on disk, in GB; 0: none (default: the space's)."),
@@ -149,6 +160,8 @@ def main(
             timeout=timeout,
             ranker=ranker,
             strategy=strategy,
+            device=device,
+            compile_fronts=compile_fronts,
             cache_gb=cache_gb,
             workers=workers,
             objective=tuple(objective or ()),

@@ -42,6 +42,8 @@ class Request:
     objective: tuple[str, ...] = ()
     device_profile: tuple[str, ...] = ()
     workers: int | None = None
+    device: str | None = None
+    compile_fronts: bool = False
 
 
 class Interrupted(RunError):
@@ -93,14 +95,19 @@ def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:
         plain["ranker"]["kind"] = request.ranker
     if request.cache_gb is not None:
         plain["cache"]["disk_gb"] = request.cache_gb
-    if request.workers is not None:
-        plain["compute"]["workers"] = request.workers
+    plain["compute"] |= _computing(request)
     devices = choose_devices(request.device_profile)
     if devices.budgets:
         plain["budgets"] = [*request.budgets, *devices.budgets]
     if table := devices.table or space.latency.table:
         plain["latency"]["table"] = str((base / table).resolve())
     return parse_space(plain, source="the space with the command line's options"), base
+
+
+def _computing(request: Request) -> dict[str, Any]:
+    """What the command line says of the space's ``compute``."""
+    said = {"device": request.device, "compile": request.compile_fronts or None, "workers": request.workers}
+    return {key: value for key, value in said.items() if value is not None}
 
 
 def _create(request: Request, space: SearchSpace, base: Path | None) -> RunFolder:
@@ -124,7 +131,7 @@ _GIVEN = (
     "budgets", "space", "data", "run", "trials", "seed", "timeout", "ranker", "strategy", "objective", "cache_gb",
     "device_profile",
 )  # fmt: skip
-"""What belongs to a run; ``workers`` may change from one sitting to the next."""
+"""What belongs to a run; where and how it computes may change from one sitting to the next."""
 
 
 def _refuse_changes(request: Request) -> None:
@@ -132,9 +139,20 @@ def _refuse_changes(request: Request) -> None:
     if changed:
         raise RunError(
             f"--resume goes on with a run as it was started; {', '.join(changed)} would change it.",
-            expected="--resume RUN alone (with --weights DIR, --trust-code or --workers N where the run needs them)",
+            expected="--resume RUN alone (with --weights, --trust-code, --workers, --device or --compile where wanted)",
             hint="leave them out, or start a new run",
         )
+
+
+def _computed_as_asked(space: SearchSpace, request: Request) -> SearchSpace:
+    """The space of a run with where and how to compute as this command says; it changes no result but by rounding."""
+    from restnet_search.space import parse_space
+
+    if not (said := _computing(request)):
+        return space
+    plain: dict[str, Any] = space.model_dump(mode="json")
+    plain["compute"] |= said
+    return parse_space(plain, source="the space with the command line's options")
 
 
 def _run(folder: RunFolder, request: Request) -> Report:
@@ -144,9 +162,7 @@ def _run(folder: RunFolder, request: Request) -> Report:
     from restnet_search.search.prepare import CodeAndWeights
 
     space, inputs = folder.read()
-    if request.workers is not None:
-        compute = space.compute.model_copy(update={"workers": request.workers})
-        space = space.model_copy(update={"compute": compute})
+    space = _computed_as_asked(space, request)
     weights = request.weights or (Path(inputs.weights) if inputs.weights else None)
     base = Path(inputs.base) if inputs.base else None
     sources = CodeAndWeights(weights, base, request.trust_code, default_cache_dir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from restnet_search.licences import TRAINED_HERE, shown
+from restnet_search.reporting.computing import computing
 from restnet_search.reporting.report import (
     AnchorEntry,
     BudgetEntry,
@@ -121,6 +122,7 @@ def search_facts(report: Report) -> list[tuple[str, str]]:
             f"{search.stitch_points:,}: {over}; {search.candidates:,} candidates kept by {search.ranker}",
         ),
         ("trials", f"{ended}; {search.training_images_seen:,} training images seen"),
+        *([("computing", computing(search.device, search.compute))] if search.compute else []),
         *([("features", features_reused(search.features))] if search.features else []),
         ("images", images or "none"),
         *(("left out", skipped_sentence(skipped)) for skipped in search.skipped_images),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from restnet_search.errors import RunError, did_you_mean
+from restnet_search.reporting.computing import ComputeSummary
 from restnet_search.reporting.ways import OrderEntry
 from restnet_search.units import DeviceBudget
 
@@ -19,6 +20,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "AnchorEntry",
     "BudgetEntry",
+    "ComputeSummary",
     "Count",
     "DroppedEntry",
     "Entry",
@@ -327,6 +329,7 @@ class SearchSummary:
     ``ranking_seconds`` is what each ranker took, beside the ``features`` that all of them share, on ``ranking_images``
     images. ``strategy`` is how hybrids were trained, ``joint`` what there is to say of joint training.
     ``workers`` is how many processes trained, where they were more than this one.
+    ``device`` is where networks ran (``cpu``, ``cuda:0 (NVIDIA H100)``), ``compute`` how they ran there.
     ``memory_dtype`` is what memory is counted in, ``latency`` says how latency was measured (None where nothing asked
     for it).
     """
@@ -351,6 +354,7 @@ class SearchSummary:
     strategy: str = "independent"
     joint: JointSummary | None = field(default=None, metadata={"omit_none": True})
     workers: int | None = field(default=None, metadata={"omit_none": True})
+    compute: ComputeSummary | None = field(default=None, metadata={"omit_none": True})
 
     def uses(self, kind: str, budgets: tuple[BudgetEntry, ...]) -> bool:
         """Whether an objective or a budget uses a kind of cost, so that tables show it."""

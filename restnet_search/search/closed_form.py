@@ -12,7 +12,7 @@ from torch import nn
 from restnet_search.search.candidates import Candidate, CandidateKey
 from restnet_search.search.rungs import RungScore
 from restnet_search.search.together import is_kept
-from restnet_search.search.trial import TrialContext
+from restnet_search.search.trial import TrialContext, predict
 from restnet_search.stitching.initialise import SharedFit, reading
 from restnet_search.stitching.layer import StitchLayer
 
@@ -76,7 +76,8 @@ def _bytes(group: Sequence[Candidate]) -> int:
 def _score(candidates: Sequence[Candidate], context: TrialContext) -> list[RungScore]:
     """All of one front anchor."""
     generator = torch.Generator().manual_seed(context.seed)  # the weights drawn are overwritten by the solution
-    stitches = {candidate.key: StitchLayer(candidate.plan, generator) for candidate in candidates}
+    place = context.compute.place
+    stitches = {candidate.key: place(StitchLayer(candidate.plan, generator)) for candidate in candidates}
     r2 = _solve(candidates, stitches, context)
     correct = _correct(candidates, stitches, context)
     n = len(context.val)
@@ -117,7 +118,7 @@ def _correct(
 ) -> dict[CandidateKey, int]:
     """How many of the val images each hybrid classifies correctly."""
     backs: dict[tuple[str, int], nn.Module] = {
-        (name, cut): context.graphs[name].back(cut)
+        (name, cut): context.compute.place(context.graphs[name].back(cut))
         for name, cut in {(candidate.direction.back, candidate.back_cut) for candidate in candidates}
     }
     correct = {candidate.key: 0 for candidate in candidates}
@@ -127,7 +128,7 @@ def _correct(
     for found, labels in zip(features, context.val.labels.split(batch), strict=True):
         at = dict(zip(cuts, found, strict=True))
         for candidate in candidates:
-            hybrid = backs[candidate.direction.back, candidate.back_cut]
-            logits = hybrid(stitches[candidate.key](at[candidate.front_cut]))
-            correct[candidate.key] += int((logits.argmax(dim=1) == labels).sum())
+            back = backs[candidate.direction.back, candidate.back_cut]
+            predicted = predict(stitches[candidate.key], back, at[candidate.front_cut], context.compute)
+            correct[candidate.key] += int((predicted == labels).sum())
     return correct

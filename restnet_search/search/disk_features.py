@@ -12,6 +12,7 @@ from restnet_search.data.content import content_digest
 from restnet_search.search.disk_store import DiskStore
 from restnet_search.search.feature_files import FeatureWriter
 from restnet_search.search.feature_keys import entry_key, pass_key
+from restnet_search.search.memory_format import is_channels_last
 from restnet_search.search.passes import PASS_BATCH, Pass, PassKey
 from restnet_search.search.precision import DTYPES, narrowed, types_for
 
@@ -164,6 +165,7 @@ class DiskFeatures:
                 dtype=self.dtype,
                 batch_size=PASS_BATCH,
                 augmented=work.augmented,
+                device=_device(work),
             )
         return self._passes[work.key]
 
@@ -172,6 +174,12 @@ class DiskFeatures:
         if key not in self._entries:
             self._entries[key] = entry_key(self._pass(work), work.cut_anchor.graph, cut)
         return self._entries[key]
+
+
+def _device(work: Pass) -> str:
+    """Where and how the anchor runs, as far as rounding depends on it; plain ``cpu`` for the plain way."""
+    formats = ["channels_last"] if is_channels_last(work.cut_anchor.anchor.model) else []
+    return ", ".join([work.compute.name, *formats, *["compiled"] * work.compute.compiled])
 
 
 def _facts(work: Pass, cut: int, dtype: str) -> dict[str, object]:
@@ -188,4 +196,4 @@ def _facts(work: Pass, cut: int, dtype: str) -> dict[str, object]:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.contiguous().view(-1).view(torch.uint8).numpy().data
+    return tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data

@@ -102,7 +102,9 @@ class EarlyJob:
             stitch=self.space.stitch,
             training=self.space.training,
             seed=seed,
-            teachers=teacher_logits(self.prepared.anchors, train, self.progress) if self.space.training.distill else {},
+            teachers=teacher_logits(self.prepared.anchors, train, self.progress, self.prepared.compute)
+            if self.space.training.distill
+            else {},
         )
 
 

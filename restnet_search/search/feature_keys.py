@@ -33,7 +33,7 @@ def pass_key(
         dtype: The policy, see :func:`restnet_search.search.precision.types_for`.
         batch_size: Of the pass; kernels may round differently for another.
         augmented: How the images were changed; None: not.
-        device: Where the anchor runs.
+        device: Where the anchor runs, and how as far as rounding depends on it.
     """
     said: list[Any] = [
         _FORMAT,

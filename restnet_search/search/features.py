@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from restnet_search.compute import Compute
 from restnet_search.data import Split
 from restnet_search.data.augmented_views import AugmentedView
 from restnet_search.search.disk_features import CannotKeepError, DiskFeatures
 from restnet_search.search.disk_store import DiskStore
 from restnet_search.search.memory_features import MemoryFeatures
-from restnet_search.search.passes import CutAnchor, Pass, Reuse
+from restnet_search.search.passes import CutAnchor, Pass, Reuse, Taps
 
 __all__ = ["CutAnchor", "FeatureStore", "StoreRecipe"]
 
@@ -36,6 +37,7 @@ class FeatureStore:
         disk: Features on disk, instead of in memory; where they cannot be written, memory takes over.
         wanted: Cut points that will be asked for, by (anchor's name, digest of the split).
         warn: Takes the one message that the disk cannot be written.
+        compute: Where anchors run; features that are kept lie on the CPU, those handed out on its device.
     """
 
     def __init__(
@@ -46,11 +48,17 @@ class FeatureStore:
         disk: DiskFeatures | None = None,
         wanted: Mapping[tuple[str, str], Collection[int]] | None = None,
         warn: Callable[[str], None] = _log.warning,
+        compute: Compute | None = None,
     ) -> None:
+        self._taps = Taps(compute or Compute())
         self._anchors, self._wanted, self._warn = anchors, wanted or {}, warn
         self._level: MemoryFeatures | DiskFeatures = disk or MemoryFeatures(capacity)
         self._capacity = capacity
         self.reuse = Reuse()
+
+    @property
+    def compute(self) -> Compute:
+        return self._taps.compute
 
     def batches(
         self,
@@ -61,7 +69,10 @@ class FeatureStore:
         indices: Tensor | None = None,
         augmented: AugmentedView | None = None,
     ) -> Iterator[Tensor]:
-        """Features ``(b, ...)`` of an anchor at a cut point, for a split's images in order or as ``indices`` say."""
+        """Features ``(b, ...)`` of an anchor at a cut point, for a split's images in order or as ``indices`` say.
+
+        They lie on the device of ``compute``, in float32.
+        """
         for (features,) in self.batches_at(name, [cut], split, batch_size, indices, augmented):
             yield features
 
@@ -78,13 +89,13 @@ class FeatureStore:
 
         What is not kept comes from one pass over the images, for all cut points that need it.
         """
-        work = Pass(name, self._anchors[name], split, augmented, self.reuse)
+        work = self._pass(name, split, augmented)
         kept = self._get(work, sorted(set(cuts)))
         order = torch.arange(len(split)) if indices is None else indices
         passing = [cut for cut in sorted(set(cuts)) if cut not in kept]
         fresh = work.run(passing, work.images(batch_size, order)) if passing else None
         for chunk in order.split(batch_size):
-            found = {cut: tensor[chunk].float() for cut, tensor in kept.items()}
+            found = {cut: self.compute.take(tensor, chunk).float() for cut, tensor in kept.items()}
             if fresh is not None:
                 found |= zip(passing, next(fresh), strict=True)
             self.reuse.used += len(cuts) * len(chunk)
@@ -110,19 +121,20 @@ class FeatureStore:
 
     def keeps(self, name: str, cut: int, split: Split) -> bool:
         """Whether features at this cut point can be kept; else every ask for them is a pass over the images."""
-        return self._level.keeps(Pass(name, self._anchors[name], split, None, self.reuse), cut)
+        return self._level.keeps(self._pass(name, split, None), cut)
 
     def keeps_all(self, asks: Iterable[tuple[str, int, Split, AugmentedView | None]]) -> bool:
         """Whether features at all these cut points can be kept beside each other."""
-        return self._level.keeps_all(
-            [(Pass(name, self._anchors[name], split, view, self.reuse), cut) for name, cut, split, view in asks]
-        )
+        return self._level.keeps_all([(self._pass(name, split, view), cut) for name, cut, split, view in asks])
 
     def passing(self) -> FeatureStore:
         """A store of the same anchors that keeps nothing: every ask is a pass over the images that it names."""
         store = FeatureStore(self._anchors, 0)
-        store.reuse = self.reuse
+        store.reuse, store._taps = self.reuse, self._taps
         return store
+
+    def _pass(self, name: str, split: Split, view: AugmentedView | None) -> Pass:
+        return Pass(name, self._anchors[name], split, view, self.reuse, self._taps)
 
     def _get(self, work: Pass, cuts: Sequence[int]) -> dict[int, Tensor]:
         wanted = self._wanted.get((work.name, work.split.digest), ())
@@ -148,7 +160,9 @@ class StoreRecipe:
     dtype: str = "float32"
     contents: Mapping[str, str] = field(default_factory=dict)
 
-    def open(self, anchors: Mapping[str, CutAnchor], warn: Callable[[str], None]) -> FeatureStore:
+    def open(
+        self, anchors: Mapping[str, CutAnchor], warn: Callable[[str], None], compute: Compute | None = None
+    ) -> FeatureStore:
         """The store; its arguments as :class:`FeatureStore`."""
         disk = DiskFeatures(DiskStore(self.folder, self.bound), self.dtype, self.contents) if self.folder else None
-        return FeatureStore(anchors, self.capacity, disk=disk, wanted=self.wanted, warn=warn)
+        return FeatureStore(anchors, self.capacity, disk=disk, wanted=self.wanted, warn=warn, compute=compute)

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from restnet_search.compute import on_cpu
 from restnet_search.data.augmented_views import AugmentedView
 from restnet_search.search.candidates import Candidate
 from restnet_search.search.controls import control_choices
@@ -94,6 +95,7 @@ class JointTraining:
         self._stitches = nn.ModuleList(
             StitchLayer(layer.plan, generator_for(context.seed, "joint", layer.name)) for layer in self.shared
         )
+        context.compute.place(self._stitches)
         per_epoch = math.ceil(len(context.train) / context.batch)
         self._matching_steps = budget.match_epochs * per_epoch
         self.steps = self._matching_steps + budget.epochs * per_epoch
@@ -182,17 +184,28 @@ class JointTraining:
         epoch, indices = self._batch()
         matching = self.done < self._matching_steps
         view = None if matching else context.view_of(epoch - self._budget.match_epochs)
-        mapped = self.stitch_of(candidate)(
-            self._features(candidate.direction.front, candidate.front_cut, indices, view)
+        stitch, features = (
+            self.stitch_of(candidate),
+            self._features(candidate.direction.front, candidate.front_cut, indices, view),
         )
         if matching:
-            loss = match_loss(mapped, self._features(candidate.direction.back, candidate.back_cut, indices, None))
+            wanted = self._features(candidate.direction.back, candidate.back_cut, indices, None)
+            variance = wanted.var()
         else:
-            loss = context.task_loss(candidate, self._back(candidate)(mapped), indices)
-        if not math.isfinite(loss.item()):
-            self._fail(index, f"the loss became {loss.item()} at learning rate {self._budget.lr:.3g}")
+            wanted = variance = None
+
+        def loss_of(rows: slice) -> Tensor:
+            with context.compute.autocast():
+                mapped = stitch(features[rows])
+                given = mapped if matching else self._back(candidate)(mapped)
+            if wanted is not None:
+                return match_loss(given.float(), wanted[rows], variance)
+            return context.task_loss(candidate, given.float(), indices[rows])
+
+        loss = (self._matching if matching else self._task).step(len(indices), loss_of, context.compute.pieces)
+        if not math.isfinite(loss):
+            self._fail(index, f"the loss became {loss} at learning rate {self._budget.lr:.3g}")
             return
-        (self._matching if matching else self._task).step(loss)
         self._images[index] += len(indices)
 
     def _fail(self, index: int, reason: str) -> None:
@@ -213,15 +226,16 @@ class JointTraining:
             correct = score_on_val(stitch, self._back(candidate), candidate, self._context)
             seconds = share + time.perf_counter() - started
             r2 = self._r2[self._place[candidate.key]]
-            trial = TrialOutcome(stitch.eval(), {}, correct, len(self._context.val), r2, seconds)
+            home = self._context.compute.home(stitch.eval())
+            trial = TrialOutcome(home, {}, correct, len(self._context.val), r2, seconds)
             yield index, JointOutcome(candidate, trial, self._images[index])
 
     def state(self) -> dict[str, Any]:
         """Tensors and plain values from which :meth:`restore` goes on."""
         return {
             "signature": self._signature(),
-            "stitches": self._stitches.state_dict(),
-            "optimisers": [self._matching.state_dict(), self._task.state_dict()],
+            "stitches": on_cpu(self._stitches.state_dict()),
+            "optimisers": on_cpu([self._matching.state_dict(), self._task.state_dict()]),
             "done": self.done,
             "stopped": self.stopped,
             "seconds": self.seconds,
@@ -261,7 +275,8 @@ class JointTraining:
     def _back(self, candidate: Candidate) -> nn.Module:
         key = (candidate.direction.back, candidate.back_cut)
         if key not in self._backs:
-            self._backs[key] = self._context.graphs[key[0]].back(key[1]).requires_grad_(False)
+            back = self._context.graphs[key[0]].back(key[1]).requires_grad_(False)
+            self._backs[key] = self._context.compute.place(back)
         return self._backs[key]
 
     def _asks(self) -> set[tuple[str, int, Any, AugmentedView | None]]:

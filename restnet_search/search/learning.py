@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from restnet_search.compute import Pieces
 
 __all__ = ["Group", "Optimiser", "match_loss", "task_loss"]
 
@@ -40,9 +43,15 @@ def task_loss(logits: Tensor, labels: Tensor, teacher: Tensor | None, share: flo
     return (1 - share) * loss + share * _TEMPERATURE**2 * followed
 
 
-def match_loss(mapped: Tensor, wanted: Tensor) -> Tensor:
-    """Mean squared error to the back anchor's own features, relative to their variance (arXiv 2603.12433)."""
-    return F.mse_loss(mapped, wanted) / wanted.var().clamp_min(1e-12)
+def match_loss(mapped: Tensor, wanted: Tensor, variance: Tensor | None = None) -> Tensor:
+    """Mean squared error to the back anchor's own features, relative to their variance (arXiv 2603.12433).
+
+    Args:
+        mapped: ``(b, ...)`` of the stitch layer.
+        wanted: ``(b, ...)`` of the back anchor.
+        variance: Of the whole batch, where these are a piece of it.
+    """
+    return F.mse_loss(mapped, wanted) / (wanted.var() if variance is None else variance).clamp_min(1e-12)
 
 
 @dataclass(frozen=True)
@@ -66,12 +75,38 @@ class Optimiser:
         peaks = [group.lr for group in groups]
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(self._optimiser, peaks, total_steps=max(steps, 2))
 
-    def step(self, loss: Tensor) -> None:
+    def step(self, count: int, loss_of: Callable[[slice], Tensor], pieces: Pieces) -> float:
+        """One step on a batch; nothing is changed where its loss is not finite.
+
+        Where the batch does not fit memory, gradients are summed over pieces of it: the same step, but for rounding.
+
+        Args:
+            count: Images of the batch.
+            loss_of: Mean loss of the images that the rows of the batch name.
+            pieces: How many images fit.
+
+        Returns:
+            The loss of the batch.
+        """
+        loss = pieces.whole("training", count, lambda parts: self._backward(parts, count, loss_of))
+        if math.isfinite(loss):
+            nn.utils.clip_grad_norm_(self._parameters, _GRADIENT_NORM)
+            self._optimiser.step()
+            self._schedule.step()
+        return loss
+
+    def _backward(self, parts: Sequence[slice], count: int, loss_of: Callable[[slice], Tensor]) -> float:
         self._optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self._parameters, _GRADIENT_NORM)
-        self._optimiser.step()
-        self._schedule.step()
+        total = 0.0
+        for rows in parts:
+            loss = loss_of(rows)
+            if len(parts) > 1:
+                loss = loss * ((rows.stop - rows.start) / count)
+            if not math.isfinite(value := loss.item()):
+                return value
+            loss.backward()
+            total += value
+        return total
 
     def state_dict(self) -> dict[str, Any]:
         """What :meth:`load_state_dict` needs to go on as if nothing had happened."""

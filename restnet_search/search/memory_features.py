@@ -73,6 +73,6 @@ class MemoryFeatures:
         position = 0
         for features in work.run(cuts, batches, start):
             for cut, values in zip(cuts, features, strict=True):
-                results[cut][position : position + len(values)] = values
+                results[cut][position : position + len(values)].copy_(values)
             position += len(features[0])
         self._kept.update(((work.key, cut), values) for cut, values in results.items())

@@ -62,7 +62,9 @@ def open_store(
             f"Features do not fit into the {space.cache.disk_gb:g} GB of cache.disk_gb where workers share them: "
             f"each of the {workers} workers computes its own, in {space.cache.memory_gb / workers:g} GB of memory."
         )
-    return FeatureStore(prepared.anchors, memory // workers, disk=disk, wanted=wanted, warn=warn)
+    return FeatureStore(
+        prepared.anchors, memory // workers, disk=disk, wanted=wanted, warn=warn, compute=prepared.compute
+    )
 
 
 def workers_of(space: SearchSpace) -> int:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from restnet_search.anchors import Anchor
+from restnet_search.compute import Compute
 from restnet_search.data import Split
 from restnet_search.data.augmented_views import AugmentedView, images_of
 from restnet_search.graph.anchor_graph import AnchorGraph
+from restnet_search.search.compiling import Compiled
 
-__all__ = ["PASS_BATCH", "CutAnchor", "Pass", "PassKey", "Reuse"]
+__all__ = ["PASS_BATCH", "CutAnchor", "Pass", "PassKey", "Reuse", "Taps"]
 
 PASS_BATCH = 250
 """Images per batch of a pass whose features are kept; always in order, so that kernels round the same every time."""
@@ -46,6 +48,24 @@ class Reuse:
 
 
 @dataclass(frozen=True)
+class Taps:
+    """Slices of anchors that give features at cut points, on the device; compiled ones are kept, for they are dear."""
+
+    compute: Compute = field(default_factory=Compute)
+    _compiled: dict[tuple[str, int | None, tuple[int, ...]], nn.Module] = field(default_factory=dict)
+
+    def between(self, name: str, graph: AnchorGraph, start: int | None, cuts: Sequence[int]) -> nn.Module:
+        """From the images (``start`` None) or a cut point to later ones, of the anchor of this name."""
+        if not self.compute.compiled:
+            return self.compute.place(graph.between(start, cuts))
+        key = (name, start, tuple(cuts))
+        if key not in self._compiled:
+            placed = self.compute.place(graph.between(start, cuts))
+            self._compiled[key] = Compiled(placed, f"the front of {name}")
+        return self._compiled[key]
+
+
+@dataclass(frozen=True)
 class Pass:
     """An anchor over a split's images, as they are or as an augmented view changes them."""
 
@@ -54,6 +74,11 @@ class Pass:
     split: Split
     augmented: AugmentedView | None
     reuse: Reuse
+    taps: Taps = field(default_factory=Taps)
+
+    @property
+    def compute(self) -> Compute:
+        return self.taps.compute
 
     @property
     def key(self) -> PassKey:
@@ -75,10 +100,9 @@ class Pass:
     def run(
         self, cuts: Sequence[int], batches: Iterable[Tensor], start: int | None = None
     ) -> Iterator[tuple[Tensor, ...]]:
-        """Features at the cut points for every batch of images, or of features at the cut point ``start``."""
-        tap = self.cut_anchor.graph.between(start, cuts)
+        """Features on the device at the cut points, for every batch of images, or of features at the cut ``start``."""
+        tap = self.taps.between(self.name, self.cut_anchor.graph, start, cuts)
         for batch in batches:
-            with torch.no_grad():  # not around the yield: it would leak into the caller
-                features = tap(batch)
+            features = self.compute.run(tap, batch, f"features of {self.name}")
             self.reuse.forwarded += len(batch)
             yield (features,) if isinstance(features, Tensor) else features

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from restnet_search.anchors import Anchor, load_anchor, prepare_anchors
+from restnet_search.compute import Compute, open_compute
 from restnet_search.costs.table import AnchorCosts, profile_anchor
 from restnet_search.data import DataSplits
 from restnet_search.errors import RunError
@@ -34,19 +35,26 @@ class CodeAndWeights:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The anchors of a search, in the space's order."""
+    """The anchors of a search, in the space's order; ``compute`` says where they run."""
 
     anchors: Mapping[str, CutAnchor]
     costs: Mapping[str, AnchorCosts]
     classes: tuple[str, ...]
+    compute: Compute = field(default_factory=Compute)
 
     @property
     def graphs(self) -> dict[str, AnchorGraph]:
         return {name: anchor.graph for name, anchor in self.anchors.items()}
 
 
-def prepare(space: SearchSpace, data: DataSplits, sources: CodeAndWeights, progress: Progress) -> Prepared:
-    """Load every anchor, fit those whose head does not match the data's classes, then cut and profile them."""
+def prepare(
+    space: SearchSpace, data: DataSplits, sources: CodeAndWeights, progress: Progress, compute: Compute | None = None
+) -> Prepared:
+    """Load every anchor, fit those whose head does not match the data's classes, then cut and profile them.
+
+    They still lie on the CPU: see :func:`restnet_search.search.placing.settle`. Without ``compute``, the space says it.
+    """
+    place = compute or open_compute(space.compute, progress.log)
     anchors = prepare_anchors(
         space,
         data,
@@ -55,8 +63,9 @@ def prepare(space: SearchSpace, data: DataSplits, sources: CodeAndWeights, progr
         trust_code=sources.trust_code,
         cache_dir=sources.cache,
         progress=progress,
+        compute=place,
     )
-    return cut_anchors(space, anchors, data.classes, progress)
+    return replace(cut_anchors(space, anchors, data.classes, progress), compute=place)
 
 
 def cut_anchors(

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from restnet_search.compute import Compute
 from restnet_search.data import DataSplits, Split
 from restnet_search.progress import Progress
 from restnet_search.search.features import CutAnchor
+from restnet_search.search.passes import Taps
 from restnet_search.similarity.cka import MIN_IMAGES
 from restnet_search.similarity.rankers import RANKERS, FeatureBatch, KlRanker, PairScores, RankerSetup
 from restnet_search.space.schema import RankerSpec, SearchSpace
@@ -58,6 +60,7 @@ def rank_pairs(
     *,
     seed: int,
     progress: Progress,
+    compute: Compute | None = None,
 ) -> Ranking:
     """Score the stitch points of every ordered pair of anchors with the named rankers.
 
@@ -71,6 +74,7 @@ def rank_pairs(
         images: Training images; the first ``spec.images`` are looked at.
         seed: For rankers that draw.
         progress: Shows the pass.
+        compute: Where the anchors run, and most of the rankers; None: the CPU.
 
     Raises:
         ValueError: If features are not finite.
@@ -88,7 +92,7 @@ def rank_pairs(
     most = max(wanted.values(), default=0)
     with progress.task(f"Similarity ({', '.join(names)})", total=most * len(batches)) as task, torch.no_grad():
         for number in range(most):
-            for batch in _batches(anchors, images, batches, clock):
+            for batch in _batches(anchors, images, batches, clock, Taps(compute or Compute())):
                 for name, ranker in rankers.items():
                     if number < wanted[name]:
                         with clock.of(name):
@@ -107,10 +111,17 @@ def rank_pairs(
 
 
 def score_pairs(
-    spec: RankerSpec, anchors: Mapping[str, CutAnchor], images: Split, *, seed: int, progress: Progress
+    spec: RankerSpec,
+    anchors: Mapping[str, CutAnchor],
+    images: Split,
+    *,
+    seed: int,
+    progress: Progress,
+    compute: Compute | None = None,
 ) -> PairScores:
     """Score the stitch points of every ordered pair of anchors with the space's ranker alone."""
-    return rank_pairs(spec, [spec.kind], anchors, images, seed=seed, progress=progress).scores[spec.kind]
+    ranking = rank_pairs(spec, [spec.kind], anchors, images, seed=seed, progress=progress, compute=compute)
+    return ranking.scores[spec.kind]
 
 
 def rankers_of_search(spec: RankerSpec, anchors: Mapping[str, CutAnchor], images: Split) -> list[str]:
@@ -147,17 +158,20 @@ class _Span:
 
 
 def _batches(
-    anchors: Mapping[str, CutAnchor], images: Split, batches: Sequence[Tensor], clock: _Clock
+    anchors: Mapping[str, CutAnchor], images: Split, batches: Sequence[Tensor], clock: _Clock, taps: Taps
 ) -> Iterator[FeatureBatch]:
-    taps = {name: cut.graph.between(None, range(len(cut.graph.cut_points))) for name, cut in anchors.items()}
-    rests = {name: cut.graph.back(len(cut.graph.cut_points) - 1) for name, cut in anchors.items()}
+    compute = taps.compute
+    whole = {
+        name: taps.between(name, cut.graph, None, range(len(cut.graph.cut_points))) for name, cut in anchors.items()
+    }
+    rests = {name: compute.place(cut.graph.back(len(cut.graph.cut_points) - 1)) for name, cut in anchors.items()}
     for batch in batches:
         with clock.of(_FEATURES):
-            features = {name: _features(taps[name], cut, images, batch) for name, cut in anchors.items()}
-            logits = {name: rests[name](layers[-1]) for name, layers in features.items()}
+            features: dict[str, list[Tensor]] = {}
+            for name, cut in anchors.items():
+                values = compute.run(whole[name], images.images(cut.anchor.view, batch), f"features of {name}")
+                features[name] = [values] if isinstance(values, Tensor) else list(values)
+            logits = {
+                name: compute.run(rests[name], layers[-1], f"features of {name}") for name, layers in features.items()
+            }
         yield FeatureBatch(features, logits, images.labels[batch])
-
-
-def _features(tap: nn.Module, cut: CutAnchor, images: Split, batch: Tensor) -> list[Tensor]:
-    values = tap(images.images(cut.anchor.view, batch))
-    return [values] if isinstance(values, Tensor) else list(values)

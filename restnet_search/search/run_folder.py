@@ -55,6 +55,11 @@ class RunFolder:
         return self.path / "joint.pt"
 
     @property
+    def formats(self) -> Path:
+        """In which memory format each anchor runs, as it was measured."""
+        return self.path / "formats.json"
+
+    @property
     def exports(self) -> Path:
         return self.path / "export"
 
@@ -85,7 +90,7 @@ class RunFolder:
         """Take back what :meth:`create` and a search that never reached its study wrote; other files stay."""
         for folder in (self.path / "stitches", self.path / "anchors"):
             shutil.rmtree(folder, ignore_errors=True)
-        for name in ("run.json", "space.yaml", "anchors.json", ".lock", self.log.name):
+        for name in ("run.json", "space.yaml", "anchors.json", self.formats.name, ".lock", self.log.name):
             (self.path / name).unlink(missing_ok=True)
         if not any(self.path.iterdir()):
             self.path.rmdir()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from restnet_search.compute import Compute
 from restnet_search.data import Split
 from restnet_search.progress import Progress
 from restnet_search.search.features import CutAnchor
@@ -16,12 +17,20 @@ __all__ = ["teacher_logits"]
 _BATCH = 250
 
 
-@torch.no_grad()
-def teacher_logits(anchors: Mapping[str, CutAnchor], images: Split, progress: Progress) -> dict[str, Tensor]:
-    """Logits ``(n, classes)`` of every anchor, each on its own view of the images."""
+def teacher_logits(
+    anchors: Mapping[str, CutAnchor], images: Split, progress: Progress, compute: Compute | None = None
+) -> dict[str, Tensor]:
+    """Logits ``(n, classes)`` of every anchor, each on its own view of the images; they are kept on the CPU.
+
+    The anchors lie on the device of ``compute`` (None: the CPU).
+    """
+    place = compute or Compute()
     found: dict[str, Tensor] = {}
     with progress.task("Logits of the anchors", total=len(anchors)) as task:
         for name, cut in anchors.items():
-            found[name] = torch.cat([cut.anchor.model(batch) for batch in images.batches(cut.anchor.view, _BATCH)])
+            batches = images.batches(cut.anchor.view, _BATCH)
+            found[name] = torch.cat(
+                [place.run(cut.anchor.model, batch, "logits of anchors").cpu() for batch in batches]
+            )
             task.advance()
     return found

@@ -134,7 +134,7 @@ def _reestimate(trainers: Sequence[StitchTrainer], context: TrialContext) -> Non
     for found in context.store.batches_at(front, cuts, context.train, context.batch):
         at = dict(zip(cuts, found, strict=True))
         for trainer, fit in fits.items():
-            fit.update(trainer.stitch(at[trainer.candidate.front_cut]))
+            trainer.see_statistics(fit, at[trainer.candidate.front_cut])
     for trainer, fit in fits.items():
         trainer.use_statistics(fit.result())
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from restnet_search.compute import Compute
 from restnet_search.data import Split, View
 from restnet_search.data.augmented_views import AugmentedView
 from restnet_search.graph.anchor_graph import AnchorGraph
@@ -31,6 +32,7 @@ __all__ = [
     "TrialContext",
     "TrialOutcome",
     "count_correct",
+    "predict",
     "run_trial",
     "score_network",
     "score_on_val",
@@ -38,6 +40,9 @@ __all__ = [
 
 BACK_RATES: Mapping[Tune, float] = {"stitch+norm": 3.0, "stitch+lora": 1.0, "all": 0.1}
 """Learning rate of what is tuned in the back, relative to the stitch layer's."""
+
+
+_SCORING = "scoring"  # images at once are kept under this name
 
 
 class NonFiniteLoss(Exception):
@@ -74,6 +79,11 @@ class TrialContext:
     clock: Clock = field(default_factory=Clock)
 
     @property
+    def compute(self) -> Compute:
+        """Where trials run: where the store's features lie."""
+        return self.store.compute
+
+    @property
     def batch(self) -> int:
         """Training images per step."""
         return min(self.training.batch_size, len(self.train))
@@ -84,13 +94,14 @@ class TrialContext:
         return AugmentedView(index, self.seed) if index else None
 
     def task_loss(self, candidate: Candidate, logits: Tensor, indices: Tensor) -> Tensor:
-        """The loss of a hybrid's logits for the training images that the indices name.
+        """The loss of a hybrid's float32 logits for the training images that the indices (on the CPU) name.
 
         Where the loss follows a teacher, that is the larger of the candidate's anchors.
         """
         share = self.training.distill
-        teacher = self.teachers[candidate.direction.larger][indices] if share else None
-        return task_loss(logits, self.train.labels[indices], teacher, share)
+        take = self.compute.take
+        teacher = take(self.teachers[candidate.direction.larger], indices) if share else None
+        return task_loss(logits, take(self.train.labels, indices), teacher, share)
 
 
 @dataclass(frozen=True)
@@ -119,9 +130,10 @@ class StitchTrainer:
     def __init__(self, candidate: Candidate, choices: TrainingChoices, context: TrialContext) -> None:
         self.candidate, self.choices, self._context = candidate, choices, context
         self.generator = generator_for(context.seed, candidate.key)
-        self.stitch = StitchLayer(candidate.plan, self.generator)
-        sliced = context.graphs[candidate.direction.back].back(candidate.back_cut).requires_grad_(False)
-        self._tuned = TunedBack(sliced, choices.tune, self.generator) if choices.tune != "stitch" else None
+        place = context.compute.place
+        self.stitch = place(StitchLayer(candidate.plan, self.generator))
+        sliced = place(context.graphs[candidate.direction.back].back(candidate.back_cut).requires_grad_(False))
+        self._tuned = place(TunedBack(sliced, choices.tune, self.generator)) if choices.tune != "stitch" else None
         self.back: nn.Module = self._tuned or sliced
         steps = choices.epochs * math.ceil(len(context.train) / context.batch)
         groups = [Group(list(self.stitch.parameters()), choices.lr)]
@@ -138,7 +150,10 @@ class StitchTrainer:
             NonFiniteLoss: If the loss is no finite number.
         """
         assert self._matching is not None
-        self._learn(match_loss(self.stitch(features), wanted), self._matching)
+        variance = wanted.var()
+        self._learn(
+            len(features), lambda rows: match_loss(self._mapped(features[rows]), wanted[rows], variance), self._matching
+        )
 
     def step(self, features: Tensor, indices: Tensor) -> None:
         """Train on one batch of front features, of the training images that the indices name.
@@ -146,17 +161,41 @@ class StitchTrainer:
         Raises:
             NonFiniteLoss: If the loss is no finite number.
         """
-        logits = self.back(self.stitch(features))
-        self._learn(self._context.task_loss(self.candidate, logits, indices), self._task)
+        self._learn(
+            len(features),
+            lambda rows: self._context.task_loss(self.candidate, self._logits(features[rows]), indices[rows]),
+            self._task,
+        )
 
-    def _learn(self, loss: Tensor, optimiser: Optimiser) -> None:
-        if not math.isfinite(loss.item()):
-            raise NonFiniteLoss(f"the loss became {loss.item()} at learning rate {self.choices.lr:.3g}")
-        optimiser.step(loss)
+    def _mapped(self, features: Tensor) -> Tensor:
+        with self._context.compute.autocast():
+            return self.stitch(features).float()
+
+    def _logits(self, features: Tensor) -> Tensor:
+        with self._context.compute.autocast():
+            return self.back(self.stitch(features)).float()
+
+    def _learn(self, count: int, loss_of: Callable[[slice], Tensor], optimiser: Optimiser) -> None:
+        loss = optimiser.step(count, loss_of, self._context.compute.pieces)
+        if not math.isfinite(loss):
+            raise NonFiniteLoss(f"the loss became {loss} at learning rate {self.choices.lr:.3g}")
 
     def statistics_fit(self) -> StatisticsFit | None:
         """What re-estimates the back's batch-norm statistics; None where they stay as they are."""
         return None if self._tuned is None else StatisticsFit(self._tuned.back)
+
+    @torch.no_grad()
+    def see_statistics(self, fit: StatisticsFit, features: Tensor) -> None:
+        """Show the fit a batch of front features.
+
+        Where the batch does not fit memory, each of its pieces counts as a batch: layers behind the first then see
+        what the statistics of smaller batches make, and come out a little different.
+        """
+        pieces = self._context.compute.pieces.each(
+            "batch-norm statistics", len(features), lambda rows: fit.update(self.stitch(features[rows])), least=2
+        )
+        for _ in pieces:
+            pass
 
     def use_statistics(self, statistics: Mapping[str, Tensor]) -> None:
         """Give the back batch-norm statistics of its own."""
@@ -164,14 +203,16 @@ class StitchTrainer:
         self._tuned.statistics = dict(statistics)
 
     def outcome(self, correct: int, r2: float | None, seconds: float) -> TrialOutcome:
-        """What the training ended with."""
+        """What the training ended with, on the CPU."""
         tuned = {} if self._tuned is None else self._tuned.changed()
-        return TrialOutcome(self.stitch.eval(), tuned, correct, len(self._context.val), r2, seconds)
+        tuned = {name: tensor.cpu() for name, tensor in tuned.items()}
+        return TrialOutcome(
+            self._context.compute.home(self.stitch.eval()), tuned, correct, len(self._context.val), r2, seconds
+        )
 
-    @torch.no_grad()
     def predict(self, features: Tensor) -> Tensor:
-        """The classes ``(b,)`` that the hybrid puts first."""
-        return self.back(self.stitch(features)).argmax(dim=1)
+        """The classes ``(b,)`` that the hybrid puts first, on the CPU."""
+        return predict(self.stitch, self.back, features, self._context.compute)
 
 
 def run_trial(candidate: Candidate, choices: TrainingChoices, context: TrialContext) -> TrialOutcome:
@@ -222,7 +263,7 @@ def _reestimate(trainer: StitchTrainer, context: TrialContext) -> None:
         return
     front, cut = trainer.candidate.direction.front, trainer.candidate.front_cut
     for features in context.store.batches(front, cut, context.train, context.batch):
-        fit.update(trainer.stitch(features))
+        trainer.see_statistics(fit, features)
     trainer.use_statistics(fit.result())
 
 
@@ -240,16 +281,31 @@ def score_on_val(stitch: StitchLayer, back: nn.Module, candidate: Candidate, con
     features = context.store.batches(
         candidate.direction.front, candidate.front_cut, context.val, context.training.batch_size
     )
-    return count_correct((back(stitch(x)) for x in features), context.val.labels)
+    return count_correct((predict(stitch, back, x, context.compute) for x in features), context.val.labels)
 
 
-def score_network(network: nn.Module, view: View, split: Split, batch_size: int = 250) -> int:
-    """How many of a split's images a network classifies correctly, from the pixels."""
-    return count_correct((network(images) for images in split.batches(view, batch_size)), split.labels)
+def predict(stitch: StitchLayer, back: nn.Module, features: Tensor, compute: Compute) -> Tensor:
+    """The classes ``(b,)`` that a hybrid puts first for front features, on the CPU; computed in float32."""
+    return compute.run(lambda x: back(stitch(x)), features, _SCORING).argmax(dim=1).cpu()
 
 
-@torch.no_grad()
-def count_correct(logits: Iterable[Tensor], labels: Tensor) -> int:
-    """How many labels the logits of consecutive batches put first."""
-    predicted = torch.cat([batch.argmax(dim=1) for batch in logits])
-    return int((predicted == labels).sum())
+def score_network(
+    network: nn.Module, view: View, split: Split, batch_size: int = 250, compute: Compute | None = None
+) -> int:
+    """How many of a split's images a network classifies correctly, from the pixels; computed in float32.
+
+    Args:
+        network: On the device of ``compute``.
+        view: How it sees images.
+        split: Images and labels.
+        batch_size: Images at once.
+        compute: Where it runs; None: the CPU.
+    """
+    place = compute or Compute()
+    found = (place.run(network, images, _SCORING) for images in split.batches(view, batch_size))
+    return count_correct((logits.argmax(dim=1).cpu() for logits in found), split.labels)
+
+
+def count_correct(predicted: Iterable[Tensor], labels: Tensor) -> int:
+    """How many labels are those predicted in consecutive batches, all on the CPU."""
+    return int((torch.cat(list(predicted)) == labels).sum())

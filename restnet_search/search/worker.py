@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from multiprocessing.connection import Connection
 
+    from restnet_search.compute import Compute
     from restnet_search.search.features import StoreRecipe
+    from restnet_search.search.memory_format import FormatChoice
     from restnet_search.search.passes import CutAnchor
     from restnet_search.search.prepare import CodeAndWeights
     from restnet_search.search.run_folder import RunFolder, RunInputs
@@ -39,12 +41,13 @@ _log = logging.getLogger("restnet_search")
 
 @dataclass(frozen=True)
 class AnchorRecipe:
-    """What a worker rebuilds the run's anchors from."""
+    """What a worker rebuilds the run's anchors from, and the memory formats that were chosen for them."""
 
     folder: RunFolder
     space: SearchSpace
     inputs: RunInputs
     sources: CodeAndWeights
+    formats: Mapping[str, FormatChoice]
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ def _serve(pipe: Connection, recipe: bytes, threads: int) -> None:
     import torch
     from tqdm import tqdm
 
+    from restnet_search.compute import open_compute
+    from restnet_search.search.placing import settle
     from restnet_search.search.prepare import load_prepared
 
     # torch.fx makes a bar even where it shows none; its own lock is the system's, which a process ended at once leaks
@@ -99,6 +104,8 @@ def _serve(pipe: Connection, recipe: bytes, threads: int) -> None:
     what: AnchorRecipe = pickle.loads(recipe)
     names = [anchor.name for anchor in what.space.anchors]
     anchors = load_prepared(what.folder, what.space, what.inputs, what.sources, names)
+    compute = open_compute(what.space.compute, lambda message: _send(pipe, "warn", message))
+    settle(anchors, compute, what.formats)
     _send(pipe, "ready")
     context: TrialContext | None = None
     while True:
@@ -108,7 +115,7 @@ def _serve(pipe: Connection, recipe: bytes, threads: int) -> None:
             return
         kind, *rest = pickle.loads(message)
         if kind == "context":
-            context = _context(pickle.loads(rest[0]), anchors, pipe)
+            context = _context(pickle.loads(rest[0]), anchors, compute, pipe)
             continue
         ticket, job = rest
         assert context is not None
@@ -118,11 +125,13 @@ def _serve(pipe: Connection, recipe: bytes, threads: int) -> None:
         _send(pipe, "done", ticket, outcomes, reuse.used - used, reuse.forwarded - forwarded)
 
 
-def _context(shared: SharedContext, anchors: Mapping[str, CutAnchor], pipe: Connection) -> TrialContext:
+def _context(
+    shared: SharedContext, anchors: Mapping[str, CutAnchor], compute: Compute, pipe: Connection
+) -> TrialContext:
     context = shared.context
     for split in (context.train, context.fit, context.val):
         split.pixels.max_bytes = shared.pixels
-    store = shared.store.open(anchors, lambda message: _send(pipe, "warn", message))
+    store = shared.store.open(anchors, lambda message: _send(pipe, "warn", message), compute)
     return replace(context, graphs={name: cut.graph for name, cut in anchors.items()}, store=store)
 
 

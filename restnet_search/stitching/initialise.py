@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from restnet_search.compute import device_of
 from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.least_squares import LeastSquaresFit, NormalEquations, products_for
 from restnet_search.stitching.plan import StitchPlan
@@ -52,7 +53,8 @@ class SharedFit:
     """Fits of stitch layers that read the same front features in the same way, from one Gram matrix.
 
     Args:
-        stitches: At least one, equal in :func:`reading`; their weights are set by :meth:`solve`.
+        stitches: At least one, equal in :func:`reading`, on one device, where the sums are made, too; their weights
+            are set by :meth:`solve`.
         ridge: As in :func:`fit_stitch`.
 
     Raises:
@@ -66,7 +68,8 @@ class SharedFit:
         self._stitches, self._ridge = stitches, ridge
         self._widths = [stitch.plan.target.channels for stitch in stitches]
         inputs, outputs = plan.source.channels * plan.kernel**2, sum(self._widths)
-        self._equations = NormalEquations(inputs, outputs, products=products_for(ridge))
+        device = device_of(stitches[0])
+        self._equations = NormalEquations(inputs, outputs, device, products_for(ridge))
         self._prefixes = [_PrefixFit(stitch) for stitch in stitches]
 
     @torch.no_grad()
@@ -108,8 +111,9 @@ class _PrefixFit:
     def __init__(self, stitch: StitchLayer) -> None:
         plan = stitch.plan
         self._stitch, self._images = stitch, 0
-        self._map = NormalEquations(plan.source.channels, plan.target.channels) if plan.maps_prefix else None
-        self._sum = torch.zeros(plan.target.prefix, plan.target.channels, dtype=torch.float64)
+        source, target, device = plan.source.channels, plan.target.channels, device_of(stitch)
+        self._map = NormalEquations(source, target, device) if plan.maps_prefix else None
+        self._sum = torch.zeros(plan.target.prefix, target, dtype=torch.float64, device=device)
 
     def update(self, source: Tensor, target: Tensor) -> None:
         count = self._stitch.plan.target.prefix

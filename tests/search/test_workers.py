@@ -46,7 +46,7 @@ def make_run(folder: Path, anchors: list[dict[str, object]], **changes: object) 
     space = SearchSpace.model_validate({"anchors": anchors, "data": {"dataset": "digits"}} | changes)
     run, inputs = RunFolder(folder / "run"), RunInputs("", "")
     run.create(space, inputs)
-    return AnchorRecipe(run, space, inputs, CodeAndWeights(None, folder, True, folder / "cache"))
+    return AnchorRecipe(run, space, inputs, CodeAndWeights(None, folder, True, folder / "cache"), {})
 
 
 def prepared(recipe: AnchorRecipe) -> Prepared:

@@ -85,7 +85,7 @@ class KlRanker(Ranker):
                 F.log_softmax(torch.cat(self._logits[back]), dim=1),
             )
             matrix = np.full((len(self._setup.cut_points[front]), len(self._setup.cut_points[back])), np.nan)
-            matrix[np.ix_(rows, columns)] = score.numpy()
+            matrix[np.ix_(rows, columns)] = score.cpu().numpy()
             found[front, back] = matrix
         return found
 
@@ -108,8 +108,9 @@ def pooled(features: Tensor, layout: Layout) -> Tensor:
 
 def predict_out_of_fold(features: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Log-probabilities ``(n, classes)`` float64 of each image, by the probe that was fitted on the other half."""
-    even = torch.arange(len(labels)) % 2 == 0
-    predicted = torch.empty(len(labels), classes, dtype=torch.float64)
+    labels = labels.to(features.device)
+    even = torch.arange(len(labels), device=features.device) % 2 == 0
+    predicted = torch.empty(len(labels), classes, dtype=torch.float64, device=features.device)
     for fold in (even, ~even):
         mean, scale = features[~fold].mean(dim=0), features[~fold].std(dim=0, correction=0).clamp_min(1e-6)
         weight, bias = fit_probe(((features[~fold] - mean) / scale).double(), labels[~fold], classes)
@@ -178,7 +179,7 @@ def kl_scores(front: Sequence[Tensor], back: Sequence[Tensor], output: Tensor) -
     """
     apart = mean_kl(front, back)
     steps = mean_kl(back, [*back, output])
-    own = torch.empty(len(back), dtype=apart.dtype)
+    own = torch.empty(len(back), dtype=apart.dtype, device=apart.device)
     for cut in range(len(back)):
         later = steps[cut, cut + 1 :]
         changed = later[later > _SAME]

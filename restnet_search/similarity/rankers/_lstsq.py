@@ -162,6 +162,7 @@ class _Sums:
     def add(self, x: Tensor, y: Tensor) -> None:
         """Add rows ``(rows, inputs)`` and ``(rows, outputs)``, float64; both are changed."""
         if self.rows == 0:
+            self._move(x.device)
             self._from_x, self._from_y = x.mean(dim=0), y.mean(dim=0)
         x -= self._from_x
         y -= self._from_y
@@ -172,6 +173,11 @@ class _Sums:
         self._x += x.sum(dim=0)
         self._y += y.sum(dim=0)
         self.rows += len(x)
+
+    def _move(self, device: torch.device) -> None:
+        """Sum where the features lie."""
+        self._x, self._y, self._yy, self._xy = (sums.to(device) for sums in (self._x, self._y, self._yy, self._xy))
+        self._xx = [gram.to(device) for gram in self._xx]
 
     def means(self) -> tuple[Tensor, Tensor]:
         return self._from_x + self._x / self.rows, self._from_y + self._y / self.rows
