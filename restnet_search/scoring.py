@@ -186,7 +186,7 @@ def _skipped_images(data: DataSplits) -> tuple[SkippedImages, ...]:
     )
 
 
-def _latency_note(table: LatencyTable | None) -> LatencyNote | None:
+def _latency_note(table: LatencyTable | None, *, foreign: bool) -> LatencyNote | None:
     if table is None:
         return None
     errors = table.errors
@@ -200,6 +200,7 @@ def _latency_note(table: LatencyTable | None) -> LatencyNote | None:
         checked=len(errors),
         error_median=median(errors) if errors else None,
         error_max=errors[-1] if errors else None,
+        foreign=foreign,
     )
 
 
@@ -237,7 +238,7 @@ def assemble_report(
             ranking_seconds=dict(search.ranking.seconds) | {"features": search.ranking.features_seconds},
             ranking_images=search.ranking.images,
             memory_dtype=search.device.dtype,
-            latency=_latency_note(search.device.table),
+            latency=_latency_note(search.device.table, foreign=search.device.foreign),
             strategy=search.space.search.strategy,
             joint=JointSummary(**facts) if (facts := search.study.noted("joint")) else None,
         ),

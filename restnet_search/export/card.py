@@ -51,8 +51,12 @@ def _parts(source: ExportSource) -> list[str]:
 def _figures(source: ExportSource) -> list[str]:
     rows = [f"| MACs for one image | {format_count(source.cost.macs)} |"]
     rows.append(f"| parameters | {format_count(source.cost.params)} |")
+    rows += [f"| {name} | {value} |" for name, value in source.running.said()]
     rows += [f"| top-1 on {score.split} | {_accuracy(score)} |" for score in source.accuracy]
-    return ["| | |", "|---|---|", *rows, "", CONVENTION]
+    notes = [f"Data: {source.data}."] if source.data else []
+    if source.running.memory:
+        notes.append("Peak memory is weights and live activations, without what a runtime needs for itself.")
+    return ["| | |", "|---|---|", *rows, "", " ".join([CONVENTION, *notes])]
 
 
 def _accuracy(score: Accuracy) -> str:

@@ -62,15 +62,18 @@ class DeviceCosts:
 
     def priced(self, cost: Cost, front: Place, plan: StitchPlan, back: Place) -> Cost:
         """The cost of a hybrid with its memory and latency filled in."""
+        latency = self.latency.hybrid(front, plan, back) if self.latency else None
+        return replace(cost, memory=self.hybrid_memory(front, plan, back), latency=latency)
+
+    def hybrid_memory(self, front: Place, plan: StitchPlan, back: Place) -> int:
+        """Peak bytes of a hybrid for one image."""
         shape = (1, *self.graphs[front[0]].cut_points[front[1]].shape)
-        memory = hybrid_memory(
+        return hybrid_memory(
             self.memory[front[0]].fronts[front[1]],
             self._stitch(plan, shape),
             self.memory[back[0]].backs[back[1]],
             stitch_input=ITEM_BYTES[self.dtype] * prod(shape),
         )
-        latency = self.latency.hybrid(front, plan, back) if self.latency else None
-        return replace(cost, memory=memory, latency=latency)
 
     def _stitch(self, plan: StitchPlan, shape: tuple[int, ...]) -> Memory:
         """Memory of a stitch layer; many stitch points share one plan, so each plan is run once, without values."""
