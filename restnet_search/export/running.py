@@ -50,7 +50,7 @@ class Running:
         latency: None where its run measured none.
     """
 
-    memory: Mapping[str, int] = field(default_factory=dict)
+    memory: Mapping[str, int] = field(default_factory=dict, hash=False)
     memory_dtype: str = "float32"
     latency: Latency | None = None
 

@@ -323,7 +323,8 @@ def _device_notes(report: Report) -> list[str]:
             slow = ", ".join(f"{id} {format_seconds(timing.p95)}" for id, timing in whole)
             notes.append(
                 "Latencies without ~ were measured whole, after the search: anchors and Pareto sets. Their 95th"
-                f" percentiles: {slow}."
+                f" percentiles: {slow}. Parts took turns among {note.parts}, which finds caches cold, and these among"
+                f" {len(whole)}: small networks run faster than their sums say."
             )
         notes += _exceeding(report)
     return notes
