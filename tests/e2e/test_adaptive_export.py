@@ -12,15 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import fx
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from restnet_search import AdaptiveModel, load_hybrid, load_run
-from restnet_search.costs.live import LiveBytes
 from restnet_search.data import load_data
 from restnet_search.errors import BudgetError
 from restnet_search.space.schema import DataSpec
-from restnet_search.stitching.layer import Hybrid
 from tests.e2e.conftest import Cli
 
 
@@ -65,25 +61,17 @@ def test_routes_equal_the_networks_of_the_run_and_budgets_choose_its_picks(
         assert model.set_budget(budget.name).val.top1 == pick.val.top1
 
 
-def test_memory_is_what_a_route_takes_alone(exported: tuple[Path, dict[str, Any]], finished: Path) -> None:
-    """In float32 as measured while the networks of the run run; the type makes a limit tighter or looser."""
+def test_memory_is_what_the_search_priced_and_limits_hold(
+    exported: tuple[Path, dict[str, Any]], finished: Path
+) -> None:
     folder, _ = exported
-    model = AdaptiveModel.load(folder)
+    model, report = AdaptiveModel.load(folder), load_run(finished)
     for route in model.routes:
-        network = load_hybrid(finished, route.name)
-        weights = [*network.parameters(), *network.buffers()]
-        live_weights = {id(tensor): tensor.nbytes for tensor in weights}
-        values = [torch.zeros(1, *model.preprocessing.size)]
-        with torch.no_grad(), LiveBytes(weights, values) as live:
-            parts = [network.front, network.stitch, network.back] if isinstance(network, Hybrid) else [network]
-            for part in parts:
-                traced = part if isinstance(part, fx.GraphModule) else make_fx(part)(values[0])
-                values = [fx.Interpreter(traced).boxed_run(values)]
         said = route.running.memory
-        assert said["float32"] == route.running.memory_at() == live.peak + sum(live_weights.values())
+        assert said["float32"] == route.running.memory_at() == report.entry(route.name).memory
         assert said["int8"] < said["float16"] == said["bfloat16"] < said["float32"]
-        assert model.set_budget(f"{said['float32']}B").val.top1 >= route.val.top1
-        assert model.set_budget(f"{said['int8']}B@int8").val.top1 >= route.val.top1
+        for budget in (f"{said['float32']}B", f"{said['int8']}B@int8"):
+            assert model.set_budget(budget).val.top1 >= route.val.top1
     with pytest.raises(BudgetError, match="did not measure it"):
         model.set_budget("30ms")
 
