@@ -105,13 +105,19 @@ def _quantised(int8: Int8Result) -> list[str]:
         f"| file | {format_count(int8.float32_bytes)}B | {format_count(int8.bytes)}B |",
     ]
     return [
-        f"Quantised to int8 (`{int8.file}`), calibrated on {int8.calibrated_on} images of train; {int8.kept_float}"
-        f" products of two activations stay in float32. Measured with {int8.runtime}:",
+        f"Quantised to int8 (`{int8.file}`), calibrated on {int8.calibrated_on} images of train{_kept(int8)}. Measured"
+        f" with {int8.runtime}:",
         "",
         "| | float32 | int8 |",
         "|---|---|---|",
         *rows,
     ]
+
+
+def _kept(int8: Int8Result) -> str:
+    kept = [f"{int8.kept_float} products of two activations"] if int8.kept_float else []
+    kept += ["the stitch layer"] if int8.kept_stitch else []
+    return f"; {' and '.join(kept)} stay in float32" if kept else ""
 
 
 def _milliseconds(latency: tuple[float, float]) -> str:
