@@ -1,14 +1,15 @@
-"""Write files so that they are there whole or not at all, whatever kills the process."""
+"""Write files so that they are there whole or not at all, whatever kills the process; what a file holds, by digest."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-__all__ = ["replacing", "write_atomically"]
+__all__ = ["replacing", "sha256_of", "write_atomically"]
 
 
 @contextmanager
@@ -30,3 +31,9 @@ def write_atomically(path: Path, content: str | bytes) -> Path:
     with replacing(path) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -17,6 +17,7 @@ from restnet_search.progress import Progress
 from restnet_search.reporting.fitting import FitRow, FitTable
 from restnet_search.reporting.rankings import RankedPoint, Rankings
 from restnet_search.search.candidates import enumerate_candidates
+from restnet_search.search.device_costs import asked_for, memory_costs
 from restnet_search.search.features import CutAnchor
 from restnet_search.search.placing import settle
 from restnet_search.search.prepare import CodeAndWeights, prepare
@@ -131,7 +132,8 @@ def similarity_between(
 def rank_space(space: SearchSpace, names: Sequence[str], sources: CodeAndWeights, progress: Progress) -> Rankings:
     """Rank the stitch points that a search of this space would consider, by every named ranker on the same images.
 
-    They can be stitched, fit a budget of the space (if it has any), and cost less than the larger anchor.
+    They can be stitched, fit a budget of the space (if it has any; latency is not measured for this), and cost less
+    than the larger anchor.
     """
     data = load_data(space.data)
     prepared = prepare(space, data, sources, progress)
@@ -149,8 +151,10 @@ def rank_space(space: SearchSpace, names: Sequence[str], sources: CodeAndWeights
     points = {name: graph.cut_points for name, graph in prepared.graphs.items()}
     every = space.model_copy(update={"top_k": max(map(len, points.values()))})
     budgets = [parse_budget(text) for text in space.budgets] or [UNLIMITED]
+    device = memory_costs(space, budgets, prepared.graphs) if asked_for("memory", (), budgets) else None
+    known = [budget.without("latency") for budget in budgets]
     found = enumerate_candidates(
-        every, budgets, points, prepared.costs, ranking.scores[names[0]], every_score=ranking.scores
+        every, known, points, prepared.costs, ranking.scores[names[0]], ranking.scores, device
     ).candidates
     stitch_points = {c.key[:-1]: c for c in reversed(found)}  # one candidate each, of the first kind of stitch layer
     return Rankings(

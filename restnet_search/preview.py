@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from restnet_search.costs.table import AnchorCosts
+from restnet_search.costs.table import AnchorCosts, Cost
 from restnet_search.data import DataSplits, View, load_data
 from restnet_search.data.opening import open_source
 from restnet_search.errors import BudgetError, DataError, GraphError
@@ -24,9 +24,10 @@ from restnet_search.reporting.preview import (
 )
 from restnet_search.search.budgets import suggest_budgets
 from restnet_search.search.candidates import Candidate, directions_of, enumerate_candidates, offered_cuts
+from restnet_search.search.device_costs import DeviceCosts, memory_costs
 from restnet_search.space.schema import AnchorSpec, SearchSpace
 from restnet_search.stitching.plan import why_not_stitchable
-from restnet_search.units import UNLIMITED, parse_budget
+from restnet_search.units import UNLIMITED, format_bytes, parse_budget
 
 __all__ = ["find_test_split", "preview_space"]
 
@@ -76,15 +77,19 @@ def preview_space(space: SearchSpace, *, base: Path, trust_code: bool, progress:
                 classes=len(data.classes),
             )
             task.advance()
-    hybrids = _hybrids(space, graphs, costs)
-    anchors = tuple(_anchor_row(spec, graphs[spec.name], costs[spec.name]) for spec in space.anchors)
+    device = memory_costs(space, [parse_budget(text) for text in space.budgets], graphs)
+    hybrids = _hybrids(space, graphs, costs, device)
+    priced = {name: device.anchor(name, row.total) for name, row in costs.items()}
+    anchors = tuple(_anchor_row(spec, graphs[spec.name], priced[spec.name]) for spec in space.anchors)
     suggested = suggest_budgets([hybrid.cost.macs for hybrid in hybrids], [row.total.macs for row in costs.values()])
-    budgets = tuple(_budget_row(text, hybrids, costs) for text in space.budgets or suggested)
+    budgets = tuple(_budget_row(text, hybrids, priced) for text in space.budgets or suggested)
+    least = min(hybrid.cost.memory or 0 for hybrid in hybrids)
     for row in budgets:
         if not row.hybrids:
             raise BudgetError(
                 f"No hybrid of these anchors fits {row.name} (and costs less than the larger anchor).",
-                expected=f"a budget such as {', '.join(suggested)}",
+                expected=f"a budget such as {', '.join(suggested)}; the least memory that one takes is"
+                f" {format_bytes(least)} in {device.dtype}",
                 hint="raise --budget, leave it out to be given budgets, or add a smaller --anchor",
             )
     return SpacePreview(
@@ -94,6 +99,7 @@ def preview_space(space: SearchSpace, *, base: Path, trust_code: bool, progress:
         hybrids=_examples(hybrids, graphs),
         budgets=budgets,
         data=_data_facts(space, data),
+        memory_dtype=device.dtype,
     )
 
 
@@ -111,13 +117,13 @@ def _read_an_image_each(data: DataSplits, *, lenient: bool) -> None:
 
 
 def _hybrids(
-    space: SearchSpace, graphs: Mapping[str, AnchorGraph], costs: Mapping[str, AnchorCosts]
+    space: SearchSpace, graphs: Mapping[str, AnchorGraph], costs: Mapping[str, AnchorCosts], device: DeviceCosts
 ) -> tuple[Candidate, ...]:
     """All hybrids that cost less than the larger of their anchors, the cheapest first, whatever a ranker may say."""
     every = space.model_copy(update={"top_k": max(len(graph.cut_points) for graph in graphs.values())})
     scores = {(a, b): np.zeros((len(graphs[a].cut_points), len(graphs[b].cut_points))) for a in graphs for b in graphs}
     points = {name: graph.cut_points for name, graph in graphs.items()}
-    enumeration = enumerate_candidates(every, [UNLIMITED], points, costs, scores)
+    enumeration = enumerate_candidates(every, [UNLIMITED], points, costs, scores, device=device)
     if not enumeration.candidates:
         names = " and ".join(graphs)
         why = "their cut points lie on different kinds of features"
@@ -130,14 +136,15 @@ def _hybrids(
     return tuple(sorted(enumeration.candidates, key=lambda hybrid: (hybrid.cost.macs, str(hybrid.key))))
 
 
-def _anchor_row(spec: AnchorSpec, graph: AnchorGraph, costs: AnchorCosts) -> AnchorRow:
+def _anchor_row(spec: AnchorSpec, graph: AnchorGraph, cost: Cost) -> AnchorRow:
     cfg = published_cfg(spec)
     if cfg is not None and not cfg.has_weights:
         cfg = None
     return AnchorRow(
         name=spec.name,
-        macs=costs.total.macs,
-        params=costs.total.params,
+        macs=cost.macs,
+        params=cost.params,
+        memory=cost.memory or 0,
         cut_points=len(graph.cut_points),
         input=tuple(graph.traced.example(1).shape[1:]),
         weights_classes=cfg.num_classes if cfg is not None else None,
@@ -177,17 +184,22 @@ def _examples(hybrids: Sequence[Candidate], graphs: Mapping[str, AnchorGraph]) -
             back_path=graphs[hybrid.direction.back].cut_points[hybrid.back_cut].path,
             macs=hybrid.cost.macs,
             params=hybrid.cost.params,
+            memory=hybrid.cost.memory or 0,
             stitch_macs=hybrid.plan.cost.macs,
         )
         for which, hybrid in chosen.items()
     )
 
 
-def _budget_row(text: str, hybrids: Sequence[Candidate], costs: Mapping[str, AnchorCosts]) -> BudgetRow:
+def _budget_row(text: str, hybrids: Sequence[Candidate], anchors: Mapping[str, Cost]) -> BudgetRow:
     budget = parse_budget(text)
-    within = sum(budget.allows(macs=hybrid.cost.macs, params=hybrid.cost.params) for hybrid in hybrids)
-    anchors = (name for name, cost in costs.items() if budget.allows(macs=cost.total.macs, params=cost.total.params))
-    return BudgetRow(budget.name, within, tuple(anchors))
+    known = budget.without("latency")
+
+    def fits(cost: Cost) -> bool:
+        return known.allows(macs=cost.macs, params=cost.params, memory=cost.memory)
+
+    within = sum(fits(hybrid.cost) for hybrid in hybrids)
+    return BudgetRow(budget.text, within, tuple(name for name, cost in anchors.items() if fits(cost)), known != budget)
 
 
 def _data_facts(space: SearchSpace, data: DataSplits) -> DataFacts:

@@ -192,7 +192,7 @@ def _skipped_images(data: DataSplits) -> tuple[SkippedImages, ...]:
     )
 
 
-def _latency_note(table: LatencyTable | None) -> LatencyNote | None:
+def _latency_note(table: LatencyTable | None, *, foreign: bool) -> LatencyNote | None:
     if table is None:
         return None
     errors = table.errors
@@ -206,6 +206,7 @@ def _latency_note(table: LatencyTable | None) -> LatencyNote | None:
         checked=len(errors),
         error_median=median(errors) if errors else None,
         error_max=errors[-1] if errors else None,
+        foreign=foreign,
     )
 
 
@@ -253,7 +254,7 @@ def assemble_report(
             ranking_seconds=dict(search.ranking.seconds) | {"features": search.ranking.features_seconds},
             ranking_images=search.ranking.images,
             memory_dtype=search.device.dtype,
-            latency=_latency_note(search.device.table),
+            latency=_latency_note(search.device.table, foreign=search.device.foreign),
             strategy=search.space.search.strategy,
             workers=count if (count := workers_of(search.space)) > 1 else None,
             joint=JointSummary(**facts) if (facts := search.study.noted("joint")) else None,

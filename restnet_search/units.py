@@ -161,6 +161,11 @@ class DeviceBudget:
         said = _limits_text(self.limits, self.at)
         return said if self.name == said else f"{self.name}={said}"
 
+    def without(self, kind: str) -> DeviceBudget:
+        """The same budget without its limit of one kind of cost, where that is not known yet."""
+        limits = tuple((name, limit) for name, limit in self.limits if name != kind)
+        return DeviceBudget(self.name, limits, tuple((name, at) for name, at in self.at if name != kind))
+
     def allows(self, *, macs: float, params: float, memory: float | None = None, latency: float | None = None) -> bool:
         """Whether a network of this cost stays within every limit; a cost that is not known does not."""
         costs = {"macs": macs, "params": params, "memory": memory, "latency": latency}

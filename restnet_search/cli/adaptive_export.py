@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from restnet_search.cli.entries import accuracies, as_named
+from restnet_search.cli.entries import as_named, chosen_from
 from restnet_search.errors import ExportError, RunError
 
 if TYPE_CHECKING:
@@ -39,14 +39,13 @@ def export_adaptive(
             expected="--format safetensors, or --format onnx, which adds an ONNX file for every route (default)",
         )
     from restnet_search.cli.progress import show_progress
-    from restnet_search.costs.table import Cost
-    from restnet_search.export.adaptive.run import Chosen, export_adaptive_from_run
+    from restnet_search.export.adaptive.run import export_adaptive_from_run
     from restnet_search.loading import load_run
     from restnet_search.search.run_folder import find_run
 
     folder = find_run(run, runs)
-    entries = _entries(load_run(folder.path), budgets)
-    chosen = [Chosen(entry.id, Cost(int(entry.macs), int(entry.params)), tuple(accuracies(entry))) for entry in entries]
+    report = load_run(folder.path)
+    chosen = [chosen_from(report, entry) for entry in _entries(report, budgets)]
     with show_progress() as progress:
         result = export_adaptive_from_run(
             folder,
@@ -76,9 +75,9 @@ def _entries(report: Report, budgets: Sequence[str]) -> list[Entry]:
 
 def _show(result: AdaptiveResult, as_json: bool) -> None:
     from restnet_search.cli.console import print_json
-    from restnet_search.export.adaptive.card import describe, format_bytes
+    from restnet_search.export.adaptive.card import describe
     from restnet_search.export.adaptive.manifest import MANIFEST, WEIGHTS
-    from restnet_search.units import format_count
+    from restnet_search.units import format_bytes, format_count
 
     manifest, measured = result.manifest, result.measured
     if as_json:

@@ -8,10 +8,11 @@ from restnet_search.errors import BudgetError
 from restnet_search.units import parse_budget
 
 if TYPE_CHECKING:
-    from restnet_search.export import Accuracy
-    from restnet_search.reporting.report import Entry
+    from restnet_search.export import Accuracy, Chosen
+    from restnet_search.export.running import Latency
+    from restnet_search.reporting.report import Entry, Report
 
-__all__ = ["accuracies", "as_named"]
+__all__ = ["as_named", "chosen_from"]
 
 
 def as_named(text: str) -> str:
@@ -22,11 +23,33 @@ def as_named(text: str) -> str:
         return text
 
 
-def accuracies(entry: Entry) -> list[Accuracy]:
-    """What the run's results say that a network reached."""
+def chosen_from(report: Report, entry: Entry) -> Chosen:
+    """What the run's results say of a network that is exported."""
+    from restnet_search.costs.table import Cost
+    from restnet_search.export import Chosen
+
+    cost = Cost(int(entry.macs), int(entry.params))
+    dtype = report.search.memory_dtype or "float32"
+    return Chosen(entry.id, cost, tuple(_accuracies(entry)), dtype, _latency(report, entry))
+
+
+def _accuracies(entry: Entry) -> list[Accuracy]:
     from restnet_search.export import Accuracy
 
     scores = [Accuracy("val", entry.val.top1, entry.val.n)]
     if entry.test is not None:
         scores.append(Accuracy("test", entry.test.top1, entry.test.n, entry.test.ci95))
     return scores
+
+
+def _latency(report: Report, entry: Entry) -> Latency | None:
+    """As it was measured whole; else as the search summed it."""
+    from restnet_search.export.running import Latency, MeasuredOn
+
+    note = report.search.latency
+    if note is None:
+        return None
+    on = MeasuredOn("device" if note.foreign else note.runtime, note.threads, note.batch, note.machine)
+    if entry.measured is not None:
+        return Latency(entry.measured.median, on, entry.measured.p95, entry.measured.runs)
+    return None if entry.latency is None else Latency(entry.latency, on)

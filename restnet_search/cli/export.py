@@ -13,7 +13,7 @@ import typer
 
 from restnet_search.cli import adaptive_export, options
 from restnet_search.cli.arguments import one_of
-from restnet_search.cli.entries import accuracies, as_named
+from restnet_search.cli.entries import as_named, chosen_from
 from restnet_search.errors import RunError
 from restnet_search.units import format_count
 
@@ -107,7 +107,6 @@ def export(
             expected="one --budget, or --adaptive for a model that holds several",
         )
     from restnet_search.cli.progress import show_progress
-    from restnet_search.costs.table import Cost
     from restnet_search.export import DEFAULT_FORMATS, export_from_run
     from restnet_search.loading import load_run
     from restnet_search.search.run_folder import find_run
@@ -118,9 +117,7 @@ def export(
     with show_progress() as progress:
         results = export_from_run(
             folder,
-            entry.id,
-            cost=Cost(int(entry.macs), int(entry.params)),
-            accuracy=accuracies(entry),
+            chosen_from(report, entry),
             formats=names or _default(DEFAULT_FORMATS, preprocess),
             preprocess=preprocess,
             int8=int8,

@@ -38,7 +38,13 @@ def init(
     ] = "",
     budget: Annotated[
         list[str] | None,
-        typer.Option("--budget", "-b", metavar="LIMITS", help="Device budget; default: three are suggested."),
+        typer.Option(
+            "--budget",
+            "-b",
+            metavar="LIMITS",
+            help="Device budget: 2GFLOPs, 10Mparams, 64MB, 30ms@onnxruntime; default: three are suggested. Latency is"
+            " not checked here: a search measures it.",
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Of the space (default: from the anchors).")] = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write it.")] = Path("restnet.yaml"),
@@ -48,7 +54,8 @@ def init(
 ) -> None:
     """Write a commented search space after checking that it works: data opened, models cut and stitched, costs shown.
 
-    Nothing is trained and no weights are needed; nothing is written where a check fails.
+    Costs are FLOPs, parameters and peak memory. Nothing is trained or timed and no weights are needed; nothing is
+    written where a check fails.
     """
     from restnet_search.files import write_atomically
     from restnet_search.space import parse_space

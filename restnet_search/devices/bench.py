@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ from restnet_search.devices.cut import cut_space
 from restnet_search.devices.files import MANIFEST, SCRIPT, content_digest
 from restnet_search.errors import BudgetError
 from restnet_search.export.adaptive.onnx_routes import WEIGHTS_FILE, SharedWeights
+from restnet_search.files import sha256_of
 from restnet_search.progress import Progress
 from restnet_search.search.latency import StitchPoint, anchor_digest, networks_to_measure
 from restnet_search.search.onnx_sessions import write_part
@@ -79,7 +79,7 @@ def write_bench(
             "runs": spec.runs,
             "networks": listed,
             "wholes": [_whole(id, point) for id, point in wholes.items()],
-            "files": {path.name: _sha256(path) for path in sorted(draft.iterdir())},
+            "files": {path.name: sha256_of(path) for path in sorted(draft.iterdir())},
         }
         content["digest"] = content_digest(content)
         (draft / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -116,8 +116,3 @@ def _whole(id: str, point: StitchPoint) -> dict[str, str]:
 
 def _script() -> str:
     return (files("restnet_search.devices") / "on_device.py").read_text(encoding="utf-8")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -18,7 +18,13 @@ def model_error(table: LatencyTable, space: str) -> ModelError:
         BudgetError: If the table holds no whole hybrid.
     """
     rows = tuple(
-        WholeRow(whole.front, whole.back, whole.timing.median, table.seconds(whole.front, whole.stitch, whole.back))
+        WholeRow(
+            whole.front,
+            whole.back,
+            whole.timing.median,
+            table.seconds(whole.front, whole.stitch, whole.back),
+            whole.timing.p95,
+        )
         for whole in table.wholes
     )
     if not rows:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
+
+from restnet_search.export.sealed import canonical_digest
 
 __all__ = ["MANIFEST", "RESULTS", "SCRIPT", "content_digest"]
 
@@ -14,5 +14,4 @@ MANIFEST, SCRIPT, RESULTS = "bench.json", "measure.py", "results.json"
 
 def content_digest(content: Mapping[str, Any]) -> str:
     """Names what a JSON object holds beside its own digest; the script on the device says it alike."""
-    rest = {key: value for key, value in content.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return canonical_digest({key: value for key, value in content.items() if key != "digest"})

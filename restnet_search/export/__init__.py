@@ -5,7 +5,7 @@ from restnet_search.export.bundle import Bundle, open_export, read_bundle
 from restnet_search.export.format import DEFAULT_FORMATS, FORMATS, ExportFormat, ExportResult, get_format
 from restnet_search.export.int8 import Int8Job, Int8Result, Labelled
 from restnet_search.export.manifest import Manifest, read_manifest
-from restnet_search.export.run import export_from_run
+from restnet_search.export.run import Chosen, export_from_run
 from restnet_search.export.safetensors import load_export, save_export
 from restnet_search.export.source import Accuracy, ExportSource
 from restnet_search.export.write import export_network
@@ -17,6 +17,7 @@ __all__ = [
     "AnchorArchitecture",
     "AnchorSource",
     "Bundle",
+    "Chosen",
     "ExportFormat",
     "ExportResult",
     "ExportSource",

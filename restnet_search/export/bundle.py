@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -15,6 +15,7 @@ from restnet_search.data.view import View
 from restnet_search.errors import ExportError
 from restnet_search.export.format import ExportResult, Runner, get_format
 from restnet_search.export.int8 import Int8Result
+from restnet_search.export.running import Running
 from restnet_search.export.sealed import read_sealed, seal, validated
 from restnet_search.export.source import Accuracy, ExportSource
 
@@ -55,7 +56,7 @@ class Bundle:
 
     ``preprocessing`` says how to make an input from an image: resize the shorter side to size / crop_pct by
     ``interpolation``, crop as ``crop_mode`` says, scale to 0..1, subtract ``mean``, divide by ``std``. Formats whose
-    ``input`` is ``uint8`` take the cropped RGB bytes.
+    ``input`` is ``uint8`` take the cropped RGB bytes. ``running`` is peak memory in bytes and latency in seconds.
     """
 
     format_version: int
@@ -69,6 +70,8 @@ class Bundle:
     environment: Mapping[str, str]
     command: str
     formats: tuple[FormatEntry, ...]
+    running: Running = field(default_factory=Running)
+    data: str = ""
 
     def to_json(self) -> str:
         return seal(TypeAdapter(Bundle).dump_python(self, mode="json"))
@@ -102,6 +105,8 @@ def bundle_of(source: ExportSource, results: Sequence[ExportResult], scratch: Pa
         environment=dict(source.environment),
         command=source.command,
         formats=tuple(entries.values()),
+        running=source.running,
+        data=source.data,
     )
 
 

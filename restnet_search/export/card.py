@@ -51,8 +51,12 @@ def _parts(source: ExportSource) -> list[str]:
 def _figures(source: ExportSource) -> list[str]:
     rows = [f"| MACs for one image | {format_count(source.cost.macs)} |"]
     rows.append(f"| parameters | {format_count(source.cost.params)} |")
+    rows += [f"| {name} | {value} |" for name, value in source.running.said()]
     rows += [f"| top-1 on {score.split} | {_accuracy(score)} |" for score in source.accuracy]
-    return ["| | |", "|---|---|", *rows, "", CONVENTION]
+    notes = [f"Data: {source.data}."] if source.data else []
+    if source.running.memory:
+        notes.append("Peak memory is weights and live activations, without what a runtime needs for itself.")
+    return ["| | |", "|---|---|", *rows, "", " ".join([CONVENTION, *notes])]
 
 
 def _accuracy(score: Accuracy) -> str:
@@ -101,13 +105,19 @@ def _quantised(int8: Int8Result) -> list[str]:
         f"| file | {format_count(int8.float32_bytes)}B | {format_count(int8.bytes)}B |",
     ]
     return [
-        f"Quantised to int8 (`{int8.file}`), calibrated on {int8.calibrated_on} images of train; {int8.kept_float}"
-        f" products of two activations stay in float32. Measured with {int8.runtime}:",
+        f"Quantised to int8 (`{int8.file}`), calibrated on {int8.calibrated_on} images of train{_kept(int8)}. Measured"
+        f" with {int8.runtime}:",
         "",
         "| | float32 | int8 |",
         "|---|---|---|",
         *rows,
     ]
+
+
+def _kept(int8: Int8Result) -> str:
+    kept = [f"{int8.kept_float} products of two activations"] if int8.kept_float else []
+    kept += ["the stitch layer"] if int8.kept_stitch else []
+    return f"; {' and '.join(kept)} stay in float32" if kept else ""
 
 
 def _milliseconds(latency: tuple[float, float]) -> str:

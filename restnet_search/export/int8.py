@@ -21,6 +21,7 @@ __all__ = ["Int8Job", "Int8Result", "Int8Score", "Labelled", "measure_int8", "qu
 
 _WARM_UP, _TIMED = 5, 40
 _ACTIVATION_PAIRS = ("MatMul", "Gemm")
+_STITCH = "stitch."  # before the names of its weights: a hybrid's submodule
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Int8Result:
         bytes: Its size; ``float32_bytes``: that of the other.
         calibrated_on: Images of train.
         kept_float: Products of two activations (attention), which stay in float32.
+        kept_stitch: Operations of the stitch layer, which stay in float32, too.
         scores: Accuracies, split by split.
         latency_ms, float32_latency_ms: Median and 95th percentile for one image, runs of both in turn.
         runtime: What they were measured on.
@@ -73,12 +75,15 @@ class Int8Result:
     latency_ms: tuple[float, float]
     float32_latency_ms: tuple[float, float]
     runtime: str
+    kept_stitch: int = 0
 
 
-def quantise(float32: Path, int8: Path, calibration: Tensor) -> int:
+def quantise(float32: Path, int8: Path, calibration: Tensor) -> tuple[int, int]:
     """Quantise an ONNX file: int8 weights per channel, uint8 activations (up to twice as fast as int8 ones).
 
-    Products of two activations stay in float32: quantised, attention loses far more than it gains.
+    Products of two activations stay in float32: quantised, attention loses far more than it gains. So does a stitch
+    layer that was not folded away: solved by least squares, its weights are spread wider than trained ones, and of all
+    layers it is the one that loses most.
 
     Args:
         float32: The file to read.
@@ -86,7 +91,7 @@ def quantise(float32: Path, int8: Path, calibration: Tensor) -> int:
         calibration: Inputs ``(n, C, H, W)`` of the train split.
 
     Returns:
-        How many products stay in float32.
+        How many products of activations, and how many operations of the stitch layer, stay in float32.
 
     Raises:
         ExportError: If there are no images, or onnxruntime cannot quantise the network.
@@ -113,7 +118,8 @@ def quantise(float32: Path, int8: Path, calibration: Tensor) -> int:
         with tempfile.TemporaryDirectory() as scratch:
             prepared = Path(scratch) / "prepared.onnx"
             quant_pre_process(float32, prepared, skip_symbolic_shape=True)
-            kept = _products_of_activations(onnx.load(prepared))
+            graph = onnx.load(prepared).graph
+            products, stitch = _products_of_activations(graph), _layers_of_stitch(graph)
             quantize_static(
                 prepared,
                 int8,
@@ -123,27 +129,39 @@ def quantise(float32: Path, int8: Path, calibration: Tensor) -> int:
                 reduce_range=True,  # 8-bit products overflow the 16-bit sums of CPUs without VNNI instructions
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                nodes_to_exclude=kept,
+                nodes_to_exclude=[*products, *stitch],
             )
     except Exception as error:  # the quantiser raises whatever it trips over
         raise ExportError(f"{float32.name} cannot be quantised: {type(error).__name__}: {error}") from error
     finally:
         root.setLevel(level)
-    return len(kept)
+    return len(products), len(stitch)
 
 
-def _products_of_activations(model: Any) -> list[str]:
-    constant = {tensor.name for tensor in model.graph.initializer}
-    constant |= {name for node in model.graph.node if node.op_type == "Constant" for name in node.output}
+def _layers_of_stitch(graph: Any) -> list[str]:
+    """Operations that read a weight of the stitch layer; one that was folded into the next layer has none."""
+    return [node.name for node in graph.node if any(name.startswith(_STITCH) for name in node.input)]
+
+
+def _products_of_activations(graph: Any) -> list[str]:
+    constant = {tensor.name for tensor in graph.initializer}
+    constant |= {name for node in graph.node if node.op_type == "Constant" for name in node.output}
     return [
         node.name
-        for node in model.graph.node
+        for node in graph.node
         if node.op_type in _ACTIVATION_PAIRS and not any(name in constant for name in node.input[:2])
     ]
 
 
-def measure_int8(float32: Path, int8: Path, job: Int8Job, kept_float: int) -> Int8Result:
-    """Accuracy on the splits and latency for one image of both files, in runs that take turns."""
+def measure_int8(float32: Path, int8: Path, job: Int8Job, kept: tuple[int, int]) -> Int8Result:
+    """Accuracy on the splits and latency for one image of both files, in runs that take turns.
+
+    Args:
+        float32: One file.
+        int8: The other.
+        job: Labelled splits, and an image to time.
+        kept: What :func:`quantise` said.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -158,7 +176,8 @@ def measure_int8(float32: Path, int8: Path, job: Int8Job, kept_float: int) -> In
         bytes=int8.stat().st_size,
         float32_bytes=float32.stat().st_size,
         calibrated_on=len(job.calibration),
-        kept_float=kept_float,
+        kept_float=kept[0],
+        kept_stitch=kept[1],
         scores=scores,
         float32_latency_ms=times[0],
         latency_ms=times[1],

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import nn
 
+from restnet_search.costs.memory import MemoryDtype, profile_memory
 from restnet_search.costs.table import Cost
 from restnet_search.data import DataSplits, Split, load_data
 from restnet_search.export.architecture import AnchorArchitecture, AnchorSource, Architecture, HybridArchitecture, Side
 from restnet_search.export.format import ExportResult
 from restnet_search.export.int8 import Int8Job, Labelled
+from restnet_search.export.running import Latency, Running
 from restnet_search.export.source import Accuracy, ExportSource
 from restnet_search.export.write import export_network
 from restnet_search.progress import Progress
+from restnet_search.search.device_costs import DeviceCosts
 from restnet_search.search.features import CutAnchor
 from restnet_search.search.rebuild import Rebuilt, rebuild_network
 from restnet_search.search.run_folder import RunFolder
 from restnet_search.space.schema import SearchSpace
 from restnet_search.stitching.layer import Hybrid
 
-__all__ = ["CALIBRATION_IMAGES", "VERIFIED_IMAGES", "export_from_run", "source_of", "spread"]
+__all__ = [
+    "CALIBRATION_IMAGES",
+    "VERIFIED_IMAGES",
+    "Chosen",
+    "export_from_run",
+    "peak_memory",
+    "source_of",
+    "spread",
+]
 
 VERIFIED_IMAGES = 64
 """Images of the val split that exports are verified on (all, where it has fewer)."""
@@ -32,12 +45,24 @@ CALIBRATION_IMAGES = 256
 """Images of the train split that int8 is calibrated on (all, where it has fewer)."""
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """A network of a run that is exported, with what the run's results say of it.
+
+    ``memory_dtype`` is what the run counted memory in; ``latency`` None where it measured none.
+    """
+
+    id: str
+    cost: Cost
+    accuracy: tuple[Accuracy, ...]
+    memory_dtype: str = "float32"
+    latency: Latency | None = None
+
+
 def export_from_run(
     folder: RunFolder,
-    id: str,
+    chosen: Chosen,
     *,
-    cost: Cost,
-    accuracy: Sequence[Accuracy],
     formats: Sequence[str],
     preprocess: bool = False,
     int8: bool = False,
@@ -51,9 +76,7 @@ def export_from_run(
 
     Args:
         folder: The run.
-        id: What to export.
-        cost: Its costs, as the run's results say.
-        accuracy: Its accuracies, as the run's results say.
+        chosen: What to export.
         formats: Names of :data:`~restnet_search.export.format.FORMATS`.
         preprocess: Whether graphs start with the normalisation and take uint8 pixels.
         int8: Also write the ONNX file quantised, calibrated on images of train, and measure it on val (and on test,
@@ -67,42 +90,63 @@ def export_from_run(
     Raises:
         RestnetError: If the run, its anchors or its data cannot be read, or an export fails.
     """
-    rebuilt = rebuild_network(folder.path, id, weights=weights, trust_code=trust_code)
+    rebuilt = rebuild_network(folder.path, chosen.id, weights=weights, trust_code=trust_code)
     splits = load_data(
         rebuilt.space.data, root=data, progress=progress, checked=("train", "val", "test") if int8 else ("val",)
     )
     val = splits.val
-    source = source_of(rebuilt, id, val.classes, cost, accuracy, trust_code, preprocess=preprocess)
+    source = source_of(rebuilt, chosen, splits, trust_code, preprocess=preprocess)
     images = val.images(rebuilt.view, spread(val))
     job = _int8_job(source, splits) if int8 else None
     return export_network(source, images, formats, out or folder.exports / source.stem, int8=job, progress=progress)
 
 
 def source_of(
-    rebuilt: Rebuilt,
-    id: str,
-    classes: tuple[str, ...],
-    cost: Cost,
-    accuracy: Sequence[Accuracy],
-    trust_code: bool,
-    *,
-    preprocess: bool = False,
+    rebuilt: Rebuilt, chosen: Chosen, splits: DataSplits, trust_code: bool, *, preprocess: bool = False
 ) -> ExportSource:
     """A rebuilt network with what its files say about it."""
     return ExportSource(
-        id=id,
+        id=chosen.id,
         network=rebuilt.network,
         architecture=_architecture(rebuilt),
         view=rebuilt.view,
-        classes=classes,
-        cost=cost,
-        accuracy=tuple(accuracy),
+        classes=splits.classes,
+        cost=chosen.cost,
+        accuracy=chosen.accuracy,
+        running=Running(peak_memory(rebuilt), chosen.memory_dtype, chosen.latency),
+        data=_said_data(rebuilt.space, splits),
         environment={name: version(name) for name in ("torch", "timm")},
         command=rebuilt.inputs.command,
         base_dir=Path(rebuilt.inputs.base) if rebuilt.inputs.base else None,
         trust_code=trust_code,
         preprocess=preprocess,
     )
+
+
+def peak_memory(rebuilt: Rebuilt) -> dict[str, int]:
+    """Peak bytes of a run's network for one image, by type: what its search prices it at.
+
+    Costs a forward pass of every anchor in it for each type.
+    """
+    return {dtype: _peak(rebuilt, dtype) for dtype in get_args(MemoryDtype)}
+
+
+def _peak(rebuilt: Rebuilt, dtype: MemoryDtype) -> int:
+    graphs = {name: cut.graph for name, cut in rebuilt.anchors.items()}
+    costs = DeviceCosts(graphs, {name: profile_memory(graph, dtype) for name, graph in graphs.items()}, dtype)
+    record, network = rebuilt.record, rebuilt.network
+    if record is None or not isinstance(network, Hybrid):
+        (name,) = graphs
+        return costs.memory[name].total.peak
+    front, back = (record.front, record.front_cut), (record.back, record.back_cut)
+    return costs.hybrid_memory(front, network.stitch.plan, back)
+
+
+def _said_data(space: SearchSpace, splits: DataSplits) -> str:
+    """The data in words, without the folders of the machine that trained."""
+    named = space.data.dataset or f"images in {Path(space.data.root or '.').name}"
+    counts = ", ".join(f"{len(split):,} {split.name}" for split in (splits.train, splits.val, splits.test))
+    return f"{named}, {len(splits.classes)} classes; images: {counts}"
 
 
 def spread(split: Split, count: int = VERIFIED_IMAGES) -> torch.Tensor:

@@ -21,6 +21,7 @@ __all__ = [
     "load_export",
     "load_strictly",
     "read_tensors",
+    "refuse_normalisation",
     "save_export",
     "serialise",
     "tensors_of",
@@ -33,15 +34,20 @@ class SafetensorsFormat:
     name, batch = "safetensors", None
 
     def save(self, source: ExportSource, folder: Path) -> tuple[Path, ...]:
-        if source.preprocess:
-            raise ExportError(
-                "safetensors holds tensors and no graph, so it cannot hold the normalisation.",
-                expected="another --format with --with-preprocess",
-            )
+        refuse_normalisation(source)
         return save_export(source, folder)
 
     def open(self, path: Path, *, base_dir: Path | None = None, trust_code: bool = False) -> Runner:
         return load_export(path, base_dir=base_dir, trust_code=trust_code)
+
+
+def refuse_normalisation(source: ExportSource) -> None:
+    """Raise an ExportError if the normalisation is to be part of what holds tensors alone."""
+    if source.preprocess:
+        raise ExportError(
+            "safetensors holds tensors and no graph, so it cannot hold the normalisation.",
+            expected="another --format with --with-preprocess",
+        )
 
 
 def save_export(source: ExportSource, folder: Path) -> tuple[Path, Path]:

@@ -19,11 +19,16 @@ _SEAL = "digest"
 
 def seal(plain: Mapping[str, Any]) -> str:
     """The JSON text of a mapping, with the SHA-256 of its canonical form under ``digest``."""
-    return json.dumps({**plain, _SEAL: canonical_digest(plain)}, indent=2) + "\n"
+    return json.dumps({**plain, _SEAL: canonical_digest(plain)}, indent=1) + "\n"
 
 
-def read_sealed(path: Path, version: int) -> dict[str, Any]:
+def read_sealed(path: Path, version: int, *, adaptive: bool = False) -> dict[str, Any]:
     """Read what :func:`seal` wrote; the digest itself is left out.
+
+    Args:
+        path: The JSON file.
+        version: The format version that it must have.
+        adaptive: Whether it must be an adaptive model (``"kind": "adaptive"``), or the export of one network.
 
     Raises:
         ExportError: If it cannot be read, another format version wrote it, or it was altered.
@@ -34,11 +39,11 @@ def read_sealed(path: Path, version: int) -> dict[str, Any]:
         raise ExportError(f"The export {path} cannot be read: {error}", hint="export it again") from error
     if not isinstance(plain, dict):
         raise ExportError(f"The export {path} is no JSON of an export.", hint="export it again")
-    if plain.get("kind") == "adaptive":
+    if (plain.get("kind") == "adaptive") != adaptive:
         raise ExportError(
-            f"The export {path} is an adaptive model, with several networks.",
-            expected="the export of one network",
-            hint="read it with restnet_search.AdaptiveModel.load",
+            f"The export {path} is {'no' if adaptive else 'an'} adaptive model.",
+            expected="an adaptive model" if adaptive else "the export of one network",
+            hint=f"read it with restnet_search.{'load_hybrid' if adaptive else 'AdaptiveModel.load'}",
         )
     if plain.get("format_version", version) != version:
         raise ExportError(

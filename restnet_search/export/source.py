@@ -18,6 +18,7 @@ from restnet_search.data import View
 from restnet_search.export.architecture import Architecture
 from restnet_search.export.fold import Folded, fold_network
 from restnet_search.export.preprocess import Normalised
+from restnet_search.export.running import Running
 from restnet_search.licences import licence_warning
 
 __all__ = ["Accuracy", "ExportSource"]
@@ -45,6 +46,8 @@ class ExportSource:
         classes: Class names, by index of the logits.
         cost: MACs of one image, and parameters.
         accuracy: What it reached, for the model card.
+        running: Its peak memory, and its latency where it was measured.
+        data: What it was trained and measured on, in words.
         environment: Versions that made it.
         command: What made the run, for the model card.
         base_dir: Folder that a factory's relative path starts from.
@@ -60,6 +63,8 @@ class ExportSource:
     classes: tuple[str, ...]
     cost: Cost
     accuracy: tuple[Accuracy, ...] = ()
+    running: Running = field(default_factory=Running)
+    data: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
     base_dir: Path | None = None

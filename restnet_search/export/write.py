@@ -17,6 +17,7 @@ from restnet_search.export.examples import example_name, inference_example
 from restnet_search.export.format import FORMATS, ExportFormat, ExportResult, get_format
 from restnet_search.export.int8 import Int8Job, Int8Result, measure_int8, quantise
 from restnet_search.export.locate import first_difference
+from restnet_search.export.safetensors import SafetensorsFormat, refuse_normalisation
 from restnet_search.export.source import ExportSource
 from restnet_search.export.verify import TOLERANCE, compare, require_agreement
 from restnet_search.progress import Progress, SilentProgress
@@ -57,6 +58,8 @@ def export_network(
     wanted = [get_format(name) for name in dict.fromkeys(formats)]
     if int8 is not None and not any(format.name == "onnx" for format in wanted):
         raise ExportError("int8 is written as ONNX.", expected="the format onnx among those asked for")
+    if any(isinstance(format, SafetensorsFormat) for format in wanted):
+        refuse_normalisation(source)  # now, and not after the minutes that other formats take
     _refuse_foreign_files(folder, source)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # beside the folder, so that moving the files is a rename on one disk

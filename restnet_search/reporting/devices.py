@@ -39,12 +39,13 @@ class DevicesTable:
 
 @dataclass(frozen=True)
 class WholeRow:
-    """A hybrid that was measured whole (median seconds), beside the sum of its parts."""
+    """A hybrid that was measured whole (median and 95th percentile, seconds), beside the sum of its parts' medians."""
 
     front: str
     back: str
     measured: float
     summed: float
+    p95: float
 
     @property
     def error(self) -> float:
@@ -89,13 +90,14 @@ def render_model_error(found: ModelError) -> RenderableType:
     grid = _grid()
     for name in ("front", "back"):
         grid.add_column(name, overflow="fold")
-    for name in ("measured", "summed", "error"):
+    for name in ("measured", "p95", "summed", "error"):
         grid.add_column(name, justify="right")
     for row in sorted(found.wholes, key=lambda row: -row.measured):
         cells = (
             row.front,
             row.back,
             format_seconds(row.measured),
+            format_seconds(row.p95),
             format_seconds(row.summed),
             f"{100 * row.error:+.1f} %",
         )

@@ -324,8 +324,13 @@ def _device_notes(report: Report) -> list[str]:
             f"Latency: median of {note.runs} runs, {note.runtime}, {threads}, batch {note.batch}, {note.machine}. The "
             f"search summed {note.parts} measured parts (~); {_latency_error(note)} Budgets hold for these sums."
         )
-        if any(entry.measured is not None for entry in report.entries):
-            notes.append("Latencies without ~ were measured whole, after the search: anchors and Pareto sets.")
+        if whole := [(entry.id, entry.measured) for entry in report.entries if entry.measured is not None]:
+            slow = ", ".join(f"{id} {format_seconds(timing.p95)}" for id, timing in whole)
+            notes.append(
+                "Latencies without ~ were measured whole, after the search: anchors and Pareto sets. Their 95th"
+                f" percentiles: {slow}. Parts took turns among {note.parts}, which finds caches cold, and these among"
+                f" {len(whole)}: small networks run faster than their sums say."
+            )
         notes += _exceeding(report)
     return notes
 

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from restnet_search.units import CONVENTION, format_count
+from restnet_search.units import CONVENTION, format_bytes, format_count
 
 __all__ = ["AnchorRow", "BudgetRow", "DataFacts", "DirectionRow", "HybridRow", "SpacePreview", "render_preview"]
 
@@ -19,12 +19,14 @@ __all__ = ["AnchorRow", "BudgetRow", "DataFacts", "DirectionRow", "HybridRow", "
 class AnchorRow:
     """An anchor: costs with a head for the data's classes, input ``(C, H, W)``, and what is known of its weights.
 
+    ``memory`` is its peak in bytes for one image, counted in the preview's ``memory_dtype``.
     ``weights_classes`` is None where nobody published weights under that name; ``licence`` is as timm declares it.
     """
 
     name: str
     macs: float
     params: float
+    memory: float
     cut_points: int
     input: tuple[int, ...]
     weights_classes: int | None
@@ -54,16 +56,21 @@ class HybridRow:
     back_path: str
     macs: float
     params: float
+    memory: float
     stitch_macs: float
 
 
 @dataclass(frozen=True)
 class BudgetRow:
-    """How many hybrids a budget lets through, and which anchors fit it as they are."""
+    """How many hybrids a budget lets through, and which anchors fit it as they are.
+
+    ``unmeasured`` says that it limits latency, too, which is measured by the search and not counted here.
+    """
 
     name: str
     hybrids: int
     anchors: tuple[str, ...]
+    unmeasured: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,12 +95,14 @@ class SpacePreview:
     hybrids: tuple[HybridRow, ...]
     budgets: tuple[BudgetRow, ...]
     data: DataFacts
+    memory_dtype: str
 
     def to_json(self) -> dict[str, Any]:
         rows = {name: [asdict(row) for row in getattr(self, name)] for name in ("directions", "hybrids")}
         anchors = [asdict(row) | {"input": list(row.input)} for row in self.anchors]
         budgets = [asdict(row) | {"anchors": list(row.anchors)} for row in self.budgets]
-        return {"space": self.space, "data": asdict(self.data), "anchors": anchors, **rows, "budgets": budgets}
+        facts = {"space": self.space, "data": asdict(self.data), "memory_dtype": self.memory_dtype}
+        return {**facts, "anchors": anchors, **rows, "budgets": budgets}
 
 
 def render_preview(preview: SpacePreview) -> RenderableType:
@@ -104,7 +113,10 @@ def render_preview(preview: SpacePreview) -> RenderableType:
         f"Data: {data.source}: {data.classes} classes; {data.train} train, {data.val} val, {data.test} test images{cut}"
     )
     blocks = [Text(told), _anchors(preview), _directions(preview), _hybrids(preview), _budgets(preview)]
-    return Group(*(part for block in blocks for part in (block, Text())), Text(CONVENTION, style="dim"))
+    notes = [CONVENTION, f"Memory is the peak for one image in {preview.memory_dtype}: weights and live activations."]
+    if any(row.unmeasured for row in preview.budgets):
+        notes.append("Latency is measured by the search: its limits are not counted here.")
+    return Group(*(part for block in blocks for part in (block, Text())), Text(" ".join(notes), style="dim"))
 
 
 def _table(*columns: tuple[str, bool]) -> Table:
@@ -116,7 +128,7 @@ def _table(*columns: tuple[str, bool]) -> Table:
 
 def _anchors(preview: SpacePreview) -> Table:
     grid = _table(
-        ("anchor", False), ("MACs", True), ("params", True), ("cut\npoints", True), ("input", True),
+        ("anchor", False), ("MACs", True), ("params", True), ("memory", True), ("cut\npoints", True), ("input", True),
         ("weights", False), ("licence", False),
     )  # fmt: skip
     for row in preview.anchors:
@@ -125,7 +137,7 @@ def _anchors(preview: SpacePreview) -> Table:
         known = "none published; yours or fitted" if row.weights_classes is None else f"{row.weights_classes} classes"
         told = known if row.weights_classes is None else known + fitted
         size = "x".join(map(str, row.input[1:]))
-        costs = (format_count(row.macs), format_count(row.params), str(row.cut_points))
+        costs = (format_count(row.macs), format_count(row.params), format_bytes(row.memory), str(row.cut_points))
         grid.add_row(*_texts(row.name, *costs, size, told, row.licence or "-"))
     return grid
 
@@ -141,10 +153,12 @@ def _directions(preview: SpacePreview) -> Table:
 
 
 def _hybrids(preview: SpacePreview) -> Table:
-    grid = _table(("hybrid", False), ("cut", False), ("MACs", True), ("params", True), ("stitch\nMACs", True))
+    grid = _table(
+        ("hybrid", False), ("cut", False), ("MACs", True), ("params", True), ("memory", True), ("stitch\nMACs", True)
+    )
     for row in preview.hybrids:
         cut = f"{row.front} up to {row.front_path} > {row.back} after {row.back_path}"
-        costs = map(format_count, (row.macs, row.params, row.stitch_macs))
+        costs = (*map(format_count, (row.macs, row.params)), format_bytes(row.memory), format_count(row.stitch_macs))
         grid.add_row(*_texts(row.which, cut, *costs))
     return grid
 

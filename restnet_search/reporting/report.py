@@ -269,6 +269,7 @@ class LatencyNote:
     """How latency was measured, and how far sums of ``parts`` measured parts were off on ``checked`` whole hybrids.
 
     ``error_median`` and ``error_max`` are fractions of the measured latency; None where nothing was checked.
+    ``foreign`` says that all of it is from another device's table, so that nothing was measured whole.
     """
 
     runtime: str
@@ -280,6 +281,7 @@ class LatencyNote:
     checked: int
     error_median: float | None
     error_max: float | None
+    foreign: bool = False
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.plan import StitchPlan
 from restnet_search.units import DeviceBudget
 
-__all__ = ["DeviceCosts", "asked_for", "device_costs", "stated_at"]
+__all__ = ["DeviceCosts", "asked_for", "device_costs", "memory_costs", "stated_at"]
 
 Place = tuple[str, int]
 """An anchor and the index of one of its cut points."""
@@ -62,15 +62,18 @@ class DeviceCosts:
 
     def priced(self, cost: Cost, front: Place, plan: StitchPlan, back: Place) -> Cost:
         """The cost of a hybrid with its memory and latency filled in."""
+        latency = self.latency.hybrid(front, plan, back) if self.latency else None
+        return replace(cost, memory=self.hybrid_memory(front, plan, back), latency=latency)
+
+    def hybrid_memory(self, front: Place, plan: StitchPlan, back: Place) -> int:
+        """Peak bytes of a hybrid for one image."""
         shape = (1, *self.graphs[front[0]].cut_points[front[1]].shape)
-        memory = hybrid_memory(
+        return hybrid_memory(
             self.memory[front[0]].fronts[front[1]],
             self._stitch(plan, shape),
             self.memory[back[0]].backs[back[1]],
             stitch_input=ITEM_BYTES[self.dtype] * prod(shape),
         )
-        latency = self.latency.hybrid(front, plan, back) if self.latency else None
-        return replace(cost, memory=memory, latency=latency)
 
     def _stitch(self, plan: StitchPlan, shape: tuple[int, ...]) -> Memory:
         """Memory of a stitch layer; many stitch points share one plan, so each plan is run once, without values."""
@@ -92,10 +95,9 @@ def device_costs(
         BudgetError: If the budgets contradict each other, or a given table is of other anchors.
     """
     graphs = prepared.graphs
-    dtype: MemoryDtype = stated_at("memory", budgets, space.memory_dtype)  # pyright: ignore[reportAssignmentType]
-    memory = {name: profile_memory(graph, dtype) for name, graph in graphs.items()}
+    priced = memory_costs(space, budgets, graphs)
     if not asked_for("latency", space.objectives, budgets):
-        return DeviceCosts(graphs, memory, dtype)
+        return priced
     runtime = stated_at("latency", budgets, "device" if space.latency.table else space.latency.runtime)
     spec = space.latency.model_copy(update={"runtime": runtime})
     foreign = runtime == "device"
@@ -115,7 +117,17 @@ def device_costs(
     table.require({name: anchor_digest(graph, prepared.costs[name]) for name, graph in graphs.items()})
     if not kept.exists():
         write_table(table, kept)
-    return DeviceCosts(graphs, memory, dtype, SummedLatency(table), foreign)
+    return replace(priced, latency=SummedLatency(table), foreign=foreign)
+
+
+def memory_costs(space: SearchSpace, budgets: Sequence[DeviceBudget], graphs: Mapping[str, AnchorGraph]) -> DeviceCosts:
+    """Profile every anchor's memory, counted as the budgets say, else as the space does; latency stays unknown.
+
+    Raises:
+        BudgetError: If the budgets count it in different ways.
+    """
+    dtype: MemoryDtype = stated_at("memory", budgets, space.memory_dtype)  # pyright: ignore[reportAssignmentType]
+    return DeviceCosts(graphs, {name: profile_memory(graph, dtype) for name, graph in graphs.items()}, dtype)
 
 
 def asked_for(kind: str, objectives: Iterable[str], budgets: Iterable[DeviceBudget]) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from restnet_search import AdaptiveModel, load_run
 from restnet_search.anchors.cifar_resnet import cifar_resnet8, cifar_resnet14
 from restnet_search.cli import main
 from restnet_search.costs.latency import OVERHEAD, read_table
@@ -142,6 +143,16 @@ def test_a_search_keeps_to_the_milliseconds_of_the_device(at_home: Path, capsys:
     assert found["search"]["latency"]["machine"] == table.machine
     assert all(0 < hybrid["latency"] < 10 for hybrid in found["hybrids"]) and found["hybrids"]
 
+    assert run("export", "fits", "--adaptive", "--format", "safetensors", "--out", "switching") == 0
+    model = AdaptiveModel.load("switching")
+    report = load_run(at_home / "reports" / "fits")
+    for route in model.routes:
+        assert route.running.latency_at("device") == route.running.latency_at() == report.entry(route.name).latency
+        assert route.running.latency is not None and route.running.latency.p95 is None  # a sum
+        assert model.set_budget(f"1GB,{route.running.latency.median + 1e-9:.9f}s@device").val.top1 >= route.val.top1
+    with pytest.raises(BudgetError, match="measured on device, not on onnxruntime"):
+        model.set_budget("10s@onnxruntime")
+
     # a space names it by a path that starts at its own folder
     (at_home / "below").mkdir()
     below = SPACE + "objectives: [accuracy, latency]\n"
@@ -150,6 +161,17 @@ def test_a_search_keeps_to_the_milliseconds_of_the_device(at_home: Path, capsys:
     assert run("--space", "below/tiny.yaml", "--budget", "1us", "--run", "none") == 2
     told = capsys.readouterr().err
     assert "No hybrid of these anchors fits 0.001ms" in told and "of latency" in told
+
+
+def test_what_a_run_measured_whole_here_goes_with_its_export(at_home: Path) -> None:
+    assert run("--space", "tiny.yaml", "--budget", "10s@pytorch", "--run", "here") == 0
+    assert run("export", "here", "--adaptive", "--format", "safetensors", "--out", "timed") == 0
+    model, report = AdaptiveModel.load("timed"), load_run(at_home / "reports" / "here")
+    for route in model.routes:
+        measured, latency = report.entry(route.name).measured, route.running.latency
+        assert measured is not None and latency is not None and latency.on.runtime == "pytorch"
+        assert (latency.median, latency.p95, latency.runs) == (measured.median, measured.p95, 4)
+        assert model.set_budget(f"{latency.median + 1e-9:.9f}s@pytorch").val.top1 >= route.val.top1
 
 
 def test_another_space_is_refused_by_one_clear_error(at_home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,6 +75,32 @@ def test_json_agrees_with_the_cost_table(working_folder: Path, capsys: pytest.Ca
     assert 0 < budget["hybrids"] < sum(row["candidates"] for row in found["directions"])
 
 
+def test_memory_is_priced_and_limits_count_it(working_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def costs(*budgets: str) -> dict:
+        asked = [word for budget in budgets for word in ("--budget", budget)]
+        assert run("init", *PAIR, "--dataset", "digits", *asked, "--json", "--force") == 0
+        return json.loads(capsys.readouterr().out)
+
+    everything = costs("1GB")
+    large, small = everything["anchors"]
+    _, middle, dearest = everything["hybrids"]
+    assert everything["memory_dtype"] == "float32" and large["memory"] > 4 * large["params"] > small["memory"]
+    limit = f"{middle['memory']}B"
+    found = costs(
+        limit, f"{limit},{middle['macs'] - 1}FLOPs", f"pi={limit},5ms@onnxruntime", f"{dearest['memory']}B,10ms"
+    )
+    within = [row["hybrids"] for row in found["budgets"]]
+    assert 0 < within[1] < within[0] == within[2] < everything["budgets"][0]["hybrids"]
+    assert [row["unmeasured"] for row in found["budgets"]] == [False, False, True, True]
+    assert found["budgets"][0]["anchors"] == ["cifar_resnet8"]
+    assert load_space(working_folder / "restnet.yaml").budgets == [row["name"] for row in found["budgets"]]
+    in_int8 = costs(f"{limit}@int8")
+    assert in_int8["memory_dtype"] == "int8" and in_int8["anchors"][0]["memory"] < large["memory"] / 3
+    assert in_int8["budgets"][0]["hybrids"] == everything["budgets"][0]["hybrids"]
+    assert run("init", *PAIR, "--dataset", "digits", "--budget", "1kB", "--force") == 2
+    assert "the least memory that one takes is" in capsys.readouterr().err
+
+
 def test_a_test_split_is_found_and_an_unusable_one_is_said(working_folder: Path) -> None:
     images = working_folder.parent / "images"
     (images / "test").mkdir()

@@ -15,6 +15,7 @@ import torch
 
 from restnet_search import AdaptiveModel, load_hybrid, load_run
 from restnet_search.data import load_data
+from restnet_search.errors import BudgetError
 from restnet_search.space.schema import DataSpec
 from tests.e2e.conftest import Cli
 
@@ -58,6 +59,21 @@ def test_routes_equal_the_networks_of_the_run_and_budgets_choose_its_picks(
     for budget in report.budgets:
         pick = report.entry(str(budget.pick))
         assert model.set_budget(budget.name).val.top1 == pick.val.top1
+
+
+def test_memory_is_what_the_search_priced_and_limits_hold(
+    exported: tuple[Path, dict[str, Any]], finished: Path
+) -> None:
+    folder, _ = exported
+    model, report = AdaptiveModel.load(folder), load_run(finished)
+    for route in model.routes:
+        said = route.running.memory
+        assert said["float32"] == route.running.memory_at() == report.entry(route.name).memory
+        assert said["int8"] < said["float16"] == said["bfloat16"] < said["float32"]
+        for budget in (f"{said['float32']}B", f"{said['int8']}B@int8"):
+            assert model.set_budget(budget).val.top1 >= route.val.top1
+    with pytest.raises(BudgetError, match="did not measure it"):
+        model.set_budget("30ms")
 
 
 def test_the_command_says_what_it_measured(exported: tuple[Path, dict[str, Any]], cli: Cli, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import pickle
 import random
@@ -32,6 +31,7 @@ from restnet_search.export.adaptive.onnx_routes import SharedWeights
 from restnet_search.export.adaptive.tensors import union_of
 from restnet_search.export.adaptive.verify import run_without_torch, time_switches
 from restnet_search.export.adaptive.write import AdaptiveResult, export_adaptive
+from restnet_search.export.sealed import seal
 from tests.export.networks import CLASSES, HYBRIDS, SIZE, VIEW, cut, source
 
 ROUTES = ("small_cnn", "cnn_to_cnn", "cnn_to_vit", "vit_to_cnn", "anchor_to_itself")  # by rising MACs, as said below
@@ -404,9 +404,10 @@ class TestDamage:
             ("adaptive.json", truncate, "cannot be read"),
             ("adaptive.json", Path.unlink, "There is no adaptive model"),
             ("adaptive.json", lambda file: change(file, "classes", ["cat"] * 10), "was altered"),
-            ("adaptive.json", lambda file: change(file, "sha256", "0" * 64), "was altered"),
-            ("adaptive.json", lambda file: change(file, "format_version", 2), "format version 2"),
-            ("adaptive.json", lambda file: file.write_text("[]"), "is not the JSON of an adaptive model"),
+            ("adaptive.json", lambda file: change(file, "digest", "0" * 64), "was altered"),
+            ("adaptive.json", lambda file: change(file, "format_version", 1), "format version 1(.|\n)*export it again"),
+            ("adaptive.json", lambda file: file.write_text("[]"), "is no JSON of an export"),
+            ("adaptive.json", lambda file: change(file, "kind", "other"), "is no adaptive model"),
         ],
     )
     def test_is_refused(self, file: str, damage: Callable[[Path], None], said: str, folder: Path) -> None:
@@ -442,9 +443,8 @@ class TestDamage:
         ):
             altered = copy.deepcopy(plain)
             alter(altered)
-            del altered["sha256"]
-            text = json.dumps(altered, sort_keys=True, separators=(",", ":"))
-            file.write_text(json.dumps({**altered, "sha256": hashlib.sha256(text.encode()).hexdigest()}))
+            del altered["digest"]
+            file.write_text(seal(altered))
             with pytest.raises(ExportError, match=said):
                 AdaptiveModel.load(folder)
 

@@ -30,6 +30,7 @@ from restnet_search.export.onnx import OnnxFormat
 from restnet_search.export.pt2 import Pt2Format, check_archive
 from restnet_search.export.sealed import seal
 from restnet_search.export.verify import compare, require_agreement
+from restnet_search.progress import SilentProgress
 from tests.export.networks import CLASSES, VIEW, source
 
 OPTIONAL = {"executorch": "executorch", "openvino": "openvino"}
@@ -197,9 +198,28 @@ def test_with_the_normalisation_in_the_graph_it_takes_bytes(format: str, images:
     assert name == CLASSES[int(expected[3].argmax())]
 
 
+class _Told(SilentProgress):
+    """Notes the steps that were begun."""
+
+    def __init__(self, begun: list[str]) -> None:
+        self._begun = begun
+
+    def task(self, description: str, total: float):
+        self._begun.append(description)
+        return super().task(description, total)
+
+
 def test_safetensors_cannot_hold_the_normalisation(images: Tensor, tmp_path: Path) -> None:
+    said: list[str] = []
     with pytest.raises(ExportError, match="no graph"):
-        export_network(replace(source("cnn_to_cnn"), preprocess=True), images, ["safetensors"], tmp_path / "out")
+        export_network(
+            replace(source("cnn_to_cnn"), preprocess=True),
+            images,
+            ["onnx", "safetensors"],
+            tmp_path / "out",
+            progress=_Told(said),
+        )
+    assert said == []  # told before the minutes that other formats take
     assert list(tmp_path.iterdir()) == []
 
 
@@ -215,14 +235,18 @@ def test_int8_is_calibrated_measured_and_reported(images: Tensor, tmp_path: Path
     (score,) = int8.scores
     assert (score.n, score.float32) == (len(images), 1 - 1 / len(images)) and score.int8 >= 0.5
     assert int8.bytes < 0.6 * int8.float32_bytes and min(int8.latency_ms + int8.float32_latency_ms) > 0
+    assert int8.kept_stitch == 1
     assert int8.kept_float == 2  # queries by keys and attention by values, in the one block of the front
     graph = onnx.load(tmp_path / "out" / int8.file).graph
+    in_float = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
+    assert any(name.startswith("stitch.") and name.endswith("weight") for name in in_float)
     assert sum(node.op_type == "QuantizeLinear" for node in graph.node) > 10
     with torch.no_grad():
         agreement = compare(network, OnnxFormat().open(tmp_path / "out" / int8.file), images)
     assert 1e-4 < agreement.mean_difference < 0.25 * float(network(images).std())
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "Quantised to int8 (`vit_to_cnn.int8.onnx`), calibrated on 12 images of train" in card
+    assert "Quantised to int8 (`vit_to_cnn.int8.onnx`), calibrated on 12 images of train; 2 products of" in card
+    assert "two activations and the stitch layer stay in float32." in card
     assert read_bundle(tmp_path / "out").entry("onnx").int8 == int8
     with pytest.raises(ExportError, match="int8 is written as ONNX"):
         export_network(source("vit_to_cnn"), images, ["pt2"], tmp_path / "out", int8=job)

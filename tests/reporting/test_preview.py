@@ -18,14 +18,15 @@ from restnet_search.reporting.preview import (
 PREVIEW = SpacePreview(
     space="mine",
     anchors=(
-        AnchorRow("large[1]", 4.11e9, 25.6e6, 18, (3, 224, 224), 1000, "apache-2.0"),
-        AnchorRow("small", 1.82e9, 11.7e6, 9, (3, 224, 224), 10, "cc-by-nc-4.0"),
-        AnchorRow("own", 1.82e9, 11.7e6, 9, (3, 32, 32), None, None),
+        AnchorRow("large[1]", 4.11e9, 25.6e6, 1.1e8, 18, (3, 224, 224), 1000, "apache-2.0"),
+        AnchorRow("small", 1.82e9, 11.7e6, 5.4e7, 9, (3, 224, 224), 10, "cc-by-nc-4.0"),
+        AnchorRow("own", 1.82e9, 11.7e6, 5.4e7, 9, (3, 32, 32), None, None),
     ),
     directions=(DirectionRow("large[1]", "small", "large_to_small", 162, 150, 140),),
-    hybrids=(HybridRow("cheapest", "large[1]", "layer1.0", "small", "layer4.1", 2.5e8, 1e6, 12_845_056),),
-    budgets=(BudgetRow("2GFLOPs", 70, ("small", "own")), BudgetRow("1GFLOPs", 12, ())),
+    hybrids=(HybridRow("cheapest", "large[1]", "layer1.0", "small", "layer4.1", 2.5e8, 1e6, 7e6, 12_845_056),),
+    budgets=(BudgetRow("2GFLOPs", 70, ("small", "own")), BudgetRow("64MB,30ms", 12, (), unmeasured=True)),
     data=DataFacts("images", 10, 500, 50, 50, "val"),
+    memory_dtype="float16",
 )
 
 
@@ -44,14 +45,16 @@ def test_it_says_what_the_user_decides_by(printed) -> None:
         "10 classes cc-by-nc-4.0",
         "none published",
         "large[1] > small 162 150 140",
-        "large[1] up to layer1.0 > small after layer4.1 250.0M 1.00M 12.8M",
+        "large[1] up to layer1.0 > small after layer4.1 250.0M 1.00M 7.00MB 12.8M",
         "2GFLOPs 70 small, own",
-        "1GFLOPs 12 none",
+        "64MB,30ms 12 none",
+        "Memory is the peak for one image in float16",
+        "Latency is measured by the search: its limits are not counted here.",
     ):
         assert words in text
 
 
 def test_the_json_twin_holds_the_same_facts() -> None:
     found = json.loads(json.dumps(PREVIEW.to_json()))
-    assert set(found) == {"space", "data", "anchors", "directions", "hybrids", "budgets"}
+    assert set(found) == {"space", "data", "memory_dtype", "anchors", "directions", "hybrids", "budgets"}
     assert found["anchors"][0]["input"] == [3, 224, 224] and found["budgets"][0]["anchors"] == ["small", "own"]

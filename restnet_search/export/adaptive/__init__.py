@@ -2,7 +2,8 @@
 
 from restnet_search.export.adaptive.governor import Governor, GovernorStatus, Rung, Tuning
 from restnet_search.export.adaptive.manifest import AdaptiveManifest, Measured, Sizes, read_adaptive_manifest
-from restnet_search.export.adaptive.model import AdaptiveModel, Route
+from restnet_search.export.adaptive.model import AdaptiveModel
+from restnet_search.export.adaptive.route import Route
 
 __all__ = [
     "AdaptiveManifest",

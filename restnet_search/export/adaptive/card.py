@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from restnet_search.export.adaptive.manifest import AdaptiveManifest, HybridParts, RouteEntry
 from restnet_search.export.source import Accuracy
-from restnet_search.units import CONVENTION, format_count
+from restnet_search.units import CONVENTION, format_bytes, format_count, format_seconds
 
-__all__ = ["adaptive_card", "describe", "format_bytes"]
+__all__ = ["adaptive_card", "describe"]
 
 _PYTHON = """```python
 import restnet_search
@@ -31,7 +31,8 @@ def adaptive_card(manifest: AdaptiveManifest) -> str:
     """What the routes are, what they cost and reach, how to run them, whose weights are in it: Markdown."""
     sections = [
         f"# Adaptive model of the run {manifest.run}",
-        f"{len(manifest.routes)} networks over one set of weights, switched while they run.",
+        f"{len(manifest.routes)} networks over one set of weights, switched while they run."
+        + (f" Data: {manifest.data}." if manifest.data else ""),
         _routes(manifest),
         _sizes(manifest),
         "## Run it",
@@ -43,11 +44,6 @@ def adaptive_card(manifest: AdaptiveManifest) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def format_bytes(count: float) -> str:
-    """Bytes with an SI suffix: ``1.21MB``."""
-    return f"{format_count(count)}B"
-
-
 def describe(route: RouteEntry) -> str:
     """``cnn[..layer1.0] + vit[blocks.2..]``, as reports name networks."""
     if isinstance(route.parts, HybridParts):
@@ -57,14 +53,57 @@ def describe(route: RouteEntry) -> str:
 
 
 def _routes(manifest: AdaptiveManifest) -> str:
+    types = dict.fromkeys(dtype for route in manifest.routes for dtype in _types(route))
+    timed = [route.running.latency for route in manifest.routes if route.running.latency is not None]
+    names = ["route", "network", "MACs", "params", *(f"memory {dtype}" for dtype in types)]
+    names += [*(["latency (p95)"] if timed else []), "val", "test"]
     rows = [
-        f"| {route.name} | {describe(route)} | {format_count(route.costs.macs)} | {format_count(route.costs.params)} |"
-        f" {_accuracy(route, 'val')} | {_accuracy(route, 'test')} |"
+        [
+            route.name,
+            describe(route),
+            format_count(route.costs.macs),
+            format_count(route.costs.params),
+            *(_bytes_or_dash(route.running.memory_at(dtype)) for dtype in types),
+            *([_latency(route)] if timed else []),
+            _accuracy(route, "val"),
+            _accuracy(route, "test"),
+        ]
         for route in manifest.routes
     ]
-    return "\n".join(
-        ["| route | network | MACs | params | val | test |", "|---|---|---|---|---|---|", *rows, "", CONVENTION]
-    )
+    notes = [CONVENTION]
+    if types:
+        notes.append(
+            "Memory is the peak of a route that runs alone, for one image: weights and live activations, without what a"
+            " runtime needs for itself. Loaded with AdaptiveModel, the weights of all routes are there at all times."
+        )
+    if timed:
+        on = timed[0].on
+        how = "a sum of measured parts (~)" if timed[0].p95 is None else "measured whole"
+        notes.append(
+            f"Latency of a batch of {on.batch}: {how}, {on.runtime}, {on.threads} thread{'s' * (on.threads != 1)},"
+            f" {on.machine}."
+        )
+    lines = ["| " + " | ".join(cells) + " |" for cells in [names, *rows]]
+    return "\n".join([lines[0], "|" + "---|" * len(names), *lines[1:], "", " ".join(notes)])
+
+
+def _types(route: RouteEntry) -> list[str]:
+    """What memory is counted in, as the run counts it first."""
+    running = route.running
+    return sorted(running.memory, key=lambda dtype: (dtype != running.memory_dtype, -running.memory[dtype], dtype))
+
+
+def _bytes_or_dash(value: int | None) -> str:
+    return "-" if value is None else format_bytes(value)
+
+
+def _latency(route: RouteEntry) -> str:
+    found = route.running.latency
+    if found is None:
+        return "-"
+    if found.p95 is None:
+        return f"~{format_seconds(found.median)}"
+    return f"{format_seconds(found.median)} ({format_seconds(found.p95)})"
 
 
 def _accuracy(route: RouteEntry, split: str) -> str:
@@ -132,4 +171,5 @@ def _licences(manifest: AdaptiveManifest) -> str:
     lines = sorted(f"- {anchor.name}: {anchor.licence or 'not declared'}" for anchor in manifest.anchors)
     versions = ", ".join(f"{name} {version}" for name, version in manifest.environment.items())
     made = f"Exported by restnet-search {manifest.restnet_search}{f' ({versions})' if versions else ''}."
-    return "\n".join(["## Licences of the anchors' weights", "", *lines, "", made])
+    command = ["", "```", manifest.command, "```"] if manifest.command else []
+    return "\n".join(["## Licences of the anchors' weights", "", *lines, "", made, *command])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +13,10 @@ from restnet_search.costs.table import Cost
 from restnet_search.data.view import View
 from restnet_search.errors import ExportError
 from restnet_search.export.architecture import AnchorArchitecture, AnchorSource, Architecture, HybridArchitecture, Side
-from restnet_search.export.sealed import canonical_digest, validated
+from restnet_search.export.running import Running
+from restnet_search.export.sealed import read_sealed, seal, validated
 from restnet_search.export.source import Accuracy
+from restnet_search.files import sha256_of
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.space.schema import Tune
 from restnet_search.stitching.plan import StitchKind
@@ -37,10 +37,9 @@ __all__ = [
     "read_adaptive_manifest",
 ]
 
-FORMAT_VERSION = 1
-KIND = "adaptive"
+FORMAT_VERSION = 2
+"""2 says what memory and latency routes need, and whose data and command made them; its checksum is ``digest``."""
 MANIFEST, WEIGHTS = "adaptive.json", "adaptive.safetensors"
-_CHECKSUM = "sha256"
 
 
 @dataclass(frozen=True)
@@ -73,13 +72,17 @@ class WholeAnchor:
 
 @dataclass(frozen=True)
 class RouteEntry:
-    """One route; ``onnx`` is its ONNX file, seen from the manifest's folder."""
+    """One route; ``onnx`` is its ONNX file, seen from the manifest's folder.
+
+    ``running`` says what the route needs when it alone is loaded: peak memory in bytes, latency in seconds.
+    """
 
     name: str
     parts: Annotated[WholeAnchor | HybridParts, Field(discriminator="kind")]
     costs: Cost
     accuracy: tuple[Accuracy, ...]
     preprocessing: View
+    running: Running
     onnx: str | None = None
 
 
@@ -138,7 +141,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class AdaptiveManifest:
-    """What ``adaptive.json`` holds beside its own checksum; its keys are these fields.
+    """What ``adaptive.json`` holds beside ``digest``, its own checksum; its keys are these fields.
 
     Attributes:
         format_version: Of this file.
@@ -150,6 +153,8 @@ class AdaptiveManifest:
         environment: Versions that made it.
         weights: Name of the safetensors file beside this one.
         weights_sha256: Of that file, hexadecimal.
+        data: What the routes were trained and measured on, in words.
+        command: What made the run.
         onnx: The routes as ONNX files, where there are any.
         measured: None only while the artefact is verified.
     """
@@ -163,6 +168,8 @@ class AdaptiveManifest:
     environment: Mapping[str, str]
     weights: str
     weights_sha256: str
+    data: str = ""
+    command: str = ""
     onnx: OnnxRoutes | None = None
     measured: Measured | None = None
     kind: Literal["adaptive"] = field(default="adaptive")
@@ -187,9 +194,8 @@ class AdaptiveManifest:
         raise ExportError(f"The route {route.name} names the anchor {name!r}.", expected=f"one of {known}")
 
     def to_json(self) -> str:
-        """The file's content, with the checksum of everything in it but itself."""
-        plain = TypeAdapter(AdaptiveManifest).dump_python(self, mode="json")
-        return json.dumps({"kind": KIND, **plain, _CHECKSUM: canonical_digest(plain)}, indent=1) + "\n"
+        """The file's content, with a checksum of itself."""
+        return seal(TypeAdapter(AdaptiveManifest).dump_python(self, mode="json"))
 
 
 def parts_of(architecture: Architecture) -> WholeAnchor | HybridParts:
@@ -226,32 +232,9 @@ def read_adaptive_manifest(path: Path) -> AdaptiveManifest:
         ExportError: If there is none, it was truncated or altered, or another version wrote it.
     """
     file = find_adaptive_manifest(path)
-    again = "copy the files again, or export again"
-    try:
-        plain = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ExportError(f"The adaptive model {file} cannot be read: {error}", hint=again) from error
-    if not isinstance(plain, dict) or plain.get("kind") != KIND:
-        raise ExportError(
-            f"{file} is not the JSON of an adaptive model.",
-            expected='an object with "kind": "adaptive"',
-            hint="read the export of one network with restnet_search.load_hybrid",
-        )
-    if plain.get("format_version") != FORMAT_VERSION:
-        raise ExportError(
-            f"The adaptive model {file} has format version {plain.get('format_version')}.",
-            expected=f"format version {FORMAT_VERSION}",
-            hint="read it with the version of restnet-search that wrote it, or export it again",
-        )
-    said = plain.pop(_CHECKSUM, None)
-    found = canonical_digest(plain)
-    if said != found:
-        raise ExportError(
-            f"The adaptive model {file} is not as it was written: it was altered.",
-            expected=f"SHA-256 {said}, came {found}",
-            hint=again,
-        )
-    return validated(AdaptiveManifest, plain, f"The adaptive model {file} is damaged", again)
+    plain = read_sealed(file, FORMAT_VERSION, adaptive=True)
+    hint = "copy the files again, or export again"
+    return validated(AdaptiveManifest, plain, f"The adaptive model {file} is damaged", hint)
 
 
 def listing(sums: Mapping[str, str]) -> str:
@@ -261,8 +244,4 @@ def listing(sums: Mapping[str, str]) -> str:
 
 def file_checksums(folder: Path, names: Sequence[str]) -> dict[str, str]:
     """SHA-256 of files by their names, seen from a folder."""
-    sums: dict[str, str] = {}
-    for name in names:
-        with (folder / name).open("rb") as stream:
-            sums[name] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return sums
+    return {name: sha256_of(folder / name) for name in names}

@@ -12,41 +12,20 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from restnet_search.costs.table import Cost
 from restnet_search.data.view import View
-from restnet_search.errors import BudgetError, DataError, ExportError, did_you_mean
+from restnet_search.errors import DataError, ExportError, did_you_mean
 from restnet_search.export.adaptive.governor import Governor, GovernorStatus, Rung, Tuning
 from restnet_search.export.adaptive.manifest import (
     AdaptiveManifest,
-    RouteEntry,
     find_adaptive_manifest,
     read_adaptive_manifest,
 )
+from restnet_search.export.adaptive.route import Route, best_of, route_of, within
 from restnet_search.export.adaptive.tensors import build_routes
 from restnet_search.export.safetensors import load_strictly, read_tensors
-from restnet_search.export.source import Accuracy
-from restnet_search.units import DeviceBudget, format_count, parse_budget
+from restnet_search.units import DeviceBudget, parse_budget
 
 __all__ = ["AdaptiveModel", "Route"]
-
-
-@dataclass(frozen=True)
-class Route:
-    """One of the networks inside an adaptive model.
-
-    Attributes:
-        name: Of the hybrid in its run, or of the anchor.
-        costs: MACs of one image, and parameters.
-        val: Accuracy on the split that the search looked at; what ranks the routes.
-        test: Accuracy on the untouched split, where it was measured.
-        preprocessing: How it sees an image: its front's view.
-    """
-
-    name: str
-    costs: Cost
-    val: Accuracy
-    test: Accuracy | None
-    preprocessing: View
 
 
 @dataclass(frozen=True)
@@ -78,11 +57,11 @@ class AdaptiveModel(nn.Module):
     def __init__(self, networks: Mapping[str, nn.Module], manifest: AdaptiveManifest) -> None:
         super().__init__()
         self.classes = manifest.classes
-        self.routes = tuple(_route(entry) for entry in manifest.routes)
+        self.routes = tuple(route_of(entry) for entry in manifest.routes)
         self._networks = nn.ModuleList(networks[route.name] for route in self.routes)
         self._places = {route.name: place for place, route in enumerate(self.routes)}
         self._lock = Lock()
-        self._current = _Current(_best(self.routes))
+        self._current = _Current(best_of(self.routes))
         self._one_view = len({route.preprocessing for route in self.routes}) == 1
         self._one_geometry = len({route.preprocessing.geometry for route in self.routes}) == 1
         self.eval().requires_grad_(False)
@@ -150,12 +129,14 @@ class AdaptiveModel(nn.Module):
         """Run the most accurate route (on val) within a device budget from now on; ends :meth:`follow`.
 
         Args:
-            budget: ``"1GFLOPs"``, ``"10Mparams"``, or several joined by commas.
+            budget: As on the command line: ``"1GFLOPs"``, ``"10Mparams"``, ``"64MB"`` or ``"64MB@int8"`` (peak memory
+                of the route alone; the model itself holds the weights of all), ``"30ms"`` or ``"30ms@onnxruntime"``
+                (the latency that its run measured, where it did); several joined by commas hold together.
 
         Raises:
-            BudgetError: If it cannot be read, or no route fits.
+            BudgetError: If it cannot be read, no route fits, or the run did not measure what it limits.
         """
-        return self.use(_best(self._within(budget)))
+        return self.use(best_of(self._within(budget)))
 
     def follow(
         self,
@@ -178,12 +159,12 @@ class AdaptiveModel(nn.Module):
             clock: Monotonic seconds.
 
         Raises:
-            BudgetError: If the target is not above zero, the budget cannot be read, or no route fits it.
+            BudgetError: If the target is not above zero, the budget cannot be read or held, or no route fits it.
         """
         routes = self._within(budget) if budget is not None else self.routes
         rungs = [Rung(route.name, route.costs.macs, route.val.top1) for route in routes]
         with self._lock:
-            start = self._current.route if self._current.route in routes else _best(routes)
+            start = self._current.route if self._current.route in routes else best_of(routes)
             governor = Governor(
                 rungs,
                 start.name,
@@ -237,19 +218,7 @@ class AdaptiveModel(nn.Module):
         return self.routes[self._places[name]]
 
     def _within(self, budget: str | DeviceBudget) -> tuple[Route, ...]:
-        limits = parse_budget(budget) if isinstance(budget, str) else budget
-        fitting = tuple(
-            route for route in self.routes if limits.allows(macs=route.costs.macs, params=route.costs.params)
-        )
-        if not fitting:
-            leanest = [min(self.routes, key=lambda route: getattr(route.costs, kind)) for kind, _ in limits.limits]
-            said = " and ".join(_said_costs(route) for route in dict.fromkeys(leanest))
-            raise BudgetError(
-                f"No route fits {limits.name}.",
-                expected=f"a budget that holds a route; the cheapest is {said}",
-                hint="raise the budget, or export more routes",
-            )
-        return fitting
+        return within(self.routes, parse_budget(budget) if isinstance(budget, str) else budget)
 
     def _check(self, x: Tensor, route: Route, *, named: bool) -> None:
         if x.ndim != 4 or tuple(x.shape[1:]) != route.preprocessing.size:
@@ -275,23 +244,6 @@ class AdaptiveModel(nn.Module):
 
 
 _PER_ROUTE = "route = model.current, make the input as route.preprocessing says, then call model(input, route=route)"
-
-
-def _route(entry: RouteEntry) -> Route:
-    scores = {score.split: score for score in entry.accuracy}
-    if "val" not in scores:
-        raise ExportError(f"The route {entry.name} has no accuracy on val.", hint="export again")
-    return Route(entry.name, entry.costs, scores["val"], scores.get("test"), entry.preprocessing)
-
-
-def _best(routes: tuple[Route, ...]) -> Route:
-    """The most accurate on val; of equals, the one with fewer MACs, then with fewer parameters."""
-    return max(routes, key=lambda route: (route.val.top1, -route.costs.macs, -route.costs.params))
-
-
-def _said_costs(route: Route) -> str:
-    macs, params = format_count(route.costs.macs), format_count(route.costs.params)
-    return f"{route.name} with {macs} MACs and {params} parameters"
 
 
 def _said(view: View) -> str:

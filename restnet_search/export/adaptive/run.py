@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from torch import Tensor
 
-from restnet_search.costs.table import Cost
 from restnet_search.data import View, load_data
 from restnet_search.export.adaptive.write import AdaptiveResult, export_adaptive
-from restnet_search.export.run import source_of, spread
-from restnet_search.export.source import Accuracy
+from restnet_search.export.run import Chosen, source_of, spread
 from restnet_search.progress import Progress
 from restnet_search.search.rebuild import rebuild_networks
 from restnet_search.search.run_folder import RunFolder
 
-__all__ = ["Chosen", "export_adaptive_from_run"]
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A network of the run that becomes a route, with what the run's results say of it."""
-
-    id: str
-    cost: Cost
-    accuracy: tuple[Accuracy, ...]
+__all__ = ["export_adaptive_from_run"]
 
 
 def export_adaptive_from_run(
@@ -58,16 +46,13 @@ def export_adaptive_from_run(
     """
     ordered = sorted(chosen, key=lambda network: (network.cost.macs, network.cost.params, network.id))
     rebuilt = rebuild_networks(folder.path, [network.id for network in ordered], weights=weights, trust_code=trust_code)
-    val = load_data(rebuilt[ordered[0].id].space.data, root=data, checked=("val",)).val
-    sources = [
-        source_of(rebuilt[network.id], network.id, val.classes, network.cost, network.accuracy, trust_code)
-        for network in ordered
-    ]
+    splits = load_data(rebuilt[ordered[0].id].space.data, root=data, checked=("val",))
+    sources = [source_of(rebuilt[network.id], network, splits, trust_code) for network in ordered]
     anchors = {name: cut.graph.traced.module for network in rebuilt.values() for name, cut in network.anchors.items()}
 
     @cache
     def images_of(view: View) -> Tensor:
-        return val.images(view, spread(val))
+        return splits.val.images(view, spread(splits.val))
 
     return export_adaptive(
         folder.name,

@@ -70,6 +70,7 @@ class AdaptiveResult:
                     "name": route.name,
                     "macs": route.costs.macs,
                     "params": route.costs.params,
+                    **asdict(route.running),
                     "accuracy": {score.split: score.top1 for score in route.accuracy},
                     "identical": True,  # or there were no result
                     "onnx": route.onnx,
@@ -167,13 +168,17 @@ def _write_weights(
         run=run,
         anchors=tuple(used.values()),
         routes=tuple(
-            RouteEntry(source.id, parts_of(source.architecture), source.cost, source.accuracy, source.view)
+            RouteEntry(
+                source.id, parts_of(source.architecture), source.cost, source.accuracy, source.view, source.running
+            )
             for source in sources
         ),
         classes=sources[0].classes,
         environment=sources[0].environment,
         weights=WEIGHTS,
         weights_sha256=file_checksums(draft, [WEIGHTS])[WEIGHTS],
+        data=sources[0].data,
+        command=sources[0].command,
     )
     return manifest, sum(tensor.nbytes for tensor in tensors.values())
 
