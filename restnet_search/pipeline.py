@@ -149,7 +149,7 @@ def _trial_context(
 ) -> TrialContext:
     space, prepared, train, val = search.space, search.prepared, search.train, search.data.val
     fit = train.subset(torch.arange(min(space.stitch.images, len(train))))
-    follows = space.training.distill > 0
+    follows = any(space.training.distill)
     return TrialContext(
         graphs=prepared.graphs,
         store=open_store(space, prepared, candidates, train, fit, val, cache=sources.cache, warn=warn),

@@ -175,6 +175,8 @@ def _hybrid_result(record: TrialRecord, graphs: Mapping[str, AnchorGraph], test:
         epochs=record.epochs,
         images=record.images,
         tune=record.tune,
+        match_epochs=record.match_epochs or None,
+        distill=record.distill or None,
         scores=record.scores,
         control=record.control,
         memory=record.memory,

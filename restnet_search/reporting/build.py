@@ -102,6 +102,8 @@ class HybridResult:
     epochs: int | None = None
     images: int | None = None
     tune: str = "stitch"
+    match_epochs: int | None = None
+    distill: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     control: str | None = None
     memory: int | None = None
@@ -273,6 +275,8 @@ def _hybrid_entry(
         images=hybrid.images,
         non_commercial=non_commercial(licences, (hybrid.front.anchor, hybrid.back.anchor)),
         tune=hybrid.tune,
+        match_epochs=hybrid.match_epochs,
+        distill=hybrid.distill,
         scores={name: score for name, score in hybrid.scores.items() if math.isfinite(score)},
         control=hybrid.control,
         memory=hybrid.memory,

@@ -139,8 +139,9 @@ class HybridEntry:
     stitch points that the ranker passed over) or None (what the search chose). ``strategy`` is ``independent`` (its
     stitch layer was trained by itself) or ``joint`` (shared with its neighbours while it was trained; ``images`` are
     all that were drawn for this stitch point then, as one epoch). ``finished`` is when, in seconds since the search
-    began. ``memory``, ``latency`` and ``measured`` are as in :class:`AnchorEntry`; ``latency`` is
-    a sum of measured parts, and only the Pareto sets are measured whole.
+    began. ``match_epochs`` came before ``epochs``, and ``distill`` is the share of the loss that followed the larger
+    anchor (None: none). ``memory``, ``latency`` and ``measured`` are as in :class:`AnchorEntry`; ``latency`` is a sum
+    of measured parts, and only the Pareto sets are measured whole.
     """
 
     id: str
@@ -168,6 +169,8 @@ class HybridEntry:
     measured: MeasuredLatency | None = field(default=None, metadata={"omit_none": True})
     strategy: str = "independent"
     finished: float | None = None
+    match_epochs: int | None = field(default=None, metadata={"omit_none": True})
+    distill: float | None = field(default=None, metadata={"omit_none": True})
 
 
 Entry = AnchorEntry | HybridEntry

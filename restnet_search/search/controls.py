@@ -37,9 +37,15 @@ class Control:
 
 
 def control_choices(training: TrainingSpec) -> TrainingChoices:
-    """How controls are trained: the middle of what the search may choose, and its first choice of what is tuned."""
+    """How controls are trained: the middle of what the search may choose, and the first of what it lists."""
     (low, high), (fewest, most) = training.lr, training.epochs
-    return TrainingChoices(lr=(low * high) ** 0.5, epochs=(fewest + most + 1) // 2, tune=training.tune[0])
+    return TrainingChoices(
+        lr=(low * high) ** 0.5,
+        epochs=(fewest + most + 1) // 2,
+        tune=training.tune[0],
+        match_epochs=training.match_epochs[0],
+        distill=training.distill[0],
+    )
 
 
 def plan_controls(

@@ -103,7 +103,7 @@ class EarlyJob:
             training=self.space.training,
             seed=seed,
             teachers=teacher_logits(self.prepared.anchors, train, self.progress, self.prepared.compute)
-            if self.space.training.distill
+            if any(self.space.training.distill)
             else {},
         )
 

@@ -58,7 +58,7 @@ def budget_like_independent(space: SearchSpace, candidates: int) -> JointBudget:
     trials, choices = min(space.search.trials, candidates), control_choices(space.training)
     return JointBudget(
         epochs=math.ceil(trials * sum(space.training.epochs) / 2),
-        match_epochs=trials * space.training.match_epochs,
+        match_epochs=trials * space.training.match_epochs[0],
         lr=choices.lr,
     )
 
@@ -200,7 +200,7 @@ class JointTraining:
                 given = mapped if matching else self._back(candidate)(mapped)
             if wanted is not None:
                 return match_loss(given.float(), wanted[rows], variance)
-            return context.task_loss(candidate, given.float(), indices[rows])
+            return context.task_loss(candidate, given.float(), indices[rows], context.training.distill[0])
 
         loss = (self._matching if matching else self._task).step(len(indices), loss_of, context.compute.pieces)
         if not math.isfinite(loss):

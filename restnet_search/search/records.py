@@ -47,6 +47,8 @@ class TrialRecord:
     latency: float | None = None
     strategy: str = "independent"
     finished: float | None = None
+    match_epochs: int = 0
+    distill: float = 0.0
 
     @property
     def key(self) -> TrialKey:

@@ -382,6 +382,8 @@ def _record(
         n=outcome.seen,
         seconds=round(outcome.seconds, 3),
         tune=choices.tune,
+        match_epochs=choices.match_epochs,
+        distill=choices.distill,
         scores=dict(candidate.scores),
         control=control,
         memory=candidate.cost.memory,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import cycle, pairwise, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -32,6 +32,8 @@ __all__ = [
     "read_records",
     "values_of",
 ]
+
+_T = TypeVar("_T")
 
 STUDY = "restnet-search"
 _RECORD, _REASON, _ANCHOR, _FAILED = "record", "reason", "anchor", "failed control"
@@ -275,7 +277,9 @@ class SearchStudy:
         choices = TrainingChoices(
             lr=trial.suggest_float("lr", low, high, log=True),
             epochs=trial.suggest_int("epochs", fewest, most),
-            tune=trial.suggest_categorical("tune", tunes) if len(tunes := self._training.tune) > 1 else tunes[0],  # pyright: ignore[reportArgumentType]
+            tune=_one_of(trial, "tune", self._training.tune),
+            match_epochs=_one_of(trial, "match_epochs", self._training.match_epochs),
+            distill=_one_of(trial, "distill", self._training.distill),
         )
         return Proposal(trial, candidate, choices)
 
@@ -341,6 +345,12 @@ class SearchStudy:
         edges = [round(len(ordered) * index / count) for index in range(count + 1)]
         slices = [ordered[low:high] for low, high in pairwise(edges) if high > low]
         return [min(part, key=self._place) for part in slices]
+
+
+def _one_of(trial: Trial, name: str, choices: list[_T]) -> _T:
+    """What the trial takes of several choices; a single one is no parameter of the study."""
+    several: Any = choices
+    return trial.suggest_categorical(name, several) if len(choices) > 1 else choices[0]
 
 
 def _front_of(direction: str) -> str:

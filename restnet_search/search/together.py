@@ -88,10 +88,13 @@ def _initialise(trainers: Sequence[StitchTrainer], context: TrialContext) -> dic
 def _match(trainers: Sequence[StitchTrainer], context: TrialContext) -> dict[StitchTrainer, NonFiniteLoss]:
     failed: dict[StitchTrainer, NonFiniteLoss] = {}
     front = trainers[0].candidate.direction.front
-    for epoch in range(context.training.match_epochs):
+    for epoch in range(max((trainer.choices.match_epochs for trainer in trainers), default=0)):
+        matching = [trainer for trainer in trainers if trainer.choices.match_epochs > epoch and trainer not in failed]
+        if not matching:
+            break
         order = pass_order(context.seed, f"{front} matched", epoch, len(context.train))
-        for source, target in _aligned(trainers, context, context.train, order):
-            for trainer in trainers:
+        for source, target in _aligned(matching, context, context.train, order):
+            for trainer in matching:
                 if trainer in failed:
                     continue
                 try:

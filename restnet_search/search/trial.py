@@ -51,11 +51,17 @@ class NonFiniteLoss(Exception):
 
 @dataclass(frozen=True)
 class TrainingChoices:
-    """What Optuna chooses beside the stitch point: peak learning rate, epochs, what is tuned."""
+    """What Optuna chooses beside the stitch point: peak learning rate, epochs, what is tuned, and what is followed.
+
+    ``match_epochs`` come before ``epochs``: in them the stitch layer learns the back anchor's own features. ``distill``
+    is the share of the loss that follows the larger anchor's logits.
+    """
 
     lr: float
     epochs: int
     tune: Tune = "stitch"
+    match_epochs: int = 0
+    distill: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -93,12 +99,11 @@ class TrialContext:
         index = epoch % self.training.views
         return AugmentedView(index, self.seed) if index else None
 
-    def task_loss(self, candidate: Candidate, logits: Tensor, indices: Tensor) -> Tensor:
+    def task_loss(self, candidate: Candidate, logits: Tensor, indices: Tensor, share: float) -> Tensor:
         """The loss of a hybrid's float32 logits for the training images that the indices (on the CPU) name.
 
-        Where the loss follows a teacher, that is the larger of the candidate's anchors.
+        A ``share`` of the loss follows a teacher, the larger of the candidate's anchors.
         """
-        share = self.training.distill
         take = self.compute.take
         teacher = take(self.teachers[candidate.direction.larger], indices) if share else None
         return task_loss(logits, take(self.train.labels, indices), teacher, share)
@@ -140,7 +145,7 @@ class StitchTrainer:
         if self._tuned is not None and (own := list(self._tuned.parameters())):
             groups.append(Group(own, choices.lr * BACK_RATES[choices.tune]))
         self._task = Optimiser(groups, context.training.weight_decay, steps)
-        matching = context.training.match_epochs * math.ceil(len(context.train) / context.batch)
+        matching = choices.match_epochs * math.ceil(len(context.train) / context.batch)
         self._matching = Optimiser(groups[:1], context.training.weight_decay, matching) if matching else None
 
     def match(self, features: Tensor, wanted: Tensor) -> None:
@@ -163,7 +168,9 @@ class StitchTrainer:
         """
         self._learn(
             len(features),
-            lambda rows: self._context.task_loss(self.candidate, self._logits(features[rows]), indices[rows]),
+            lambda rows: self._context.task_loss(
+                self.candidate, self._logits(features[rows]), indices[rows], self.choices.distill
+            ),
             self._task,
         )
 
@@ -246,7 +253,7 @@ def _initialise(stitch: StitchLayer, candidate: Candidate, context: TrialContext
 
 def _match(trainer: StitchTrainer, context: TrialContext) -> None:
     candidate = trainer.candidate
-    for _ in range(context.training.match_epochs):
+    for _ in range(trainer.choices.match_epochs):
         order = torch.randperm(len(context.train), generator=trainer.generator)
         pairs = zip(
             context.store.batches(candidate.direction.front, candidate.front_cut, context.train, context.batch, order),

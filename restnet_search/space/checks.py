@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -21,6 +21,8 @@ __all__ = [
     "raise_problems",
     "unknown_name",
 ]
+
+_Value = TypeVar("_Value", bound=str | int | float)
 
 
 class Problem(NamedTuple):
@@ -64,10 +66,10 @@ def no_bool(value: object) -> object:
 
 def one_is_a_list(value: object) -> object:
     """A single choice stands for the list of it."""
-    return [value] if isinstance(value, str) else value
+    return [value] if isinstance(value, str | int | float) else value
 
 
-def each_once(value: list[str]) -> list[str]:
+def each_once(value: list[_Value]) -> list[_Value]:
     """Refuse a list with repeats."""
     if len(set(value)) != len(value):
         raise ValueError("lists something twice")

@@ -99,15 +99,21 @@ class TrainingSpec(Section):
         description="What changes: the stitch layer alone; also the back's batch-norm statistics (no gradient), its "
         "norm parameters, low-rank deltas of its weights, or all of it. One, or a list to search.",
     )
-    match_epochs: NonNegative = Field(
-        default=0, description="Epochs before the others in which the stitch learns the back anchor's own features."
+    match_epochs: list[NonNegative] = Field(
+        default=[0],
+        min_length=1,
+        description="Epochs before the others in which the stitch learns the back anchor's own features. One number, "
+        "or a list to search.",
     )
-    distill: Fraction = Field(
-        default=0.0, description="Share of the loss that follows the larger anchor's logits instead of the labels."
+    distill: list[Fraction] = Field(
+        default=[0.0],
+        min_length=1,
+        description="Share of the loss that follows the larger anchor's logits instead of the labels. One share, or a "
+        "list to search.",
     )
 
-    _lists = field_validator("tune", mode="before")(one_is_a_list)
-    _distinct = field_validator("tune")(each_once)
+    _lists = field_validator("tune", "match_epochs", "distill", mode="before")(one_is_a_list)
+    _distinct = field_validator("tune", "match_epochs", "distill")(each_once)
 
     @field_validator("epochs", "lr", mode="before")
     @classmethod

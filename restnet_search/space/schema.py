@@ -110,10 +110,10 @@ class SearchSpace(Section):
         if self.training.tune != ["stitch"]:
             why = "must be stitch under search.strategy: joint, where anchors stay frozen and share stitch layers"
             problems.append(Problem(("training", "tune"), why, list(self.training.tune)))
-        if len(self.stitch.kind) > 1:
-            why = "must be one kind under search.strategy: joint, where neighbours share a stitch layer"
-            problems.append(Problem(("stitch", "kind"), why, list(self.stitch.kind)))
-        return problems
+        lists = {("stitch", "kind"): self.stitch.kind}
+        lists |= {("training", name): getattr(self.training, name) for name in ("match_epochs", "distill")}
+        why = "must be one value under search.strategy: joint, where all stitch layers are trained as one"
+        return problems + [Problem(place, why, list(values)) for place, values in lists.items() if len(values) > 1]
 
     @model_validator(mode="after")
     def _names_agree(self) -> SearchSpace:

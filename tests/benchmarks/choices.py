@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -36,13 +36,14 @@ SIZES = {"full": Size(2, 3000, 2000), "tiny": Size(1, 40, 40)}
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a stitch layer is trained; ``training`` changes the section of that name."""
+    """How a stitch layer is trained."""
 
     kind: str = "linear"
     tune: str = "stitch+norm-stats"
     epochs: int = 1
     init: str = "lstsq"
-    training: tuple[tuple[str, Any], ...] = ()
+    match_epochs: int = 0
+    distill: float = 0.0
 
 
 BASE = Recipe()
@@ -53,8 +54,8 @@ CHOICES: Mapping[str, Mapping[str, Recipe]] = {
         tune: Recipe(tune=tune) for tune in ("stitch", "stitch+norm-stats", "stitch+norm", "stitch+lora", "all")
     },
     "training.epochs": {str(epochs): Recipe(epochs=epochs) for epochs in (0, 1, 2)},
-    "training.match_epochs": {"0": BASE, "1": Recipe(training=(("match_epochs", 1),))},
-    "training.distill": {"0": BASE, "0.5": Recipe(training=(("distill", 0.5),))},
+    "training.match_epochs": {"0": BASE, "1": Recipe(match_epochs=1)},
+    "training.distill": {"0": BASE, "0.5": Recipe(distill=0.5)},
 }
 
 
@@ -70,15 +71,16 @@ def measure(size: str) -> dict[str, Any]:
         for candidate in pair.spread(given.points):
             pair.reach(candidate, BASE.kind, TrainingChoices(RATE, 0))  # computes the features
             for recipe in recipes:
-                choices = TrainingChoices(RATE, recipe.epochs, recipe.tune)  # pyright: ignore[reportArgumentType]
-                reached = pair.reach(candidate, recipe.kind, choices, recipe.init, **dict(recipe.training))
+                tune: Any = recipe.tune
+                choices = TrainingChoices(RATE, recipe.epochs, tune, recipe.match_epochs, recipe.distill)
+                reached = pair.reach(candidate, recipe.kind, choices, recipe.init)
                 rows.append({"pair": f"{large}/{small}", "recipe": list(recipes).index(recipe), **reached})
     setting = {"points": given.points, "train": given.train, "val": given.val, "lr": RATE}
     return {
         "command": f"python -m tests.benchmarks.choices{'' if size == 'full' else f' --size {size}'}",
         "machine": describe_machine(),
         "setting": setting,
-        "recipes": [_plain(recipe) for recipe in recipes],
+        "recipes": [asdict(recipe) for recipe in recipes],
         "rows": rows,
     }
 
@@ -100,7 +102,7 @@ def render(found: Mapping[str, Any]) -> str:
         f"Machine: {machine['processor']}, {machine['threads']} threads; torch {machine['torch']}.",
     ]
     for choice, values in CHOICES.items():
-        indices = {value: recipes.index(_plain(recipe)) for value, recipe in values.items()}
+        indices = {value: recipes.index(asdict(recipe)) for value, recipe in values.items()}
         lines += ["", f"## `{choice}`", "", "| | large to small | small to large | all | best in | seconds | MMACs |"]
         lines.append("|---|---|---|---|---|---|---|")
         best = _wins(rows, list(indices.values()))
@@ -111,10 +113,6 @@ def render(found: Mapping[str, Any]) -> str:
             spent, macs = fmean(row["seconds"] for row in own), fmean(row["macs"] for row in own) / 1e6
             lines.append(f"| `{value}` | {means} | {best[index]} of {len(own)} | {spent:.1f} | {macs:.1f} |")
     return "\n".join(lines) + "\n"
-
-
-def _plain(recipe: Recipe) -> dict[str, Any]:
-    return recipe.__dict__ | {"training": dict(recipe.training)}
 
 
 def _wins(rows: Sequence[Mapping[str, Any]], recipes: Sequence[int]) -> dict[int, int]:

@@ -40,19 +40,13 @@ class Pair:
             chosen += [own[place] for place in places]
         return chosen
 
-    def reach(
-        self, candidate: Candidate, kind: Any, choices: TrainingChoices, init: Any = "lstsq", **training: Any
-    ) -> dict[str, Any]:
-        """Train one hybrid with a stitch layer of that kind and start; ``training`` changes that section of a space."""
+    def reach(self, candidate: Candidate, kind: Any, choices: TrainingChoices, init: Any = "lstsq") -> dict[str, Any]:
+        """Train one hybrid with a stitch layer of that kind and start."""
         from restnet_search.search.trial import run_trial
         from restnet_search.stitching.plan import StitchPlan
 
         plan = StitchPlan(kind, candidate.plan.source, candidate.plan.target)
-        here = replace(
-            self.context,
-            stitch=self.context.stitch.model_copy(update={"kind": kind, "init": init}),
-            training=self.context.training.model_copy(update=training),
-        )
+        here = replace(self.context, stitch=self.context.stitch.model_copy(update={"kind": [kind], "init": init}))
         outcome = run_trial(replace(candidate, plan=plan), choices, here)
         direction = candidate.direction
         return {

@@ -155,7 +155,7 @@ def test_a_training_that_was_cut_off_goes_on_to_the_same_bits(
     anchors: Anchors, digits: Split, candidates: list[Candidate], tmp_path: Path, matching: int
 ) -> None:
     settings: dict[str, Any] = {
-        "training": TrainingSpec(batch_size=32, views=2, match_epochs=matching, distill=0.3),
+        "training": TrainingSpec(batch_size=32, views=2, match_epochs=[matching], distill=[0.3]),
         "teachers": teacher_logits(anchors, digits, SilentProgress()),
     }
     budget = JointBudget(2, 2 * matching, 5e-3)

@@ -171,9 +171,8 @@ def test_matching_brings_the_stitch_nearer_to_the_back_anchors_features(
     chosen = candidate(anchors, "vit", 1, "cifar_resnet8", 1)
 
     def distance(epochs: int) -> float:
-        training = TrainingSpec(batch_size=32, match_epochs=epochs)
-        shared = context(anchors, digits, stitch=StitchSpec(init="random"), training=training)
-        stitch = run_trial(chosen, TrainingChoices(lr=1e-2, epochs=0), shared).stitch
+        shared = context(anchors, digits, stitch=StitchSpec(init="random"), training=TrainingSpec(batch_size=32))
+        stitch = run_trial(chosen, TrainingChoices(lr=1e-2, epochs=0, match_epochs=epochs), shared).stitch
         with torch.no_grad():
             source, wanted = (
                 torch.cat(list(shared.store.batches(name, 1, digits, 64))) for name in ("vit", "cifar_resnet8")
@@ -192,9 +191,8 @@ def test_distillation_follows_the_larger_anchor(anchors: dict[str, CutAnchor], d
     chosen = candidate(anchors, "vit", 1, "cifar_resnet8", 1)  # large to small: the ViT is the larger
 
     def divergence(share: float) -> float:
-        training = TrainingSpec(batch_size=32, distill=share)
-        shared = context(anchors, digits, training=training, teachers=teachers)
-        stitch = run_trial(chosen, TrainingChoices(lr=1e-2, epochs=4), shared).stitch
+        shared = context(anchors, digits, training=TrainingSpec(batch_size=32), teachers=teachers)
+        stitch = run_trial(chosen, TrainingChoices(lr=1e-2, epochs=4, distill=share), shared).stitch
         with torch.no_grad():
             logits = assemble(shared.graphs, ("vit", 1), stitch, ("cifar_resnet8", 1))(
                 digits.images(view, torch.arange(len(digits)))
