@@ -69,7 +69,7 @@ class SharedFit:
         self._widths = [stitch.plan.target.channels for stitch in stitches]
         inputs, outputs = plan.source.channels * plan.kernel**2, sum(self._widths)
         device = device_of(stitches[0])
-        self._equations = NormalEquations(inputs, outputs, device, products_for(ridge))
+        self._equations = NormalEquations(inputs, outputs, device, products_for(ridge, inputs))
         self._prefixes = [_PrefixFit(stitch) for stitch in stitches]
 
     @torch.no_grad()

@@ -23,6 +23,9 @@ __all__ = ["LeastSquaresFit", "NormalEquations", "products_for", "solve_centred"
 FLOAT32_RIDGE = 1e-5
 """The least ridge, relative to the mean diagonal, beside which rounding of float32 products (about 1e-7) is small."""
 
+FLOAT32_INPUTS = 256
+"""The least number of inputs for float32 products: their time grows with its square, all else only with itself."""
+
 TILE = 128
 """Columns of the Gram matrix that are made at once; tiles below the diagonal are mirrored, not computed."""
 
@@ -51,14 +54,15 @@ class LeastSquaresFit:
         return self.weight.reshape(self.weight.shape[0], -1, kernel, kernel)
 
 
-def products_for(ridge: float) -> torch.dtype:
-    """In which type rows may be multiplied where the equations will be solved with this ridge.
+def products_for(ridge: float, inputs: int) -> torch.dtype:
+    """In which type rows are multiplied where so many inputs are solved with this ridge.
 
     Sums of float32 products lose, with the square of the condition number, the digits that a solution without ridge
     needs. A ridge λ bounds what a relative error ε of the Gram matrix can do to the solution by ε / λ: 1 % of the
-    weakest directions at :data:`FLOAT32_RIDGE`, and far less of what the map explains.
+    weakest directions at :data:`FLOAT32_RIDGE`, and far less of what the map explains. Below :data:`FLOAT32_INPUTS` there
+    is little to save.
     """
-    return torch.float32 if ridge >= FLOAT32_RIDGE else torch.float64
+    return torch.float32 if ridge >= FLOAT32_RIDGE and inputs >= FLOAT32_INPUTS else torch.float64
 
 
 class NormalEquations:

@@ -120,7 +120,7 @@ def _ours(rows: int, inputs: int, outputs: int, batch: int) -> Callable[[], dict
     drawn = Rows(inputs, outputs, batch)
 
     def solve(rows: int) -> LeastSquaresFit:
-        equations = NormalEquations(inputs, outputs, products=products_for(RIDGE))
+        equations = NormalEquations(inputs, outputs, products=products_for(RIDGE, inputs))
         for x, y in drawn.batches(rows):
             equations.update(x, y)
         return equations.solve(RIDGE)

@@ -482,19 +482,21 @@ def test_float32_products_give_the_map_of_float64_ones_where_the_ridge_allows_th
     x, y = block_outputs(shared, 20, images)[5], block_outputs(shared, 8, images)[1]
     kernel = 3  # neighbours are alike, so that the inputs are nearly dependent
     fits: list[LeastSquaresFit] = []
-    for products in (torch.float64, products_for(ridge)):
+    for products in (torch.float64, products_for(ridge, x.shape[1] * kernel**2)):
         equations = NormalEquations(x.shape[1] * kernel**2, y.shape[1], products=products)
         equations.update_conv(x, y, kernel, 1, 1)
         fits.append(equations.solve(ridge))
     exact, quick = fits
-    assert products_for(ridge) == torch.float32 and quick.r2 == pytest.approx(exact.r2, abs=1e-6)
+    assert products_for(ridge, x.shape[1] * kernel**2) == torch.float32 and quick.r2 == pytest.approx(
+        exact.r2, abs=1e-6
+    )
     predicted = [F.conv2d(x.double(), fit.conv_weight(kernel), fit.bias, padding=1) for fit in fits]
     assert float((predicted[0] - predicted[1]).abs().max()) < 1e-4 * float(y.std())
 
 
 @pytest.mark.parametrize("ridge", [0.0, 9e-6])
 def test_sums_of_float32_products_are_not_solved_with_a_ridge_that_is_too_small(ridge: float) -> None:
-    assert products_for(ridge) == torch.float64
+    assert products_for(ridge, 512) == torch.float64 == products_for(1.0, 255)
     equations = NormalEquations(3, 2, products=torch.float32)
     equations.update(torch.eye(3), torch.eye(3)[:, :2])
     with pytest.raises(ValueError, match="ridge of at least 1e-05"):
