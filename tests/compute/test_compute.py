@@ -248,8 +248,9 @@ class TestFormat:
         assert choose("auto", 1e6) == dict.fromkeys(anchors, FormatChoice(False)), "too small to be measured"
         kept.unlink()
         measured = choose("auto", 1e9)
-        assert measured[RESNET].gain is not None and measured[VIT].gain is None
-        assert measured[RESNET].channels_last == (measured[RESNET].gain >= 1.1)
+        gain = measured[RESNET].gain
+        assert gain is not None and measured[VIT].gain is None
+        assert measured[RESNET].channels_last == (gain >= 1.1)
         facts = json.loads(kept.read_text())
         facts["anchors"][RESNET] = {"channels_last": True, "gain": 7.0}
         kept.write_text(json.dumps(facts))
