@@ -25,7 +25,7 @@ class CacheSpec(Section):
 
 
 class ComputeSpec(Section):
-    """How the search computes; a run may be resumed with other choices."""
+    """How the search computes; `--device` and `--compile` may differ when a run is resumed."""
 
     device: str = Field(
         default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: a GPU where there is one, else the CPU."

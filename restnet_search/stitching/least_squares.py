@@ -59,8 +59,8 @@ def products_for(ridge: float, inputs: int) -> torch.dtype:
 
     Sums of float32 products lose, with the square of the condition number, the digits that a solution without ridge
     needs. A ridge λ bounds what a relative error ε of the Gram matrix can do to the solution by ε / λ: 1 % of the
-    weakest directions at :data:`FLOAT32_RIDGE`, and far less of what the map explains. Below :data:`FLOAT32_INPUTS` there
-    is little to save.
+    weakest directions at :data:`FLOAT32_RIDGE`, and far less of what the map explains. Below :data:`FLOAT32_INPUTS`
+    there is little to save.
     """
     return torch.float32 if ridge >= FLOAT32_RIDGE and inputs >= FLOAT32_INPUTS else torch.float64
 
