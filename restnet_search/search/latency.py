@@ -29,6 +29,7 @@ from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.plan import StitchPlan, why_not_stitchable
 
 __all__ = [
+    "Clock",
     "StitchPoint",
     "SummedLatency",
     "anchor_digest",
