@@ -328,8 +328,8 @@ def _device_notes(report: Report) -> list[str]:
             slow = ", ".join(f"{id} {format_seconds(timing.p95)}" for id, timing in whole)
             notes.append(
                 "Latencies without ~ were measured whole, after the search: anchors and Pareto sets. Their 95th"
-                f" percentiles: {slow}. Parts took turns among {note.parts}, these among {len(whole)}: small networks may"
-                " run faster than their sums say."
+                f" percentiles: {slow}. Parts took turns among {note.parts}, these among {len(whole)}: small networks"
+                " may run faster than their sums say."
             )
         notes += _exceeding(report)
     return notes

@@ -124,8 +124,9 @@ def _what_limits(
     if other / ours >= RATIO:
         return ""
     return (
-        f"of the {ours:.0f} s, {rising[0][0]:.0f} s pass before the first hybrid is trained: start-up, decoding, ranking, "
-        f"and closed-form stitches of all stitch points. The replayed orders show how much of the other figure is chance."
+        f"of the {ours:.0f} s, {rising[0][0]:.0f} s pass before the first hybrid is trained: start-up, decoding, "
+        "ranking, and closed-form stitches of all stitch points. The replayed orders show how much of the other figure "
+        "is chance."
     )
 
 
