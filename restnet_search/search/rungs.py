@@ -15,7 +15,8 @@ import optuna
 from optuna.trial import TrialState
 
 from restnet_search.search.candidates import Candidate, CandidateKey
-from restnet_search.search.study import STUDY, directions, open_storage
+from restnet_search.search.storage import open_storage
+from restnet_search.search.study import STUDY, directions
 
 __all__ = ["Dropped", "RungName", "RungScore", "RungStudy", "RungSummary"]
 

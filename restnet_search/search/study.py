@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy import event
 
 from restnet_search.costs.table import Cost
 from restnet_search.errors import RunError
 from restnet_search.search.candidates import Candidate, CandidateKey, by_front
 from restnet_search.search.promotion import Entrant, by_gain
 from restnet_search.search.records import TrialKey, TrialRecord
+from restnet_search.search.storage import open_storage
 from restnet_search.search.trial import TrainingChoices
 from restnet_search.space.schema import SearchSpec, TrainingSpec
 
@@ -28,7 +28,6 @@ __all__ = [
     "Proposal",
     "SearchStudy",
     "directions",
-    "open_storage",
     "read_records",
     "values_of",
 ]
@@ -386,18 +385,3 @@ def read_records(path: Path) -> list[TrialRecord]:
 def _records(study: optuna.Study) -> list[TrialRecord]:
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return [TrialRecord(**trial.user_attrs[_RECORD]) for trial in complete if _RECORD in trial.user_attrs]
-
-
-def open_storage(path: Path) -> optuna.storages.RDBStorage:
-    """The SQLite file that holds a search's studies."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
-    event.listen(storage.engine, "connect", _fast_and_safe)
-    storage.engine.dispose()  # so that connections opened before the listener are opened anew
-    return storage
-
-
-def _fast_and_safe(connection: Any, _: Any) -> None:
-    # write-ahead logging survives a killed process and spares most of the syncs
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
