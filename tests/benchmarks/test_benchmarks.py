@@ -68,7 +68,7 @@ def test_without_a_gpu_the_row_says_so(folder: Path) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch_cka") is None, reason="torch-cka is in the extra `bench`")
-def test_both_cka_agree() -> None:
+def test_cka_is_that_of_the_plain_formula_in_float64() -> None:
     finding = importlib.import_module("tests.benchmarks.cka").run("tiny")
     (agreement,) = (c for c in finding.conditions if "difference" in c.what)
     assert agreement.met, finding
