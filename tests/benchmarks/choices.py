@@ -31,7 +31,7 @@ class Size:
     val: int
 
 
-SIZES = {"full": Size(2, 3000, 2000), "tiny": Size(1, 40, 40)}
+SIZES = {"full": Size(1, 3000, 2000), "tiny": Size(1, 40, 40)}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ hybrids down when it ends.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.benchmarks.anytime import curve, value_at
@@ -16,6 +16,7 @@ from tests.benchmarks.cifar import block_paths, search_events, why_missing
 from tests.benchmarks.result import Condition, Finding
 from tests.benchmarks.search import LARGE, SIZES, SMALL, search_space
 
+QUALITY_SIZES = SIZES | {"full": replace(SIZES["full"], train=3000, val=1000, epochs=1, trials=16)}
 CHECKPOINTS = (0.25, 0.5, 0.75, 1.0)
 RATIO = 1.0
 
@@ -73,7 +74,7 @@ def run(size: str) -> Finding:
 
 
 def _space(size: str, way: Way, seconds: float | None) -> dict[str, Any]:
-    given = SIZES[size]
+    given = QUALITY_SIZES[size]
     cuts = {LARGE: block_paths(LARGE, given.every[0]), SMALL: block_paths(SMALL, given.every[1])}
     space = search_space(given, cuts, **way.sections)
     space["search"] |= way.search | ({} if seconds is None else {"timeout": seconds})
