@@ -11,7 +11,7 @@ import numpy as np
 
 from restnet_search.costs.table import AnchorCosts, Cost, hybrid_cost
 from restnet_search.graph.cut_points import CutPoint
-from restnet_search.space.schema import CutPointSpec, Order, SearchSpace
+from restnet_search.space.schema import CutPointSpec, Order, SearchSpace, StitchKind
 from restnet_search.stitching.plan import StitchPlan, why_not_stitchable
 from restnet_search.units import DeviceBudget
 
@@ -148,6 +148,7 @@ def enumerate_candidates(
         device: Memory and latency of hybrids; None: they stay unknown.
     """
     offered = {name: offered_cuts(space.cut_points, name, cut_points[name], costs[name]) for name in cut_points}
+    plans = _Plans(space.stitch.kind, cut_points)
     kept: list[Candidate] = []
     passed_over: list[Candidate] = []
     cheapest: Cost | None = None
@@ -161,14 +162,11 @@ def enumerate_candidates(
             row: list[tuple[float, int, list[tuple[StitchPlan, Cost]]]] = []
             for back_cut in offered[direction.back]:
                 counts["stitch_points"] += 1
-                source = cut_points[direction.front][front_cut].layout
-                target = cut_points[direction.back][back_cut].layout
-                if why_not_stitchable(source, target):
+                if not (possible := plans.between((direction.front, front_cut), (direction.back, back_cut))):
                     counts["unstitchable"] += 1
                     continue
                 priced: list[tuple[StitchPlan, Cost]] = []
-                for kind in space.stitch.kind:
-                    plan = StitchPlan(kind, source, target)
+                for plan in possible:
                     cost = hybrid_cost(front, front_cut, plan.cost, back, back_cut)
                     if device is not None:
                         cost = device.priced(cost, (direction.front, front_cut), plan, (direction.back, back_cut))
@@ -205,6 +203,26 @@ def enumerate_candidates(
         least_memory,
         least_latency,
     )
+
+
+class _Plans:
+    """Stitch plans between cut points. Few layouts differ, so a plan and its costs serve many stitch points."""
+
+    def __init__(self, kinds: Sequence[StitchKind], cut_points: Mapping[str, Sequence[CutPoint]]) -> None:
+        self._kinds = kinds
+        self._layouts = list(dict.fromkeys(cut.layout for cuts in cut_points.values() for cut in cuts))
+        places = {layout: place for place, layout in enumerate(self._layouts)}
+        self._places = {name: [places[cut.layout] for cut in cuts] for name, cuts in cut_points.items()}
+        self._known: dict[tuple[int, int], tuple[StitchPlan, ...]] = {}
+
+    def between(self, front: tuple[str, int], back: tuple[str, int]) -> tuple[StitchPlan, ...]:
+        """One of every kind; none where no stitch layer joins the two."""
+        pair = self._places[front[0]][front[1]], self._places[back[0]][back[1]]
+        if pair not in self._known:
+            source, target = self._layouts[pair[0]], self._layouts[pair[1]]
+            joined = why_not_stitchable(source, target) is None
+            self._known[pair] = tuple(StitchPlan(kind, source, target) for kind in self._kinds) if joined else ()
+        return self._known[pair]
 
 
 def _scores_at(
