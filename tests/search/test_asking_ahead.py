@@ -160,7 +160,7 @@ def test_what_is_asked_does_not_depend_on_which_trial_ends_first(
     # and what a trial reaches is what it reaches alone
     points = {one.key: one for one in candidates}
     for record in found[0][-4:]:
-        job = Job(((points[record.key[:4]], _choices(record)),))
+        job = Job(((points[record.key[:-1]], _choices(record)),))
         (alone,) = job.run(shared)
         assert isinstance(alone, TrialOutcome)
         assert (alone.correct, alone.r2) == (record.correct, record.r2)
@@ -169,7 +169,7 @@ def test_what_is_asked_does_not_depend_on_which_trial_ends_first(
 def _choices(record: TrialRecord):
     from restnet_search.search.trial import TrainingChoices
 
-    return TrainingChoices(record.lr, record.epochs, record.tune)
+    return TrainingChoices(record.lr, record.epochs, record.tune, record.match_epochs, record.distill)
 
 
 @pytest.mark.parametrize("cut", [1, 8])
@@ -217,7 +217,7 @@ def test_when_time_is_up_what_is_under_way_still_counts(
 def test_candidates_run_out(candidates: list[Candidate], shared: TrialContext, tmp_path: Path) -> None:
     few = [*candidates[:3], *candidates[-2:]]
     study = Run(tmp_path / "few", few, shared).go(AnyOrder(4, seed=0))
-    assert {record.key[:4] for record in study.records} == {one.key for one in few}
+    assert {record.key[:-1] for record in study.records} == {one.key for one in few}
     assert len(study.records) == 5
 
 
