@@ -88,7 +88,7 @@ def _what_limits(rising: list[tuple[float, float]], seconds: float) -> str:
     if not rising:
         return f"ours had no hybrid within {seconds:.0f} s."
     return (
-        f"ours has its first hybrid after {rising[0][0]:.0f} s, when all stitch points were ranked and scored in closed "
+        f"ours has its first hybrid after {rising[0][0]:.0f} s, when all stitch points were ranked and tried in closed "
         "form; random search begins to train at once."
     )
 
