@@ -106,7 +106,8 @@ def run(size: str) -> Finding:
 
 
 def _what_limits(ours: float, table_seconds: float) -> str:
-    return f"of the {ours:.1f} s, {ours - table_seconds:.1f} s profile each anchor's segments once; the sums take the rest."
+    profiling = ours - table_seconds
+    return f"of the {ours:.1f} s, {profiling:.1f} s profile each anchor's segments once; the sums take the rest."
 
 
 def _enumerate(graphs: Mapping[str, AnchorGraph], costs: Mapping[str, AnchorCosts]) -> Sequence[Candidate]:
