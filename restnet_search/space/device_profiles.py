@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from restnet_search.errors import BudgetError, did_you_mean
 from restnet_search.space.checks import Problem, plain_data, raise_problems
 from restnet_search.space.discovery import shipped_files
+from restnet_search.space.fields import Text
 from restnet_search.space.messages import describe_problems
 from restnet_search.space.plain_yaml import read_yaml, write_yaml
 from restnet_search.units import parse_quantity
@@ -29,7 +30,6 @@ _FOLDER = "devices"
 _LIST = "list the built-in ones: restnet-search device list"
 _SHOW = "look at one: restnet-search device show raspberry-pi-4"
 _WEIGHT_BYTES = {"": 4, "float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
-Text = Annotated[str, Field(min_length=1)]
 
 
 class _Section(BaseModel):
