@@ -69,20 +69,15 @@ def fit(
     """
     from restnet_search.cli.arguments import choose_space, sources, with_data
     from restnet_search.cli.console import console, print_json
+    from restnet_search.cli.interrupts import interruptible
     from restnet_search.cli.progress import show_progress
-    from restnet_search.cli.search import Interrupted
     from restnet_search.inspection import fit_space
     from restnet_search.reporting.fitting import render_fits
 
     chosen, base = choose_space(space, quiet=as_json)
-    try:
-        with show_progress() as progress:
-            table = fit_space(with_data(chosen, base, data), sources(weights, base, trust_code), progress)
-    except KeyboardInterrupt as error:
-        raise Interrupted(
-            "Interrupted. Anchors that were fitted and whole epochs of the one under way are kept.",
-            hint="run the same command again",
-        ) from error
+    kept = "Interrupted. Anchors that were fitted and whole epochs of the one under way are kept."
+    with interruptible(kept, "run the same command again"), show_progress() as progress:
+        table = fit_space(with_data(chosen, base, data), sources(weights, base, trust_code), progress)
     if as_json:
         print_json(table.to_json())
     else:

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from restnet_search.cli.interrupts import Interrupted, interruptible
 from restnet_search.errors import RestnetError, RunError
 from restnet_search.units import parse_budget
 
@@ -44,12 +45,6 @@ class Request:
     workers: int | None = None
     device: str | None = None
     compile_fronts: bool = False
-
-
-class Interrupted(RunError):
-    """Ctrl-C; finished trials are kept."""
-
-    exit_code = 130
 
 
 def search(request: Request) -> None:
@@ -166,14 +161,9 @@ def _run(folder: RunFolder, request: Request) -> Report:
     weights = request.weights or (Path(inputs.weights) if inputs.weights else None)
     base = Path(inputs.base) if inputs.base else None
     sources = CodeAndWeights(weights, base, request.trust_code, default_cache_dir())
-    try:
-        with show_progress() as progress:
-            return run_search(space, folder, inputs, sources, progress)
-    except KeyboardInterrupt as error:
-        raise Interrupted(
-            f"Interrupted. What had finished is kept in {folder.path}.",
-            hint=f"restnet-search --resume {folder.path}",
-        ) from error
+    kept, hint = f"Interrupted. What had finished is kept in {folder.path}.", f"restnet-search --resume {folder.path}"
+    with interruptible(kept, hint), show_progress() as progress:
+        return run_search(space, folder, inputs, sources, progress)
 
 
 def _show(report: Report, request: Request, folder: RunFolder) -> None:

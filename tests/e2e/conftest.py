@@ -37,7 +37,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def command() -> list[str]:
-    return [sys.executable, "-c", "from restnet_search.cli import main; main()"]
+    """It heeds Ctrl-C as in a terminal, though what tests in the background start would ignore it."""
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    return [sys.executable, "-c", f"{heed}; from restnet_search.cli import main; main()"]
 
 
 @pytest.fixture(scope="session")
