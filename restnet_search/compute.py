@@ -107,8 +107,10 @@ class Compute:
 
     Attributes:
         device: Where networks run; a GPU has its index.
-        dtype: Of forward passes while stitch layers are trained (autocast); None: float32. Frozen features, the
-            closed-form start, losses and scores are float32 everywhere (least squares float64).
+        dtype: Of forward passes while stitch layers are trained (autocast); None: float32. Losses and scores are
+            float32 everywhere, least squares float64.
+        frozen_dtype: Of the passes of frozen networks over training images (autocast), from which rankers, closed
+            forms and training get their features; None: float32, as images that score hybrids always are.
         fit_dtype: Likewise while anchors are fitted.
         compiled: Whether frozen fronts go through torch.compile.
         pieces: How many images go through at once.
@@ -117,6 +119,7 @@ class Compute:
     device: torch.device = _CPU
     dtype: torch.dtype | None = None
     fit_dtype: torch.dtype | None = None
+    frozen_dtype: torch.dtype | None = None
     compiled: bool = False
     pieces: Pieces = field(default_factory=Pieces, compare=False)
 
@@ -164,17 +167,25 @@ class Compute:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Under which the forward passes of training run."""
-        return nullcontext() if self.dtype is None else torch.autocast(self.device.type, dtype=self.dtype)
+        return self._autocast(self.dtype)
 
-    def run(self, network: Callable[[Tensor], Any], batch: Tensor, purpose: str) -> Any:
+    def autocast_frozen(self) -> AbstractContextManager[object]:
+        """Under which frozen networks see training images."""
+        return self._autocast(self.frozen_dtype)
+
+    def _autocast(self, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
+
+    def run(self, network: Callable[[Tensor], Any], batch: Tensor, purpose: str, *, training: bool = False) -> Any:
         """What a frozen network gives for a batch, on the device and without gradients: one tensor or a tuple.
 
         Args:
             network: On the device.
             batch: ``(b, ...)``, on the CPU or the device.
             purpose: See :meth:`Pieces.each`.
+            training: Whether the batch comes of training images, so that ``frozen_dtype`` holds.
         """
-        with torch.no_grad():
+        with torch.no_grad(), self.autocast_frozen() if training else nullcontext():
             parts = list(self.pieces.each(purpose, len(batch), lambda rows: network(self.put(batch[rows]))))
         if len(parts) == 1:
             return parts[0]
@@ -195,13 +206,13 @@ def open_compute(spec: ComputeSpec, say: Callable[[str], None] = _log.warning) -
     """
     device = choose_device(spec.device)
     gpu = device.type == "cuda"
-    half = torch.bfloat16 if spec.precision == "bfloat16" else None
+    half = frozen = torch.bfloat16 if spec.precision == "bfloat16" else None
     fit = None
     if gpu and spec.precision != "float32":
         known = torch.cuda.is_bf16_supported(including_emulation=False)
         half = half or (torch.bfloat16 if known else None)
         fit = half or torch.float16
-    return Compute(device, half, fit, spec.compile, Pieces(say))
+    return Compute(device, half, fit, frozen, spec.compile, Pieces(say))
 
 
 def choose_device(name: str) -> torch.device:

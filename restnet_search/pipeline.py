@@ -109,8 +109,6 @@ def run_search(
         search = Search(
             space, folder, budgets, data, train, prepared, enumeration, study, controls, ranking, device, early, formats
         )
-        with _timed(seconds, "anchors"):
-            anchors = score_anchors(search, progress)
         with _timed(seconds, "trials"):
             context = _trial_context(search, kept, sources, Clock(started, before=study.elapsed), progress, warn)
             if workers is not None and study.unfinished:
@@ -119,6 +117,8 @@ def run_search(
             run_trials(study, context, folder, space, progress, controls, spent=seconds["early"], workers=workers)
             study.add_counts("features", asdict(context.store.reuse))
             stack.close()
+        with _timed(seconds, "anchors"):
+            anchors = score_anchors(search, progress)
         with _timed(seconds, "scoring"):
             hybrids = score_finalists(search, anchors, progress)
             with at_home(prepared.anchors, compute, formats):

@@ -54,10 +54,9 @@ def interruptible(kept: str, hint: str) -> Iterator[None]:
 @contextmanager
 def _never_lost() -> Iterator[None]:
     before, report = signal.getsignal(signal.SIGINT), sys.unraisablehook
-    main = threading.main_thread().ident
-    if (
-        threading.get_ident() != main or before is not signal.default_int_handler
-    ):  # ignored (in the background), or someone's own
+    main = threading.get_ident()
+    elsewhere = main != threading.main_thread().ident
+    if elsewhere or before is not signal.default_int_handler:  # ignored (in the background), or someone's own
         yield
         return
     waiting = over = False

@@ -41,7 +41,8 @@ class MemoryFeatures:
     def get(self, work: Pass, cuts: Sequence[int], wanted: Collection[int]) -> dict[int, Tensor]:
         """Features at the cut points that fit, by cut point; one pass computes all that are missing.
 
-        ``wanted`` cut points are computed in the same pass where the capacity leaves room for them.
+        ``wanted`` cut points on its way are computed, too, where the capacity leaves room for them; those beyond it
+        begin where it ended, when they are asked.
         """
         asked = [cut for cut in cuts if self.keeps(work, cut)]
         missing = [cut for cut in asked if (work.key, cut) not in self._kept]
@@ -58,7 +59,7 @@ class MemoryFeatures:
     def _extra(self, work: Pass, missing: Sequence[int], wanted: Collection[int]) -> list[int]:
         room = self.capacity - self.used - sum(work.size(cut, _WIDTH) for cut in missing)
         chosen: list[int] = []
-        for cut in sorted(wanted):
+        for cut in sorted(cut for cut in wanted if cut < max(missing)):
             size = work.size(cut, _WIDTH)
             if size <= room and cut not in missing and (work.key, cut) not in self._kept:
                 chosen.append(cut)

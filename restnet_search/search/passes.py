@@ -81,6 +81,11 @@ class Pass:
         return self.taps.compute
 
     @property
+    def training(self) -> bool:
+        """Whether the images train; what scores hybrids goes through in float32 always."""
+        return self.split.name == "train"
+
+    @property
     def key(self) -> PassKey:
         return self.name, self.split.digest, self.augmented
 
@@ -100,9 +105,12 @@ class Pass:
     def run(
         self, cuts: Sequence[int], batches: Iterable[Tensor], start: int | None = None
     ) -> Iterator[tuple[Tensor, ...]]:
-        """Features on the device at the cut points, for every batch of images, or of features at the cut ``start``."""
+        """Features on the device at the cut points, for every batch of images, or of features at the cut ``start``.
+
+        They are float32, whatever the type of the pass.
+        """
         tap = self.taps.between(self.name, self.cut_anchor.graph, start, cuts)
         for batch in batches:
-            features = self.compute.run(tap, batch, f"features of {self.name}")
+            features = self.compute.run(tap, batch, f"features of {self.name}", training=self.training)
             self.reuse.forwarded += len(batch)
-            yield (features,) if isinstance(features, Tensor) else features
+            yield tuple(values.float() for values in ([features] if isinstance(features, Tensor) else features))

@@ -169,9 +169,11 @@ def _batches(
         with clock.of(_FEATURES):
             features: dict[str, list[Tensor]] = {}
             for name, cut in anchors.items():
-                values = compute.run(whole[name], images.images(cut.anchor.view, batch), f"features of {name}")
-                features[name] = [values] if isinstance(values, Tensor) else list(values)
+                pixels = images.images(cut.anchor.view, batch)
+                values = compute.run(whole[name], pixels, f"features of {name}", training=True)
+                features[name] = [layer.float() for layer in ([values] if isinstance(values, Tensor) else values)]
             logits = {
-                name: compute.run(rests[name], layers[-1], f"features of {name}") for name, layers in features.items()
+                name: compute.run(rests[name], layers[-1], f"features of {name}", training=True).float()
+                for name, layers in features.items()
             }
         yield FeatureBatch(features, logits, images.labels[batch])

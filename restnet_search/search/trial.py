@@ -198,10 +198,13 @@ class StitchTrainer:
         Where the batch does not fit memory, each of its pieces counts as a batch: layers behind the first then see
         what the statistics of smaller batches make, and come out a little different.
         """
-        pieces = self._context.compute.pieces.each(
-            "batch-norm statistics", len(features), lambda rows: fit.update(self.stitch(features[rows])), least=2
-        )
-        for _ in pieces:
+        compute = self._context.compute
+
+        def see(rows: slice) -> None:
+            with compute.autocast_frozen():
+                fit.update(self.stitch(features[rows]))
+
+        for _ in compute.pieces.each("batch-norm statistics", len(features), see, least=2):
             pass
 
     def use_statistics(self, statistics: Mapping[str, Tensor]) -> None:

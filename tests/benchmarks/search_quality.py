@@ -14,7 +14,7 @@ from typing import Any
 from tests.benchmarks.anytime import curve, value_at
 from tests.benchmarks.cifar import block_paths, search_events, why_missing
 from tests.benchmarks.result import Condition, Finding
-from tests.benchmarks.search import LARGE, SIZES, SMALL, search_space
+from tests.benchmarks.search import FEW, LARGE, SIZES, SMALL, search_space
 
 QUALITY_SIZES = SIZES | {"full": replace(SIZES["full"], train=3000, val=1000, epochs=1, trials=16)}
 CHECKPOINTS = (0.25, 0.5, 0.75, 1.0)
@@ -32,7 +32,9 @@ class Way:
 WAYS = {
     "joint": Way({"strategy": "joint"}, {}),
     "ours": Way({}, {}),
-    "random": Way({"sampler": "random", "trials": 1000}, {"ranker": "random", "early": {"when": "never"}}),
+    "random": Way(
+        {"sampler": "random", "trials": 1000}, {"ranker": {"kind": "random", "images": FEW}, "early": {"when": "never"}}
+    ),
 }
 
 

@@ -59,21 +59,27 @@ class TestDevice:
             assert choose_device("auto").type == "cpu"
 
     @pytest.mark.parametrize(
-        ("device", "precision", "training", "fits"),
+        ("device", "precision", "training", "fits", "frozen"),
         [
-            ("cpu", "auto", None, None),
-            ("cpu", "bfloat16", torch.bfloat16, None),
-            ("cuda", "auto", torch.bfloat16, torch.bfloat16),
-            ("cuda", "float32", None, None),
+            ("cpu", "auto", None, None, None),
+            ("cpu", "bfloat16", torch.bfloat16, None, torch.bfloat16),
+            ("cuda", "auto", torch.bfloat16, torch.bfloat16, None),
+            ("cuda", "bfloat16", torch.bfloat16, torch.bfloat16, torch.bfloat16),
+            ("cuda", "float32", None, None, None),
         ],
     )
     def test_precision(
-        self, device: str, precision: str, training: torch.dtype | None, fits: torch.dtype | None
+        self,
+        device: str,
+        precision: str,
+        training: torch.dtype | None,
+        fits: torch.dtype | None,
+        frozen: torch.dtype | None,
     ) -> None:
         spec = ComputeSpec(device=device, precision=precision)  # pyright: ignore[reportArgumentType]
         with pretend_gpu():
             compute = open_compute(spec)
-        assert (compute.dtype, compute.fit_dtype) == (training, fits)
+        assert (compute.dtype, compute.fit_dtype, compute.frozen_dtype) == (training, fits, frozen)
 
     def test_devices_that_a_trace_wrote_down_are_replaced(self) -> None:
         graph = fx.Graph()

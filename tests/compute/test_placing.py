@@ -15,6 +15,8 @@ from restnet_search.progress import SilentProgress
 from restnet_search.reporting.report import Report
 from restnet_search.reporting.serialize import read_results
 from restnet_search.search.closed_form import closed_form_scores
+from restnet_search.search.disk_features import DiskFeatures
+from restnet_search.search.disk_store import DiskStore
 from restnet_search.search.features import FeatureStore
 from restnet_search.search.joint import JointBudget, JointTraining
 from restnet_search.search.placing import settle
@@ -154,14 +156,13 @@ def test_mixed_precision_changes_training_but_not_the_start_or_the_scores(digits
     """bfloat16 on the CPU, where the same autocast can be looked at."""
     anchors = two()
 
-    def trial(epochs: int, precision: str) -> TrialOutcome:
-        compute = open_compute(ComputeSpec(device="cpu", precision=precision))  # pyright: ignore[reportArgumentType]
-        shared = context(anchors, digits, store=FeatureStore(anchors, 2**30, compute=compute))
+    def trial(epochs: int, dtype: torch.dtype | None) -> TrialOutcome:
+        shared = context(anchors, digits, store=FeatureStore(anchors, 2**30, compute=Compute(dtype=dtype)))
         return run_trial(candidate(anchors, VIT, 1, RESNET, 1), TrainingChoices(3e-3, epochs), shared)
 
-    start, mixed_start = trial(0, "float32"), trial(0, "bfloat16")
+    start, mixed_start = trial(0, None), trial(0, torch.bfloat16)
     assert start.r2 == mixed_start.r2 and start.correct == mixed_start.correct
-    exact, mixed = trial(1, "float32"), trial(1, "bfloat16")
+    exact, mixed = trial(1, None), trial(1, torch.bfloat16)
 
     def distance(one: TrialOutcome, other: TrialOutcome) -> float:
         pairs = zip(one.stitch.parameters(), other.stitch.parameters(), strict=True)
@@ -170,6 +171,28 @@ def test_mixed_precision_changes_training_but_not_the_start_or_the_scores(digits
     moved, apart = distance(start, exact), distance(mixed, exact)
     assert 0 < apart < 0.5 * moved
     assert all(parameter.dtype == torch.float32 for parameter in mixed.stitch.parameters())
+
+
+@pytest.mark.parametrize("kept", ["memory", "disk", "nothing"])
+def test_bfloat16_reaches_features_of_training_images_and_none_that_score(kept: str, tmp_path: Path) -> None:
+    anchors, data = two(), load_data(DataSpec(dataset="digits"), progress=SilentProgress())
+    train, val = (split.subset(torch.arange(48)) for split in (data.train, data.val))
+    compute = open_compute(ComputeSpec(device="cpu", precision="bfloat16"))
+
+    def store(compute: Compute) -> FeatureStore:
+        disk = DiskFeatures(DiskStore(tmp_path, 2**30), "float32") if kept == "disk" else None
+        return FeatureStore(anchors, 0 if kept == "nothing" else 2**30, disk=disk, compute=compute)
+
+    exact, mixed = store(Compute()), store(compute)
+    for name in (VIT, RESNET):
+        for split in (train, val):
+            (wanted,), (found,) = ([*of.batches(name, 1, split, len(split))] for of in (exact, mixed))
+            assert found.dtype == torch.float32
+            if split is val:
+                assert torch.equal(found, wanted)
+            else:
+                off = (found - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()
+                assert 1e-4 < off < 2e-2  # bfloat16 rounds by up to 2^-9, operation by operation
 
 
 SPACE: dict[str, Any] = {

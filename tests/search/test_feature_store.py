@@ -76,7 +76,7 @@ class TestSame:
         disk = DiskFeatures(DiskStore(tmp_path, 2**30), "float32")
         for store in (
             disk_store(anchors, tmp_path / "asked"),
-            FeatureStore(anchors, 2**30, wanted={(RESNET, images.digest): (1, 2)}),
+            FeatureStore(anchors, 2**30),
             FeatureStore(anchors, 2**30, disk=disk, wanted={(RESNET, images.digest): (1, 2)}),
         ):
             asked = (0, 1, 2) if store._wanted == {} else (0,)
@@ -85,6 +85,29 @@ class TestSame:
                 features(store, RESNET, cut, images)
             assert store.reuse.forwarded == len(images)
             assert store.reuse.used == (3 + len(asked)) * len(images)
+
+    @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+    def test_in_memory_every_layer_runs_once_and_none_before_it_is_asked(
+        self, anchors: Anchors, images: Split, order: tuple[int, ...]
+    ) -> None:
+        store = FeatureStore(anchors, 2**30, wanted={(RESNET, images.digest): (0, 1, 2)})
+        graph = anchors[RESNET].graph
+        layers = {name: layer for name, layer in graph.front(2).named_modules() if isinstance(layer, torch.nn.Conv2d)}
+        runs = dict.fromkeys(layers, 0)
+
+        def count(name: str) -> None:
+            runs[name] += 1
+
+        hooks = [layer.register_forward_hook(lambda *_, name=name: count(name)) for name, layer in layers.items()]
+        try:
+            for cut in order:
+                features(store, RESNET, cut, images)
+                deepest = max(order[: order.index(cut) + 1])
+                there = {name for name, _ in graph.front(deepest).named_modules()} & layers.keys()
+                assert runs == {name: 2 if name in there else 0 for name in layers}  # two batches
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def test_what_fits_no_bound_is_passed_through_in_one_pass_for_all_cut_points(
         self, anchors: Anchors, images: Split, tmp_path: Path
