@@ -9,7 +9,6 @@ from torch import fx, nn
 
 from restnet_search.errors import GraphError
 from restnet_search.graph.layout import Layout, layout_from_shapes
-from restnet_search.graph.nodes import data_dependent
 from restnet_search.graph.order import settle_orders
 from restnet_search.graph.shapes import channel_axis, shapes_at_other_size
 from restnet_search.graph.trace import TracedModel
@@ -98,7 +97,7 @@ def find_cut_points(traced: TracedModel, granularity: str = "block") -> CutPoint
 
 def _live_after(traced: TracedModel) -> dict[fx.Node, set[fx.Node]]:
     """For every node, the image-dependent nodes whose value is still needed once it has run."""
-    dependent = data_dependent(traced.graph)
+    dependent = traced.dependent
     last_use: dict[fx.Node, int] = {}
     order = {node: position for position, node in enumerate(traced.graph.nodes)}
     for node in dependent:

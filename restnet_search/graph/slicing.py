@@ -8,10 +8,10 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Sequence
 
-from torch import fx, nn
+from torch import fx
 from torch.fx.node import Argument
 
-from restnet_search.graph.nodes import ancestors, data_dependent, is_shape_query
+from restnet_search.graph.nodes import ancestors, is_shape_query
 from restnet_search.graph.trace import TracedModel
 
 __all__ = ["count_slice_parameters", "needed_nodes", "slice_model"]
@@ -43,15 +43,8 @@ def count_slice_parameters(traced: TracedModel, start: fx.Node | None, stops: Se
 
     The slice is not built, which is most of the time that profiling an anchor with many cut points would take.
     """
-    found: dict[int, nn.Parameter] = {}
-    for node in _Slicer(traced, start or traced.image).computed(stops):
-        if node.op == "call_module":
-            owned = traced.module.get_submodule(str(node.target)).parameters()
-            found |= {id(parameter): parameter for parameter in owned}
-        elif node.op == "get_attr":
-            value = operator.attrgetter(str(node.target))(traced.module)
-            if isinstance(value, nn.Parameter):
-                found[id(value)] = value
+    needed = _Slicer(traced, start or traced.image).needed(stops)
+    found = {id(one): one for node in needed & traced.parameters.keys() for one in traced.parameters[node]}
     return sum(parameter.numel() for parameter in found.values())
 
 
@@ -64,7 +57,7 @@ class _Slicer:
 
     def __init__(self, traced: TracedModel, start: fx.Node) -> None:
         self.traced, self.start = traced, start
-        self.dependent = data_dependent(traced.graph)
+        self.dependent = traced.dependent
         self.before = ancestors(start)
         self.graph = fx.Graph()
         self.crossing = self.graph.placeholder("x" if start.op == "placeholder" else "features")
@@ -92,10 +85,6 @@ class _Slicer:
             if not self._answered_from_record(node):
                 pending.extend(node.all_input_nodes)
         return needed
-
-    def computed(self, stops: Iterable[fx.Node]) -> list[fx.Node]:
-        """The nodes that the slice computes itself."""
-        return [node for node in self.needed(stops) if not self._answered_from_record(node)]
 
     def _answered_from_record(self, node: fx.Node) -> bool:
         return is_shape_query(node) and any(

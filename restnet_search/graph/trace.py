@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, fx, nn
@@ -10,7 +12,7 @@ from torch import Tensor, fx, nn
 from restnet_search.errors import GraphError
 from restnet_search.graph.exported import export_graph
 from restnet_search.graph.functional import make_functional
-from restnet_search.graph.nodes import is_shape_query
+from restnet_search.graph.nodes import data_dependent, is_shape_query
 
 __all__ = ["TracedModel", "trace_model"]
 
@@ -42,6 +44,23 @@ class TracedModel:
     def logits(self) -> fx.Node:
         """The node whose value the model returns."""
         return next(node for node in self.graph.nodes if node.op == "output").args[0]  # pyright: ignore[reportReturnType]
+
+    @cached_property
+    def dependent(self) -> set[fx.Node]:
+        """The nodes whose value depends on the pixels; what is traced does not change."""
+        return data_dependent(self.graph)
+
+    @cached_property
+    def parameters(self) -> dict[fx.Node, tuple[nn.Parameter, ...]]:
+        """The parameters that each node uses; nodes without any are left out."""
+        found: dict[fx.Node, tuple[nn.Parameter, ...]] = {}
+        for node in self.graph.nodes:
+            if node.op == "call_module":
+                found[node] = tuple(self.module.get_submodule(str(node.target)).parameters())
+            elif node.op == "get_attr":
+                value = operator.attrgetter(str(node.target))(self.module)
+                found[node] = (value,) if isinstance(value, nn.Parameter) else ()
+        return {node: used for node, used in found.items() if used}
 
     def example(self, batch: int = 2) -> Tensor:
         """A batch of seeded noise images ``(batch, C, H, W)``, for shapes and costs."""

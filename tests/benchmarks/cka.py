@@ -115,7 +115,8 @@ def _images(count: int, side: int) -> Tensor:
 def _ours(models: list[str], images: int, batch: int, side: int) -> Callable[[], dict[str, Any]]:
     from restnet_search.similarity.cka import MinibatchCKA
 
-    built, pixels = _models(models, side), _images(images, side)
+    built = [model.to(memory_format=torch.channels_last) for model in _models(models, side)]
+    pixels = _images(images, side).to(memory_format=torch.channels_last)
     built[0](pixels[:2])  # warm-up
 
     def work() -> dict[str, Any]:
@@ -131,14 +132,21 @@ def _ours(models: list[str], images: int, batch: int, side: int) -> Callable[[],
 
 @torch.no_grad()
 def _grams_of(model: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
-    """The U-centred Gram of every module's output, made while the model runs, so that no features are kept."""
+    """The U-centred Gram of every module's output, made while the model runs, so that no features are kept.
+
+    Many modules hand on what another one gave: a block its last layer's output, an identity its input.
+    """
     from restnet_search.similarity.cka import u_centred_gram
 
     grams: dict[str, Tensor] = {}
+    last: list[tuple[Tensor, int, Tensor]] = []
 
     def hook(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            grams[name] = u_centred_gram(output)
+            # the version tells whether an activation has worked on it in place meanwhile
+            if not (last and last[0][0] is output and last[0][1] == output._version):
+                last[:] = [(output, output._version, u_centred_gram(output))]
+            grams[name] = last[0][2]
 
         return keep
 

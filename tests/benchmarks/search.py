@@ -88,7 +88,7 @@ def search_space(given: Size, cuts: dict[int, list[str]], **changes: Any) -> dic
     """The space of our way: the other way's stitch points, images and epochs (or fewer: the search decides).
 
     The ranker drops nothing here, since both ways are told the same stitch points: closed-form stitches decide, from
-    few images, so that training begins soon. Training images go through the anchors in bfloat16; all scores are float32.
+    few images, so that training begins soon. Training images go through networks in bfloat16; all scores are float32.
     """
     return space_of(
         LARGE,
