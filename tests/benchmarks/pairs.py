@@ -60,8 +60,9 @@ class Pair:
         }
 
 
-def open_pair(large: int, small: int, train: int, val: int) -> Pair:
-    """Load, cut and score both anchors, with the given numbers of images."""
+def open_pair(large: int, small: int, train: int, val: int, precision: str = "float32") -> Pair:
+    """Load, cut and score both anchors, with the given numbers of images; ``precision`` as in a space's ``compute``."""
+    from restnet_search.compute import open_compute
     from restnet_search.data import load_data
     from restnet_search.progress import SilentProgress
     from restnet_search.search.candidates import enumerate_candidates
@@ -81,9 +82,10 @@ def open_pair(large: int, small: int, train: int, val: int) -> Pair:
         stitch={"kind": "linear", "images": min(500, train)},
         training={"images": train, "batch_size": min(100, train)},
         top_k=1000,
+        compute={"device": "cpu", "precision": precision},
     )
     space = parse_space(plain_space, source="the benchmark")
-    progress = SilentProgress()
+    progress, compute = SilentProgress(), open_compute(space.compute)
     data = load_data(space.data, progress=progress)
     with TemporaryDirectory() as cache:
         prepared = prepare(space, data, CodeAndWeights(WEIGHTS, None, False, Path(cache)), progress)
@@ -92,14 +94,14 @@ def open_pair(large: int, small: int, train: int, val: int) -> Pair:
     scores = {(a, b): np.zeros((len(points[a]), len(points[b]))) for a, b in product(points, points) if a != b}
     context = TrialContext(
         graphs=prepared.graphs,
-        store=FeatureStore(prepared.anchors, 2 * 2**30),
+        store=FeatureStore(prepared.anchors, 2 * 2**30, compute=compute),
         train=images,
         fit=images.subset(torch.arange(min(space.stitch.images, len(images)))),
         val=data.val,
         stitch=space.stitch,
         training=space.training,
         seed=0,
-        teachers=teacher_logits(prepared.anchors, images, progress),
+        teachers=teacher_logits(prepared.anchors, images, progress, compute),
     )
     anchors = {
         name: (
