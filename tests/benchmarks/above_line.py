@@ -1,7 +1,8 @@
 """Hybrids above the line between their anchors, per choice of what is tuned, against the plain recipe of FACTS.md.
 
 The line is accuracy against the logarithm of MACs between the two anchors. Every recipe trains the same stitch points
-on the same images for the same epochs (bfloat16, scored in float32); nothing is chosen by the images that they are scored on.
+on the same images for the same epochs, in bfloat16; nothing is chosen by the images that they are scored on (in
+float32).
 """
 
 from __future__ import annotations
