@@ -7,7 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from restnet_search.anchors.resume import forget, read_epoch, write_epoch
@@ -31,6 +31,20 @@ _AHEAD = 2
 """Trials per worker that may have been asked and not been told: one under way, and one that waits for its turn."""
 
 _log = logging.getLogger("restnet_search")
+
+
+@dataclass(frozen=True)
+class _Sitting:
+    """What the steps of one sitting of a search share; ``deadline`` is on the monotonic clock."""
+
+    study: SearchStudy
+    context: TrialContext
+    folder: RunFolder
+    space: SearchSpace
+    progress: Progress
+    controls: Sequence[Control]
+    deadline: float
+    workers: Workers | None
 
 
 def run_trials(
@@ -61,56 +75,40 @@ def run_trials(
     and their number, what each reaches from the seed and the stitch point.
     """
     deadline = time.monotonic() + (space.search.timeout or float("inf")) - spent
+    run = _Sitting(study, context, folder, space, progress, controls, deadline, workers)
     if space.search.strategy == "joint":
-        _run_jointly(study, context, folder, space, progress, controls, deadline)
+        _run_jointly(run)
     else:
-        _run_asked(study, context, folder, space, progress, controls, deadline, workers)
-    _run_controls(controls, study, context, folder, space, progress, deadline, workers)
+        _run_asked(run)
+    _run_controls(run)
 
 
-def _run_asked(
-    study: SearchStudy,
-    context: TrialContext,
-    folder: RunFolder,
-    space: SearchSpace,
-    progress: Progress,
-    controls: Sequence[Control],
-    deadline: float,
-    workers: Workers | None,
-) -> None:
+def _run_asked(run: _Sitting) -> None:
+    study, context, space, workers = run.study, run.context, run.space, run.workers
     done = len(study.records)
     together = _count_together(study, context, space)
     if workers is not None and together == 1:
-        _run_ahead(study, context, folder, space, progress, controls, deadline, workers)
+        _run_ahead(run, workers)
         return
-    with progress.task("Trials", total=space.search.trials) as task:
+    with run.progress.task("Trials", total=space.search.trials) as task:
         task.advance(done)
         for proposals in study.asks_together(together * (workers.count if workers else 1)):
             groups = _groups(proposals, context, together)
             jobs = (Job(_trials(group), together=not is_kept(group[0].candidate, context)) for group in groups)
             for group, outcomes in zip(groups, run_jobs(jobs, context, workers), strict=True):
                 for proposal, outcome in zip(group, outcomes, strict=True):
-                    _keep(proposal, outcome, study, context, folder, space, progress)
+                    _keep(proposal, outcome, run)
                 finished = len(study.records)
                 task.advance(finished - done)
                 done = finished
-            if time.monotonic() + _seconds_of_controls(study, controls, workers) > deadline:
-                progress.log(f"Stopped after {space.search.timeout:g} s with {done} finished trials (search.timeout).")
+            if time.monotonic() + _seconds_of_controls(run) > run.deadline:
+                _say_stopped(done, run)
                 break
         else:
-            _say_if_exhausted(done, space, progress)
+            _say_if_exhausted(done, run)
 
 
-def _run_ahead(
-    study: SearchStudy,
-    context: TrialContext,
-    folder: RunFolder,
-    space: SearchSpace,
-    progress: Progress,
-    controls: Sequence[Control],
-    deadline: float,
-    workers: Workers,
-) -> None:
+def _run_ahead(run: _Sitting, workers: Workers) -> None:
     """Keep every worker busy with a trial, so that what is asked does not depend on which trial ends first.
 
     Trials are told in the order in which they were asked, and as late as that: one is asked where a worker is free and
@@ -118,16 +116,17 @@ def _run_ahead(
     the sampler knew at an ask depends on the number of workers alone, and a long trial holds up the others only when
     that many have been asked behind it. What has ended is kept at once, told or not.
     """
+    study = run.study
     asked: deque[tuple[int, Proposal]] = deque()
     ended: dict[int, TrialRecord | NonFiniteLoss] = {}
     stopped = False
-    workers.use(context)
+    workers.use(run.context)
 
     def tell_first() -> None:
         ticket, proposal = asked.popleft()
-        _tell(proposal, ended.pop(ticket), study, space)
+        _tell(proposal, ended.pop(ticket), run)
 
-    with progress.task("Trials", total=space.search.trials) as task:
+    with run.progress.task("Trials", total=run.space.search.trials) as task:
         task.advance(len(study.records))
         while True:
             while workers.room and not stopped:
@@ -143,29 +142,22 @@ def _run_ahead(
                 break
             proposals = dict(asked)
             for ticket, (outcome,) in workers.wait().items():
-                ended[ticket] = _keep_untold(proposals[ticket], outcome, study, context, folder, space, progress)
+                ended[ticket] = _keep_untold(proposals[ticket], outcome, run)
                 task.advance(isinstance(outcome, TrialOutcome))
             known = [record.seconds for record in ended.values() if isinstance(record, TrialRecord)]
-            stopped = time.monotonic() + _seconds_of_controls(study, controls, workers, known) > deadline
+            stopped = time.monotonic() + _seconds_of_controls(run, known) > run.deadline
         while asked:
             tell_first()
     done = len(study.records)
     if stopped:
-        progress.log(f"Stopped after {space.search.timeout:g} s with {done} finished trials (search.timeout).")
+        _say_stopped(done, run)
     else:
-        _say_if_exhausted(done, space, progress)
+        _say_if_exhausted(done, run)
 
 
-def _run_jointly(
-    study: SearchStudy,
-    context: TrialContext,
-    folder: RunFolder,
-    space: SearchSpace,
-    progress: Progress,
-    controls: Sequence[Control],
-    deadline: float,
-) -> None:
+def _run_jointly(run: _Sitting) -> None:
     """Train all candidates together, with a checkpoint from which a killed search goes on; then score each."""
+    study, context, folder, space, progress = run.study, run.context, run.folder, run.space, run.progress
     ended = {record.id for record in study.records} | study.failed_hybrids
     numbers = {number for number in range(len(study.candidates)) if joint_id(number) in ended}
     if len(numbers) == len(study.candidates):
@@ -183,8 +175,8 @@ def _run_jointly(
         save()
     with progress.task("Joint training", total=max(training.steps, 1)) as task:
         task.advance(training.done)
-        reserve = _joint_reserve(training, _waiting(study, controls), context)
-        training.train(save, every=_CHECKPOINT_STEPS, advance=task.advance, deadline=deadline, reserve=reserve)
+        reserve = _joint_reserve(training, _waiting(run), context)
+        training.train(save, every=_CHECKPOINT_STEPS, advance=task.advance, deadline=run.deadline, reserve=reserve)
     if training.stopped:
         progress.log(f"Stopped joint training after {training.done} of {training.steps} steps (search.timeout).")
     study.note("joint", {"stitch_layers": len(training.shared), "steps": training.done, "images": training.images})
@@ -195,7 +187,7 @@ def _run_jointly(
     with progress.task("Scoring joint hybrids", total=len(training.candidates)) as task:
         task.advance(len(numbers | training.failed.keys()))
         for number, outcome in training.outcomes(numbers):
-            _keep_joint(joint_id(number), outcome, budget.lr, study, context, folder, space)
+            _keep_joint(joint_id(number), outcome, budget.lr, run)
             task.advance()
     forget(folder.joint)
 
@@ -207,73 +199,61 @@ def _joint_reserve(training: JointTraining, waiting: Sequence[Control], context:
     return scoring + len(waiting) * epochs * math.ceil(len(context.train) / context.batch)
 
 
-def _keep_joint(
-    id: str,
-    outcome: JointOutcome,
-    lr: float,
-    study: SearchStudy,
-    context: TrialContext,
-    folder: RunFolder,
-    space: SearchSpace,
-) -> None:
-    record = _record(id, outcome.candidate, TrainingChoices(lr, epochs=1), outcome.trial, context)
+def _keep_joint(id: str, outcome: JointOutcome, lr: float, run: _Sitting) -> None:
+    record = _record(id, outcome.candidate, TrainingChoices(lr, epochs=1), outcome.trial, run.context)
     record = replace(record, strategy="joint", images=outcome.images)
-    folder.save_stitch(id, trained_tensors(outcome.trial.stitch, {}))
-    study.add_record(record, values_of(space.objectives, record.correct / record.n, outcome.candidate.cost))
+    run.folder.save_stitch(id, trained_tensors(outcome.trial.stitch, {}))
+    run.study.add_record(record, values_of(run.space.objectives, record.correct / record.n, outcome.candidate.cost))
     _log.info("joint hybrid %s finished: %s", id, record)
 
 
-def _say_if_exhausted(done: int, space: SearchSpace, progress: Progress) -> None:
-    if done < space.search.trials:
-        progress.log(f"Every candidate was tried: {done} finished trials of the {space.search.trials} asked for.")
+def _say_stopped(done: int, run: _Sitting) -> None:
+    timeout = run.space.search.timeout
+    run.progress.log(f"Stopped after {timeout:g} s with {done} finished trials (search.timeout).")
 
 
-def _waiting(study: SearchStudy, controls: Sequence[Control]) -> list[Control]:
+def _say_if_exhausted(done: int, run: _Sitting) -> None:
+    asked = run.space.search.trials
+    if done < asked:
+        run.progress.log(f"Every candidate was tried: {done} finished trials of the {asked} asked for.")
+
+
+def _waiting(run: _Sitting) -> list[Control]:
     """The controls that have neither finished nor failed."""
-    ended = {record.id for record in study.controls} | study.failed_controls.keys()
-    return [control for control in controls if control.id not in ended]
+    ended = {record.id for record in run.study.controls} | run.study.failed_controls.keys()
+    return [control for control in run.controls if control.id not in ended]
 
 
-def _seconds_of_controls(
-    study: SearchStudy, controls: Sequence[Control], workers: Workers | None, untold: Sequence[float] = ()
-) -> float:
+def _seconds_of_controls(run: _Sitting, untold: Sequence[float] = ()) -> float:
     """What the controls will take, judged by the trials so far; ``untold`` are seconds that the study lacks."""
-    seconds = [*(record.seconds for record in study.records), *untold]
-    count = workers.count if workers else 1
-    return fmean(seconds) * math.ceil(len(_waiting(study, controls)) / count) if seconds else 0.0
+    seconds = [*(record.seconds for record in run.study.records), *untold]
+    count = run.workers.count if run.workers else 1
+    return fmean(seconds) * math.ceil(len(_waiting(run)) / count) if seconds else 0.0
 
 
-def _run_controls(
-    controls: Sequence[Control],
-    study: SearchStudy,
-    context: TrialContext,
-    folder: RunFolder,
-    space: SearchSpace,
-    progress: Progress,
-    deadline: float,
-    workers: Workers | None,
-) -> None:
+def _run_controls(run: _Sitting) -> None:
     """Train and score what is left of the controls; as with trials, the stitch layer is on disk before the record."""
-    choices, waiting = control_choices(context.training), _waiting(study, controls)
+    study, context, progress = run.study, run.context, run.progress
+    choices, waiting = control_choices(context.training), _waiting(run)
 
     def jobs() -> Iterator[Job]:
         for number, control in enumerate(waiting):
-            if time.monotonic() > deadline:
+            if time.monotonic() > run.deadline:
                 progress.log(f"{len(waiting) - number} controls were left out (search.timeout).")
                 return
             yield Job(((control.candidate, choices),))
 
     with progress.task("Controls", total=max(len(waiting), 1)) as task:
-        for control, (outcome,) in zip(waiting, run_jobs(jobs(), context, workers), strict=False):
+        for control, (outcome,) in zip(waiting, run_jobs(jobs(), context, run.workers), strict=False):
             if isinstance(outcome, NonFiniteLoss):
                 study.fail_control(control.id, str(outcome))
                 progress.log(f"Control {control.id} failed: {outcome}")
                 _log.warning("control %s failed: %s", control.id, outcome)
                 continue
             record = _record(control.id, control.candidate, choices, outcome, context, control.kind)
-            folder.save_stitch(record.id, trained_tensors(outcome.stitch, outcome.tuned))
+            run.folder.save_stitch(record.id, trained_tensors(outcome.stitch, outcome.tuned))
             accuracy = record.correct / record.n
-            study.add_record(record, values_of(space.objectives, accuracy, control.candidate.cost))
+            study.add_record(record, values_of(run.space.objectives, accuracy, control.candidate.cost))
             _log.info("control %s finished: %s", control.id, record)
             task.advance()
 
@@ -295,60 +275,40 @@ def _trials(proposals: Sequence[Proposal]) -> tuple[tuple[Candidate, TrainingCho
     return tuple((proposal.candidate, proposal.choices) for proposal in proposals)
 
 
-def _keep(
-    proposal: Proposal,
-    outcome: TrialOutcome | NonFiniteLoss,
-    study: SearchStudy,
-    context: TrialContext,
-    folder: RunFolder,
-    space: SearchSpace,
-    progress: Progress,
-) -> None:
-    _tell(proposal, _ended(proposal, outcome, context, folder, progress), study, space)
+def _keep(proposal: Proposal, outcome: TrialOutcome | NonFiniteLoss, run: _Sitting) -> None:
+    _tell(proposal, _ended(proposal, outcome, run), run)
 
 
 def _keep_untold(
-    proposal: Proposal,
-    outcome: TrialOutcome | NonFiniteLoss,
-    study: SearchStudy,
-    context: TrialContext,
-    folder: RunFolder,
-    space: SearchSpace,
-    progress: Progress,
+    proposal: Proposal, outcome: TrialOutcome | NonFiniteLoss, run: _Sitting
 ) -> TrialRecord | NonFiniteLoss:
     """Keep what a kill must not lose; a trial that failed would fail again."""
-    ended = _ended(proposal, outcome, context, folder, progress)
+    ended = _ended(proposal, outcome, run)
     if isinstance(ended, TrialRecord):
-        study.keep_untold(proposal, ended, _values(proposal, ended, space))
+        run.study.keep_untold(proposal, ended, _values(proposal, ended, run.space))
     return ended
 
 
-def _tell(proposal: Proposal, ended: TrialRecord | NonFiniteLoss, study: SearchStudy, space: SearchSpace) -> None:
+def _tell(proposal: Proposal, ended: TrialRecord | NonFiniteLoss, run: _Sitting) -> None:
     if isinstance(ended, NonFiniteLoss):
-        study.fail(proposal, str(ended))
+        run.study.fail(proposal, str(ended))
     else:
-        study.finish(proposal, ended, _values(proposal, ended, space))
+        run.study.finish(proposal, ended, _values(proposal, ended, run.space))
 
 
 def _values(proposal: Proposal, record: TrialRecord, space: SearchSpace) -> list[float]:
     return values_of(space.objectives, record.correct / record.n, proposal.candidate.cost)
 
 
-def _ended(
-    proposal: Proposal,
-    outcome: TrialOutcome | NonFiniteLoss,
-    context: TrialContext,
-    folder: RunFolder,
-    progress: Progress,
-) -> TrialRecord | NonFiniteLoss:
+def _ended(proposal: Proposal, outcome: TrialOutcome | NonFiniteLoss, run: _Sitting) -> TrialRecord | NonFiniteLoss:
     """Write the stitch layer of a finished trial, and say what became of it."""
     number = proposal.trial.number
     if isinstance(outcome, NonFiniteLoss):
-        progress.log(f"Trial {number} failed: {outcome}")
+        run.progress.log(f"Trial {number} failed: {outcome}")
         _log.warning("trial %d failed: %s", number, outcome)
         return outcome
-    record = _record(hybrid_id(number), proposal.candidate, proposal.choices, outcome, context)
-    folder.save_stitch(record.id, trained_tensors(outcome.stitch, outcome.tuned))
+    record = _record(hybrid_id(number), proposal.candidate, proposal.choices, outcome, run.context)
+    run.folder.save_stitch(record.id, trained_tensors(outcome.stitch, outcome.tuned))
     _log.info("trial %d finished: %s", number, record)
     return record
 

@@ -1,8 +1,9 @@
 """Trial throughput on a GPU, ImageNet-size anchors at 224: the search's own trials against the plain way, same GPU.
 
 Trials of stitch points behind one front, trained for the same epochs on the same images, in float32. Ours are
-``run_trial`` with a fresh feature store and pixels in CPU memory; the plain way has the images on the GPU from the start,
-and sends them through the front in every step (without gradients). Both make the same steps, so stitch layers agree.
+``run_trial`` with a fresh feature store and pixels in CPU memory; the plain way has the images on the GPU from the
+start, and sends them through the front in every step (without gradients). Both make the same steps and so the
+same stitch layers.
 """
 
 from __future__ import annotations
