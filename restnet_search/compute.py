@@ -109,8 +109,8 @@ class Compute:
         device: Where networks run; a GPU has its index.
         dtype: Of forward passes while stitch layers are trained (autocast); None: float32. Losses and scores are
             float32 everywhere, least squares float64.
-        frozen_dtype: Of the passes of frozen networks over training images (autocast), from which rankers, closed
-            forms and training get their features; None: float32, as images that score hybrids always are.
+        frozen_dtype: Of the passes of frozen networks (autocast) from which rankers and training get their features,
+            and by which closed forms are compared; None: float32, as what scores a trained hybrid always is.
         fit_dtype: Likewise while anchors are fitted.
         compiled: Whether frozen fronts go through torch.compile.
         pieces: How many images go through at once.
@@ -170,22 +170,22 @@ class Compute:
         return self._autocast(self.dtype)
 
     def autocast_frozen(self) -> AbstractContextManager[object]:
-        """Under which frozen networks see training images."""
+        """Under which frozen networks run where nothing is scored for good."""
         return self._autocast(self.frozen_dtype)
 
     def _autocast(self, dtype: torch.dtype | None) -> AbstractContextManager[object]:
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
 
-    def run(self, network: Callable[[Tensor], Any], batch: Tensor, purpose: str, *, training: bool = False) -> Any:
+    def run(self, network: Callable[[Tensor], Any], batch: Tensor, purpose: str, *, exact: bool = True) -> Any:
         """What a frozen network gives for a batch, on the device and without gradients: one tensor or a tuple.
 
         Args:
             network: On the device.
             batch: ``(b, ...)``, on the CPU or the device.
             purpose: See :meth:`Pieces.each`.
-            training: Whether the batch comes of training images, so that ``frozen_dtype`` holds.
+            exact: In the network's own type; else in ``frozen_dtype``.
         """
-        with torch.no_grad(), self.autocast_frozen() if training else nullcontext():
+        with torch.no_grad(), nullcontext() if exact else self.autocast_frozen():
             parts = list(self.pieces.each(purpose, len(batch), lambda rows: network(self.put(batch[rows]))))
         if len(parts) == 1:
             return parts[0]

@@ -129,6 +129,6 @@ def _correct(
         at = dict(zip(cuts, found, strict=True))
         for candidate in candidates:
             back = backs[candidate.direction.back, candidate.back_cut]
-            predicted = predict(stitches[candidate.key], back, at[candidate.front_cut], context.compute)
+            predicted = predict(stitches[candidate.key], back, at[candidate.front_cut], context.compute, exact=False)
             correct[candidate.key] += int((predicted == labels).sum())
     return correct

@@ -179,7 +179,7 @@ class DiskFeatures:
 def _device(work: Pass) -> str:
     """Where and how the anchor runs, as far as rounding depends on it; plain ``cpu`` for the plain way."""
     formats = ["channels_last"] if is_channels_last(work.cut_anchor.anchor.model) else []
-    if work.training and work.compute.frozen_dtype is not None:
+    if not work.exact and work.compute.frozen_dtype is not None:
         formats.append(str(work.compute.frozen_dtype).removeprefix("torch."))
     return ", ".join([work.compute.name, *formats, *["compiled"] * work.compute.compiled])
 

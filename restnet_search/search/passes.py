@@ -81,9 +81,9 @@ class Pass:
         return self.taps.compute
 
     @property
-    def training(self) -> bool:
-        """Whether the images train; what scores hybrids goes through in float32 always."""
-        return self.split.name == "train"
+    def exact(self) -> bool:
+        """Whether the images score hybrids, and so go through in float32 always."""
+        return self.split.name != "train"
 
     @property
     def key(self) -> PassKey:
@@ -111,6 +111,6 @@ class Pass:
         """
         tap = self.taps.between(self.name, self.cut_anchor.graph, start, cuts)
         for batch in batches:
-            features = self.compute.run(tap, batch, f"features of {self.name}", training=self.training)
+            features = self.compute.run(tap, batch, f"features of {self.name}", exact=self.exact)
             self.reuse.forwarded += len(batch)
             yield tuple(values.float() for values in ([features] if isinstance(features, Tensor) else features))

@@ -170,10 +170,10 @@ def _batches(
             features: dict[str, list[Tensor]] = {}
             for name, cut in anchors.items():
                 pixels = images.images(cut.anchor.view, batch)
-                values = compute.run(whole[name], pixels, f"features of {name}", training=True)
+                values = compute.run(whole[name], pixels, f"features of {name}", exact=False)
                 features[name] = [layer.float() for layer in ([values] if isinstance(values, Tensor) else values)]
             logits = {
-                name: compute.run(rests[name], layers[-1], f"features of {name}", training=True).float()
+                name: compute.run(rests[name], layers[-1], f"features of {name}", exact=False).float()
                 for name, layers in features.items()
             }
         yield FeatureBatch(features, logits, images.labels[batch])

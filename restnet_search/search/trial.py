@@ -294,9 +294,9 @@ def score_on_val(stitch: StitchLayer, back: nn.Module, candidate: Candidate, con
     return count_correct((predict(stitch, back, x, context.compute) for x in features), context.val.labels)
 
 
-def predict(stitch: StitchLayer, back: nn.Module, features: Tensor, compute: Compute) -> Tensor:
-    """The classes ``(b,)`` that a hybrid puts first for front features, on the CPU; computed in float32."""
-    return compute.run(lambda x: back(stitch(x)), features, _SCORING).argmax(dim=1).cpu()
+def predict(stitch: StitchLayer, back: nn.Module, features: Tensor, compute: Compute, *, exact: bool = True) -> Tensor:
+    """The classes ``(b,)`` that a hybrid puts first for front features, on the CPU; ``exact``: computed in float32."""
+    return compute.run(lambda x: back(stitch(x)), features, _SCORING, exact=exact).argmax(dim=1).cpu()
 
 
 def score_network(

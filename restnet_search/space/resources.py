@@ -33,7 +33,7 @@ class ComputeSpec(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
         description="Of forward passes while stitch layers are trained (auto: bfloat16 on a GPU only); bfloat16: of"
-        " the anchors on training images, too. Scores are float32 always.",
+        " the anchors on training images, too, and of early decisions. Scores of trials are float32 always.",
     )
     channels_last: Literal["auto", "always", "never"] = Field(
         default="auto", description="Memory layout of convolutions; auto: what is faster, measured on the anchors."
