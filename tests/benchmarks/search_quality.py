@@ -1,9 +1,9 @@
 """Quality at equal wall-clock: the search against SN-Net's joint training and against random search.
 
-The same anchors, stitch points, images and stitch layers. Joint training runs first, with as many images as the trials
-of ours would see, and to the end of its schedule: cutting it short would be unfair to it. What it takes is what the
-others may take, and the hypervolume of what each has found is compared at shares of it. Joint training writes its
-hybrids down when it ends.
+The same anchors, stitch points, images, stitch layers and precision. Joint training runs first, with as many images as
+half of our trials would see, and to the end of its schedule: cutting it short would be unfair to it. What it takes is
+what the others may take, and the hypervolume of what each has found is compared at shares of it. Joint training writes
+its hybrids down when it ends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.benchmarks.cifar import block_paths, search_events, why_missing
 from tests.benchmarks.result import Condition, Finding
 from tests.benchmarks.search import FEW, LARGE, SIZES, SMALL, search_space
 
-QUALITY_SIZES = SIZES | {"full": replace(SIZES["full"], train=3000, val=1000, epochs=1, trials=16)}
+QUALITY_SIZES = SIZES | {"full": replace(SIZES["full"], val=1000)}
 CHECKPOINTS = (0.25, 0.5, 0.75, 1.0)
 RATIO = 1.0
 
@@ -79,7 +79,9 @@ def _space(size: str, way: Way, seconds: float | None) -> dict[str, Any]:
     given = QUALITY_SIZES[size]
     cuts = {LARGE: block_paths(LARGE, given.every[0]), SMALL: block_paths(SMALL, given.every[1])}
     space = search_space(given, cuts, **way.sections)
-    space["search"] |= way.search | ({} if seconds is None else {"timeout": seconds})
+    # joint training comes first, before there are seconds to keep to
+    space["search"] |= {"trials": max(1, given.trials // 2)} if seconds is None else {"timeout": seconds}
+    space["search"] |= way.search
     # joint training tunes stitch layers alone, so all do here
     space["training"]["tune"] = "stitch"
     space["training"]["epochs"] = [given.epochs, given.epochs]
