@@ -104,7 +104,8 @@ def _rows(large: int, small: int, given: Size) -> list[dict[str, Any]]:
     """One row per stitch point and recipe of a pair of anchors."""
     from restnet_search.search.trial import TrainingChoices
 
-    pair = open_pair(large, small, given.train, given.val, "bfloat16")
+    pair = open_pair(large, small, given.train, given.val, precision="bfloat16")
+    anchors = pair.anchors()
     rows: list[dict[str, Any]] = []
     for candidate in pair.spread(given.points):
         for recipe in (PLAIN, *TUNES):
@@ -112,6 +113,6 @@ def _rows(large: int, small: int, given: Size) -> list[dict[str, Any]]:
                 reached = pair.reach(candidate, "linear", TrainingChoices(PLAIN_RATE, given.epochs))
             else:
                 reached = pair.reach(candidate, "conv3x3", TrainingChoices(OWN_RATE, given.epochs, recipe))
-            height = reached["accuracy"] - line(reached["macs"], pair.anchors)
+            height = reached["accuracy"] - line(reached["macs"], anchors)
             rows.append({**reached, "recipe": recipe, "height": height, "images_seen": given.train * given.epochs})
     return rows

@@ -67,7 +67,7 @@ def measure(size: str) -> dict[str, Any]:
     recipes = dict.fromkeys(recipe for values in CHOICES.values() for recipe in values.values())
     rows: list[dict[str, Any]] = []
     for large, small in PAIRS:
-        pair = open_pair(large, small, given.train, given.val)
+        pair = open_pair(large, small, given.train, given.val, followed=True)
         for candidate in pair.spread(given.points):
             pair.reach(candidate, BASE.kind, TrainingChoices(RATE, 0))  # computes the features
             for recipe in recipes:

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
 from math import sqrt
 from pathlib import Path
 from statistics import median
@@ -24,14 +23,14 @@ import numpy as np
 import torch
 
 from restnet_search.files import write_atomically
-from tests.benchmarks.cifar import WEIGHTS, block_paths, space_of, why_missing
+from tests.benchmarks.cifar import why_missing
 from tests.benchmarks.measure import describe_machine
+from tests.benchmarks.pairs import Pair, open_pair
 
 if TYPE_CHECKING:
-    from restnet_search.data import DataSplits, View
+    from restnet_search.data import DataSplits
     from restnet_search.export import ExportSource
     from restnet_search.search.candidates import Candidate
-    from restnet_search.search.trial import TrialContext
 
 __all__ = ["LIMIT", "Row", "main", "measure", "render"]
 
@@ -88,57 +87,17 @@ def measure(size: str) -> Iterator[Row]:
 
 
 def _pair(large: int, small: int, given: Size) -> Iterator[Row]:
-    from restnet_search.data import load_data
-    from restnet_search.progress import SilentProgress
-    from restnet_search.search.candidates import directions_of, enumerate_candidates
-    from restnet_search.search.features import FeatureStore
-    from restnet_search.search.prepare import CodeAndWeights, prepare
-    from restnet_search.search.ranking import draw_training_images
-    from restnet_search.search.trial import TrialContext
-    from restnet_search.space import parse_space
-    from restnet_search.units import UNLIMITED
-
-    plain = space_of(
-        large,
-        small,
-        subset=(given.train, min(given.test, 500)),
-        cuts={depth: block_paths(depth, 1) for depth in (large, small)},
-        stitch={"kind": "conv3x3", "images": min(500, given.train)},
-        training={"images": given.train, "batch_size": 100},
-        top_k=1000,
-    )
-    plain["data"]["subset"]["test"] = given.test
-    space = parse_space(plain, source="the benchmark")
-    data = load_data(space.data, progress=SilentProgress())
-    with TemporaryDirectory() as cache:
-        prepared = prepare(space, data, CodeAndWeights(WEIGHTS, None, False, Path(cache)), SilentProgress())
-    train = draw_training_images(space, data)
-    points = {name: graph.cut_points for name, graph in prepared.graphs.items()}
-    scores = {(a, b): np.zeros((len(points[a]), len(points[b]))) for a, b in product(points, points) if a != b}
-    found = enumerate_candidates(space, (UNLIMITED,), points, prepared.costs, scores).candidates
-    context = TrialContext(
-        graphs=prepared.graphs,
-        store=FeatureStore(prepared.anchors, 2 * 2**30),
-        train=train,
-        fit=train.subset(torch.arange(min(space.stitch.images, len(train)))),
-        val=data.val,
-        stitch=space.stitch,
-        training=space.training,
-        seed=0,
-    )
-    for direction in directions_of(space, prepared.costs):
-        own = sorted((c for c in found if c.direction == direction), key=lambda c: (c.cost.macs, c.key))
-        places = np.linspace(0, len(own) - 1, given.points + 2)[1:-1].round().astype(int)
-        for place in places:
-            view = prepared.anchors[direction.front].anchor.view
-            yield _row(own[place], context, data, view, given)
+    pair = open_pair(large, small, given.train, min(given.test, 500), test=given.test, kind="conv3x3")
+    for candidate in pair.spread(given.points):
+        yield _row(candidate, pair, given)
 
 
-def _row(candidate: Candidate, context: TrialContext, data: DataSplits, view: View, given: Size) -> Row:
+def _row(candidate: Candidate, pair: Pair, given: Size) -> Row:
     from restnet_search.export import Int8Job, export_network
     from restnet_search.export.run import spread
 
-    source = _trained(candidate, context, data, view)
+    data = pair.data
+    source = _trained(candidate, pair)
     calibration = data.train.images(source.view, spread(data.train, given.calibration))
     with TemporaryDirectory() as folder:
         (result,) = export_network(
@@ -163,12 +122,13 @@ def _row(candidate: Candidate, context: TrialContext, data: DataSplits, view: Vi
     )
 
 
-def _trained(candidate: Candidate, context: TrialContext, data: DataSplits, view: View) -> ExportSource:
+def _trained(candidate: Candidate, pair: Pair) -> ExportSource:
     """Train the stitch layer for one epoch and make an export of the hybrid."""
     from restnet_search.export import AnchorSource, ExportSource, HybridArchitecture, Side
     from restnet_search.search.hybrids import assemble
     from restnet_search.search.trial import TrainingChoices, run_trial
 
+    context, data = pair.context, pair.data
     outcome = run_trial(candidate, TrainingChoices(RATE, 1), context)
     direction = candidate.direction
     ends = ((direction.front, candidate.front_cut), (direction.back, candidate.back_cut))
@@ -182,7 +142,7 @@ def _trained(candidate: Candidate, context: TrialContext, data: DataSplits, view
         id=f"{direction.front}[..{front.cut.path}] + {direction.back}[{back.cut.path}..]",
         network=assemble(context.graphs, ends[0], outcome.stitch.eval(), ends[1], outcome.tuned),
         architecture=HybridArchitecture(front, candidate.plan.kind, back),
-        view=view,
+        view=pair.views[direction.front],
         classes=data.classes,
         cost=candidate.cost,
     )

@@ -15,6 +15,7 @@ import torch
 from tests.benchmarks.cifar import WEIGHTS, block_paths, space_of
 
 if TYPE_CHECKING:
+    from restnet_search.data import DataSplits, View
     from restnet_search.graph.cut_points import CutPoint
     from restnet_search.search.candidates import Candidate
     from restnet_search.search.trial import TrainingChoices, TrialContext
@@ -24,12 +25,24 @@ __all__ = ["Pair", "open_pair"]
 
 @dataclass(frozen=True)
 class Pair:
-    """Its stitch points, and the (accuracy on val, MACs) of its anchors by name."""
+    """Its data and stitch points; the view and the MACs of each anchor by name."""
 
+    data: DataSplits
+    views: Mapping[str, View]
+    macs: Mapping[str, int]
     context: TrialContext
     points: Mapping[str, list[CutPoint]]
     candidates: list[Candidate]
-    anchors: Mapping[str, tuple[float, int]]
+
+    def anchors(self) -> dict[str, tuple[float, int]]:
+        """Accuracy on val and MACs of each anchor."""
+        from restnet_search.search.trial import score_network
+
+        val, graphs = self.context.val, self.context.graphs
+        return {
+            name: (score_network(graphs[name].traced.model, self.views[name], val) / len(val), macs)
+            for name, macs in self.macs.items()
+        }
 
     def spread(self, count: int) -> list[Candidate]:
         """So many stitch points of each order, spread over its costs; the cheapest and the dearest are left out."""
@@ -60,8 +73,22 @@ class Pair:
         }
 
 
-def open_pair(large: int, small: int, train: int, val: int, precision: str = "float32") -> Pair:
-    """Load, cut and score both anchors, with the given numbers of images; ``precision`` as in a space's ``compute``."""
+def open_pair(
+    large: int,
+    small: int,
+    train: int,
+    val: int,
+    *,
+    test: int = 10,
+    kind: str = "linear",
+    precision: str = "float32",
+    followed: bool = False,
+) -> Pair:
+    """Load and cut both anchors, with the given numbers of images.
+
+    ``kind`` is that of the stitch layers, ``precision`` as in a space's ``compute``; ``followed`` says whether losses
+    may follow the anchors.
+    """
     from restnet_search.compute import open_compute
     from restnet_search.data import load_data
     from restnet_search.progress import SilentProgress
@@ -70,7 +97,7 @@ def open_pair(large: int, small: int, train: int, val: int, precision: str = "fl
     from restnet_search.search.prepare import CodeAndWeights, prepare
     from restnet_search.search.ranking import draw_training_images
     from restnet_search.search.teachers import teacher_logits
-    from restnet_search.search.trial import TrialContext, score_network
+    from restnet_search.search.trial import TrialContext
     from restnet_search.space import parse_space
     from restnet_search.units import UNLIMITED
 
@@ -79,11 +106,12 @@ def open_pair(large: int, small: int, train: int, val: int, precision: str = "fl
         small,
         subset=(train, val),
         cuts={depth: block_paths(depth, 1) for depth in (large, small)},
-        stitch={"kind": "linear", "images": min(500, train)},
+        stitch={"kind": kind, "images": min(500, train)},
         training={"images": train, "batch_size": min(100, train)},
         top_k=1000,
         compute={"device": "cpu", "precision": precision},
     )
+    plain_space["data"]["subset"]["test"] = test
     space = parse_space(plain_space, source="the benchmark")
     progress, compute = SilentProgress(), open_compute(space.compute)
     data = load_data(space.data, progress=progress)
@@ -101,17 +129,12 @@ def open_pair(large: int, small: int, train: int, val: int, precision: str = "fl
         stitch=space.stitch,
         training=space.training,
         seed=0,
-        teachers=teacher_logits(prepared.anchors, images, progress, compute),
+        teachers=teacher_logits(prepared.anchors, images, progress, compute) if followed else {},
     )
-    anchors = {
-        name: (
-            score_network(cut.anchor.model, cut.anchor.view, data.val) / len(data.val),
-            prepared.costs[name].total.macs,
-        )
-        for name, cut in prepared.anchors.items()
-    }
     candidates = enumerate_candidates(space, (UNLIMITED,), points, prepared.costs, scores).candidates
-    return Pair(context, points, list(candidates), anchors)
+    views = {name: cut.anchor.view for name, cut in prepared.anchors.items()}
+    macs = {name: costs.total.macs for name, costs in prepared.costs.items()}
+    return Pair(data, views, macs, context, points, list(candidates))
 
 
 def _by_cost(candidate: Candidate) -> tuple[object, ...]:
