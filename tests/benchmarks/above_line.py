@@ -31,7 +31,7 @@ class Size:
     epochs: int
 
 
-SIZES = {"full": Size(1, 30_000, 2000, 2), "small": Size(1, 1000, 1000, 1), "tiny": Size(1, 40, 40, 1)}
+SIZES = {"full": Size(2, 4000, 2000, 2), "small": Size(1, 1000, 1000, 1), "tiny": Size(1, 40, 40, 1)}
 
 
 def run(size: str) -> Finding:
