@@ -38,7 +38,8 @@ class Reuse:
 
     Attributes:
         used: Images whose features were handed out; without a store each would have been a forward through a front.
-        forwarded: Images that went through a front (or a part of one), once for all cut points computed together.
+        forwarded: Images that went through a front from their pixels on, once for all cut points computed together; a
+            pass that goes on where an earlier one ended sends no image again.
         read: Files of features that an earlier process, or another one, had written.
     """
 
@@ -112,5 +113,5 @@ class Pass:
         tap = self.taps.between(self.name, self.cut_anchor.graph, start, cuts)
         for batch in batches:
             features = self.compute.run(tap, batch, f"features of {self.name}", exact=self.exact)
-            self.reuse.forwarded += len(batch)
+            self.reuse.forwarded += len(batch) if start is None else 0
             yield tuple(values.float() for values in ([features] if isinstance(features, Tensor) else features))

@@ -105,6 +105,7 @@ class TestSame:
                 deepest = max(order[: order.index(cut) + 1])
                 there = {name for name, _ in graph.front(deepest).named_modules()} & layers.keys()
                 assert runs == {name: 2 if name in there else 0 for name in layers}  # two batches
+            assert store.reuse.forwarded == len(images)
         finally:
             for hook in hooks:
                 hook.remove()
