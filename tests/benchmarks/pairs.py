@@ -47,7 +47,7 @@ class Pair:
     def spread(self, count: int) -> list[Candidate]:
         """So many stitch points of each order, spread over its costs; the cheapest and the dearest are left out."""
         chosen: list[Candidate] = []
-        for _, same in groupby(sorted(self.candidates, key=_by_cost), key=lambda candidate: str(candidate.direction)):
+        for _, same in groupby(sorted(self.candidates, key=_by_cost), key=lambda candidate: candidate.direction.order):
             own = list(same)
             places = np.linspace(0, len(own) - 1, count + 2)[1:-1].round().astype(int)
             chosen += [own[place] for place in places]
@@ -138,4 +138,4 @@ def open_pair(
 
 
 def _by_cost(candidate: Candidate) -> tuple[object, ...]:
-    return str(candidate.direction), candidate.cost.macs, candidate.key
+    return candidate.direction.order, candidate.cost.macs, candidate.key
