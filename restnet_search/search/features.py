@@ -117,7 +117,7 @@ class FeatureStore:
 
     def fill(self, name: str, cuts: Sequence[int], split: Split, augmented: AugmentedView | None = None) -> None:
         """Keep features at cut points as far as they can be kept: one pass computes all that are missing."""
-        self._get(Pass(name, self._anchors[name], split, augmented, self.reuse), sorted(set(cuts)))
+        self._get(self._pass(name, split, augmented), sorted(set(cuts)))
 
     def keeps(self, name: str, cut: int, split: Split) -> bool:
         """Whether features at this cut point can be kept; else every ask for them is a pass over the images."""

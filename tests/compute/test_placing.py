@@ -195,6 +195,20 @@ def test_bfloat16_reaches_features_of_training_images_and_none_that_score(kept: 
                 assert 1e-4 < off < 2e-2  # bfloat16 rounds by up to 2^-9, operation by operation
 
 
+def test_what_is_filled_ahead_for_workers_is_what_they_ask_for(tmp_path: Path) -> None:
+    anchors = two()
+    train = load_data(DataSpec(dataset="digits"), progress=SilentProgress()).train.subset(torch.arange(48))
+    compute = open_compute(ComputeSpec(device="cpu", precision="bfloat16"))
+    filling, asking = (
+        FeatureStore(anchors, 2**30, disk=DiskFeatures(DiskStore(tmp_path, 2**30), "float32"), compute=compute)
+        for _ in range(2)
+    )
+    filling.fill(RESNET, [0, 1], train)
+    for cut in (0, 1):
+        list(asking.batches(RESNET, cut, train, 16))
+    assert (filling.reuse.forwarded, asking.reuse.forwarded) == (len(train), 0)
+
+
 SPACE: dict[str, Any] = {
     "name": "tiny",
     "anchors": [
