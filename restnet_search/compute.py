@@ -183,10 +183,17 @@ class Compute:
             network: On the device.
             batch: ``(b, ...)``, on the CPU or the device.
             purpose: See :meth:`Pieces.each`.
-            exact: In the network's own type; else in ``frozen_dtype``.
+            exact: Computed in the network's own type; else in ``frozen_dtype``, and given as float32.
         """
+
+        def part(rows: slice) -> Any:
+            value = network(self.put(batch[rows]))
+            if exact:
+                return value
+            return value.float() if isinstance(value, Tensor) else tuple(one.float() for one in value)
+
         with torch.no_grad(), nullcontext() if exact else self.autocast_frozen():
-            parts = list(self.pieces.each(purpose, len(batch), lambda rows: network(self.put(batch[rows]))))
+            parts = list(self.pieces.each(purpose, len(batch), part))
         if len(parts) == 1:
             return parts[0]
         if isinstance(parts[0], Tensor):

@@ -46,6 +46,10 @@ class BasicBlock(nn.Module):
 class CifarResNet(nn.Module):
     """A CIFAR ResNet with ``blocks_per_stage`` basic blocks in each of its three stages."""
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+
     def __init__(
         self, blocks_per_stage: int, num_classes: int = 10, in_chans: int = 3, global_pool: str = "avg"
     ) -> None:
@@ -78,7 +82,7 @@ class CifarResNet(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """Images ``(B, 3, H, W)`` to features ``(B, 64, H / 4, W / 4)``."""
         x = F.relu(self.bn1(self.conv1(x)))
-        return self.layer3(self.layer2(self.layer1(x)))  # type: ignore[operator]
+        return self.layer3(self.layer2(self.layer1(x)))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         if self.global_pool == "avg":

@@ -145,13 +145,13 @@ def _published(name: str) -> Any:
 
 def _with_input_size(kwargs: Mapping[str, object], cfg: Any) -> dict[str, Any]:
     """An ``img_size`` argument also changes the view, which timm reads from the configuration's input_size."""
-    given = dict(kwargs)
+    given: dict[str, Any] = dict(kwargs)
     size = given.get("img_size")
     if size is None:
         return given
-    height, width = (size, size) if isinstance(size, int) else tuple(size)  # type: ignore[arg-type]
+    height, width = (size, size) if isinstance(size, int) else tuple(size)
     channels = cfg.input_size[0] if cfg is not None else 3
-    overlay = {"input_size": (channels, height, width), **dict(given.get("pretrained_cfg_overlay") or {})}  # type: ignore[call-overload]
+    overlay = {"input_size": (channels, height, width), **dict(given.get("pretrained_cfg_overlay") or {})}
     return {**given, "pretrained_cfg_overlay": overlay}
 
 

@@ -106,7 +106,7 @@ def quantise(float32: Path, int8: Path, calibration: Tensor) -> tuple[int, int]:
         def __init__(self) -> None:
             self._batches = iter(calibration.split(16))
 
-        def get_next(self) -> dict[str, np.ndarray] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        def get_next(self) -> dict[str, np.ndarray] | None:
             batch = next(self._batches, None)
             return None if batch is None else {INPUT: batch.numpy()}
 

@@ -96,7 +96,7 @@ class _Slicer:
             return self._recorded(node)
         if node in self.before and node in self.dependent:
             raise ValueError(f"{self.start.name} is no cut point: {node.name} lies before it and is needed after it")
-        return self.graph.node_copy(node, lambda source: self.copies[source])  # pyright: ignore[reportArgumentType]
+        return self.graph.node_copy(node, lambda source: self.copies[source])
 
     def _recorded(self, query: fx.Node) -> Argument:
         """The recorded answer to a shape query, its batch axes taken from the tensor that crosses the cut."""

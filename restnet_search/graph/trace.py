@@ -43,7 +43,7 @@ class TracedModel:
     @property
     def logits(self) -> fx.Node:
         """The node whose value the model returns."""
-        return next(node for node in self.graph.nodes if node.op == "output").args[0]  # pyright: ignore[reportReturnType]
+        return next(node for node in self.graph.nodes if node.op == "output").args[0]
 
     @cached_property
     def dependent(self) -> set[fx.Node]:

@@ -59,7 +59,8 @@ class MemoryFeatures:
     def _extra(self, work: Pass, missing: Sequence[int], wanted: Collection[int]) -> list[int]:
         room = self.capacity - self.used - sum(work.size(cut, _WIDTH) for cut in missing)
         chosen: list[int] = []
-        for cut in sorted(cut for cut in wanted if cut < max(missing)):
+        deepest = max(missing)
+        for cut in sorted(cut for cut in wanted if cut < deepest):
             size = work.size(cut, _WIDTH)
             if size <= room and cut not in missing and (work.key, cut) not in self._kept:
                 chosen.append(cut)

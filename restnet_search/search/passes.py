@@ -114,4 +114,4 @@ class Pass:
         for batch in batches:
             features = self.compute.run(tap, batch, f"features of {self.name}", exact=self.exact)
             self.reuse.forwarded += len(batch) if start is None else 0
-            yield tuple(values.float() for values in ([features] if isinstance(features, Tensor) else features))
+            yield (features,) if isinstance(features, Tensor) else features

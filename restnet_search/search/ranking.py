@@ -171,9 +171,9 @@ def _batches(
             for name, cut in anchors.items():
                 pixels = images.images(cut.anchor.view, batch)
                 values = compute.run(whole[name], pixels, f"features of {name}", exact=False)
-                features[name] = [layer.float() for layer in ([values] if isinstance(values, Tensor) else values)]
+                features[name] = [values] if isinstance(values, Tensor) else list(values)
             logits = {
-                name: compute.run(rests[name], layers[-1], f"features of {name}", exact=False).float()
+                name: compute.run(rests[name], layers[-1], f"features of {name}", exact=False)
                 for name, layers in features.items()
             }
         yield FeatureBatch(features, logits, images.labels[batch])

@@ -106,7 +106,7 @@ class WorkerPool:
         if context is self._used:
             return
         shared = SharedContext(
-            replace(context, graphs={}, store=None, clock=Clock()),  # pyright: ignore[reportArgumentType]
+            replace(context, graphs={}, store=None, clock=Clock()),
             context.store.recipe(),
             context.train.pixels.max_bytes // self.count,
         )

@@ -69,7 +69,7 @@ def test_a_kill_between_epochs_of_the_head_ends_as_if_it_had_not_been(
         def __init__(self, steps: int) -> None:
             self.left = steps
 
-        def task(self, *_: object, **__: object) -> KilledInEpoch:  # type: ignore[override]
+        def task(self, *_: object, **__: object) -> KilledInEpoch:
             return self
 
         def __enter__(self) -> KilledInEpoch:

@@ -125,12 +125,18 @@ def _images(count: int, side: int) -> Tensor:
     return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
+def _channels_last(models: list[str], images: int, side: int) -> tuple[list[nn.Module], Tensor]:
+    """Models, one of them warmed up, and images as our way runs them."""
+    built = [model.to(memory_format=torch.channels_last) for model in _models(models, side)]
+    pixels = _images(images, side).to(memory_format=torch.channels_last)
+    built[0](pixels[:2])
+    return built, pixels
+
+
 def _ours(models: list[str], images: int, batch: int, side: int) -> Callable[[], dict[str, Any]]:
     from restnet_search.similarity.cka import MinibatchCKA
 
-    built = [model.to(memory_format=torch.channels_last) for model in _models(models, side)]
-    pixels = _images(images, side).to(memory_format=torch.channels_last)
-    built[0](pixels[:2])  # warm-up
+    built, pixels = _channels_last(models, images, side)
 
     def work() -> dict[str, Any]:
         cka = MinibatchCKA()
@@ -145,9 +151,7 @@ def _ours(models: list[str], images: int, batch: int, side: int) -> Callable[[],
 
 def _forward(models: list[str], images: int, batch: int, side: int) -> Callable[[], None]:
     """The passes alone, as ours runs them."""
-    built = [model.to(memory_format=torch.channels_last) for model in _models(models, side)]
-    pixels = _images(images, side).to(memory_format=torch.channels_last)
-    built[0](pixels[:2])
+    built, pixels = _channels_last(models, images, side)
 
     @torch.no_grad()
     def work() -> None:

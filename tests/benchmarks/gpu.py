@@ -116,9 +116,7 @@ class _Trials:
         pixels = draw.integers(0, 256, (given.images, given.side, given.side, 3), dtype=np.uint8)
         labels = draw.integers(0, 10, given.images)
         self._train = Split("train", ArraySource(pixels, labels, tuple("0123456789")))
-        self._images = self._compute.put(
-            self._train.images(self._anchors["front"].anchor.view, range(given.images)).contiguous()
-        )
+        self._images = self._compute.put(self._train.images(self._anchors["front"].anchor.view, range(given.images)))
         self._labels = self._compute.put(self._train.labels)
         self._stitch = StitchSpec(init="random")
         self._training = TrainingSpec(batch_size=given.batch)

@@ -23,14 +23,15 @@ RATIO = 1.0
 
 @dataclass(frozen=True)
 class Way:
-    """Changes to the space that make a strategy."""
+    """Changes to the space that make a strategy; ``images``: of what our trials would see, the share it trains for."""
 
     search: dict[str, Any]
     sections: dict[str, Any]
+    images: float = 1.0
 
 
 WAYS = {
-    "joint": Way({"strategy": "joint"}, {}),
+    "joint": Way({"strategy": "joint"}, {}, images=0.5),
     "ours": Way({}, {}),
     "random": Way(
         {"sampler": "random", "trials": 1000}, {"ranker": {"kind": "random", "images": FEW}, "early": {"when": "never"}}
@@ -79,9 +80,7 @@ def _space(size: str, way: Way, seconds: float | None) -> dict[str, Any]:
     given = QUALITY_SIZES[size]
     cuts = {LARGE: block_paths(LARGE, given.every[0]), SMALL: block_paths(SMALL, given.every[1])}
     space = search_space(given, cuts, **way.sections)
-    # joint training comes first, before there are seconds to keep to
-    space["search"] |= {"trials": max(1, given.trials // 2)} if seconds is None else {"timeout": seconds}
-    space["search"] |= way.search
+    space["search"] |= {"trials": max(1, int(given.trials * way.images)), "timeout": seconds} | way.search
     # joint training tunes stitch layers alone, so all do here
     space["training"]["tune"] = "stitch"
     space["training"]["epochs"] = [given.epochs, given.epochs]
