@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-# as the command line does, before torch is loaded: see restnet_search.cli.main
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from restnet_search.environment import prepare_environment
+
+prepare_environment()  # as the command line does, before torch is loaded
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from restnet_search.environment import prepare_environment
 from restnet_search.errors import RestnetError
 
 __all__ = ["main"]
@@ -22,9 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = [word for word in words if word != "--debug"]
     # fvcore and timm call what torch is about to drop; a user can do nothing about it
     warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated")
-    # OpenMP threads that spin while they wait slow everything down several times where another process wants a core;
-    # it is read when torch is loaded, which is later
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    prepare_environment()
     from restnet_search.cli.app import app
 
     try:

@@ -60,6 +60,7 @@ class Candidate:
 
     ``rank`` is its place in the ranker's order among the stitch points of the same front cut and partner (0 first),
     ``score`` the ranker's value (higher is better); ``scores`` are those of every ranker that was computed, by name.
+    ``front_macs`` are the front's part of the cost.
     """
 
     direction: Direction
@@ -70,6 +71,14 @@ class Candidate:
     score: float
     rank: int
     scores: Mapping[str, float] = field(default_factory=dict, compare=False)
+    front_macs: int = 0
+
+    def work(self, epochs: int) -> int:
+        """About the MACs of a trial per training image: the front runs once, the rest forwards and backwards each epoch.
+
+        A backward pass is taken for two forward passes. At least 1.
+        """
+        return max(1, self.front_macs + (self.cost.macs - self.front_macs) * max(1, 3 * epochs))
 
     @property
     def key(self) -> CandidateKey:
@@ -187,8 +196,10 @@ def enumerate_candidates(
             counts["ranked_out"] += len(row[space.top_k :])
             for rank, (score, back_cut, kinds) in enumerate(row):
                 every = _scores_at(every_score, direction, (front_cut, back_cut))
+                macs = front.fronts[front_cut].macs
                 found = [
-                    Candidate(direction, front_cut, back_cut, plan, cost, score, rank, every) for plan, cost in kinds
+                    Candidate(direction, front_cut, back_cut, plan, cost, score, rank, every, macs)
+                    for plan, cost in kinds
                 ]
                 (kept if rank < space.top_k else passed_over).extend(found)
     return Enumeration(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 
@@ -105,12 +105,15 @@ def promote(
     ]
 
 
-def by_gain(entrants: Iterable[Entrant]) -> list[Entrant]:
-    """Entrants in the turn in which each adds most to what those before it promise.
+def by_gain(entrants: Iterable[Entrant], work: Mapping[CandidateKey, float] | None = None) -> list[Entrant]:
+    """Entrants in the turn in which each adds most to what those before it promise, per unit of its work.
 
     What a set promises is the mean, over budgets spread evenly in log MACs from the cheapest entrant to the dearest, of
     the best first merit within the budget: the hypervolume that the Pareto set would have if merits were accuracies.
     When no entrant adds anything, those that are left start anew: the promised front first, then the front behind it.
+
+    Args:
+        work: What each takes, in any unit, above 0; None: all take the same.
     """
     left = sorted(entrants, key=_best_first)
     turns: list[Entrant] = []
@@ -119,7 +122,10 @@ def by_gain(entrants: Iterable[Entrant]) -> list[Entrant]:
         chosen: list[Entrant] = []
         while True:
             before = _promised(chosen, ceiling)
-            gains = [_promised([*chosen, entrant], ceiling) - before for entrant in left]
+            gains = [
+                (_promised([*chosen, entrant], ceiling) - before) / (work[entrant.key] if work else 1.0)
+                for entrant in left
+            ]
             best = max(range(len(left)), key=gains.__getitem__, default=None)
             if best is None or (chosen and gains[best] <= 0):
                 break

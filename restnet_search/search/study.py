@@ -305,8 +305,9 @@ class SearchStudy:
     def _enqueue_start(self, count: int, done: int) -> None:
         """Start with about ``count`` candidates of our own choice, from ``done`` on; then the sampler knows something.
 
-        Where all have merits, those that promise most together (:func:`by_gain`), then the best of every direction that
-        is not among them. Else stitch points spread evenly over each direction's costs, directions in turn.
+        Where all have merits, those that promise most together (:func:`by_gain`), in the turn of what each adds for its
+        work, then the best of every direction that is not among them. Else stitch points spread evenly over each
+        direction's costs, directions in turn.
         """
         rows = {direction: [c for row in rows for c in row] for direction, rows in self._by_front.items()}
         if all(candidate.key in self._merits for members in rows.values() for candidate in members):
@@ -320,7 +321,8 @@ class SearchStudy:
     def _promising(self, rows: Mapping[str, Sequence[Candidate]], count: int) -> list[Candidate]:
         known = {candidate.key: candidate for members in rows.values() for candidate in members}
         entrants = [Entrant(key, max(1, c.cost.macs), tuple(self._merits[key])) for key, c in known.items()]
-        first = [known[entrant.key] for entrant in by_gain(entrants)[:count]]
+        work = {key: c.work(self._training.epochs[1]) for key, c in known.items()}
+        first = [known[entrant.key] for entrant in by_gain(by_gain(entrants)[:count], work)]
         unseen = set(rows) - {str(candidate.direction) for candidate in first}
         return [*first, *(min(rows[direction], key=self._place) for direction in sorted(unseen))]
 

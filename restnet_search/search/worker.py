@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 from multiprocessing import connection, parent_process
 from typing import TYPE_CHECKING, Any
 
+from restnet_search.environment import prepare_environment
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from multiprocessing.connection import Connection
@@ -71,7 +73,7 @@ def work(pipe: Connection, recipe: bytes, threads: int) -> None:
         threads: That torch may use.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see restnet_search.cli.main
+    prepare_environment()
     warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated")
     threading.Thread(target=_end_with_the_main_process, daemon=True).start()
     try:

@@ -17,6 +17,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from restnet_search.environment import DEFAULTS
+
 __all__ = ["Run", "alternate", "describe_machine", "growth_exponent", "peak_bytes", "reset_peak", "run_fresh", "timed"]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,9 +89,9 @@ def run_fresh(module: str, way: str, **arguments: Any) -> Run:
 
 
 def child_environment() -> dict[str, str]:
-    """This checkout before any other one that is installed."""
+    """This checkout before any other one that is installed; what our command sets for itself, for the other way, too."""
     found = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return os.environ | {"PYTHONPATH": found, "OMP_WAIT_POLICY": "PASSIVE"}
+    return os.environ | DEFAULTS | {"PYTHONPATH": found}
 
 
 def reset_peak() -> int:
