@@ -74,7 +74,7 @@ class Candidate:
     front_macs: int = 0
 
     def work(self, epochs: int) -> int:
-        """About the MACs of a trial per training image: the front runs once, the rest forwards and backwards each epoch.
+        """About the MACs of a trial per training image: the front runs once, the rest forwards and back each epoch.
 
         A backward pass is taken for two forward passes. At least 1.
         """

@@ -89,7 +89,7 @@ def run_fresh(module: str, way: str, **arguments: Any) -> Run:
 
 
 def child_environment() -> dict[str, str]:
-    """This checkout before any other one that is installed; what our command sets for itself, for the other way, too."""
+    """This checkout before any other one that is installed; and what our command sets for itself, for both ways."""
     found = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return os.environ | DEFAULTS | {"PYTHONPATH": found}
 

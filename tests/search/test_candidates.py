@@ -145,3 +145,13 @@ def test_cut_points_can_be_bounded_included_and_excluded(spec: dict[str, object]
     graphs, costs = _anchors()
     name = "cifar_resnet20"
     assert offered_cuts(CutPointSpec.model_validate(spec), name, graphs[name].cut_points, costs[name]) == wanted
+
+
+def test_work_counts_the_front_once_and_the_rest_for_every_epoch_forwards_and_back() -> None:
+    found, _ = _enumerate(_space())
+    costs = _anchors()[1]
+    for candidate in found.candidates:
+        front = costs[candidate.direction.front].fronts[candidate.front_cut].macs
+        rest = candidate.plan.cost.macs + costs[candidate.direction.back].backs[candidate.back_cut].macs
+        assert candidate.work(2) == front + 6 * rest
+        assert candidate.work(0) == front + rest  # a closed form is scored
