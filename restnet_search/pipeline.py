@@ -17,21 +17,19 @@ from restnet_search.progress import Progress
 from restnet_search.reporting.report import Report
 from restnet_search.reporting.serialize import write_results
 from restnet_search.scoring import Search, assemble_report, measure_finalists, score_anchors, score_finalists
-from restnet_search.search.candidates import Candidate, Enumeration, enumerate_candidates
+from restnet_search.search.candidates import Enumeration, enumerate_candidates
 from restnet_search.search.clock import Clock
 from restnet_search.search.controls import plan_controls
 from restnet_search.search.device_costs import device_costs
 from restnet_search.search.early import EarlyJob, decide_early
 from restnet_search.search.memory_format import FormatChoice, choose_formats
-from restnet_search.search.opening import fill_store, open_store, workers_of
+from restnet_search.search.opening import fill_store, open_context, workers_of
 from restnet_search.search.placing import at_home, settle
 from restnet_search.search.prepare import CodeAndWeights, Prepared, prepare, remember_anchors
 from restnet_search.search.ranking import draw_training_images, rank_pairs, rankers_of_search
 from restnet_search.search.run_folder import RunFolder, RunInputs
 from restnet_search.search.session import run_trials
 from restnet_search.search.study import SearchStudy
-from restnet_search.search.teachers import teacher_logits
-from restnet_search.search.trial import TrialContext
 from restnet_search.search.worker import AnchorRecipe
 from restnet_search.search.workers import WorkerPool
 from restnet_search.space.schema import SearchSpace
@@ -110,7 +108,17 @@ def run_search(
             space, folder, budgets, data, train, prepared, enumeration, study, controls, ranking, device, early, formats
         )
         with _timed(seconds, "trials"):
-            context = _trial_context(search, kept, sources, Clock(started, before=study.elapsed), progress, warn)
+            fit = train.subset(torch.arange(min(space.stitch.images, len(train))))
+            context = open_context(
+                space,
+                prepared,
+                kept,
+                (train, fit, data.val),
+                cache=sources.cache,
+                progress=progress,
+                warn=warn,
+                clock=Clock(started, before=study.elapsed),
+            )
             if workers is not None and study.unfinished:
                 workers.start()  # they get ready meanwhile
                 fill_store(kept, context, progress)
@@ -137,31 +145,6 @@ def _settled(
     formats = choose_formats(space.compute.channels_last, prepared.anchors, macs, compute, folder.formats, progress)
     settle(prepared.anchors, compute, formats)
     return formats
-
-
-def _trial_context(
-    search: Search,
-    candidates: Sequence[Candidate],
-    sources: CodeAndWeights,
-    clock: Clock,
-    progress: Progress,
-    warn: Callable[[str], None],
-) -> TrialContext:
-    space, prepared, train, val = search.space, search.prepared, search.train, search.data.val
-    fit = train.subset(torch.arange(min(space.stitch.images, len(train))))
-    follows = any(space.training.distill)
-    return TrialContext(
-        graphs=prepared.graphs,
-        store=open_store(space, prepared, candidates, train, fit, val, cache=sources.cache, warn=warn),
-        train=train,
-        fit=fit,
-        val=val,
-        stitch=space.stitch,
-        training=space.training,
-        seed=space.search.seed,
-        teachers=teacher_logits(prepared.anchors, train, progress, prepared.compute) if follows else {},
-        clock=clock,
-    )
 
 
 def _log_data(data: DataSplits) -> None:

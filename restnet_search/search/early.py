@@ -26,12 +26,11 @@ from restnet_search.search.candidates import Candidate, CandidateKey, Enumeratio
 from restnet_search.search.closed_form import closed_form_scores
 from restnet_search.search.controls import control_choices
 from restnet_search.search.jobs import Job, Workers, run_jobs
-from restnet_search.search.opening import open_store
+from restnet_search.search.opening import open_context
 from restnet_search.search.passes import Reuse
 from restnet_search.search.prepare import Prepared
 from restnet_search.search.promotion import Entrant, Merit, Place, cost_ranges, promote
 from restnet_search.search.rungs import Dropped, RungName, RungScore, RungStudy, RungSummary
-from restnet_search.search.teachers import teacher_logits
 from restnet_search.search.together import is_kept
 from restnet_search.search.trial import NonFiniteLoss, TrialContext
 from restnet_search.space.schema import SearchSpace
@@ -91,20 +90,15 @@ class EarlyJob:
         fit = train.subset(torch.arange(fitted)) if fitted < short else train  # one split: one pass for both
         labels, generator = self.val.labels.numpy(), np.random.default_rng([seed, 2])
         val = self.val.subset(stratified_sample(labels, min(spec.images, len(labels)), generator))
-        start = self.space.stitch.model_copy(update={"init": "lstsq"})  # a rung solves it whatever the trials do
-        space = self.space.model_copy(update={"stitch": start})
-        return TrialContext(
-            graphs=self.prepared.graphs,
-            store=open_store(space, self.prepared, candidates, train, fit, val, cache=self.cache, warn=self.warn),
-            train=train,
-            fit=fit,
-            val=val,
-            stitch=self.space.stitch,
-            training=self.space.training,
-            seed=seed,
-            teachers=teacher_logits(self.prepared.anchors, train, self.progress, self.prepared.compute)
-            if any(self.space.training.distill)
-            else {},
+        return open_context(
+            self.space,
+            self.prepared,
+            candidates,
+            (train, fit, val),
+            cache=self.cache,
+            progress=self.progress,
+            warn=self.warn,
+            solved=True,
         )
 
 

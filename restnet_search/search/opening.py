@@ -1,4 +1,4 @@
-"""Open the feature store of a search: what it will be asked for, and whether that needs the disk."""
+"""Open what the trials of a search share: its feature store above all, on disk where memory is too small."""
 
 from __future__ import annotations
 
@@ -10,16 +10,58 @@ from restnet_search.data import Split
 from restnet_search.data.augmented_views import AugmentedView
 from restnet_search.progress import Progress
 from restnet_search.search.candidates import Candidate
+from restnet_search.search.clock import Clock
 from restnet_search.search.disk_features import DiskFeatures
 from restnet_search.search.disk_store import DiskStore, features_folder
 from restnet_search.search.features import FeatureStore
 from restnet_search.search.prepare import Prepared
+from restnet_search.search.teachers import teacher_logits
 from restnet_search.search.trial import TrialContext
 from restnet_search.space.schema import SearchSpace
 
-__all__ = ["GB", "fill_store", "open_store", "workers_of"]
+__all__ = ["GB", "fill_store", "open_context", "open_store", "workers_of"]
 
 GB = 2**30
+
+
+def open_context(
+    space: SearchSpace,
+    prepared: Prepared,
+    candidates: Iterable[Candidate],
+    splits: tuple[Split, Split, Split],
+    *,
+    cache: Path,
+    progress: Progress,
+    warn: Callable[[str], None],
+    solved: bool = False,
+    clock: Clock | None = None,
+) -> TrialContext:
+    """What trials on these images share, with a feature store of its own.
+
+    Args:
+        splits: Training images, those of the closed-form start (the first of them), and val.
+        cache: The cache folder.
+        progress: Shows the teachers' pass.
+        warn: As :func:`open_store` takes it.
+        solved: Closed-form stitches will be asked for, whatever start the trials have.
+        clock: Has run since the search began; None: it begins now.
+    """
+    train, fit, val = splits
+    start = space.stitch.model_copy(update={"init": "lstsq"}) if solved else space.stitch
+    asking = space.model_copy(update={"stitch": start})
+    follows = any(space.training.distill)
+    return TrialContext(
+        graphs=prepared.graphs,
+        store=open_store(asking, prepared, candidates, train, fit, val, cache=cache, warn=warn),
+        train=train,
+        fit=fit,
+        val=val,
+        stitch=space.stitch,
+        training=space.training,
+        seed=space.search.seed,
+        teachers=teacher_logits(prepared.anchors, train, progress, prepared.compute) if follows else {},
+        clock=clock or Clock(),
+    )
 
 
 def open_store(
