@@ -38,8 +38,8 @@ __all__ = ["MIN_IMAGES", "MinibatchCKA", "u_centred_gram"]
 MIN_IMAGES = 4
 """The fewest images per batch for which HSIC1 is defined: its divisor is n (n-3)."""
 
-BLOCK_ELEMENTS = 1 << 17
-"""Feature values that are held in float64 at once (1 MiB, which caches hold)."""
+BLOCK_ELEMENTS = 1 << 18
+"""Feature values that are held in float64 at once (2 MiB, which caches hold)."""
 
 
 def u_centred_gram(features: Tensor) -> Tensor:
@@ -72,8 +72,7 @@ def u_centred_gram(features: Tensor) -> Tensor:
         # U-centring ignores shifts of the features. Relative to one image, features far from zero lose no digits to
         # it, and those of a constant layer are exactly zero.
         shifted = block.double()
-        shifted = shifted - shifted[:1]
-        gram.addmm_(shifted, shifted.T)
+        _add_gram(gram, shifted - shifted[:1])
     if not bool(torch.isfinite(gram).all()):
         raise ValueError("features hold NaN or infinite values, or values too large to be squared")
     noise = images * torch.finfo(torch.float64).eps * gram.diagonal().max()
@@ -83,6 +82,15 @@ def u_centred_gram(features: Tensor) -> Tensor:
     gram -= means[:, None] + means[None, :]
     gram.fill_diagonal_(0.0)
     return gram if bool(gram.abs().max() > noise) else torch.zeros_like(gram)
+
+
+def _add_gram(gram: Tensor, rows: Tensor) -> None:
+    """Add rows rowsᵀ; on the CPU by numpy, which sees that it is symmetric and computes half of it (torch does not)."""
+    if gram.device.type == "cpu":
+        values = rows.numpy()
+        gram += torch.from_numpy(values @ values.T)
+    else:
+        gram.addmm_(rows, rows.T)
 
 
 def _rows(features: Tensor) -> Tensor:
