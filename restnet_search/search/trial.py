@@ -38,7 +38,7 @@ __all__ = [
     "score_on_val",
 ]
 
-BACK_RATES: Mapping[Tune, float] = {"stitch+norm": 3.0, "stitch+lora": 1.0, "all": 0.1}
+BACK_RATES: Mapping[Tune, float] = {"stitch+norm": 3.0, "stitch+lora": 1.0, "all": 0.3}
 """Learning rate of what is tuned in the back, relative to the stitch layer's."""
 
 
