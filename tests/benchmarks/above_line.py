@@ -32,7 +32,7 @@ class Size:
     epochs: int
 
 
-SIZES = {"full": Size(2, 16000, 4000, 2), "small": Size(1, 1000, 1000, 1), "tiny": Size(1, 40, 40, 1)}
+SIZES = {"full": Size(2, 16000, 2500, 2), "small": Size(1, 1000, 1000, 1), "tiny": Size(1, 40, 40, 1)}
 
 
 def run(size: str) -> Finding:

@@ -44,6 +44,7 @@ class Recipe:
     init: str = "lstsq"
     match_epochs: int = 0
     distill: float = 0.0
+    lr: float = RATE
 
 
 BASE = Recipe()
@@ -56,6 +57,10 @@ CHOICES: Mapping[str, Mapping[str, Recipe]] = {
     "training.epochs": {str(epochs): Recipe(epochs=epochs) for epochs in (0, 1, 2)},
     "training.match_epochs": {"0": BASE, "1": Recipe(match_epochs=1)},
     "training.distill": {"0": BASE, "0.5": Recipe(distill=0.5)},
+    # what distillation is worth depends on how much is trained, and how long
+    "training.distill, with conv3x3, tune all, 2 epochs, rate 0.003": {
+        str(share): Recipe("conv3x3", "all", 2, distill=share, lr=3e-3) for share in (0, 0.5)
+    },
 }
 
 
@@ -72,7 +77,7 @@ def measure(size: str) -> dict[str, Any]:
             pair.reach(candidate, BASE.kind, TrainingChoices(RATE, 0))  # computes the features
             for recipe in recipes:
                 tune: Any = recipe.tune
-                choices = TrainingChoices(RATE, recipe.epochs, tune, recipe.match_epochs, recipe.distill)
+                choices = TrainingChoices(recipe.lr, recipe.epochs, tune, recipe.match_epochs, recipe.distill)
                 reached = pair.reach(candidate, recipe.kind, choices, recipe.init)
                 rows.append({"pair": f"{large}/{small}", "recipe": list(recipes).index(recipe), **reached})
     setting = {"points": given.points, "train": given.train, "val": given.val, "lr": RATE}
