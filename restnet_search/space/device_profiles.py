@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from restnet_search.errors import BudgetError, did_you_mean
 from restnet_search.space.checks import Problem, plain_data, raise_problems
 from restnet_search.space.discovery import shipped_files
-from restnet_search.space.fields import Text
+from restnet_search.space.fields import Section, Text
 from restnet_search.space.messages import describe_problems
 from restnet_search.space.plain_yaml import read_yaml, write_yaml
 from restnet_search.units import parse_quantity
@@ -32,11 +32,7 @@ _SHOW = "look at one: restnet-search device show raspberry-pi-4"
 _WEIGHT_BYTES = {"": 4, "float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class DeviceLimits(_Section):
+class DeviceLimits(Section):
     """Quantities as ``--budget`` takes them; together they are one device budget."""
 
     macs: Text | None = Field(default=None, description="Such as 2GFLOPs.")
@@ -82,7 +78,7 @@ class DeviceLimits(_Section):
         return f"{count}params"
 
 
-class DeviceProfile(_Section):
+class DeviceProfile(Section):
     """One device; YAML files under ``search_spaces/devices/`` and what ``device import`` writes hold this.
 
     ``latency`` is a latency table as a run's ``latency.json`` holds it; who prices hybrids by it reads and checks it.

@@ -1,4 +1,4 @@
-"""What the sections of a search space are made of: their base class, and the types of their numbers."""
+"""What sections of search spaces and device profiles are made of: their base class, and the types of their numbers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CutPointReference = Annotated[int | str, BeforeValidator(cut_point_reference)]
 
 
 class Section(BaseModel):
-    """Part of a space: unknown keys are errors, numbers are finite, nothing changes after validation."""
+    """Part of a YAML file of ours: unknown keys are errors, numbers are finite, nothing changes after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
