@@ -415,6 +415,15 @@ def test_non_finite_rows_are_an_error_and_add_nothing(bad: float) -> None:
     assert torch.equal(equations.solve(0.0).weight, before.weight)
 
 
+def test_finite_values_whose_sum_overflows_are_accepted() -> None:
+    x = torch.tensor([[3e38], [2.9e38], [2.8e38], [2.7e38]])
+    assert not torch.isfinite(x.sum())
+    equations = NormalEquations(1, 1)
+    equations.update(x, torch.tensor([[3.0], [2.9], [2.8], [2.7]]))
+    fit = equations.solve(ridge=0.0)
+    assert float(fit.weight) == pytest.approx(1e-38, rel=1e-5) and fit.r2 == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("ridge", [-0.1, float("nan"), float("inf")])
 def test_impossible_ridge_is_an_error(ridge: float) -> None:
     equations = NormalEquations(1, 1)
