@@ -33,7 +33,15 @@ from restnet_search.search.study import SearchStudy
 from restnet_search.search.worker import AnchorRecipe
 from restnet_search.search.workers import WorkerPool
 from restnet_search.space.schema import SearchSpace
-from restnet_search.units import UNLIMITED, DeviceBudget, format_bytes, format_count, format_seconds, parse_budget
+from restnet_search.units import (
+    UNLIMITED,
+    DeviceBudget,
+    format_bytes,
+    format_count,
+    format_seconds,
+    parse_budget,
+    round_up,
+)
 
 __all__ = ["run_search"]
 
@@ -165,14 +173,15 @@ def _require_candidates(enumeration: Enumeration, budgets: Sequence[DeviceBudget
             "The anchors have no stitch point: no two of their cut points can be joined.",
             hint="look at `restnet-search anchors inspect MODEL`, and widen cut_points in the space",
         )
-    least = [f"{format_count(cheapest.macs)}FLOPs", f"{format_count(cheapest.params)} params"]
+    least = [f"{format_count(round_up(cheapest.macs))}FLOPs"]
     if enumeration.least_memory is not None:
-        least.append(f"{format_bytes(enumeration.least_memory)} of memory")
+        least.append(f"{format_bytes(round_up(enumeration.least_memory))} of memory")
     if enumeration.least_latency is not None:
-        least.append(f"{format_seconds(enumeration.least_latency)} of latency")
+        least.append(f"{format_seconds(round_up(enumeration.least_latency))} of latency")
     raise BudgetError(
         f"No hybrid of these anchors fits {names} (and costs less than the larger anchor).",
-        expected=f"a budget of at least {', '.join(least[:-1])} and {least[-1]}",
+        expected=f"a budget of at least {' and '.join(least)}; the cheapest hybrid has "
+        f"{format_count(round_up(cheapest.params))} params",
         hint="raise --budget, or add a smaller anchor to the space",
     )
 

@@ -132,6 +132,12 @@ def format_count(value: float) -> str:
     return f"{value:g}"
 
 
+def round_up(value: float) -> float:
+    """The least number of three significant digits that is not below a positive value: a limit that it keeps to."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return math.ceil(value / step) * step
+
+
 def format_quantity(quantity: Quantity) -> str:
     """Format a quantity so that :func:`parse_quantity` reads it back: ``85MFLOPs``, ``10Mparams``."""
     at = f"@{quantity.at}" if quantity.at else ""

@@ -17,6 +17,7 @@ from restnet_search.units import (
     format_quantity,
     parse_budget,
     parse_quantity,
+    round_up,
 )
 
 
@@ -200,3 +201,12 @@ class TestBudgets:
         budget = DeviceBudget("one", ((quantity.kind, quantity.value),))
         costs = {"macs": 0.0, "params": 0.0, quantity.kind: cost}
         assert budget.allows(**costs) == (cost <= quantity.value)
+
+
+@given(st.one_of(st.integers(1, 10**14), st.floats(1e-6, 100.0)))
+def test_what_is_rounded_up_is_a_limit_that_its_value_keeps(value: float) -> None:
+    up = round_up(value)
+    assert value * (1 - 1e-12) <= up <= value * 1.011
+    if isinstance(value, int):
+        said = parse_budget(f"{format_count(up)}FLOPs")
+        assert said.allows(macs=value, params=0, memory=None, latency=None)

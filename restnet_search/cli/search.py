@@ -71,7 +71,6 @@ def search(request: Request) -> None:
 def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:
     """The space with the command line's choices in place, and the folder that its relative paths start from."""
     from restnet_search.cli.arguments import choose_devices, choose_space, with_data
-    from restnet_search.space import parse_space
 
     space, base = choose_space(request.space)
     plain: dict[str, Any] = with_data(space, base, request.data).model_dump(mode="json")
@@ -96,7 +95,7 @@ def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:
         plain["budgets"] = [*request.budgets, *devices.budgets]
     if table := devices.table or space.latency.table:
         plain["latency"]["table"] = str((base / table).resolve())
-    return parse_space(plain, source="the space with the command line's options"), base
+    return _parsed(plain), base
 
 
 def _computing(request: Request) -> dict[str, Any]:
@@ -141,13 +140,22 @@ def _refuse_changes(request: Request) -> None:
 
 def _computed_as_asked(space: SearchSpace, request: Request) -> SearchSpace:
     """The space of a run with where and how to compute as this command says; it changes no result but by rounding."""
-    from restnet_search.space import parse_space
-
     if not (said := _computing(request)):
         return space
     plain: dict[str, Any] = space.model_dump(mode="json")
     plain["compute"] |= said
-    return parse_space(plain, source="the space with the command line's options")
+    return _parsed(plain)
+
+
+def _parsed(plain: dict[str, Any]) -> SearchSpace:
+    """The space, after options have changed what its file says."""
+    from restnet_search.space import parse_space
+
+    return parse_space(
+        plain,
+        source="the space with the command line's options",
+        mend="mend the option of that name, or the file where no option set it",
+    )
 
 
 def _run(folder: RunFolder, request: Request) -> Report:

@@ -40,7 +40,7 @@ def _parts(source: ExportSource) -> list[str]:
     front, back, stitch = made.front, made.back, made.plan.cost
     trained = TUNED.get(made.tune, "only the stitch layer")
     return [
-        f"A hybrid of two pre-trained models. What was trained: {trained}.",
+        f"A hybrid of two pre-trained models. What was trained of it: {trained}.",
         "",
         f"- front: {front.anchor.name} up to cut point {front.cut.index} (`{front.cut.path}`, {front.cut.layout})",
         f"- stitch layer: {made.stitch}, {format_count(stitch.params)} parameters",

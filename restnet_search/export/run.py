@@ -146,7 +146,9 @@ def _said_data(space: SearchSpace, splits: DataSplits) -> str:
     """The data in words, without the folders of the machine that trained."""
     named = space.data.dataset or f"images in {Path(space.data.root or '.').name}"
     counts = ", ".join(f"{len(split):,} {split.name}" for split in (splits.train, splits.val, splits.test))
-    return f"{named}, {len(splits.classes)} classes; images: {counts}"
+    trained = min(space.training.images, len(splits.train))
+    seen = f" (stitch layers saw {trained:,} of train)" if trained < len(splits.train) else ""
+    return f"{named}, {len(splits.classes)} classes; images: {counts}{seen}"
 
 
 def spread(split: Split, count: int = VERIFIED_IMAGES) -> torch.Tensor:

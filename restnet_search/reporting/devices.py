@@ -78,7 +78,7 @@ def render_devices(table: DevicesTable) -> RenderableType:
     """Profiles by name."""
     grid = _grid()
     for name in ("name", "device", "limits", "latencies", "source"):
-        grid.add_column(name, overflow="fold")
+        grid.add_column(name, overflow="fold", no_wrap=name == "name")  # what a user types stays in one piece
     for row in table.rows:
         measured = f"{row.measured} parts" if row.measured else "none"
         grid.add_row(*map(Text, (row.name, row.device, row.limits, measured, row.source)))

@@ -47,7 +47,7 @@ SHORT_PATH = 12
 """Module paths up to this many characters stand in a table; for longer ones the cut point's index does."""
 
 
-ONLY_STITCH = "Only stitch layers were trained."
+ONLY_STITCH = "Of a hybrid, only the stitch layer was trained: front and back are the anchors' own."
 
 
 def duration(seconds: float) -> str:

@@ -79,7 +79,7 @@ def read_results(path: str | os.PathLike[str]) -> Report:
         raise RunError(
             f"There are no results at {file}.",
             expected=f"the folder of a finished run, with {RESULTS} in it",
-            hint="finish an interrupted run with `restnet-search --resume RUN`",
+            hint="`restnet-search report latest` names the newest run; an interrupted one goes on with --resume RUN",
         ) from None
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise RunError(

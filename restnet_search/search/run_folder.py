@@ -144,5 +144,5 @@ def find_run(argument: str, runs: Path) -> RunFolder:
     raise RunError(
         f"There is no run {argument!r}.",
         expected=f"a run folder, or one of the runs in {runs}: {', '.join(p.name for p in known) or 'none yet'}",
-        hint="start one with restnet-search --budget 2GFLOPs",
+        hint="name one of these, or `latest`" if known else "start one: restnet-search --space demo",
     )

@@ -42,12 +42,15 @@ def load_space(path: str | Path) -> SearchSpace:
     return parse_space(text, source=str(path))
 
 
-def parse_space(content: str | Mapping[str, Any], source: str = "the space") -> SearchSpace:
+def parse_space(
+    content: str | Mapping[str, Any], source: str = "the space", mend: str = "mend the file"
+) -> SearchSpace:
     """Validate a search space.
 
     Args:
         content: YAML text, or what such text holds.
         source: What errors call it: a file name.
+        mend: What errors tell the user to do first.
 
     Raises:
         SpaceError: If it is no valid space. Every problem is one line: the path in the file, what is wrong and what
@@ -66,7 +69,7 @@ def parse_space(content: str | Mapping[str, Any], source: str = "the space") -> 
     except RecursionError as error:
         raise SpaceError(f"{source} is nested too deeply, or refers to itself.") from error
     count = "a problem" if len(lines) == 1 else f"{len(lines)} problems"
-    raise SpaceError("\n  ".join([f"{source} has {count}:", *lines]), hint=f"mend the file; {_HINT}")
+    raise SpaceError("\n  ".join([f"{source} has {count}:", *lines]), hint=f"{mend}; {_HINT}")
 
 
 def dump_space(space: SearchSpace) -> str:
