@@ -54,6 +54,9 @@ def search(request: Request) -> None:
     if request.resume is not None:
         _refuse_changes(request)
         folder = _find(request.resume, request.runs)
+        if (folder.path / "results.json").is_file():
+            name = folder.path.name
+            print(f"The run {name} had ended: what is missing is done, and its report made anew.", file=sys.stderr)
     else:
         space, base = _resolve(request)
         folder = _create(request, space, base)

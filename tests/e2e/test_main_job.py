@@ -179,8 +179,9 @@ def test_kill_and_resume_loses_and_repeats_nothing(
 
 def test_a_finished_run_resumes_to_the_same_results(cli: Cli, finished: Path) -> None:
     before = trained(finished)
-    cli("--resume", str(finished))
+    done = cli("--resume", str(finished))
     assert trained(finished) == before
+    assert f"The run {finished.name} had ended" in done.stderr
 
 
 def test_resume_refuses_what_would_change_the_run(cli: Cli, finished: Path) -> None:
