@@ -31,7 +31,7 @@ TILE = 128
 
 BLOCK_ELEMENTS = 1 << 18
 """Values of rows (inputs and outputs together) that are held in float64 at once (2 MiB, which caches hold),
-or ``inputs`` rows where that is more (as large as the sums themselves)."""
+or twice ``inputs`` rows where that is more (updating the sums then takes less time than the products)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +166,7 @@ class NormalEquations:
 
     def _block_rows(self) -> int:
         """Rows per block: few enough for caches, but not so few that updating ``inputs`` squared sums costs more."""
-        return max(self.inputs, BLOCK_ELEMENTS // (self.inputs + self.outputs))
+        return max(2 * self.inputs, BLOCK_ELEMENTS // (self.inputs + self.outputs))
 
     def _add(self, x: Tensor, y: Tensor) -> None:
         """Add one block of checked rows, ``(B, inputs, positions)`` and ``(B, outputs, positions)``.
