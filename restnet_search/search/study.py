@@ -107,7 +107,7 @@ class SearchStudy:
         trials = study.get_trials(deepcopy=False)
         # nothing was asked yet, though a kill may have cut the queueing short
         if search.strategy == "independent" and all(trial.state == TrialState.WAITING for trial in trials):
-            opened._enqueue_start(search.trials // 2, done=len(trials))
+            opened._enqueue_start(max(1, search.trials // 2), done=len(trials))
         return opened
 
     def add_anchor(self, name: str, values: Sequence[float]) -> None:

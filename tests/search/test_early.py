@@ -287,6 +287,13 @@ def test_a_start_that_was_cut_off_is_completed_in_the_same_order(
     assert opened("cut.db") == wanted
 
 
+def test_one_trial_alone_can_be_asked_for(prepared: Prepared, tmp_path: Path) -> None:
+    space = space_of(trials=1)
+    found = enumeration_of(space, prepared)
+    study = SearchStudy.open(tmp_path / "study.db", found.candidates, space.objectives, space.training, space.search)
+    assert next(study.asks()).candidate in found.candidates
+
+
 def test_a_study_begun_without_rungs_goes_on_without_them(decide: Decide, prepared: Prepared, tmp_path: Path) -> None:
     space = space_of()
     found = enumeration_of(space, prepared)
