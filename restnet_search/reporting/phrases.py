@@ -108,6 +108,7 @@ def search_facts(report: Report) -> list[tuple[str, str]]:
     search, trials = report.search, report.trials
     cuts = ", ".join(f"{name} {count}" for name, count in search.cut_points.items())
     over = f"{search.over_budget:,} over every budget (never trained)" if search.over_budget else "none over budget"
+    kept = "candidate" if search.candidates == 1 else "candidates"
     ended = f"{trials.finished} finished, {trials.failed} failed, {trials.skipped} skipped"
     ended += f", and {trials.controls} controls" if trials.controls else ""
     stages = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in search.seconds.items())
@@ -119,7 +120,7 @@ def search_facts(report: Report) -> list[tuple[str, str]]:
         *([("workers", f"{search.workers} worker processes trained; times are wall-clock")] if search.workers else []),
         (
             "stitch points",
-            f"{search.stitch_points:,}: {over}; {search.candidates:,} candidates kept by {search.ranker}",
+            f"{search.stitch_points:,}: {over}; {search.candidates:,} {kept} kept by {search.ranker}",
         ),
         ("trials", f"{ended}; {search.training_images_seen:,} training images seen"),
         *([("computing", computing(search.device, search.compute))] if search.compute else []),
