@@ -332,9 +332,10 @@ def _float32_products(left: Tensor, right: Tensor) -> Tensor:
     On CPUs by oneDNN, which uses vector units (AVX-512 of AMD) that the BLAS behind torch's ``@`` leaves idle; it took
     less than half the time.
     """
-    if left.device.type == "cpu" and torch.backends.mkldnn.is_available():
-        return F.linear(left.to_mkldnn(), right).to_dense()
-    return left @ right.T
+    with torch.autocast(left.device.type, enabled=False):  # a caller's would make them in bfloat16
+        if left.device.type == "cpu" and torch.backends.mkldnn.is_available():
+            return F.linear(left.to_mkldnn(), right).to_dense()
+        return left @ right.T
 
 
 def _solve_symmetric(gram: Tensor, cross: Tensor, tolerance: float) -> Tensor:

@@ -415,6 +415,18 @@ def test_non_finite_rows_are_an_error_and_add_nothing(bad: float) -> None:
     assert torch.equal(equations.solve(0.0).weight, before.weight)
 
 
+def test_mixed_precision_around_it_changes_nothing() -> None:
+    generator = torch.Generator().manual_seed(14)
+    x, y = torch.randn(600, 300, generator=generator), torch.randn(600, 5, generator=generator)
+    fits = []
+    for enabled in (False, True):
+        equations = NormalEquations(300, 5, products=torch.float32)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            equations.update(x, y)
+        fits.append(equations.solve(1e-4))
+    assert torch.equal(fits[0].weight, fits[1].weight)
+
+
 def test_finite_values_whose_sum_overflows_are_accepted() -> None:
     x = torch.tensor([[3e38], [2.9e38], [2.8e38], [2.7e38]])
     assert not torch.isfinite(x.sum())
