@@ -38,6 +38,8 @@ def rank(
     and cost less than the larger anchor. Anchors that need fitting are fitted first, once.
     """
     from restnet_search.cli.arguments import choose_space, one_of, sources, with_data
+
+    chosen, base = choose_space(space)  # a typo answers before torch is loaded
     from restnet_search.cli.console import console, print_json
     from restnet_search.cli.progress import show_progress
     from restnet_search.files import write_atomically
@@ -46,7 +48,6 @@ def rank(
 
     for name in ranker or ():
         one_of("--ranker", name, RANKER_NAMES)
-    chosen, base = choose_space(space)
     chosen = with_data(chosen, base, data)
     if images is not None:
         chosen = chosen.model_copy(update={"ranker": chosen.ranker.model_copy(update={"images": images})})
