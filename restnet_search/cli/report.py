@@ -14,12 +14,13 @@ def report(run: options.Run, runs: options.Runs = Path("reports"), as_json: opti
     """Print the report of a run."""
     from restnet_search.cli.console import console
     from restnet_search.loading import load_run
+    from restnet_search.reporting.serialize import RESULTS
     from restnet_search.reporting.terminal import render_report
     from restnet_search.search.run_folder import find_run
 
     folder = find_run(run, runs)
     loaded = load_run(folder.path)
     if as_json:
-        sys.stdout.write((folder.path / "results.json").read_text(encoding="utf-8"))
+        sys.stdout.write((folder.path / RESULTS).read_text(encoding="utf-8"))
     else:
         console().print(render_report(loaded))

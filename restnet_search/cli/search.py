@@ -49,12 +49,14 @@ class Request:
 
 def search(request: Request) -> None:
     """Start or resume a run, then print its report."""
+    from restnet_search.reporting.serialize import RESULTS
+
     for text in request.budgets:
         parse_budget(text)  # before anything slow: a typo answers at once
     if request.resume is not None:
         _refuse_changes(request)
         folder = _find(request.resume, request.runs)
-        if (folder.path / "results.json").is_file():
+        if (folder.path / RESULTS).is_file():
             name = folder.path.name
             print(f"The run {name} had ended: what is missing is done, and its report made anew.", file=sys.stderr)
     else:
@@ -179,7 +181,9 @@ def _run(folder: RunFolder, request: Request) -> Report:
 
 def _show(report: Report, request: Request, folder: RunFolder) -> None:
     if request.as_json:
-        sys.stdout.write((folder.path / "results.json").read_text(encoding="utf-8"))
+        from restnet_search.reporting.serialize import RESULTS
+
+        sys.stdout.write((folder.path / RESULTS).read_text(encoding="utf-8"))
         return
     from restnet_search.cli.console import console
     from restnet_search.reporting.terminal import render_report

@@ -168,6 +168,7 @@ def enumerate_candidates(
         front, back = costs[direction.front], costs[direction.back]
         ceiling = max(front.total.macs, back.total.macs)
         for front_cut in offered[direction.front]:
+            front_macs = front.fronts[front_cut].macs
             row: list[tuple[float, int, list[tuple[StitchPlan, Cost]]]] = []
             for back_cut in offered[direction.back]:
                 counts["stitch_points"] += 1
@@ -196,9 +197,8 @@ def enumerate_candidates(
             counts["ranked_out"] += len(row[space.top_k :])
             for rank, (score, back_cut, kinds) in enumerate(row):
                 every = _scores_at(every_score, direction, (front_cut, back_cut))
-                macs = front.fronts[front_cut].macs
                 found = [
-                    Candidate(direction, front_cut, back_cut, plan, cost, score, rank, every, macs)
+                    Candidate(direction, front_cut, back_cut, plan, cost, score, rank, every, front_macs)
                     for plan, cost in kinds
                 ]
                 (kept if rank < space.top_k else passed_over).extend(found)

@@ -47,8 +47,9 @@ def open_context(
         clock: Has run since the search began; None: it begins now.
     """
     train, fit, val = splits
-    start = space.stitch.model_copy(update={"init": "lstsq"}) if solved else space.stitch
-    asking = space.model_copy(update={"stitch": start})
+    asking = space
+    if solved:
+        asking = space.model_copy(update={"stitch": space.stitch.model_copy(update={"init": "lstsq"})})
     follows = any(space.training.distill)
     return TrialContext(
         graphs=prepared.graphs,

@@ -168,8 +168,8 @@ def test_what_is_little_for_its_work_waits(field, works: list[int]) -> None:
 
 
 def test_a_long_trial_with_little_to_add_comes_last() -> None:
-    rows = [(10, 0.5, 1), (20, 0.6, 1), (80, 0.61, 1), (40, 0.603, 1)]
-    entrants = [Entrant(("a", n, "b", n), macs, (top1,)) for n, (macs, top1, _) in enumerate(rows)]
+    rows = [(10, 0.5), (20, 0.6), (80, 0.61), (40, 0.603)]
+    entrants = [Entrant(("a", n, "b", n), macs, (top1,)) for n, (macs, top1) in enumerate(rows)]
     equal = by_gain(entrants)
     dear = equal[1]
     assert by_gain(entrants, {e.key: 1000.0 if e == dear else 1.0 for e in entrants})[-1] == dear
