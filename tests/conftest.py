@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ import pytest
 from restnet_search.environment import prepare_environment
 
 prepare_environment()  # as the command line does, before torch is loaded
+# The tests are many and small: a second thread costs each more than it gives, and the processes that pytest-xdist
+# starts share the cores already. What is compared bit for bit must not depend on the machine's number of cores either.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.forking import COMMAND, ForkServer, run_fresh
 
 SPACE = """
 name: tiny
@@ -37,24 +39,32 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def command() -> list[str]:
-    """It heeds Ctrl-C as in a terminal, though what tests in the background start would ignore it."""
-    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    return [sys.executable, "-c", f"{heed}; from restnet_search.cli import main; main()"]
+    """A fresh process; it heeds Ctrl-C as in a terminal, though what tests in the background start would ignore it."""
+    return COMMAND
 
 
 @pytest.fixture(scope="session")
-def cli(environment: dict[str, str], command: list[str], workspace: Path) -> Cli:
-    """Run restnet-search in the workspace; the finished process with its output as text."""
+def forks(environment: dict[str, str]) -> Iterator[ForkServer | None]:
+    """What runs commands without importing everything anew; nothing where forking is not safe."""
+    if sys.platform != "linux":
+        yield None
+        return
+    with ForkServer.started(environment) as server:
+        yield server
 
-    def run(*arguments: str, check: bool = True, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [*command, *arguments],
-            cwd=cwd or workspace,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+
+@pytest.fixture(scope="session")
+def cli(environment: dict[str, str], forks: ForkServer | None, workspace: Path) -> Cli:
+    """Run restnet-search in the workspace; the finished process with its output as text.
+
+    ``fresh=True`` takes a new Python where the seed of string hashes or what an import says is part of the test.
+    """
+
+    def run(
+        *arguments: str, check: bool = True, cwd: Path | None = None, fresh: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        start = run_fresh if fresh or forks is None else forks.run
+        done = start(arguments, cwd or workspace, environment)
         assert not check or done.returncode == 0, done.stderr
         return done
 
