@@ -29,12 +29,11 @@ __all__ = ["COMMAND", "ForkServer", "run_fresh"]
 HEED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 COMMAND = [sys.executable, "-c", f"{HEED}; from restnet_search.cli import main; main()"]
 
-# Packages of others only: ours load in the fork, as they would in a fresh process. Without onnxruntime, which starts a
-# thread when it is loaded: a fork would not have it.
+# Without onnxruntime, which starts a thread when it is loaded: a fork would not have it.
 PACKAGES = (
     "torch", "torch.fx", "torch.onnx", "timm", "timm.data", "optuna", "sqlalchemy", "fvcore.nn", "thop", "pydantic",
-    "safetensors.torch", "onnx", "onnxscript", "scipy.stats", "matplotlib.pyplot", "rich.console", "sklearn.datasets",
-    "typer", "yaml",
+    "safetensors.torch", "onnx", "onnxscript", "scipy.stats", "matplotlib.pyplot", "rich.console",
+    "typer", "yaml", "restnet_search.pipeline",
 )  # fmt: skip
 LARGEST = 1 << 17  # bytes of a request, most of it the environment
 
