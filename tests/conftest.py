@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from restnet_search.environment import prepare_environment
+from tests.forking import ForkServer, Run, run_fresh
 
 if TYPE_CHECKING:
     from restnet_search.data import DataSplits
@@ -37,6 +40,16 @@ def cifar10(shared: Path) -> DataSplits:
     from restnet_search.space.schema import DataSpec
 
     return load_data(DataSpec(), root=shared / "data" / "cifar10")
+
+
+@pytest.fixture(scope="session")
+def run_forked() -> Iterator[Run]:
+    """Run the command line without importing everything anew; in a fresh process where forking is not safe."""
+    if sys.platform != "linux":
+        yield run_fresh
+        return
+    with ForkServer.started(dict(os.environ)) as server:
+        yield server.run
 
 
 @pytest.hookimpl(trylast=True)

@@ -17,13 +17,16 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-__all__ = ["COMMAND", "ForkServer", "run_fresh"]
+__all__ = ["COMMAND", "ForkServer", "Run", "run_fresh"]
+
+# Arguments, working folder and environment to the finished process with its output as text.
+Run = Callable[[Sequence[str], Path, dict[str, str]], subprocess.CompletedProcess[str]]
 
 # What starts in the background would ignore Ctrl-C; this heeds it as in a terminal.
 HEED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"

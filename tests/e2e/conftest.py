@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.forking import COMMAND, ForkServer, run_fresh
+from tests.forking import COMMAND, Run, run_fresh
 
 SPACE = """
 name: tiny
@@ -44,17 +43,7 @@ def command() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def forks(environment: dict[str, str]) -> Iterator[ForkServer | None]:
-    """What runs commands without importing everything anew; nothing where forking is not safe."""
-    if sys.platform != "linux":
-        yield None
-        return
-    with ForkServer.started(environment) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def cli(environment: dict[str, str], forks: ForkServer | None, workspace: Path) -> Cli:
+def cli(environment: dict[str, str], run_forked: Run, workspace: Path) -> Cli:
     """Run restnet-search in the workspace; the finished process with its output as text.
 
     ``fresh=True`` takes a new Python where the seed of string hashes or what an import says is part of the test.
@@ -63,8 +52,7 @@ def cli(environment: dict[str, str], forks: ForkServer | None, workspace: Path) 
     def run(
         *arguments: str, check: bool = True, cwd: Path | None = None, fresh: bool = False
     ) -> subprocess.CompletedProcess[str]:
-        start = run_fresh if fresh or forks is None else forks.run
-        done = start(arguments, cwd or workspace, environment)
+        done = (run_fresh if fresh else run_forked)(arguments, cwd or workspace, environment)
         assert not check or done.returncode == 0, done.stderr
         return done
 
