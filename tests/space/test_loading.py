@@ -175,16 +175,15 @@ class TestFiles:
 class TestRenamedKeys:
     """A run's own copy of its space opens under the names that keys had when it was written."""
 
-    OLD = {"early": {"when": "never"}, "cache": {"together": 3, "disk_gb": 1}, "name": "old"}
-
     def test_old_keys_are_mapped_and_nothing_else_changes(self) -> None:
-        before = copy.deepcopy(self.OLD)
-        assert upgrade_space(self.OLD) == {
+        raw = {"early": {"when": "never"}, "cache": {"together": 3, "disk_gb": 1}, "name": "old"}
+        before = copy.deepcopy(raw)
+        assert upgrade_space(raw) == {
             "halving": {"when": "never"},
             "cache": {"trials_per_pass": 3, "disk_gb": 1},
             "name": "old",
         }
-        assert before == self.OLD
+        assert before == raw
 
     @pytest.mark.parametrize("raw", [{}, {"cache": None}, {"cache": [1]}, {"early": {}, "halving": {}}])
     def test_what_cannot_be_mapped_is_left_to_validation(self, raw: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from restnet_search.costs.table import Cost
-from restnet_search.data.view import View
+from restnet_search.data.preprocessing import Preprocessing
 from restnet_search.errors import ExportError
 from restnet_search.export.architecture import AnchorArchitecture, AnchorSource, Architecture, HybridArchitecture, Side
 from restnet_search.export.running import Running
@@ -81,7 +81,7 @@ class RouteEntry:
     parts: Annotated[WholeAnchor | HybridParts, Field(discriminator="kind")]
     costs: Cost
     accuracy: tuple[Accuracy, ...]
-    preprocessing: View
+    preprocessing: Preprocessing
     running: Running
     onnx: str | None = None
 
