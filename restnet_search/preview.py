@@ -22,9 +22,9 @@ from restnet_search.reporting.preview import (
     HybridRow,
     SpacePreview,
 )
-from restnet_search.search.budgets import suggest_budgets
-from restnet_search.search.candidates import Candidate, directions_of, enumerate_candidates, offered_cuts
-from restnet_search.search.device_costs import DeviceCosts, memory_costs
+from restnet_search.search.points.suggested_budgets import suggest_budgets
+from restnet_search.search.points.candidates import Candidate, directions_of, enumerate_candidates, offered_cuts
+from restnet_search.search.points.device_costs import DeviceCosts, memory_costs
 from restnet_search.space.schema import AnchorSpec, SearchSpace
 from restnet_search.stitching.plan import why_not_stitchable
 from restnet_search.units import UNLIMITED, format_bytes, parse_budget

@@ -33,21 +33,21 @@ from restnet_search.reporting.report import (
     Trials,
 )
 from restnet_search.reporting.ways import Way
-from restnet_search.search.candidates import Enumeration, directions_of
-from restnet_search.search.controls import Control
-from restnet_search.search.device_costs import DeviceCosts
-from restnet_search.search.early import Early
-from restnet_search.search.environment import describe_environment
-from restnet_search.search.hybrids import restore_hybrid
-from restnet_search.search.latency import measure_networks
-from restnet_search.search.memory_format import FormatChoice
-from restnet_search.search.opening import workers_of
-from restnet_search.search.prepare import Prepared
+from restnet_search.search.points.candidates import Enumeration, directions_of
+from restnet_search.search.points.controls import Control
+from restnet_search.search.points.device_costs import DeviceCosts
+from restnet_search.search.halving.halving import Early
+from restnet_search.search.run.versions import describe_environment
+from restnet_search.search.prepare.hybrids import restore_hybrid
+from restnet_search.search.points.latency_measurement import measure_networks
+from restnet_search.search.prepare.memory_format import FormatChoice
+from restnet_search.search.training.trial_setup import workers_of
+from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.ranking import Ranking
-from restnet_search.search.records import TrialRecord
-from restnet_search.search.run_folder import RunFolder, RunInputs
-from restnet_search.search.study import SearchStudy, values_of
-from restnet_search.search.trial import score_network
+from restnet_search.search.run.records import TrialRecord
+from restnet_search.search.run.run_folder import RunFolder, RunInputs
+from restnet_search.search.study.study import SearchStudy, values_of
+from restnet_search.search.training.trial import score_network
 from restnet_search.space.schema import SearchSpace
 from restnet_search.units import DeviceBudget
 

@@ -56,12 +56,12 @@ BRITISH = (
 # The field's word for what the code called otherwise.
 BETTER = {
     "Accelerator": "MixedPrecision", "EarlyJob": "HalvingJob", "Entrant": "Configuration", "Place": "Promotion",
-    "Reuse": "CacheStatistics", "Taps": "FeatureExtractor", "View": "Preprocessing", "Way": "Direction",
+    "CacheStatistics": "CacheStatistics", "FeatureExtractors": "FeatureExtractor", "View": "Preprocessing", "Way": "Direction",
     "_CHANCES": "MAX_ATTEMPTS", "_PATIENCE": "JOIN_TIMEOUT", "_Sitting": "Session", "_bury": "replace_dead",
     "_hear": "handle_message", "_promised": "order by hypervolume gain", "_see_off": "join_or_kill",
-    "ask_beside": "ask_pending", "asks_together": "ask_batch", "at_home": "on_cpu", "by_gain": "by_hypervolume_gain",
+    "ask_beside": "ask_pending", "asks_together": "ask_batch", "anchors_on_cpu": "on_cpu", "by_gain": "by_hypervolume_gain",
     "decide_early": "successive halving", "is_kept": "is_cached", "keep_untold": "record_pending", "keeps": "can_cache",
-    "merit": "score", "merits": "scores", "narrowed": "downcast", "settle": "move_to_device", "sitting": "session",
+    "merit": "score", "merits": "scores", "downcast": "downcast", "move_to_device": "move_to_device", "sitting": "session",
     "together": "trials_per_pass",
 }  # fmt: skip
 

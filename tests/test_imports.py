@@ -255,7 +255,7 @@ class TestReader:
             ("from restnet_search.space import SearchSpace", ["restnet_search.space"]),
             ("from restnet_search.space import schema", ["restnet_search.space.schema"]),
             ("def f():\n    from restnet_search.cli import main", ["restnet_search.cli.main"]),
-            ("if TYPE_CHECKING:\n    from restnet_search.search import study", ["restnet_search.search.study"]),
+            ("if TYPE_CHECKING:\n    from restnet_search.search import study", ["restnet_search.search.study.study"]),
             ("from . import loading", ["restnet_search.space.loading"]),
             ("from .schema import Order", ["restnet_search.space.schema"]),
             ("from ..units import parse_budget", ["restnet_search.units"]),
@@ -325,7 +325,7 @@ class TestLight:
             "restnet_search.errors",
             "restnet_search.units",
             "restnet_search.cli",
-            "restnet_search.search.worker",
+            "restnet_search.search.workers.worker",
         ],
     )
     def test_nothing_heavy(self, module: str) -> None:

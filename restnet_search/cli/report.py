@@ -16,7 +16,7 @@ def report(run: options.Run, runs: options.Runs = Path("reports"), as_json: opti
     from restnet_search.loading import load_run
     from restnet_search.reporting.serialize import RESULTS
     from restnet_search.reporting.terminal import render_report
-    from restnet_search.search.run_folder import find_run
+    from restnet_search.search.run.run_folder import find_run
 
     folder = find_run(run, runs)
     loaded = load_run(folder.path)

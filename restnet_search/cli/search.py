@@ -15,7 +15,7 @@ from restnet_search.units import parse_budget
 
 if TYPE_CHECKING:
     from restnet_search.reporting.report import Report
-    from restnet_search.search.run_folder import RunFolder
+    from restnet_search.search.run.run_folder import RunFolder
     from restnet_search.space import SearchSpace
 
 __all__ = ["Request", "search"]
@@ -110,7 +110,7 @@ def _compute_options(request: Request) -> dict[str, Any]:
 
 
 def _create(request: Request, space: SearchSpace, base: Path | None) -> RunFolder:
-    from restnet_search.search.run_folder import RunFolder, RunInputs
+    from restnet_search.search.run.run_folder import RunFolder, RunInputs
 
     now = datetime.now().astimezone()
     folder = RunFolder(request.runs / (request.run or f"{space.name}-{now:%Y%m%d-%H%M%S}"))
@@ -121,7 +121,7 @@ def _create(request: Request, space: SearchSpace, base: Path | None) -> RunFolde
 
 
 def _find(resume: str, runs: Path) -> RunFolder:
-    from restnet_search.search.run_folder import find_run
+    from restnet_search.search.run.run_folder import find_run
 
     return find_run(resume, runs)
 
@@ -167,13 +167,13 @@ def _run(folder: RunFolder, request: Request) -> Report:
     from restnet_search.anchors import default_cache_dir
     from restnet_search.cli.progress import show_progress
     from restnet_search.pipeline import run_search
-    from restnet_search.search.prepare import CodeAndWeights
+    from restnet_search.search.run.run_folder import AnchorSources
 
     space, inputs = folder.read()
     space = _with_compute_options(space, request)
     weights = request.weights or (Path(inputs.weights) if inputs.weights else None)
     base = Path(inputs.base) if inputs.base else None
-    sources = CodeAndWeights(weights, base, request.trust_code, default_cache_dir())
+    sources = AnchorSources(weights, base, request.trust_code, default_cache_dir())
     kept, hint = f"Interrupted. What had finished is kept in {folder.path}.", f"restnet-search --resume {folder.path}"
     with interruptible(kept, hint), show_progress() as progress:
         return run_search(space, folder, inputs, sources, progress)

@@ -21,10 +21,10 @@ from restnet_search.export.running import Latency, Running
 from restnet_search.export.source import Accuracy, ExportSource
 from restnet_search.export.write import export_network
 from restnet_search.progress import Progress
-from restnet_search.search.device_costs import DeviceCosts
-from restnet_search.search.features import CutAnchor
-from restnet_search.search.rebuild import Rebuilt, rebuild_network
-from restnet_search.search.run_folder import RunFolder
+from restnet_search.search.points.device_costs import DeviceCosts
+from restnet_search.search.prepare.cut_anchor import CutAnchor
+from restnet_search.search.prepare.rebuild import Rebuilt, rebuild_network
+from restnet_search.search.run.run_folder import RunFolder
 from restnet_search.space.schema import SearchSpace
 from restnet_search.stitching.layer import Hybrid
 
