@@ -14,8 +14,8 @@ from restnet_search.costs.table import AnchorCosts, profile_anchor
 from restnet_search.data import load_data
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.progress import Progress
-from restnet_search.reporting.fitting import FitRow, FitTable
-from restnet_search.reporting.rankings import RankedPoint, Rankings
+from restnet_search.reporting.commands.fit_table import FitRow, FitTable
+from restnet_search.reporting.commands.ranker_comparison import RankedPoint, Rankings
 from restnet_search.search.candidates import enumerate_candidates
 from restnet_search.search.device_costs import asked_for, memory_costs
 from restnet_search.search.features import CutAnchor

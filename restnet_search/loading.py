@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from restnet_search.reporting.report import Report
-from restnet_search.reporting.serialize import read_results
+from restnet_search.reporting.model.run_report import Report
+from restnet_search.reporting.results_file.codec import read_results
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,8 +14,8 @@ from restnet_search.compute import Compute, open_compute
 from restnet_search.data import DataSplits, load_data
 from restnet_search.errors import BudgetError
 from restnet_search.progress import Progress
-from restnet_search.reporting.report import Report
-from restnet_search.reporting.serialize import write_results
+from restnet_search.reporting.model.run_report import Report
+from restnet_search.reporting.results_file.codec import write_results
 from restnet_search.scoring import Search, assemble_report, measure_finalists, score_anchors, score_finalists
 from restnet_search.search.candidates import Enumeration, enumerate_candidates
 from restnet_search.search.clock import Clock

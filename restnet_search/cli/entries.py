@@ -10,7 +10,7 @@ from restnet_search.units import parse_budget
 if TYPE_CHECKING:
     from restnet_search.export import Accuracy, Chosen
     from restnet_search.export.running import Latency
-    from restnet_search.reporting.report import Entry, Report
+    from restnet_search.reporting.model.run_report import Entry, Report
 
 __all__ = ["as_named", "chosen_from"]
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 
+from restnet_search.pareto import hypervolume
 from restnet_search.search.candidates import CandidateKey
 
 __all__ = ["Entrant", "Merit", "Place", "by_gain", "cost_ranges", "promote"]
@@ -136,12 +137,7 @@ def by_gain(entrants: Iterable[Entrant], work: Mapping[CandidateKey, float] | No
 
 def _promised(entrants: Iterable[Entrant], ceiling: float) -> float:
     """Area under the best first merit so far, over log MACs up to the ceiling; merits below 0 count as 0."""
-    area, best = 0.0, 0.0
-    for entrant in sorted(entrants, key=lambda entrant: entrant.macs):
-        if entrant.merit[0] > best:
-            area += (entrant.merit[0] - best) * (ceiling - log(entrant.macs))
-            best = entrant.merit[0]
-    return area
+    return hypervolume(((entrant.merit[0], log(entrant.macs)) for entrant in entrants), ceiling)
 
 
 def _best_first(entrant: Entrant) -> tuple[object, ...]:

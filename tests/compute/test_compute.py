@@ -15,7 +15,8 @@ from restnet_search.data import Split, load_data
 from restnet_search.errors import RunError, SpaceError
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.progress import SilentProgress
-from restnet_search.reporting.computing import ComputeSummary, computing
+from restnet_search.reporting.model.summary import ComputeSummary
+from restnet_search.reporting.terminal.facts import computing
 from restnet_search.search.feature_keys import pass_key
 from restnet_search.search.features import FeatureStore
 from restnet_search.search.joint import JointBudget, JointTraining

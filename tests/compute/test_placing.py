@@ -12,8 +12,8 @@ from restnet_search.compute import Compute, open_compute
 from restnet_search.data import Split, load_data
 from restnet_search.pipeline import run_search
 from restnet_search.progress import SilentProgress
-from restnet_search.reporting.report import Report
-from restnet_search.reporting.serialize import read_results
+from restnet_search.reporting.model.run_report import Report
+from restnet_search.reporting.results_file.codec import read_results
 from restnet_search.search.closed_form import closed_form_scores
 from restnet_search.search.disk_features import DiskFeatures
 from restnet_search.search.disk_store import DiskStore
