@@ -7,22 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restnet_search.anchors import Anchor, fit_anchors, load_anchor, prepare_anchors
-from restnet_search.anchors.train import top1
+from restnet_search.anchors.fitting.train import top1
 from restnet_search.compute import open_compute
+from restnet_search.costs.cost_table import AnchorCosts, profile_anchor
 from restnet_search.costs.count import Count, count_costs, count_with_thop
-from restnet_search.costs.table import AnchorCosts, profile_anchor
 from restnet_search.data import load_data
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.progress import Progress
-from restnet_search.reporting.fitting import FitRow, FitTable
-from restnet_search.reporting.rankings import RankedPoint, Rankings
+from restnet_search.reporting.commands.fit_table import FitRow, FitTable
+from restnet_search.reporting.commands.ranker_comparison import RankedPoint, Rankings
+from restnet_search.search.features.store import CutAnchor
 from restnet_search.search.points.candidates import enumerate_candidates
-from restnet_search.costs.budget_terms import asked_for
-from restnet_search.search.points.device_costs import memory_costs
-from restnet_search.search.prepare.cut_anchor import CutAnchor
-from restnet_search.search.prepare.placement import move_to_device
-from restnet_search.search.prepare.prepared import prepare
-from restnet_search.search.run.run_folder import AnchorSources
+from restnet_search.search.points.device_costs import asked_for, memory_costs
+from restnet_search.search.prepare.prepared import AnchorSources, prepare
+from restnet_search.search.prepare.prepared.placement import move_to_device
 from restnet_search.search.ranking import draw_training_images, rank_pairs, score_pairs
 from restnet_search.similarity.rankers import RANKERS
 from restnet_search.space.schema import AnchorSpec, SearchSpace

@@ -10,8 +10,8 @@ __all__ = [
     "TRAINED_HERE",
     "Origin",
     "forbids_commercial_use",
-    "licence_of",
-    "licence_warning",
+    "license_of",
+    "license_warning",
     "non_commercial",
     "shown",
 ]
@@ -28,7 +28,7 @@ _WORDS = re.compile(r"(?<![a-z])(nc|non-?commercial|research)(?![a-z])")
 _NAMED = frozenset({"apple-amlr", "seer-license"})
 
 
-def licence_of(origin: Origin, *, said: str | None, declared: str | None) -> str | None:
+def license_of(origin: Origin, *, said: str | None, declared: str | None) -> str | None:
     """The licence of an anchor's weights, or None where it is unknown.
 
     Args:
@@ -63,7 +63,7 @@ def shown(licence: str | None) -> str:
     return f"{licence} (non-commercial)" if forbids_commercial_use(licence) else licence
 
 
-def licence_warning(licences: Mapping[str, str | None], anchors: Iterable[str]) -> str | None:
+def license_warning(licences: Mapping[str, str | None], anchors: Iterable[str]) -> str | None:
     """Warn of a network made of these anchors' weights where one shuts out commercial use; None where none does."""
     names = non_commercial(licences, anchors)
     if not names:

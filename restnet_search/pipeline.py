@@ -14,25 +14,24 @@ from restnet_search.compute import Compute, open_compute
 from restnet_search.data import DataSplits, load_data
 from restnet_search.errors import BudgetError
 from restnet_search.progress import Progress
-from restnet_search.reporting.report import Report
-from restnet_search.reporting.serialize import write_results
+from restnet_search.reporting.model.run_report import Report
+from restnet_search.reporting.results_file.codec import write_results
 from restnet_search.scoring import Search, assemble_report, measure_finalists, score_anchors, score_finalists
+from restnet_search.search.halving.halving import EarlyJob, decide_early
 from restnet_search.search.points.candidates import Enumeration, enumerate_candidates
-from restnet_search.search.run.clock import Clock
 from restnet_search.search.points.controls import plan_controls
 from restnet_search.search.points.device_costs import device_costs
-from restnet_search.search.halving.halving import EarlyJob, decide_early
-from restnet_search.search.prepare.memory_format import FormatChoice, choose_formats
-from restnet_search.search.training.trial_setup import fill_store, open_context, workers_of
-from restnet_search.search.prepare.placement import anchors_on_cpu, move_to_device
 from restnet_search.search.prepare.prepared import Prepared, prepare, remember_anchors
-from restnet_search.search.run.run_folder import AnchorSources
+from restnet_search.search.prepare.prepared.memory_format import FormatChoice, choose_formats
+from restnet_search.search.prepare.prepared.placement import anchors_on_cpu, move_to_device
 from restnet_search.search.ranking import draw_training_images, rank_pairs, rankers_of_search
-from restnet_search.search.run.run_folder import RunFolder, RunInputs
+from restnet_search.search.run.clock import Clock
+from restnet_search.search.run.run_folder import AnchorSources, RunFolder, RunInputs
 from restnet_search.search.run.session import run_trials
 from restnet_search.search.study.study import SearchStudy
-from restnet_search.search.workers.worker import AnchorRecipe
+from restnet_search.search.training.trial_setup import fill_store, open_context, workers_of
 from restnet_search.search.workers.worker_pool import WorkerPool
+from restnet_search.search.workers.worker_pool.worker import AnchorRecipe
 from restnet_search.space.schema import SearchSpace
 from restnet_search.units import (
     UNLIMITED,

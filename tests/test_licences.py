@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import timm
+from restnet_search.licenses import TRAINED_HERE, forbids_commercial_use, license_of, license_warning, non_commercial
 from safetensors.torch import save_file
 from timm.models import get_pretrained_cfg
 
 from restnet_search.anchors import load_anchor
-from restnet_search.licences import TRAINED_HERE, forbids_commercial_use, licence_of, licence_warning, non_commercial
 from restnet_search.space.schema import AnchorSpec
 
 # Every licence that timm 1.0.31 declares for weights, read in the licences' texts.
@@ -34,19 +34,19 @@ def test_what_allows_it_or_is_unknown_warns_of_nothing(licence: str | None) -> N
 
 
 def test_the_space_wins_and_files_are_anybodys() -> None:
-    assert licence_of("published", said=None, declared="mit") == "mit"
-    assert licence_of("published", said=None, declared="unknown") is None
-    assert licence_of("file", said=None, declared="mit") is None
-    assert licence_of("file", said="bsd", declared="mit") == "bsd"
-    assert licence_of("untrained", said=None, declared="cc-by-nc-4.0") == TRAINED_HERE
-    assert licence_of("own", said=None, declared=None) is None
+    assert license_of("published", said=None, declared="mit") == "mit"
+    assert license_of("published", said=None, declared="unknown") is None
+    assert license_of("file", said=None, declared="mit") is None
+    assert license_of("file", said="bsd", declared="mit") == "bsd"
+    assert license_of("untrained", said=None, declared="cc-by-nc-4.0") == TRAINED_HERE
+    assert license_of("own", said=None, declared=None) is None
 
 
 def test_a_network_is_warned_of_by_the_anchors_in_it() -> None:
     licences = {"hiera": "cc-by-nc-4.0", "vgg": "bsd-3-clause", "own": None}
     assert non_commercial(licences, ("vgg", "hiera", "hiera")) == ("hiera",)
-    assert licence_warning(licences, ("vgg", "own")) is None
-    assert "hiera (cc-by-nc-4.0)" in str(licence_warning(licences, ("hiera", "vgg")))
+    assert license_warning(licences, ("vgg", "own")) is None
+    assert "hiera (cc-by-nc-4.0)" in str(license_warning(licences, ("hiera", "vgg")))
 
 
 def test_loaded_anchors_carry_it(tmp_path: Path) -> None:

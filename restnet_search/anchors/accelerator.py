@@ -10,10 +10,10 @@ from torch import Tensor
 from restnet_search.compute import Compute, open_compute
 from restnet_search.space.schema import ComputeSpec
 
-__all__ = ["Accelerator"]
+__all__ = ["MixedPrecision"]
 
 
-class Accelerator:
+class MixedPrecision:
     """A device, and how losses step there: bfloat16 where the GPU has it, else float16 with scaled gradients.
 
     Parameters, optimiser and what is kept of a fit stay float32 everywhere; on the CPU nothing is cast.

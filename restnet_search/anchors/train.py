@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restnet_search.anchors.accelerator import Accelerator
-from restnet_search.anchors.head import classifiers
-from restnet_search.anchors.probe import BATCH, head_inputs, is_linear_probe
-from restnet_search.anchors.resume import features_beside, read_epoch, write_epoch
+from restnet_search.anchors.classifier import classifiers
+from restnet_search.anchors.fitting.mixed_precision import MixedPrecision
+from restnet_search.anchors.fitting.probe import BATCH, head_inputs, is_linear_probe
+from restnet_search.anchors.fitting.resume import features_beside, read_epoch, write_epoch
 from restnet_search.compute import Compute, device_of
-from restnet_search.data.augment import AugmentedImages
+from restnet_search.data.augmentation import AugmentedImages
 from restnet_search.data.preprocessing import Preprocessing
 from restnet_search.data.splits import DataSplits, Split
 from restnet_search.errors import AnchorError
@@ -56,7 +56,7 @@ def train_full(
     Raises:
         AnchorError: If the loss stops being finite.
     """
-    accelerator = Accelerator(compute)
+    accelerator = MixedPrecision(compute)
     model.requires_grad_(True).to(accelerator.device)
     images = (
         AugmentedImages(data.train, preprocessing)
@@ -106,7 +106,7 @@ def train_head(
     heads = classifiers(model)
     if not heads:
         raise AnchorError(f"{name} has no classifier to fit.", hint="set fit.tune to full")
-    accelerator = Accelerator(compute)
+    accelerator = MixedPrecision(compute)
     model.eval().requires_grad_(False).to(accelerator.device)
     head = next(iter(heads.values()))
     if len(heads) == 1 and isinstance(head, nn.Linear) and is_linear_probe(model, head, data.train, preprocessing):
@@ -171,7 +171,7 @@ def _train_probe(
             with torch.no_grad():
                 return (probe(val).argmax(1) == data.val.labels).float().mean().item()
 
-        loop = _Loop(name, spec, seed, progress, None, checkpoint, Accelerator(Compute()))
+        loop = _Loop(name, spec, seed, progress, None, checkpoint, MixedPrecision(Compute()))
         best = loop.run(probe, lambda rows: probe(train[rows]), accuracy, data.train.labels)
     with torch.no_grad():  # W (x - mean) / scale + b = (W / scale) x + (b - W mean / scale)
         head.weight.copy_(probe.weight / scale)
@@ -190,7 +190,7 @@ class _Loop:
     progress: Progress
     task: Task | None
     checkpoint: Path | None
-    accelerator: Accelerator
+    accelerator: MixedPrecision
 
     def run(
         self,

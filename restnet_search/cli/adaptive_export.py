@@ -13,7 +13,7 @@ from restnet_search.errors import ExportError, RunError
 
 if TYPE_CHECKING:
     from restnet_search.export.adaptive.write import AdaptiveResult
-    from restnet_search.reporting.report import Entry, Report
+    from restnet_search.reporting.model.run_report import Entry, Report
 
 __all__ = ["export_adaptive"]
 

@@ -19,7 +19,7 @@ from restnet_search.units import format_count
 
 if TYPE_CHECKING:
     from restnet_search.export import ExportResult, Int8Result
-    from restnet_search.reporting.report import Entry, Report
+    from restnet_search.reporting.model.run_report import Entry, Report
 
 __all__ = ["Format", "export"]
 

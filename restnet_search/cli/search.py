@@ -14,7 +14,7 @@ from restnet_search.errors import RestnetError, RunError
 from restnet_search.units import parse_budget
 
 if TYPE_CHECKING:
-    from restnet_search.reporting.report import Report
+    from restnet_search.reporting.model.run_report import Report
     from restnet_search.search.run.run_folder import RunFolder
     from restnet_search.space import SearchSpace
 
@@ -49,7 +49,7 @@ class Request:
 
 def search(request: Request) -> None:
     """Start or resume a run, then print its report."""
-    from restnet_search.reporting.serialize import RESULTS
+    from restnet_search.reporting.results_file.codec import RESULTS
 
     for text in request.budgets:
         parse_budget(text)  # first, so that a typo is refused at once
@@ -181,11 +181,11 @@ def _run(folder: RunFolder, request: Request) -> Report:
 
 def _show(report: Report, request: Request, folder: RunFolder) -> None:
     if request.as_json:
-        from restnet_search.reporting.serialize import RESULTS
+        from restnet_search.reporting.results_file.codec import RESULTS
 
         sys.stdout.write((folder.path / RESULTS).read_text(encoding="utf-8"))
         return
     from restnet_search.cli.console import console
-    from restnet_search.reporting.terminal import render_report
+    from restnet_search.reporting.terminal.report_page import render_report
 
     console().print(render_report(report))

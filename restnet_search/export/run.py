@@ -11,8 +11,8 @@ from typing import get_args
 import torch
 from torch import nn
 
-from restnet_search.costs.memory import MemoryDtype, profile_memory
-from restnet_search.costs.table import Cost
+from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.peak_memory import MemoryDtype, profile_memory
 from restnet_search.data import DataSplits, Split, load_data
 from restnet_search.export.architecture import AnchorArchitecture, AnchorSource, Architecture, HybridArchitecture, Side
 from restnet_search.export.format import ExportResult
@@ -22,8 +22,8 @@ from restnet_search.export.source import Accuracy, ExportSource
 from restnet_search.export.write import export_network
 from restnet_search.progress import Progress
 from restnet_search.search.points.device_costs import DeviceCosts
-from restnet_search.search.prepare.cut_anchor import CutAnchor
-from restnet_search.search.prepare.rebuild import Rebuilt, rebuild_network
+from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
+from restnet_search.search.prepare.prepared.rebuild import Rebuilt, rebuild_network
 from restnet_search.search.run.run_folder import RunFolder
 from restnet_search.space.schema import SearchSpace
 from restnet_search.stitching.layer import Hybrid

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from restnet_search.compute import Compute
-from restnet_search.data import DataSplits, Split
+from restnet_search.data import Split
 from restnet_search.progress import Progress
-from restnet_search.search.prepare.cut_anchor import CutAnchor
-from restnet_search.search.features.passes import FeatureExtractors
+from restnet_search.search.features.store.passes import FeatureExtractors
+from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
 from restnet_search.similarity.cka import MIN_IMAGES
 from restnet_search.similarity.rankers import RANKERS, FeatureBatch, KlRanker, PairScores, RankerSetup
-from restnet_search.space.schema import RankerSpec, SearchSpace
+from restnet_search.space.schema import RankerSpec
 
 __all__ = [
     "CHEAP_PROBES",
@@ -150,11 +150,16 @@ class _Span:
 
 
 def _batches(
-    anchors: Mapping[str, CutAnchor], images: Split, batches: Sequence[Tensor], clock: _Clock, extractors: FeatureExtractors
+    anchors: Mapping[str, CutAnchor],
+    images: Split,
+    batches: Sequence[Tensor],
+    clock: _Clock,
+    extractors: FeatureExtractors,
 ) -> Iterator[FeatureBatch]:
     compute = extractors.compute
     whole = {
-        name: extractors.between(name, cut.graph, None, range(len(cut.graph.cut_points))) for name, cut in anchors.items()
+        name: extractors.between(name, cut.graph, None, range(len(cut.graph.cut_points)))
+        for name, cut in anchors.items()
     }
     rests = {name: compute.place(cut.graph.back(len(cut.graph.cut_points) - 1)) for name, cut in anchors.items()}
     for batch in batches:

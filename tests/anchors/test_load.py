@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from restnet_search.anchors.fitting.train import top1
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from restnet_search.anchors import Anchor, head_matches, hub
-from restnet_search.anchors.train import top1
 from restnet_search.data import load_data
 from restnet_search.errors import AnchorError
 from restnet_search.space.schema import DataSpec

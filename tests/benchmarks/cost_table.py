@@ -19,7 +19,8 @@ from tests.benchmarks.measure import growth_exponent, timed
 from tests.benchmarks.result import Condition, Finding
 
 if TYPE_CHECKING:
-    from restnet_search.costs.table import AnchorCosts
+    from restnet_search.costs.cost_table import AnchorCosts
+
     from restnet_search.graph.anchor_graph import AnchorGraph
     from restnet_search.search.points.candidates import Candidate
 
@@ -43,11 +44,11 @@ RATIO = 1000.0
 
 
 def run(size: str) -> Finding:
+    import restnet_search.anchors.loading.cifar_resnet  # noqa: F401  (registers them)
     import timm
     import torch
+    from restnet_search.costs.cost_table import profile_anchor
 
-    import restnet_search.anchors.cifar_resnet  # noqa: F401  (registers them)
-    from restnet_search.costs.table import profile_anchor
     from restnet_search.graph.anchor_graph import cut_model
 
     given = SIZES[size]
@@ -62,8 +63,9 @@ def run(size: str) -> Finding:
     table_seconds, candidates = timed(partial(_enumerate, graphs, costs))
     ours = sum(seconds for seconds, _ in profiled.values()) + table_seconds
 
+    from restnet_search.search.prepare.prepared.hybrids import assemble
+
     from restnet_search.costs.count import count_costs
-    from restnet_search.search.prepare.hybrids import assemble
     from restnet_search.stitching.layer import StitchLayer
 
     chosen = np.random.default_rng(0).choice(len(candidates), size=min(given.profiled, len(candidates)), replace=False)

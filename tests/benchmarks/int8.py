@@ -124,8 +124,9 @@ def _row(candidate: Candidate, pair: Pair, given: Size) -> Row:
 
 def _trained(candidate: Candidate, pair: Pair) -> ExportSource:
     """Train the stitch layer for one epoch and make an export of the hybrid."""
+    from restnet_search.search.prepare.prepared.hybrids import assemble
+
     from restnet_search.export import AnchorSource, ExportSource, HybridArchitecture, Side
-    from restnet_search.search.prepare.hybrids import assemble
     from restnet_search.search.training.trial import TrainingChoices, run_trial
 
     context, data = pair.context, pair.data
@@ -161,8 +162,8 @@ def _right(files: Sequence[Path], source: ExportSource, data: DataSplits) -> np.
 def _milliseconds(files: Sequence[Path], image: np.ndarray) -> list[float]:
     """Medians of the processor's time for one image, in turns: the wall clock would count who else runs here."""
     import onnxruntime
+    from restnet_search.costs.latency_table import measure_interleaved
 
-    from restnet_search.costs.latency import measure_interleaved
     from restnet_search.export.onnx import INPUT
 
     options = onnxruntime.SessionOptions()

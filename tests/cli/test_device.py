@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from restnet_search.anchors.loading.cifar_resnet import cifar_resnet8, cifar_resnet14
+from restnet_search.costs.latency_table import OVERHEAD, read_table
 
 from restnet_search import AdaptiveModel, load_run
-from restnet_search.anchors.cifar_resnet import cifar_resnet8, cifar_resnet14
 from restnet_search.cli import main
-from restnet_search.costs.latency import OVERHEAD, read_table
 from restnet_search.devices.files import content_digest
 from restnet_search.devices.results import read_results
 from restnet_search.errors import BudgetError
@@ -125,7 +125,9 @@ def test_a_folder_that_did_not_arrive_whole_measures_nothing(home: Path, tmp_pat
     assert "Traceback" not in done.stderr and not (tmp_path / "results.json").exists()
 
 
-def test_a_search_keeps_to_the_milliseconds_of_the_device(anchors_on_cpu: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_keeps_to_the_milliseconds_of_the_device(
+    anchors_on_cpu: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     results = ["device", "import", "bench/results.json", "--name", "box"]
     assert run(*results, "--limit", "10s", "--limit", "1GB", "--out", "box.yaml", "--json") == 0
     said = json.loads(capsys.readouterr().out)

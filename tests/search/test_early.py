@@ -10,16 +10,16 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from restnet_search.costs.cost_table import profile_anchor
 
-from restnet_search.costs.table import profile_anchor
 from restnet_search.data import Split, load_data
 from restnet_search.errors import RunError
 from restnet_search.progress import SilentProgress
+from restnet_search.search.halving.halving import Early, EarlyJob, decide_early, enters
+from restnet_search.search.halving.rungs import RungStudy
 from restnet_search.search.points.candidates import Enumeration, enumerate_candidates
 from restnet_search.search.points.controls import control_choices
-from restnet_search.search.halving.halving import Early, EarlyJob, decide_early, enters
 from restnet_search.search.prepare.prepared import Prepared
-from restnet_search.search.halving.rungs import RungStudy
 from restnet_search.search.study.study import SearchStudy, read_records
 from restnet_search.search.training.trial import run_trial
 from restnet_search.space.schema import DataSpec, SearchSpace

@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from restnet_search.search.features.feature_files import DamagedFile, FeatureFile, FeatureWriter, map_rows, read_header
+from restnet_search.search.features.store.feature_files import (
+    DamagedFile,
+    FeatureFile,
+    FeatureWriter,
+    map_rows,
+    read_header,
+)
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from restnet_search.data.sampling import stratified_sample
-from restnet_search.search.features.passes import CacheStatistics
+from restnet_search.search.features.store.passes import CacheStatistics
 from restnet_search.search.halving.promotion import Configuration, Promotion, Scores, cost_ranges, promote
 from restnet_search.search.halving.rungs import RungName, RungStudy, dropped_candidate
 from restnet_search.search.points.candidates import Candidate, CandidateKey, Enumeration
-from restnet_search.search.prepare.images import SearchImages
 from restnet_search.search.prepare.prepared import Prepared
+from restnet_search.search.prepare.prepared.images import SearchImages
 from restnet_search.search.run.records import Dropped, RungSummary
 from restnet_search.search.run.session import Session
 from restnet_search.search.training.choices import control_choices
@@ -164,9 +164,7 @@ class _Rungs:
         space = self._session.space
         share = space.halving.closed_form if rung == "closed_form" else space.halving.short
         configurations = [Configuration(c.key, c.cost.macs, scores[c.key]) for c in candidates]
-        return promote(
-            configurations, limits, share, at_least=space.search.trials, per_direction=_PER_DIRECTION
-        )
+        return promote(configurations, limits, share, at_least=space.search.trials, per_direction=_PER_DIRECTION)
 
     def _open(self, candidates: Sequence[Candidate]) -> TrialContext:
         """Open a trial's context on few images."""

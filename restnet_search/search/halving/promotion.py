@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 
+from restnet_search.pareto import hypervolume
 from restnet_search.search.points.candidates import CandidateKey
 
 __all__ = ["Configuration", "Scores", "Promotion", "order_by_hypervolume_gain", "cost_ranges", "promote"]
@@ -54,7 +55,11 @@ def cost_ranges(macs: Iterable[int], count: int) -> tuple[float, ...]:
 
 
 def promote(
-    configurations: Sequence[Configuration], limits: Sequence[float], share: float, at_least: int = 0, per_direction: int = 0
+    configurations: Sequence[Configuration],
+    limits: Sequence[float],
+    share: float,
+    at_least: int = 0,
+    per_direction: int = 0,
 ) -> list[Promotion]:
     """Keep the best ``share`` of every range, rounded up, so at least one; and no fewer than ``at_least`` in all.
 
@@ -99,13 +104,21 @@ def promote(
     kept |= {configuration.key for members in directions.values() for configuration in members[:per_direction]}
     went_on = {index: sum(configuration.key in kept for configuration in members) for index, members in ranges.items()}
     return [
-        Promotion(configuration, better[configuration.key][0] + 1, better[configuration.key][1], went_on[index], configuration.key in kept)
+        Promotion(
+            configuration,
+            better[configuration.key][0] + 1,
+            better[configuration.key][1],
+            went_on[index],
+            configuration.key in kept,
+        )
         for configuration in configurations
         for index in (bisect_right(limits, configuration.macs),)
     ]
 
 
-def order_by_hypervolume_gain(configurations: Iterable[Configuration], work: Mapping[CandidateKey, float] | None = None) -> list[Configuration]:
+def order_by_hypervolume_gain(
+    configurations: Iterable[Configuration], work: Mapping[CandidateKey, float] | None = None
+) -> list[Configuration]:
     """Configurations in the turn in which each adds most to the hypervolume of those before it, per unit of its work.
 
     The hypervolume of a set is the mean, over budgets spread evenly in log MACs from the cheapest configuration to the dearest, of
@@ -136,12 +149,7 @@ def order_by_hypervolume_gain(configurations: Iterable[Configuration], work: Map
 
 def _hypervolume(configurations: Iterable[Configuration], ceiling: float) -> float:
     """Area under the best first score so far, over log MACs up to the ceiling; scores below 0 count as 0."""
-    area, best = 0.0, 0.0
-    for configuration in sorted(configurations, key=lambda configuration: configuration.macs):
-        if configuration.scores[0] > best:
-            area += (configuration.scores[0] - best) * (ceiling - log(configuration.macs))
-            best = configuration.scores[0]
-    return area
+    return hypervolume(((one.scores[0], log(one.macs)) for one in configurations), ceiling)
 
 
 def _best_first(configuration: Configuration) -> tuple[object, ...]:

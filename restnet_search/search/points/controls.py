@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from restnet_search.costs.table import AnchorCosts, hybrid_cost
+from restnet_search.costs.cost_table import AnchorCosts, hybrid_cost
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.search.points.candidates import Candidate, Enumeration
 from restnet_search.search.points.device_costs import DeviceCosts

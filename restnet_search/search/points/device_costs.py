@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from restnet_search.costs.budget_terms import asked_for, stated_at
-from restnet_search.costs.latency import LatencyTable, read_table, write_table
-from restnet_search.costs.memory import (
+from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.latency_table import LatencyTable, read_table, write_table
+from restnet_search.costs.peak_memory import (
     ITEM_BYTES,
     AnchorMemory,
     Memory,
@@ -20,19 +21,19 @@ from restnet_search.costs.memory import (
     module_memory,
     profile_memory,
 )
-from restnet_search.costs.table import Cost
 from restnet_search.errors import BudgetError
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.search.points.latency_measurement import SummedLatency, anchor_digest, measure_table
+from restnet_search.search.points.stitch_points import StitchPoint
 from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.session import Session
 from restnet_search.space.schema import SearchSpace
-from restnet_search.search.points.stitch_points import StitchPoint
 from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.plan import StitchPlan
 from restnet_search.units import DeviceBudget
 
 __all__ = ["DeviceCosts", "memory_costs", "price_parts"]
+
 
 @dataclass(frozen=True)
 class DeviceCosts:

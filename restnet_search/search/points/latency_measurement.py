@@ -16,13 +16,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from restnet_search.costs.latency import OVERHEAD, LatencyTable, Timing, WholeTiming, measure_interleaved, part_id
-from restnet_search.costs.table import AnchorCosts
+from restnet_search.costs.cost_table import AnchorCosts
+from restnet_search.costs.latency_table import OVERHEAD, LatencyTable, Timing, WholeTiming, measure_interleaved, part_id
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.progress import Progress
-from restnet_search.search.points.stitch_points import StitchPoint, self_stitches, stitch_points
-from restnet_search.search.prepare.hybrids import assemble
 from restnet_search.search.points.onnx_sessions import onnx_call
+from restnet_search.search.points.stitch_points import StitchPoint, self_stitches, stitch_points
+from restnet_search.search.prepare.prepared.hybrids import assemble
 from restnet_search.space.schema import LatencySpec, SearchSpace
 from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.plan import StitchPlan
@@ -95,9 +95,7 @@ def networks_to_measure(
     """What a latency table is measured on: networks by id, each with an input, and which of them are whole hybrids."""
     cut_points = {name: graph.cut_points for name, graph in graphs.items()}
     points = stitch_points(space, cut_points, costs)
-    own = [
-        point for name, cuts in cut_points.items() for point in self_stitches(space, name, cuts, costs[name])
-    ]
+    own = [point for name, cuts in cut_points.items() for point in self_stitches(space, name, cuts, costs[name])]
     drawn = random.Random(space.search.seed).sample(points, min(spec.checked, len(points)))
     networks = part_networks(graphs, [*points, *own], spec.batch)
     wholes = {f"hybrid/{place}": point for place, point in enumerate(drawn)}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from restnet_search.costs.table import AnchorCosts
+from restnet_search.costs.cost_table import AnchorCosts
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.search.run.records import Direction
 from restnet_search.space.schema import CutPointSpec, SearchSpace, StitchKind

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 
 from restnet_search.compute import Compute
-from restnet_search.search.prepare.memory_format import FormatChoice, set_format
-from restnet_search.search.prepare.cut_anchor import CutAnchor
+from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
+from restnet_search.search.prepare.prepared.memory_format import FormatChoice, set_format
 
 __all__ = ["anchors_on_cpu", "move_to_device"]
 
@@ -24,7 +24,9 @@ def move_to_device(
 
 
 @contextmanager
-def anchors_on_cpu(anchors: Mapping[str, CutAnchor], compute: Compute, formats: Mapping[str, FormatChoice]) -> Iterator[None]:
+def anchors_on_cpu(
+    anchors: Mapping[str, CutAnchor], compute: Compute, formats: Mapping[str, FormatChoice]
+) -> Iterator[None]:
     """The anchors on the CPU in the plain format while this is open: for what is measured there as it is delivered."""
     move_to_device(anchors, Compute())
     try:

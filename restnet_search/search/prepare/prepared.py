@@ -13,17 +13,17 @@ from restnet_search.anchors import Anchor, load_anchor
 from restnet_search.anchors import prepare_anchors as load_anchors
 from restnet_search.compute import Compute, open_compute
 from restnet_search.costs.budget_terms import stated_at
-from restnet_search.costs.memory import AnchorMemory, MemoryDtype, profile_memory
-from restnet_search.costs.table import AnchorCosts, profile_anchor
+from restnet_search.costs.cost_table import AnchorCosts, profile_anchor
+from restnet_search.costs.peak_memory import AnchorMemory, MemoryDtype, profile_memory
 from restnet_search.data import DataSplits
 from restnet_search.errors import RunError
 from restnet_search.files import write_atomically
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.progress import Progress
-from restnet_search.search.prepare.cut_anchor import CutAnchor
-from restnet_search.search.prepare.memory_format import FormatChoice, choose_formats
-from restnet_search.search.prepare.placement import anchors_on_cpu, move_to_device
+from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
+from restnet_search.search.prepare.prepared.memory_format import FormatChoice, choose_formats
+from restnet_search.search.prepare.prepared.placement import anchors_on_cpu, move_to_device
 from restnet_search.search.run.run_folder import AnchorSources, RunFolder, RunInputs
 from restnet_search.search.run.session import Session
 from restnet_search.space.schema import SearchSpace
@@ -90,7 +90,7 @@ def prepare(
 ) -> Prepared:
     """Load every anchor, fit those whose head does not match the data's classes, then cut and profile them.
 
-    They still lie on the CPU: see :func:`restnet_search.search.prepare.placement.move_to_device`. Without ``compute``,
+    They still lie on the CPU: see :func:`restnet_search.search.prepare.prepared.placement.move_to_device`. Without ``compute``,
     the space says where they are fitted.
     """
     place = compute or open_compute(space.compute, progress.log)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from restnet_search.costs.latency import Timing
+from restnet_search.costs.latency_table import Timing
 from restnet_search.space.schema import Order, Tune
 
 __all__ = [
@@ -40,7 +40,7 @@ Count = int | float
 """A plain number: an ``int`` where it is whole."""
 
 TrialKey = tuple[str, int, str, int, str, Tune]
-"""What is trained once: front anchor and cut, back anchor and cut, kind of the stitch layer, what is tuned beside it."""
+"""What is trained once: front anchor and cut, back anchor and cut, kind of the stitch layer, and what is tuned."""
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ import torch
 from restnet_search.registry import STRATEGIES
 from restnet_search.search.halving.halving import Halving
 from restnet_search.search.points.controls import Control
-from restnet_search.search.prepare.images import SearchImages
 from restnet_search.search.prepare.prepared import Prepared
+from restnet_search.search.prepare.prepared.images import SearchImages
 from restnet_search.search.run.session import Session
-from restnet_search.search.study.control_trials import train_controls
 from restnet_search.search.study.study import SearchStudy
-from restnet_search.search.study.training_run import Strategy, TrainingRun
+from restnet_search.search.study.study.control_trials import train_controls
+from restnet_search.search.study.study.training_run import Strategy, TrainingRun
 from restnet_search.search.training.context import TrialContext, TrialImages
 from restnet_search.search.training.jobs import Engine
 from restnet_search.search.training.trial_setup import fill_store, open_context

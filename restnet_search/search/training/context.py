@@ -11,9 +11,9 @@ from restnet_search.compute import Compute
 from restnet_search.data import Split
 from restnet_search.data.augmented_views import AugmentedView
 from restnet_search.graph.anchor_graph import AnchorGraph
+from restnet_search.search.features.store import FeatureStore
 from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.run.clock import Clock
-from restnet_search.search.features.store import FeatureStore
 from restnet_search.search.training.losses import task_loss
 from restnet_search.space.schema import StitchSpec, TrainingSpec
 

@@ -121,7 +121,9 @@ def run_jobs(jobs: Iterable[Job], context: TrialContext, engine: Engine) -> Iter
         engine.forget(order)
 
 
-def first_group(items: Sequence[_T], candidate_of: Callable[[_T], Candidate], context: TrialContext, most: int) -> list[_T]:
+def first_group(
+    items: Sequence[_T], candidate_of: Callable[[_T], Candidate], context: TrialContext, most: int
+) -> list[_T]:
     """Return the first item and those that better share its pass over the images, at most ``most`` in all.
 
     The first is alone where the features of its front can be cached: nothing is saved by company.
