@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restnet_search.anchors import Anchor, fit_anchors, load_anchor, prepare_anchors
-from restnet_search.anchors.train import top1
+from restnet_search.anchors.fitting.train import top1
 from restnet_search.compute import open_compute
+from restnet_search.costs.cost_table import AnchorCosts, profile_anchor
 from restnet_search.costs.count import Count, count_costs, count_with_thop
-from restnet_search.costs.table import AnchorCosts, profile_anchor
 from restnet_search.data import load_data
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.progress import Progress

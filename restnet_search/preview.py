@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from restnet_search.costs.table import AnchorCosts, Cost
+from restnet_search.costs.cost_table import AnchorCosts, Cost
 from restnet_search.data import DataSplits, Preprocessing, load_data
-from restnet_search.data.opening import open_source
+from restnet_search.data.readers.open_source import open_source
 from restnet_search.errors import BudgetError, DataError, GraphError
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.inspection import inspect_anchor, published_cfg

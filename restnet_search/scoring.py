@@ -10,8 +10,8 @@ from statistics import median
 
 from torch import Tensor, nn
 
-from restnet_search.anchors.kind import architecture_kind
-from restnet_search.costs.latency import LatencyTable
+from restnet_search.anchors.architecture_kind import architecture_kind
+from restnet_search.costs.latency_table import LatencyTable
 from restnet_search.data import DataSplits, Split
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.progress import Progress

@@ -32,7 +32,7 @@ def choose_devices(profiles: Sequence[str]) -> Devices:
     Raises:
         BudgetError: If one cannot be used, or two have measured latencies: a search prices hybrids by one device.
     """
-    from restnet_search.costs.latency import read_table
+    from restnet_search.costs.latency_table import read_table
     from restnet_search.space.device_profiles import find_profile, load_profile
 
     budgets: list[str] = []

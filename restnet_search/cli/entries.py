@@ -25,7 +25,7 @@ def as_named(text: str) -> str:
 
 def chosen_from(report: Report, entry: Entry) -> Chosen:
     """What the run's results say of a network that is exported."""
-    from restnet_search.costs.table import Cost
+    from restnet_search.costs.cost_table import Cost
     from restnet_search.export import Chosen
 
     cost = Cost(int(entry.macs), int(entry.params))

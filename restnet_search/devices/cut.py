@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from restnet_search.costs.latency import LatencyTable
-from restnet_search.costs.table import AnchorCosts
+from restnet_search.costs.cost_table import AnchorCosts
+from restnet_search.costs.latency_table import LatencyTable
 from restnet_search.data import load_data
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.inspection import inspect_anchor

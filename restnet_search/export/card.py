@@ -10,7 +10,7 @@ from restnet_search.export.bundle import BUNDLE, Bundle, FormatEntry
 from restnet_search.export.examples import example_name
 from restnet_search.export.int8 import Int8Result
 from restnet_search.export.source import Accuracy, ExportSource
-from restnet_search.licences import licence_warning, shown
+from restnet_search.licenses import licence_warning, shown
 from restnet_search.space.schema import TUNED
 from restnet_search.units import CONVENTION, format_count
 

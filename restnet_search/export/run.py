@@ -11,8 +11,8 @@ from typing import get_args
 import torch
 from torch import nn
 
-from restnet_search.costs.memory import MemoryDtype, profile_memory
-from restnet_search.costs.table import Cost
+from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.peak_memory import MemoryDtype, profile_memory
 from restnet_search.data import DataSplits, Split, load_data
 from restnet_search.export.architecture import AnchorArchitecture, AnchorSource, Architecture, HybridArchitecture, Side
 from restnet_search.export.format import ExportResult

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from restnet_search import __version__
-from restnet_search.costs.table import Cost
+from restnet_search.costs.cost_table import Cost
 from restnet_search.data import Preprocessing
 from restnet_search.export.architecture import Architecture
 from restnet_search.export.fold import Folded, fold_network
 from restnet_search.export.preprocess import Normalised
 from restnet_search.export.running import Running
-from restnet_search.licences import licence_warning
+from restnet_search.licenses import licence_warning
 
 __all__ = ["Accuracy", "ExportSource"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
-from restnet_search.licences import non_commercial
+from restnet_search.licenses import non_commercial
 from restnet_search.reporting.orders import order_entries
 from restnet_search.reporting.pareto import Point, dominated, non_dominated
 from restnet_search.reporting.report import (

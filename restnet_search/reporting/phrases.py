@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from restnet_search.licences import TRAINED_HERE, shown
+from restnet_search.licenses import TRAINED_HERE, shown
 from restnet_search.reporting.computing import computing
 from restnet_search.reporting.report import (
     AnchorEntry,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from restnet_search.costs.table import AnchorCosts, Cost, hybrid_cost
+from restnet_search.costs.cost_table import AnchorCosts, Cost, hybrid_cost
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.space.schema import CutPointSpec, Order, SearchSpace, StitchKind
 from restnet_search.stitching.plan import StitchPlan, why_not_stitchable

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from restnet_search.costs.table import AnchorCosts, hybrid_cost
+from restnet_search.costs.cost_table import AnchorCosts, hybrid_cost
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.search.candidates import Candidate, Direction, Enumeration, offered_cuts
 from restnet_search.search.trial import TrainingChoices

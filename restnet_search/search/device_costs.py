@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from restnet_search.costs.latency import LatencyTable, read_table, write_table
-from restnet_search.costs.memory import (
+from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.latency_table import LatencyTable, read_table, write_table
+from restnet_search.costs.peak_memory import (
     ITEM_BYTES,
     AnchorMemory,
     Memory,
@@ -19,7 +20,6 @@ from restnet_search.costs.memory import (
     module_memory,
     profile_memory,
 )
-from restnet_search.costs.table import Cost
 from restnet_search.errors import BudgetError
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.progress import Progress

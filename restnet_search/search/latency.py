@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from restnet_search.costs.latency import OVERHEAD, LatencyTable, Timing, WholeTiming, measure_interleaved, part_id
-from restnet_search.costs.table import AnchorCosts
+from restnet_search.costs.cost_table import AnchorCosts
+from restnet_search.costs.latency_table import OVERHEAD, LatencyTable, Timing, WholeTiming, measure_interleaved, part_id
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.progress import Progress
 from restnet_search.search.candidates import directions_of, offered_cuts

@@ -10,7 +10,7 @@ from typing import Any
 
 from restnet_search.anchors import Anchor, load_anchor, prepare_anchors
 from restnet_search.compute import Compute, open_compute
-from restnet_search.costs.table import AnchorCosts, profile_anchor
+from restnet_search.costs.cost_table import AnchorCosts, profile_anchor
 from restnet_search.data import DataSplits
 from restnet_search.errors import RunError
 from restnet_search.files import write_atomically

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from restnet_search.errors import RunError
 from restnet_search.files import write_atomically
-from restnet_search.space.loading import dump_space, load_space
 from restnet_search.space.schema import SearchSpace
+from restnet_search.space.space_files import dump_space, load_space
 
 if TYPE_CHECKING:
     from torch import Tensor

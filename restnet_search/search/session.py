@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from restnet_search.anchors.resume import forget, read_epoch, write_epoch
+from restnet_search.anchors.fitting.resume import forget, read_epoch, write_epoch
 from restnet_search.progress import Progress
 from restnet_search.search.candidates import Candidate
 from restnet_search.search.controls import Control, control_choices

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from restnet_search.costs.table import Cost
+from restnet_search.costs.cost_table import Cost
 from restnet_search.errors import RunError
 from restnet_search.search.candidates import Candidate, CandidateKey, by_front
 from restnet_search.search.promotion import Entrant, by_gain

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from restnet_search.anchors import Anchor, head_matches, hub
-from restnet_search.anchors.train import top1
+from restnet_search.anchors import Anchor, head_matches
+from restnet_search.anchors.fitting.train import top1
+from restnet_search.anchors.loading import hub
 from restnet_search.data import load_data
 from restnet_search.errors import AnchorError
 from restnet_search.space.schema import DataSpec

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from restnet_search.anchors import fit_anchor, probe
-from restnet_search.anchors.accelerator import Accelerator
-from restnet_search.anchors.head import classifiers
-from restnet_search.anchors.train import top1
+from restnet_search.anchors import fit_anchor
+from restnet_search.anchors.classifier import classifiers
+from restnet_search.anchors.fitting import probe
+from restnet_search.anchors.fitting.mixed_precision import Accelerator
+from restnet_search.anchors.fitting.train import top1
 from restnet_search.data import DataSplits
 from restnet_search.errors import AnchorError
 from restnet_search.progress import SilentProgress

@@ -19,7 +19,7 @@ from tests.benchmarks.measure import growth_exponent, timed
 from tests.benchmarks.result import Condition, Finding
 
 if TYPE_CHECKING:
-    from restnet_search.costs.table import AnchorCosts
+    from restnet_search.costs.cost_table import AnchorCosts
     from restnet_search.graph.anchor_graph import AnchorGraph
     from restnet_search.search.candidates import Candidate
 
@@ -46,8 +46,8 @@ def run(size: str) -> Finding:
     import timm
     import torch
 
-    import restnet_search.anchors.cifar_resnet  # noqa: F401  (registers them)
-    from restnet_search.costs.table import profile_anchor
+    import restnet_search.anchors.loading.cifar_resnet  # noqa: F401  (registers them)
+    from restnet_search.costs.cost_table import profile_anchor
     from restnet_search.graph.anchor_graph import cut_model
 
     given = SIZES[size]

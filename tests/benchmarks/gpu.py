@@ -75,9 +75,9 @@ class _Trials:
     def __init__(self, given: Size, device: str) -> None:
         from restnet_search.anchors import load_anchor
         from restnet_search.compute import open_compute
-        from restnet_search.costs.table import Cost
+        from restnet_search.costs.cost_table import Cost
         from restnet_search.data import Split
-        from restnet_search.data.sources import ArraySource
+        from restnet_search.data.readers.sources import ArraySource
         from restnet_search.graph.anchor_graph import cut_model
         from restnet_search.search.candidates import Candidate, Direction
         from restnet_search.search.features import CutAnchor

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from restnet_search.anchors import load_anchor
-from restnet_search.costs.table import Cost
+from restnet_search.costs.cost_table import Cost
 from restnet_search.data import Split
 from restnet_search.graph.anchor_graph import cut_model
 from restnet_search.search.candidates import Candidate, Direction

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from restnet_search.costs.table import Cost
+from restnet_search.costs.cost_table import Cost
 from restnet_search.data import Split, load_data
 from restnet_search.progress import SilentProgress
 from restnet_search.search.candidates import Candidate, Direction

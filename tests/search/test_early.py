@@ -11,7 +11,7 @@ import optuna
 import pytest
 import torch
 
-from restnet_search.costs.table import profile_anchor
+from restnet_search.costs.cost_table import profile_anchor
 from restnet_search.data import Split, load_data
 from restnet_search.errors import RunError
 from restnet_search.progress import SilentProgress

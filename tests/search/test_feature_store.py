@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from restnet_search.data import Split
-from restnet_search.data.opening import open_source
-from restnet_search.data.sources import ArraySource, FileSource
+from restnet_search.data.readers.open_source import open_source
+from restnet_search.data.readers.sources import ArraySource, FileSource
 from restnet_search.search.disk_features import DiskFeatures
 from restnet_search.search.disk_store import DiskStore
 from restnet_search.search.feature_files import DamagedFile, FeatureWriter, map_rows, read_header

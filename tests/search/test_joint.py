@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from restnet_search.anchors.resume import read_epoch, write_epoch
+from restnet_search.anchors.fitting.resume import read_epoch, write_epoch
 from restnet_search.data import Split, load_data
 from restnet_search.progress import SilentProgress
 from restnet_search.search.candidates import Candidate

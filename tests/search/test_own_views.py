@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from restnet_search.anchors import Anchor
+from restnet_search.costs.cost_table import hybrid_cost, profile_anchor
 from restnet_search.costs.count import count_costs
-from restnet_search.costs.table import hybrid_cost, profile_anchor
 from restnet_search.data import DataSplits, Preprocessing, load_data
 from restnet_search.graph.anchor_graph import cut_model
 from restnet_search.progress import SilentProgress

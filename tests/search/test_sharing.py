@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from restnet_search.costs.table import Cost
+from restnet_search.costs.cost_table import Cost
 from restnet_search.graph.layout import Layout
 from restnet_search.search.candidates import Candidate, Direction
 from restnet_search.search.sharing import Window, share_layers, window_of

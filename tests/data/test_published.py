@@ -12,9 +12,9 @@ from timm.data import ImageNetInfo
 from torchvision.datasets import DTD, OxfordIIITPet
 
 from restnet_search.data import DataSplits, Split, load_data
-from restnet_search.data.opening import open_source
+from restnet_search.data.readers.open_source import open_source
 from restnet_search.errors import DataError
-from restnet_search.space.datasets import DATA_PRESETS
+from restnet_search.space.published_data import DATA_PRESETS
 from restnet_search.space.schema import DataSpec
 
 from . import published

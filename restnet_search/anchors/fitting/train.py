@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restnet_search.anchors.accelerator import Accelerator
-from restnet_search.anchors.head import classifiers
-from restnet_search.anchors.probe import BATCH, head_inputs, is_linear_probe
-from restnet_search.anchors.resume import features_beside, read_epoch, write_epoch
+from restnet_search.anchors.classifier import classifiers
+from restnet_search.anchors.fitting.mixed_precision import Accelerator
+from restnet_search.anchors.fitting.probe import BATCH, head_inputs, is_linear_probe
+from restnet_search.anchors.fitting.resume import features_beside, read_epoch, write_epoch
 from restnet_search.compute import Compute, device_of
-from restnet_search.data.augment import AugmentedImages
+from restnet_search.data.augmentation import AugmentedImages
 from restnet_search.data.preprocessing import Preprocessing
 from restnet_search.data.splits import DataSplits, Split
 from restnet_search.errors import AnchorError

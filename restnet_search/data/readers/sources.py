@@ -19,7 +19,7 @@ from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from timm.utils.misc import natural_key
 from torch import Tensor
 
-from restnet_search.data.colour import to_rgb
+from restnet_search.data.readers.color import to_rgb
 from restnet_search.errors import DataError
 
 __all__ = ["ArraySource", "DatasetSource", "Extent", "FileSource", "ImageSource", "RelabelledSource", "file_source"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from restnet_search.anchors.resume import read_epoch, write_epoch
+from restnet_search.anchors.fitting.resume import read_epoch, write_epoch
 from restnet_search.compute import device_of
 from restnet_search.data.preprocessing import Preprocessing
 from restnet_search.data.splits import Split

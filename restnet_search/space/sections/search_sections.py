@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from restnet_search.space.checks import Problem, each_once, one_is_a_list, raise_problems
-from restnet_search.space.fields import (
+from restnet_search.space.sections.checks import Problem, each_once, one_is_a_list, raise_problems
+from restnet_search.space.sections.fields import (
     AtLeastFour,
     Fraction,
     KindSection,

@@ -10,11 +10,11 @@ from timm.data import create_dataset
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
-from restnet_search.data.folders import BROKEN, empty_folders, listing, open_folder
-from restnet_search.data.presets import open_preset
-from restnet_search.data.sources import DatasetSource, ImageSource, file_source
+from restnet_search.data.readers.folders import BROKEN, empty_folders, listing, open_folder
+from restnet_search.data.readers.published import open_preset
+from restnet_search.data.readers.sources import DatasetSource, ImageSource, file_source
 from restnet_search.errors import DataError, did_you_mean
-from restnet_search.space.datasets import DATA_PRESETS, EMBEDDED
+from restnet_search.space.published_data import DATA_PRESETS, EMBEDDED
 
 __all__ = ["open_source"]
 

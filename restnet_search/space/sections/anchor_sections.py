@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from restnet_search.space.checks import Problem, no_bool, plain_data, raise_problems
-from restnet_search.space.fields import (
+from restnet_search.space.sections.checks import Problem, no_bool, plain_data, raise_problems
+from restnet_search.space.sections.fields import (
     CutPointReference,
     Fraction,
     NonNegativeFloat,

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from restnet_search.data.readers.sources import ArraySource
 from restnet_search.data.sampling import stratified_sample
-from restnet_search.data.sources import ArraySource
 
 __all__ = ["CANVAS", "HELD_OUT", "NOISE", "SIDES", "TRAIN_VARIANTS", "digits_rows", "digits_source"]
 

@@ -10,7 +10,7 @@ from timm.data import create_dataset
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
-from restnet_search.data.sources import FileSource, file_source
+from restnet_search.data.readers.sources import FileSource, file_source
 from restnet_search.errors import DataError
 
 __all__ = ["BROKEN", "empty_folders", "listing", "open_folder"]

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from restnet_search.errors import SpaceError
 from restnet_search.space.messages import describe_problems
 from restnet_search.space.plain_yaml import read_yaml, read_yaml_text, write_yaml
-from restnet_search.space.renamed import upgrade_space
+from restnet_search.space.renamed_keys import upgrade_space
 from restnet_search.space.schema import SearchSpace
 
 __all__ = ["dump_space", "load_space", "parse_space"]

@@ -12,12 +12,12 @@ from typing import Literal
 import torch
 
 from restnet_search.anchors.anchor import Anchor, freeze, head_matches, model_digest
-from restnet_search.anchors.fit_cache import default_cache_dir, make_cache_dir, read_fitted, write_fitted
-from restnet_search.anchors.head import replace_classifier
-from restnet_search.anchors.hub import MissingWeights, all_missing
-from restnet_search.anchors.load import load_anchor
-from restnet_search.anchors.resume import forget
-from restnet_search.anchors.train import train_full, train_head
+from restnet_search.anchors.classifier import replace_classifier
+from restnet_search.anchors.fitting.fit_cache import default_cache_dir, make_cache_dir, read_fitted, write_fitted
+from restnet_search.anchors.fitting.resume import forget
+from restnet_search.anchors.fitting.train import train_full, train_head
+from restnet_search.anchors.loading.hub import MissingWeights, all_missing
+from restnet_search.anchors.loading.load import load_anchor
 from restnet_search.compute import Compute, open_compute
 from restnet_search.data.splits import DataSplits
 from restnet_search.errors import AnchorError
@@ -174,11 +174,11 @@ def fit_anchors(
     same data finds them in the cache.
 
     Args:
-        cache_dir: None for :func:`restnet_search.anchors.fit_cache.default_cache_dir`.
+        cache_dir: None for :func:`restnet_search.anchors.fitting.fit_cache.default_cache_dir`.
         compute: Where to train; None: what the space's ``compute`` says.
 
     Raises:
-        AnchorError: See :func:`restnet_search.anchors.load.load_anchor` and :func:`fit_anchor`.
+        AnchorError: See :func:`restnet_search.anchors.loading.load.load_anchor` and :func:`fit_anchor`.
     """
     # All are loaded before the first is fitted, so that a wrong name costs seconds and not a training.
     anchors: list[Anchor] = []

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from restnet_search.data.sources import ArraySource
+from restnet_search.data.readers.sources import ArraySource
 from restnet_search.errors import DataError
 
 __all__ = ["CifarFiles", "cifar_files", "read_cifar"]

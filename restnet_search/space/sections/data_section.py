@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from restnet_search.space.checks import no_bool
-from restnet_search.space.datasets import with_published_splits
-from restnet_search.space.fields import Fraction, NonNegative, Positive, Section, Text
+from restnet_search.space.published_data import with_published_splits
+from restnet_search.space.sections.checks import no_bool
+from restnet_search.space.sections.fields import Fraction, NonNegative, Positive, Section, Text
 
 __all__ = ["DataSpec", "SplitSpec", "SubsetSpec"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from timm.data import ImageNetInfo
 
-from restnet_search.data.sources import Extent, FileSource
+from restnet_search.data.readers.sources import Extent, FileSource
 from restnet_search.errors import DataError
 
 __all__ = ["IMAGENETTE", "imagenet_names", "read_flat_val"]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from restnet_search.space.checks import cut_point_reference, no_bool
+from restnet_search.space.sections.checks import cut_point_reference, no_bool
 
 __all__ = [
     "AtLeastFour",

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from timm.models import get_pretrained_cfg
 
 from restnet_search.anchors import load_anchor
-from restnet_search.licences import TRAINED_HERE, forbids_commercial_use, licence_of, licence_warning, non_commercial
+from restnet_search.licenses import TRAINED_HERE, forbids_commercial_use, licence_of, licence_warning, non_commercial
 from restnet_search.space.schema import AnchorSpec
 
 # Every licence that timm 1.0.31 declares for weights, read in the licences' texts.

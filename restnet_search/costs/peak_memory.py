@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
-from restnet_search.costs.live import LiveBytes, bytes_as
+from restnet_search.costs.live_bytes import LiveBytes, bytes_as
 from restnet_search.graph.anchor_graph import AnchorGraph
 
 __all__ = ["ITEM_BYTES", "AnchorMemory", "Memory", "MemoryDtype", "hybrid_memory", "module_memory", "profile_memory"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from restnet_search.data.sources import Extent, FileSource
+from restnet_search.data.readers.sources import Extent, FileSource
 from restnet_search.errors import DataError
 
 __all__ = ["read_dtd", "read_pets"]

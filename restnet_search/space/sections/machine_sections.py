@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from restnet_search.space.checks import Problem, raise_problems
-from restnet_search.space.fields import NonNegativeFloat, Positive, PositiveFloat, Section, Text
+from restnet_search.space.sections.checks import Problem, raise_problems
+from restnet_search.space.sections.fields import NonNegativeFloat, Positive, PositiveFloat, Section, Text
 
 __all__ = ["CacheSpec", "ComputeSpec", "LatencySpec"]
 

@@ -11,15 +11,15 @@ import timm
 import torch
 from torch import Tensor, nn
 
-import restnet_search.anchors.cifar_resnet  # noqa: F401  registers the CIFAR ResNets with timm
+import restnet_search.anchors.loading.cifar_resnet  # noqa: F401  registers the CIFAR ResNets with timm
 from restnet_search.anchors.anchor import Anchor, freeze, model_digest
-from restnet_search.anchors.checkpoint import compare, find_weights, read_checkpoint
-from restnet_search.anchors.factory import build_from_factory
-from restnet_search.anchors.head import checkpoint_classes, classifiers, replace_classifier
-from restnet_search.anchors.hub import cached_file, can_download, no_weights
+from restnet_search.anchors.classifier import checkpoint_classes, classifiers, replace_classifier
+from restnet_search.anchors.loading.checkpoint import compare, find_weights, read_checkpoint
+from restnet_search.anchors.loading.factory import build_from_factory
+from restnet_search.anchors.loading.hub import cached_file, can_download, no_weights
 from restnet_search.data.preprocessing import preprocessing_of
 from restnet_search.errors import AnchorError, DataError
-from restnet_search.licences import Origin, licence_of
+from restnet_search.licenses import Origin, licence_of
 from restnet_search.space.schema import AnchorSpec
 
 __all__ = ["load_anchor"]

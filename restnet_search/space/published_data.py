@@ -1,7 +1,7 @@
 """The data sets of the literature that a space names: ``data: {dataset: cifar10, root: DIR}``. Their one home.
 
 Facts are those of the data sets' own pages (counts, classes) and of the files they offer (sizes, decimal units). How
-each is read is said in :mod:`restnet_search.data.presets`.
+each is read is said in :mod:`restnet_search.data.readers.published`.
 """
 
 from __future__ import annotations

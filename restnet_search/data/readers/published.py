@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from restnet_search.data.cifar import cifar_files, read_cifar
-from restnet_search.data.folders import listing, open_folder
-from restnet_search.data.listed import read_dtd, read_pets
-from restnet_search.data.sources import ImageSource, RelabelledSource
-from restnet_search.data.synsets import IMAGENETTE, SOLUTION, imagenet_names, read_flat_val
+from restnet_search.data.readers.cifar import cifar_files, read_cifar
+from restnet_search.data.readers.folders import listing, open_folder
+from restnet_search.data.readers.listed import read_dtd, read_pets
+from restnet_search.data.readers.sources import ImageSource, RelabelledSource
+from restnet_search.data.readers.synsets import IMAGENETTE, SOLUTION, imagenet_names, read_flat_val
 from restnet_search.errors import DataError, did_you_mean
-from restnet_search.space.datasets import DataPreset
+from restnet_search.space.published_data import DataPreset
 
 __all__ = ["open_preset"]
 
