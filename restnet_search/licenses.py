@@ -1,4 +1,4 @@
-"""Licences of pre-trained weights: whose holds for an anchor, and which of them shut out commercial use."""
+"""Licenses of pre-trained weights: whose holds for an anchor, and which of them shut out commercial use."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = [
     "TRAINED_HERE",
     "Origin",
     "forbids_commercial_use",
-    "licence_of",
-    "licence_warning",
+    "license_of",
+    "license_warning",
     "non_commercial",
     "shown",
 ]
@@ -21,24 +21,24 @@ Origin = Literal["published", "file", "own", "untrained"]
 names, a factory in user code, or nowhere yet."""
 
 TRAINED_HERE = "own, trained here"
-"""Stands for the licence of weights that are trained from scratch on the user's data."""
+"""Stands for the license of weights that are trained from scratch on the user's data."""
 
 _WORDS = re.compile(r"(?<![a-z])(nc|non-?commercial|research)(?![a-z])")
-# Names as timm declares them that do not say it: Apple's licence for research models, and Meta's of SEER.
+# Names as timm declares them that do not say it: Apple's license for research models, and Meta's of SEER.
 _NAMED = frozenset({"apple-amlr", "seer-license"})
 
 
-def licence_of(origin: Origin, *, said: str | None, declared: str | None) -> str | None:
-    """The licence of an anchor's weights, or None where it is unknown.
+def license_of(origin: Origin, *, stated: str | None, declared: str | None) -> str | None:
+    """Return the license of an anchor's weights, or None where it is unknown.
 
     Args:
         origin: Where the weights come from.
-        said: The space's ``license:`` of the anchor; it wins.
+        stated: The space's ``license:`` of the anchor; it wins.
         declared: What the model's publisher declares. It is not taken for a file that the space names: that may hold
             anybody's weights.
     """
-    if said is not None:
-        return said
+    if stated is not None:
+        return stated
     if origin == "untrained":
         return TRAINED_HERE
     if origin == "file" or declared in (None, "", "unknown"):
@@ -46,27 +46,27 @@ def licence_of(origin: Origin, *, said: str | None, declared: str | None) -> str
     return declared
 
 
-def forbids_commercial_use(licence: str | None) -> bool:
-    """Whether the licence is known to allow research or other non-commercial use alone (``cc-by-nc-4.0``)."""
-    return licence is not None and (licence.lower() in _NAMED or _WORDS.search(licence.lower()) is not None)
+def forbids_commercial_use(license: str | None) -> bool:
+    """Say if a license is known to allow research or other non-commercial use alone (``cc-by-nc-4.0``)."""
+    return license is not None and (license.lower() in _NAMED or _WORDS.search(license.lower()) is not None)
 
 
-def non_commercial(licences: Mapping[str, str | None], anchors: Iterable[str]) -> tuple[str, ...]:
-    """Those of the named anchors, each once, whose weights shut out commercial use; `licences` is by anchor."""
-    return tuple(name for name in dict.fromkeys(anchors) if forbids_commercial_use(licences.get(name)))
+def non_commercial(licenses: Mapping[str, str | None], anchors: Iterable[str]) -> tuple[str, ...]:
+    """Return those of the named anchors, each once, whose weights shut out commercial use; `licenses` is by anchor."""
+    return tuple(name for name in dict.fromkeys(anchors) if forbids_commercial_use(licenses.get(name)))
 
 
-def shown(licence: str | None) -> str:
-    """A licence as reports and model cards say it."""
-    if licence is None:
+def shown(license: str | None) -> str:
+    """Return a license as reports and model cards say it."""
+    if license is None:
         return "unknown"
-    return f"{licence} (non-commercial)" if forbids_commercial_use(licence) else licence
+    return f"{license} (non-commercial)" if forbids_commercial_use(license) else license
 
 
-def licence_warning(licences: Mapping[str, str | None], anchors: Iterable[str]) -> str | None:
+def license_warning(licenses: Mapping[str, str | None], anchors: Iterable[str]) -> str | None:
     """Warn of a network made of these anchors' weights where one shuts out commercial use; None where none does."""
-    names = non_commercial(licences, anchors)
+    names = non_commercial(licenses, anchors)
     if not names:
         return None
-    told = " and ".join(f"{name} ({licences[name]})" for name in names)
-    return f"NOT FOR COMMERCIAL USE: it holds weights of {told}."
+    names_and_licenses = " and ".join(f"{name} ({licenses[name]})" for name in names)
+    return f"NOT FOR COMMERCIAL USE: it holds weights of {names_and_licenses}."

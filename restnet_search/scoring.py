@@ -101,7 +101,7 @@ def score_anchors(search: Search, progress: Progress) -> list[AnchorResult]:
             val = outcomes[search.data.val.name]
             search.study.add_anchor(name, values_of(search.space.objectives, val.top1, cost))
             model = cut.anchor.model_name
-            facts = {"licence": cut.anchor.licence, "kind": architecture_kind(cut.anchor.model)}
+            facts = {"licence": cut.anchor.license, "kind": architecture_kind(cut.anchor.model)}
             test = outcomes[search.data.test.name]
             spent = {"memory": cost.memory, "latency": cost.latency}
             results.append(AnchorResult(name, model, cost.macs, cost.params, val, test, **facts, **spent))

@@ -19,7 +19,7 @@ from restnet_search.export.architecture import Architecture
 from restnet_search.export.fold import Folded, fold_network
 from restnet_search.export.preprocess import Normalised
 from restnet_search.export.running import Running
-from restnet_search.licenses import licence_warning
+from restnet_search.licenses import license_warning
 
 __all__ = ["Accuracy", "ExportSource"]
 
@@ -95,7 +95,7 @@ class ExportSource:
     def metadata(self) -> dict[str, str]:
         """What every file of weights says of itself: version, id, and its weights' licences as JSON by anchor."""
         licences = self.architecture.licences
-        warning = licence_warning(licences, licences)
+        warning = license_warning(licences, licences)
         said = {"restnet_search_version": __version__, "id": self.id, "licences": json.dumps(licences)}
         return said if warning is None else {**said, "licence_warning": warning}
 

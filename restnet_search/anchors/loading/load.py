@@ -19,7 +19,7 @@ from restnet_search.anchors.loading.factory import build_from_factory
 from restnet_search.anchors.loading.hub import cached_file, can_download, no_weights
 from restnet_search.data.preprocessing import preprocessing_of
 from restnet_search.errors import AnchorError, DataError
-from restnet_search.licenses import Origin, licence_of
+from restnet_search.licenses import Origin, license_of
 from restnet_search.space.schema import AnchorSpec
 
 __all__ = ["load_anchor"]
@@ -73,7 +73,7 @@ def load_anchor(
         preprocessing=preprocessing,
         num_classes=num_classes,
         digest=model_digest(model, model_name, spec.kwargs),
-        licence=licence_of(_origin(spec), said=spec.license, declared=cfg.get("license")),
+        license=license_of(_origin(spec), stated=spec.license, declared=cfg.get("license")),
         fitted=False,
         trained=trained and num_classes > 0,
         kwargs=spec.kwargs,
