@@ -106,7 +106,7 @@ def score_anchors(search: Search, progress: Progress) -> list[AnchorRecord]:
             val = Score.of(correct_on[search.data.val.name], len(search.data.val))
             search.study.add_anchor(name, values_of(search.space.objectives, val.top1, cost))
             model = cut.anchor.model_name
-            facts = {"license": cut.anchor.licence, "kind": architecture_kind(cut.anchor.model)}
+            facts = {"license": cut.anchor.license, "kind": architecture_kind(cut.anchor.model)}
             test = final_score(correct_on[search.data.test.name], len(search.data.test))
             spent = {"memory": cost.memory, "latency": cost.latency}
             results.append(AnchorRecord(name, model, cost.macs, cost.params, val, test, **facts, **spent))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import restnet_search.anchors.loading.cifar_resnet  # noqa: F401  (registers the CIFAR ResNets)
 import timm
 import torch
 from torch import nn
+
+import restnet_search.anchors.loading.cifar_resnet  # noqa: F401  (registers the CIFAR ResNets)
 
 __all__ = ["IMAGE", "MODELS", "build"]
 

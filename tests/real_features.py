@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from restnet_search.anchors.loading.cifar_resnet import CifarResNet
 from safetensors.torch import load_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
+
+from restnet_search.anchors.loading.cifar_resnet import CifarResNet
 
 __all__ = ["block_outputs", "cifar_images"]
 

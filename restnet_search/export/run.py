@@ -207,6 +207,6 @@ def _anchor_source(cut: CutAnchor, space: SearchSpace) -> AnchorSource:
         num_classes=cut.anchor.num_classes,
         input_size=cut.graph.traced.image_size,
         granularity=space.cut_points.granularity,
-        licence=cut.anchor.licence,
+        licence=cut.anchor.license,
         digest=cut.anchor.digest,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+
 from restnet_search.anchors.loading.cifar_resnet import CIFAR_RESNET_DEPTHS
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from restnet_search.anchors.classifier import classifiers
-from restnet_search.anchors.fitting.mixed_precision import MixedPrecision
-from restnet_search.anchors.fitting.train import top1
 from torch import Tensor, nn
 
-from restnet_search.anchors import fit_anchor, probe
+from restnet_search.anchors import fit_anchor
+from restnet_search.anchors.classifier import classifiers
+from restnet_search.anchors.fitting import probe
+from restnet_search.anchors.fitting.mixed_precision import MixedPrecision
+from restnet_search.anchors.fitting.train import top1
 from restnet_search.data import DataSplits
 from restnet_search.errors import AnchorError
 from restnet_search.progress import SilentProgress

@@ -20,7 +20,6 @@ from tests.benchmarks.result import Condition, Finding
 
 if TYPE_CHECKING:
     from restnet_search.costs.cost_table import AnchorCosts
-
     from restnet_search.graph.anchor_graph import AnchorGraph
     from restnet_search.search.points.candidates import Candidate
 
@@ -44,11 +43,11 @@ RATIO = 1000.0
 
 
 def run(size: str) -> Finding:
-    import restnet_search.anchors.loading.cifar_resnet  # noqa: F401  (registers them)
     import timm
     import torch
-    from restnet_search.costs.cost_table import profile_anchor
 
+    import restnet_search.anchors.loading.cifar_resnet  # noqa: F401  (registers them)
+    from restnet_search.costs.cost_table import profile_anchor
     from restnet_search.graph.anchor_graph import cut_model
 
     given = SIZES[size]

@@ -162,8 +162,8 @@ def _right(files: Sequence[Path], source: ExportSource, data: DataSplits) -> np.
 def _milliseconds(files: Sequence[Path], image: np.ndarray) -> list[float]:
     """Medians of the processor's time for one image, in turns: the wall clock would count who else runs here."""
     import onnxruntime
-    from restnet_search.costs.latency_table import measure_interleaved
 
+    from restnet_search.costs.latency_table import measure_interleaved
     from restnet_search.export.onnx import INPUT
 
     options = onnxruntime.SessionOptions()

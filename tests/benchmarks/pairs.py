@@ -92,11 +92,11 @@ def open_pair(
     from restnet_search.compute import open_compute
     from restnet_search.data import load_data
     from restnet_search.progress import SilentProgress
-    from restnet_search.search.points.candidates import enumerate_candidates
     from restnet_search.search.features.store import FeatureStore
+    from restnet_search.search.points.candidates import enumerate_candidates
     from restnet_search.search.prepare.prepared import prepare
-    from restnet_search.search.run.run_folder import AnchorSources
     from restnet_search.search.ranking import draw_training_images
+    from restnet_search.search.run.run_folder import AnchorSources
     from restnet_search.search.training.teachers import teacher_logits
     from restnet_search.search.training.trial import TrialContext
     from restnet_search.space import parse_space

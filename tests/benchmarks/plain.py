@@ -15,9 +15,10 @@ from itertools import product
 from typing import Any
 
 import torch
-from restnet_search.anchors.loading.cifar_resnet import CifarResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from restnet_search.anchors.loading.cifar_resnet import CifarResNet
 
 __all__ = ["Point", "Reached", "explore", "main"]
 
@@ -167,9 +168,9 @@ def main(space: dict[str, Any], cuts: dict[str, list[str]], setting: dict[str, A
         setting: ``seed``, ``epochs``, ``batch``, ``lr`` and ``images`` of the training.
     """
     started = time.perf_counter()
-    from restnet_search.anchors.loading.load import load_anchor
     from safetensors.torch import load_file
 
+    from restnet_search.anchors.loading.load import load_anchor
     from restnet_search.data import load_data
     from restnet_search.progress import SilentProgress
     from restnet_search.search.ranking import draw_training_images

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from restnet_search.costs.cost_table import profile_anchor
 from restnet_search.costs.latency_table import (
     OVERHEAD,
@@ -17,7 +18,6 @@ from restnet_search.costs.latency_table import (
     read_table,
     write_table,
 )
-
 from restnet_search.errors import BudgetError
 from restnet_search.graph.anchor_graph import cut_model
 from restnet_search.progress import SilentProgress

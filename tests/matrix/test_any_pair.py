@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from restnet_search.costs.cost_table import hybrid_cost
 from torch import nn
 from torch.nn import functional as F
 
+from restnet_search.costs.cost_table import hybrid_cost
 from restnet_search.costs.count import count_costs
 from restnet_search.data import Preprocessing
 from restnet_search.export import ExportSource, HybridArchitecture, Side

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from restnet_search.costs.cost_table import Cost
 from restnet_search.search.features.store.disk_features import DiskFeatures
 from restnet_search.search.features.store.disk_store import DiskStore
 from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
 
 from restnet_search.anchors import load_anchor
+from restnet_search.costs.cost_table import Cost
 from restnet_search.data import Split
 from restnet_search.graph.anchor_graph import cut_model
 from restnet_search.search.features.store import FeatureStore

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from restnet_search.costs.cost_table import Cost
 
+from restnet_search.costs.cost_table import Cost
 from restnet_search.data import Split, load_data
 from restnet_search.progress import SilentProgress
 from restnet_search.search.features.store import FeatureStore

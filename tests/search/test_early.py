@@ -10,8 +10,8 @@ import numpy as np
 import optuna
 import pytest
 import torch
-from restnet_search.costs.cost_table import profile_anchor
 
+from restnet_search.costs.cost_table import profile_anchor
 from restnet_search.data import Split, load_data
 from restnet_search.errors import RunError
 from restnet_search.progress import SilentProgress

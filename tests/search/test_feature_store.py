@@ -13,8 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from restnet_search.data.readers.open_source import open_source
-from restnet_search.data.readers.sources import ArraySource, FileSource
 from restnet_search.search.features.store.cache_dtypes import DTYPES, downcast
 from restnet_search.search.features.store.disk_features import DiskFeatures
 from restnet_search.search.features.store.disk_store import DiskStore
@@ -22,6 +20,8 @@ from restnet_search.search.features.store.feature_files import DamagedFile, Feat
 from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
 
 from restnet_search.data import Split
+from restnet_search.data.readers.open_source import open_source
+from restnet_search.data.readers.sources import ArraySource, FileSource
 from restnet_search.search.features.store import FeatureStore
 from tests.search.stores import Anchors, cut_anchor, disk_store, features
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from restnet_search.anchors.fitting.resume import read_epoch, write_epoch
 from restnet_search.search.prepare.prepared.hybrids import assemble
 from torch.nn import functional as F
 
+from restnet_search.anchors.fitting.resume import read_epoch, write_epoch
 from restnet_search.data import Split, load_data
 from restnet_search.progress import SilentProgress
 from restnet_search.search.features.store import FeatureStore

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import timm
 import torch
-from restnet_search.costs.cost_table import hybrid_cost, profile_anchor
 from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
 from restnet_search.search.prepare.prepared.hybrids import assemble
 from torch import nn
 
 from restnet_search.anchors import Anchor
+from restnet_search.costs.cost_table import hybrid_cost, profile_anchor
 from restnet_search.costs.count import count_costs
 from restnet_search.data import DataSplits, Preprocessing, load_data
 from restnet_search.graph.anchor_graph import cut_model

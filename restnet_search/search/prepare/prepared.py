@@ -134,7 +134,7 @@ def remember_anchors(folder: RunFolder, prepared: Prepared) -> None:
     facts = {
         "classes": list(prepared.classes),
         "anchors": {
-            name: {"digest": cut.anchor.digest, "fitted": cut.anchor.fitted, "licence": cut.anchor.licence}
+            name: {"digest": cut.anchor.digest, "fitted": cut.anchor.fitted, "licence": cut.anchor.license}
             for name, cut in prepared.anchors.items()
         },
     }
@@ -182,7 +182,7 @@ def load_prepared(
                 hint="point --weights at the folder that the run was started with",
             )
         # a fitted anchor is read back from a file of ours, which does not say whose weights it was fitted from
-        anchor = replace(anchor, licence=facts["anchors"][spec.name]["licence"])
+        anchor = replace(anchor, license=facts["anchors"][spec.name]["licence"])
         graph = cut_model(anchor.model, anchor.preprocessing.size, space.cut_points.granularity)
         rebuilt[spec.name] = CutAnchor(anchor, graph)
     return rebuilt

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from restnet_search.data.readers.open_source import open_source
-from restnet_search.space.published_data import DATA_PRESETS
 from timm.data import ImageNetInfo
 from torchvision.datasets import DTD, OxfordIIITPet
 
 from restnet_search.data import DataSplits, Split, load_data
+from restnet_search.data.readers.open_source import open_source
 from restnet_search.errors import DataError
+from restnet_search.space.published_data import DATA_PRESETS
 from restnet_search.space.schema import DataSpec
 
 from . import published

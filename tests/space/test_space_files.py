@@ -12,11 +12,11 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from restnet_search.space.renamed_keys import upgrade_space
 
 from restnet_search.errors import SpaceError
 from restnet_search.space import SearchSpace, builtin_spaces, dump_space, find_space, load_space, parse_space
 from restnet_search.space.plain_yaml import read_yaml, write_yaml
+from restnet_search.space.renamed_keys import upgrade_space
 
 BASE = "anchors: [{model: resnet18}, {model: resnet34}]\ndata: {dataset: digits}\n"
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -52,8 +52,9 @@ class TestBuiltin:
 
     @pytest.mark.parametrize("name", sorted(builtin_spaces()))
     def test_every_timm_model_exists(self, name: str) -> None:
-        import restnet_search.anchors.loading.cifar_resnet  # noqa: F401  registers the CIFAR ResNets
         import timm
+
+        import restnet_search.anchors.loading.cifar_resnet  # noqa: F401  registers the CIFAR ResNets  # noqa: F401  registers the CIFAR ResNets
 
         models = [anchor.model for anchor in load_space(builtin_spaces()[name]).anchors if anchor.model]
         assert [model for model in models if not timm.is_model(model)] == []

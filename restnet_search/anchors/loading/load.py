@@ -73,7 +73,7 @@ def load_anchor(
         preprocessing=preprocessing,
         num_classes=num_classes,
         digest=model_digest(model, model_name, spec.kwargs),
-        licence=license_of(_origin(spec), said=spec.license, declared=cfg.get("license")),
+        license=license_of(_origin(spec), stated=spec.license, declared=cfg.get("license")),
         fitted=False,
         trained=trained and num_classes > 0,
         kwargs=spec.kwargs,
