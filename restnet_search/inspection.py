@@ -20,9 +20,10 @@ from restnet_search.search.candidates import enumerate_candidates
 from restnet_search.search.device_costs import asked_for, memory_costs
 from restnet_search.search.features import CutAnchor
 from restnet_search.search.placing import settle
-from restnet_search.search.prepare import CodeAndWeights, prepare
+from restnet_search.search.prepare import prepare
 from restnet_search.search.ranking import draw_training_images, rank_pairs, score_pairs
 from restnet_search.similarity.rankers import RANKERS
+from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import AnchorSpec, SearchSpace
 from restnet_search.units import UNLIMITED, parse_budget
 
@@ -95,7 +96,7 @@ def _untrained(spec: AnchorSpec, base: Path | None, trust_code: bool, classes: i
 
 
 def similarity_between(
-    space: SearchSpace, names: tuple[str, str], sources: CodeAndWeights, progress: Progress
+    space: SearchSpace, names: tuple[str, str], sources: AnchorSources, progress: Progress
 ) -> tuple[tuple[CutAnchor, CutAnchor], NDArray[np.float64], int]:
     """CKA between all cut points of two anchors, on the space's training images.
 
@@ -108,16 +109,7 @@ def similarity_between(
     pair = space.model_copy(update={"anchors": specs})
     data = load_data(space.data, progress=progress, checked=("train", "val"))
     compute = open_compute(space.compute, progress.log)
-    anchors = prepare_anchors(
-        pair,
-        data,
-        weights_dir=sources.weights,
-        base_dir=sources.base,
-        trust_code=sources.trust_code,
-        cache_dir=sources.cache,
-        progress=progress,
-        compute=compute,
-    )
+    anchors = prepare_anchors(pair, data, sources, progress, compute)
     cut = {
         anchor.name: CutAnchor(anchor, cut_model(anchor.model, anchor.preprocessing.size, space.cut_points.granularity))
         for anchor in anchors
@@ -129,7 +121,7 @@ def similarity_between(
     return (cut[first], cut[second]), scores[first, second], min(ranker.images, len(data.train))
 
 
-def rank_space(space: SearchSpace, names: Sequence[str], sources: CodeAndWeights, progress: Progress) -> Rankings:
+def rank_space(space: SearchSpace, names: Sequence[str], sources: AnchorSources, progress: Progress) -> Rankings:
     """Rank the stitch points that a search of this space would consider, by every named ranker on the same images.
 
     They can be stitched, fit a budget of the space (if it has any; latency is not measured for this), and cost less
@@ -178,22 +170,14 @@ def rank_space(space: SearchSpace, names: Sequence[str], sources: CodeAndWeights
     )
 
 
-def fit_space(space: SearchSpace, sources: CodeAndWeights, progress: Progress) -> FitTable:
+def fit_space(space: SearchSpace, sources: AnchorSources, progress: Progress) -> FitTable:
     """Fit the anchors of a space to its data, as a search would first; what was fitted is kept for the search.
 
     Raises:
         DataError, AnchorError: As a search does.
     """
     data = load_data(space.data, progress=progress, checked=("train", "val"))
-    fits = fit_anchors(
-        space,
-        data,
-        weights_dir=sources.weights,
-        base_dir=sources.base,
-        trust_code=sources.trust_code,
-        cache_dir=sources.cache,
-        progress=progress,
-    )
+    fits = fit_anchors(space, data, sources, progress)
     rows: list[FitRow] = []
     with progress.task("Scoring anchors that stay as loaded", total=len(fits)) as task:
         for fit in fits:

@@ -25,13 +25,14 @@ from restnet_search.search.early import EarlyJob, decide_early
 from restnet_search.search.memory_format import FormatChoice, choose_formats
 from restnet_search.search.opening import fill_store, open_context, workers_of
 from restnet_search.search.placing import at_home, settle
-from restnet_search.search.prepare import CodeAndWeights, Prepared, prepare, remember_anchors
+from restnet_search.search.prepare import Prepared, prepare, remember_anchors
 from restnet_search.search.ranking import draw_training_images, rank_pairs, rankers_of_search
 from restnet_search.search.run_folder import RunFolder, RunInputs
 from restnet_search.search.session import run_trials
 from restnet_search.search.study import SearchStudy
 from restnet_search.search.worker import AnchorRecipe
 from restnet_search.search.workers import WorkerPool
+from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import SearchSpace
 from restnet_search.units import (
     UNLIMITED,
@@ -52,7 +53,7 @@ def run_search(
     space: SearchSpace,
     folder: RunFolder,
     inputs: RunInputs,
-    sources: CodeAndWeights,
+    sources: AnchorSources,
     progress: Progress,
 ) -> Report:
     """Run or resume the search of a run folder and write its results.

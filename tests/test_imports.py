@@ -154,7 +154,7 @@ class TestReader:
             ("from restnet_search.space import schema", ["restnet_search.space.schema"]),
             ("def f():\n    from restnet_search.cli import main", ["restnet_search.cli.main"]),
             ("if TYPE_CHECKING:\n    from restnet_search.search import study", ["restnet_search.search.study"]),
-            ("from . import loading", ["restnet_search.space.space_files"]),
+            ("from . import discovery", ["restnet_search.space.discovery"]),
             ("from .schema import Order", ["restnet_search.space.schema"]),
             ("from ..units import parse_budget", ["restnet_search.units"]),
             ("from .. import cli", ["restnet_search.cli"]),

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from restnet_search.errors import BudgetError, SpaceError, did_you_mean
 
 if TYPE_CHECKING:
-    from restnet_search.search.prepare import CodeAndWeights
     from restnet_search.space import SearchSpace
+    from restnet_search.space.anchor_sources import AnchorSources
 
 __all__ = ["Devices", "choose_devices", "choose_space", "one_of", "sources", "with_data"]
 
@@ -73,12 +73,12 @@ def with_data(space: SearchSpace, base: Path, data: Path | None) -> SearchSpace:
     return space.model_copy(update={"data": space.data.model_copy(update={"root": str(root)})})
 
 
-def sources(weights: Path | None, base: Path | None, trust_code: bool) -> CodeAndWeights:
+def sources(weights: Path | None, base: Path | None, trust_code: bool) -> AnchorSources:
     """Where anchors come from, as the command line says."""
     from restnet_search.anchors import default_cache_dir
-    from restnet_search.search.prepare import CodeAndWeights
+    from restnet_search.space.anchor_sources import AnchorSources
 
-    return CodeAndWeights(weights, base, trust_code, default_cache_dir())
+    return AnchorSources(weights, base, trust_code, default_cache_dir())
 
 
 def one_of(option: str, value: str, valid: Sequence[str]) -> None:

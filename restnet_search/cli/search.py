@@ -167,13 +167,13 @@ def _run(folder: RunFolder, request: Request) -> Report:
     from restnet_search.anchors import default_cache_dir
     from restnet_search.cli.progress import show_progress
     from restnet_search.pipeline import run_search
-    from restnet_search.search.prepare import CodeAndWeights
+    from restnet_search.space.anchor_sources import AnchorSources
 
     space, inputs = folder.read()
     space = _computed_as_asked(space, request)
     weights = request.weights or (Path(inputs.weights) if inputs.weights else None)
     base = Path(inputs.base) if inputs.base else None
-    sources = CodeAndWeights(weights, base, request.trust_code, default_cache_dir())
+    sources = AnchorSources(weights, base, request.trust_code, default_cache_dir())
     kept, hint = f"Interrupted. What had finished is kept in {folder.path}.", f"restnet-search --resume {folder.path}"
     with interruptible(kept, hint), show_progress() as progress:
         return run_search(space, folder, inputs, sources, progress)

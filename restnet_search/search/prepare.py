@@ -18,19 +18,10 @@ from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.progress import Progress
 from restnet_search.search.features import CutAnchor
 from restnet_search.search.run_folder import RunFolder, RunInputs
+from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import SearchSpace
 
-__all__ = ["CodeAndWeights", "Prepared", "cut_anchors", "load_prepared", "prepare"]
-
-
-@dataclass(frozen=True)
-class CodeAndWeights:
-    """Where anchors come from: the weights folder, the folder that relative paths start from, and what is trusted."""
-
-    weights: Path | None
-    base: Path | None
-    trust_code: bool
-    cache: Path
+__all__ = ["Prepared", "cut_anchors", "load_prepared", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -48,23 +39,14 @@ class Prepared:
 
 
 def prepare(
-    space: SearchSpace, data: DataSplits, sources: CodeAndWeights, progress: Progress, compute: Compute | None = None
+    space: SearchSpace, data: DataSplits, sources: AnchorSources, progress: Progress, compute: Compute | None = None
 ) -> Prepared:
     """Load every anchor, fit those whose head does not match the data's classes, then cut and profile them.
 
     They still lie on the CPU: see :func:`restnet_search.search.placing.settle`. Without ``compute``, the space says it.
     """
     place = compute or open_compute(space.compute, progress.log)
-    anchors = prepare_anchors(
-        space,
-        data,
-        weights_dir=sources.weights,
-        base_dir=sources.base,
-        trust_code=sources.trust_code,
-        cache_dir=sources.cache,
-        progress=progress,
-        compute=place,
-    )
+    anchors = prepare_anchors(space, data, sources, progress, place)
     return replace(cut_anchors(space, anchors, data.classes, progress), compute=place)
 
 
@@ -110,7 +92,7 @@ def remember_anchors(folder: RunFolder, prepared: Prepared) -> None:
 
 
 def load_prepared(
-    folder: RunFolder, space: SearchSpace, inputs: RunInputs, sources: CodeAndWeights, names: Sequence[str]
+    folder: RunFolder, space: SearchSpace, inputs: RunInputs, sources: AnchorSources, names: Sequence[str]
 ) -> dict[str, CutAnchor]:
     """Rebuild anchors of a run without its data: fitted ones from the run folder, others from where they came.
 

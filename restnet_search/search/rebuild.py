@@ -12,10 +12,11 @@ from restnet_search.data import Preprocessing
 from restnet_search.errors import RunError, did_you_mean
 from restnet_search.search.features import CutAnchor
 from restnet_search.search.hybrids import restore_hybrid
-from restnet_search.search.prepare import CodeAndWeights, load_prepared
+from restnet_search.search.prepare import load_prepared
 from restnet_search.search.records import TrialRecord
 from restnet_search.search.run_folder import RunFolder, RunInputs
 from restnet_search.search.study import read_records
+from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import SearchSpace
 
 __all__ = ["Rebuilt", "rebuild_network", "rebuild_networks"]
@@ -52,7 +53,7 @@ def rebuild_networks(
     """
     folder = RunFolder(path)
     space, inputs = folder.read()
-    sources = CodeAndWeights(weights=weights, base=None, trust_code=trust_code, cache=folder.path)
+    sources = AnchorSources(weights=weights, base=None, trust_code=trust_code, cache=folder.path)
     names = [anchor.name for anchor in space.anchors]
     hybrids = [id for id in ids if id not in names]
     records = {record.id: record for record in read_records(folder.study)} if hybrids else {}

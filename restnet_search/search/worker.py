@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from restnet_search.search.features import StoreRecipe
     from restnet_search.search.memory_format import FormatChoice
     from restnet_search.search.passes import CutAnchor
-    from restnet_search.search.prepare import CodeAndWeights
     from restnet_search.search.run_folder import RunFolder, RunInputs
     from restnet_search.search.trial import TrialContext
+    from restnet_search.space.anchor_sources import AnchorSources
     from restnet_search.space.schema import SearchSpace
 
 __all__ = ["AnchorRecipe", "SharedContext", "work"]
@@ -48,7 +48,7 @@ class AnchorRecipe:
     folder: RunFolder
     space: SearchSpace
     inputs: RunInputs
-    sources: CodeAndWeights
+    sources: AnchorSources
     formats: Mapping[str, FormatChoice]
 
 

@@ -94,11 +94,12 @@ def open_pair(
     from restnet_search.progress import SilentProgress
     from restnet_search.search.candidates import enumerate_candidates
     from restnet_search.search.features import FeatureStore
-    from restnet_search.search.prepare import CodeAndWeights, prepare
+    from restnet_search.search.prepare import prepare
     from restnet_search.search.ranking import draw_training_images
     from restnet_search.search.teachers import teacher_logits
     from restnet_search.search.trial import TrialContext
     from restnet_search.space import parse_space
+    from restnet_search.space.anchor_sources import AnchorSources
     from restnet_search.units import UNLIMITED
 
     plain_space = space_of(
@@ -116,7 +117,7 @@ def open_pair(
     progress, compute = SilentProgress(), open_compute(space.compute)
     data = load_data(space.data, progress=progress)
     with TemporaryDirectory() as cache:
-        prepared = prepare(space, data, CodeAndWeights(WEIGHTS, None, False, Path(cache)), progress)
+        prepared = prepare(space, data, AnchorSources(WEIGHTS, None, False, Path(cache)), progress)
     images = draw_training_images(space, data)
     points = {name: graph.cut_points for name, graph in prepared.graphs.items()}
     scores = {(a, b): np.zeros((len(points[a]), len(points[b]))) for a, b in product(points, points) if a != b}

@@ -20,7 +20,6 @@ from restnet_search.search.disk_store import DiskStore
 from restnet_search.search.features import FeatureStore
 from restnet_search.search.joint import JointBudget, JointTraining
 from restnet_search.search.placing import settle
-from restnet_search.search.prepare import CodeAndWeights
 from restnet_search.search.ranking import rank_pairs
 from restnet_search.search.run_folder import RunFolder, RunInputs
 from restnet_search.search.teachers import teacher_logits
@@ -28,6 +27,7 @@ from restnet_search.search.together import run_together
 from restnet_search.search.trial import TrainingChoices, TrialOutcome, run_trial
 from restnet_search.similarity.rankers import RANKERS
 from restnet_search.space import parse_space
+from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import ComputeSpec, DataSpec, JointSpec, RankerSpec, TrainingSpec
 from restnet_search.stitching.tuning import TUNES, Tune
 from tests.compute.pretend import lies_on_gpu, pretend_gpu
@@ -238,7 +238,7 @@ def search(folder: Path, **changes: Any) -> Report:
     space = parse_space({**SPACE, **changes}, source="the test")
     run = RunFolder(folder / "run")
     run.create(space, RunInputs("test", "2026-01-01T00:00:00+00:00"))
-    return run_search(space, run, run.read()[1], CodeAndWeights(None, None, False, folder / "cache"), SilentProgress())
+    return run_search(space, run, run.read()[1], AnchorSources(None, None, False, folder / "cache"), SilentProgress())
 
 
 def accuracies(report: Report) -> dict[str, tuple[float, float | None]]:

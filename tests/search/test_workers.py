@@ -21,11 +21,12 @@ from restnet_search.progress import SilentProgress
 from restnet_search.search.candidates import Candidate
 from restnet_search.search.jobs import Job, Outcome
 from restnet_search.search.opening import fill_store, open_store
-from restnet_search.search.prepare import CodeAndWeights, Prepared, cut_anchors, remember_anchors
+from restnet_search.search.prepare import Prepared, cut_anchors, remember_anchors
 from restnet_search.search.run_folder import RunFolder, RunInputs
 from restnet_search.search.trial import NonFiniteLoss, TrainingChoices, TrialContext, TrialOutcome
 from restnet_search.search.worker import AnchorRecipe
 from restnet_search.search.workers import WorkerPool
+from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import DataSpec, SearchSpace
 from tests.search.stores import candidate, context
 
@@ -46,7 +47,7 @@ def make_run(folder: Path, anchors: list[dict[str, object]], **changes: object) 
     space = SearchSpace.model_validate({"anchors": anchors, "data": {"dataset": "digits"}} | changes)
     run, inputs = RunFolder(folder / "run"), RunInputs("", "")
     run.create(space, inputs)
-    return AnchorRecipe(run, space, inputs, CodeAndWeights(None, folder, True, folder / "cache"), {})
+    return AnchorRecipe(run, space, inputs, AnchorSources(None, folder, True, folder / "cache"), {})
 
 
 def prepared(recipe: AnchorRecipe) -> Prepared:
