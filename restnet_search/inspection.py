@@ -14,13 +14,13 @@ from restnet_search.costs.count import Count, count_costs, count_with_thop
 from restnet_search.data import load_data
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.progress import Progress
-from restnet_search.reporting.fitting import FitRow, FitTable
-from restnet_search.reporting.rankings import RankedPoint, Rankings
-from restnet_search.search.candidates import enumerate_candidates
-from restnet_search.search.device_costs import asked_for, memory_costs
-from restnet_search.search.features import CutAnchor
-from restnet_search.search.placing import settle
-from restnet_search.search.prepare import prepare
+from restnet_search.reporting.commands.fit_table import FitRow, FitTable
+from restnet_search.reporting.commands.ranker_comparison import RankedPoint, Rankings
+from restnet_search.search.features.store import CutAnchor
+from restnet_search.search.points.candidates import enumerate_candidates
+from restnet_search.search.points.device_costs import asked_for, memory_costs
+from restnet_search.search.prepare.prepared import prepare
+from restnet_search.search.prepare.prepared.placement import move_to_device
 from restnet_search.search.ranking import draw_training_images, rank_pairs, score_pairs
 from restnet_search.similarity.rankers import RANKERS
 from restnet_search.space.anchor_sources import AnchorSources
@@ -114,7 +114,7 @@ def similarity_between(
         anchor.name: CutAnchor(anchor, cut_model(anchor.model, anchor.preprocessing.size, space.cut_points.granularity))
         for anchor in anchors
     }
-    settle(cut, compute)
+    move_to_device(cut, compute)
     first, second = (spec.name for spec in specs)
     ranker = space.ranker.model_copy(update={"kind": "cka"})
     scores = score_pairs(ranker, cut, data.train, seed=space.search.seed, progress=progress, compute=compute)
@@ -129,7 +129,7 @@ def rank_space(space: SearchSpace, names: Sequence[str], sources: AnchorSources,
     """
     data = load_data(space.data)
     prepared = prepare(space, data, sources, progress)
-    settle(prepared.anchors, prepared.compute)
+    move_to_device(prepared.anchors, prepared.compute)
     train = draw_training_images(space, data)
     ranking = rank_pairs(
         space.ranker,

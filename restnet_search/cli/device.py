@@ -43,7 +43,7 @@ def list_profiles(as_json: options.Json = False) -> None:
     """List the device profiles that come with restnet-search."""
     from restnet_search.cli.console import console, print_json
     from restnet_search.costs.latency_table import table_of
-    from restnet_search.reporting.devices import DeviceRow, DevicesTable, render_devices
+    from restnet_search.reporting.commands.device_tables import DeviceRow, DevicesTable, render_devices
     from restnet_search.space.device_profiles import builtin_profiles, load_profile
 
     rows: list[DeviceRow] = []
@@ -131,7 +131,7 @@ def import_results(
     from restnet_search.devices.check import model_error
     from restnet_search.devices.results import measured_profile, read_results
     from restnet_search.files import write_atomically
-    from restnet_search.reporting.devices import render_model_error
+    from restnet_search.reporting.commands.device_tables import render_model_error
     from restnet_search.space.device_profiles import dump_profile
 
     found = read_results(results)
@@ -166,7 +166,7 @@ def check(
     from restnet_search.cli.progress import show_progress
     from restnet_search.devices.check import model_error
     from restnet_search.devices.cut import measure_here
-    from restnet_search.reporting.devices import render_model_error
+    from restnet_search.reporting.commands.device_tables import render_model_error
 
     chosen, base = _choose(space, data)
     named = chosen.latency.runtime if chosen.latency.runtime != "device" else Runtime.PYTORCH

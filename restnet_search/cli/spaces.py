@@ -23,7 +23,7 @@ Name = Annotated[str | None, typer.Argument(metavar="[NAME|PATH]", help="As for 
 def list_spaces(as_json: options.Json = False) -> None:
     """List the built-in search spaces."""
     from restnet_search.cli.console import console, print_json
-    from restnet_search.reporting.tables import SpaceRow, SpacesTable, render_spaces
+    from restnet_search.reporting.commands.model_tables import SpaceRow, SpacesTable, render_spaces
     from restnet_search.space import builtin_spaces, load_space
 
     rows = []

@@ -21,10 +21,10 @@ from restnet_search.export.running import Latency, Running
 from restnet_search.export.source import Accuracy, ExportSource
 from restnet_search.export.write import export_network
 from restnet_search.progress import Progress
-from restnet_search.search.device_costs import DeviceCosts
-from restnet_search.search.features import CutAnchor
-from restnet_search.search.rebuild import Rebuilt, rebuild_network
-from restnet_search.search.run_folder import RunFolder
+from restnet_search.search.points.device_costs import DeviceCosts
+from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
+from restnet_search.search.prepare.prepared.rebuild import Rebuilt, rebuild_network
+from restnet_search.search.run.run_folder import RunFolder
 from restnet_search.space.schema import SearchSpace
 from restnet_search.stitching.layer import Hybrid
 
@@ -138,7 +138,7 @@ def _peak(rebuilt: Rebuilt, dtype: MemoryDtype) -> int:
     if record is None or not isinstance(network, Hybrid):
         (name,) = graphs
         return costs.memory[name].total.peak
-    front, back = (record.front, record.front_cut), (record.back, record.back_cut)
+    front, back = (record.front.anchor, record.front.cut), (record.back.anchor, record.back.cut)
     return costs.hybrid_memory(front, network.stitch.plan, back)
 
 
@@ -178,11 +178,11 @@ def _architecture(rebuilt: Rebuilt) -> Architecture:
         (source,) = sources.values()
         return AnchorArchitecture(source)
     return HybridArchitecture(
-        front=_side(sources, rebuilt.anchors, record.front, record.front_cut),
+        front=_side(sources, rebuilt.anchors, record.front.anchor, record.front.cut),
         stitch=network.stitch.plan.kind,
-        back=_side(sources, rebuilt.anchors, record.back, record.back_cut),
+        back=_side(sources, rebuilt.anchors, record.back.anchor, record.back.cut),
         tune=record.tune,
-        tuned=_own_tensors(network.back, rebuilt.anchors[record.back].graph.traced.module),
+        tuned=_own_tensors(network.back, rebuilt.anchors[record.back.anchor].graph.traced.module),
     )
 
 

@@ -97,7 +97,7 @@ class ExportSource:
         licences = self.architecture.licences
         warning = license_warning(licences, licences)
         said = {"restnet_search_version": __version__, "id": self.id, "licences": json.dumps(licences)}
-        return said if warning is None else {**said, "licence_warning": warning}
+        return said if warning is None else {**said, "license_warning": warning}
 
     @property
     def stem(self) -> str:

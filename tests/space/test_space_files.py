@@ -54,7 +54,7 @@ class TestBuiltin:
     def test_every_timm_model_exists(self, name: str) -> None:
         import timm
 
-        import restnet_search.anchors.loading.cifar_resnet  # noqa: F401  registers the CIFAR ResNets
+        import restnet_search.anchors.loading.cifar_resnet  # noqa: F401  registers the CIFAR ResNets  # noqa: F401  registers the CIFAR ResNets
 
         models = [anchor.model for anchor in load_space(builtin_spaces()[name]).anchors if anchor.model]
         assert [model for model in models if not timm.is_model(model)] == []
