@@ -22,7 +22,6 @@ from restnet_search.search.features import CutAnchor
 from restnet_search.search.placing import settle
 from restnet_search.search.prepare import CodeAndWeights, prepare
 from restnet_search.search.ranking import draw_training_images, rank_pairs, score_pairs
-from restnet_search.similarity.rankers import RANKERS
 from restnet_search.space.schema import AnchorSpec, SearchSpace
 from restnet_search.units import UNLIMITED, parse_budget
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "RANKER_NAMES",
     "anchor_spec",
     "fit_space",
     "inspect_anchor",
@@ -40,8 +38,6 @@ __all__ = [
     "rank_space",
     "similarity_between",
 ]
-
-RANKER_NAMES = tuple(RANKERS)
 
 
 def anchor_spec(space: SearchSpace | None, name: str) -> AnchorSpec:
@@ -124,7 +120,7 @@ def similarity_between(
     }
     settle(cut, compute)
     first, second = (spec.name for spec in specs)
-    ranker = space.ranker.model_copy(update={"kind": "cka"})
+    ranker = space.ranker.model_copy(update={"kind": "cka", "options": {}})
     scores = score_pairs(ranker, cut, data.train, seed=space.search.seed, progress=progress, compute=compute)
     return (cut[first], cut[second]), scores[first, second], min(ranker.images, len(data.train))
 

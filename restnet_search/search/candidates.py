@@ -11,8 +11,8 @@ import numpy as np
 
 from restnet_search.costs.table import AnchorCosts, Cost, hybrid_cost
 from restnet_search.graph.cut_points import CutPoint
-from restnet_search.space.schema import CutPointSpec, Order, SearchSpace, StitchKind
-from restnet_search.stitching.plan import StitchPlan, why_not_stitchable
+from restnet_search.space.schema import CutPointSpec, Order, SearchSpace
+from restnet_search.stitching.plan import StitchPlan, plans_between
 from restnet_search.units import DeviceBudget
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def enumerate_candidates(
 class _Plans:
     """Stitch plans between cut points. Few layouts differ, so a plan and its costs serve many stitch points."""
 
-    def __init__(self, kinds: Sequence[StitchKind], cut_points: Mapping[str, Sequence[CutPoint]]) -> None:
+    def __init__(self, kinds: Sequence[str], cut_points: Mapping[str, Sequence[CutPoint]]) -> None:
         self._kinds = kinds
         self._layouts = list(dict.fromkeys(cut.layout for cuts in cut_points.values() for cut in cuts))
         places = {layout: place for place, layout in enumerate(self._layouts)}
@@ -231,8 +231,7 @@ class _Plans:
         pair = self._places[front[0]][front[1]], self._places[back[0]][back[1]]
         if pair not in self._known:
             source, target = self._layouts[pair[0]], self._layouts[pair[1]]
-            joined = why_not_stitchable(source, target) is None
-            self._known[pair] = tuple(StitchPlan(kind, source, target) for kind in self._kinds) if joined else ()
+            self._known[pair] = plans_between(self._kinds, source, target)
         return self._known[pair]
 
 

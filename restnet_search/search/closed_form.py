@@ -13,7 +13,7 @@ from restnet_search.search.candidates import Candidate, CandidateKey
 from restnet_search.search.rungs import RungScore
 from restnet_search.search.together import is_kept
 from restnet_search.search.trial import TrialContext, predict
-from restnet_search.stitching.initialise import SharedFit, reading
+from restnet_search.stitching.initialize import SharedFit, input_signature
 from restnet_search.stitching.layer import StitchLayer
 
 __all__ = ["closed_form_scores"]
@@ -63,7 +63,7 @@ def _shared(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
     """Candidates of one Gram matrix: of one front cut, and equal in how they read it."""
     groups: dict[tuple[object, ...], list[Candidate]] = {}
     for candidate in candidates:
-        groups.setdefault((candidate.front_cut, *reading(candidate.plan)), []).append(candidate)
+        groups.setdefault((candidate.front_cut, *input_signature(candidate.plan)), []).append(candidate)
     return list(groups.values())
 
 

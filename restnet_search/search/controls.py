@@ -17,7 +17,7 @@ from restnet_search.graph.cut_points import CutPoint
 from restnet_search.search.candidates import Candidate, Direction, Enumeration, offered_cuts
 from restnet_search.search.trial import TrainingChoices
 from restnet_search.space.schema import SearchSpace, TrainingSpec
-from restnet_search.stitching.plan import StitchPlan, why_not_stitchable
+from restnet_search.stitching.plan import StitchPlan, plans_between
 
 if TYPE_CHECKING:
     from restnet_search.search.device_costs import DeviceCosts
@@ -75,18 +75,18 @@ def self_stitches(space: SearchSpace, name: str, cut_points: Sequence[CutPoint],
     """The anchor cut and stitched at ``controls.self`` places spread over its depth; they cost more than the anchor."""
     count = space.controls.self
     offered = offered_cuts(space.cut_points, name, cut_points, costs)
-    usable = [cut for cut in offered if why_not_stitchable(cut_points[cut].layout, cut_points[cut].layout) is None]
+    layouts = {cut: cut_points[cut].layout for cut in offered}
+    plans = {cut: plan for cut in offered for plan in plans_between(space.stitch.kind[:1], layouts[cut], layouts[cut])}
     chosen: list[int] = []
-    for number in range(min(count, len(usable))):
+    for number in range(min(count, len(plans))):
         depth = (number + 1) / (count + 1)
-        left = (cut for cut in usable if cut not in chosen)
+        left = (cut for cut in plans if cut not in chosen)
         chosen.append(min(left, key=lambda cut: (abs(costs.depth(cut) - depth), cut)))
     direction = Direction(name, name, "large_to_small")
     found: list[Candidate] = []
     for cut in sorted(chosen):
-        plan = StitchPlan(space.stitch.kind[0], cut_points[cut].layout, cut_points[cut].layout)
-        cost = hybrid_cost(costs, cut, plan.cost, costs, cut)
-        found.append(Candidate(direction, cut, cut, plan, cost, score=float("nan"), rank=0))
+        cost = hybrid_cost(costs, cut, plans[cut].cost, costs, cut)
+        found.append(Candidate(direction, cut, cut, plans[cut], cost, score=float("nan"), rank=0))
     return found
 
 

@@ -32,7 +32,7 @@ from restnet_search.search.sharing import share_layers
 from restnet_search.search.together import pass_order
 from restnet_search.search.trial import TrialContext, TrialOutcome, score_on_val
 from restnet_search.space.schema import JointSpec, SearchSpace
-from restnet_search.stitching.initialise import StitchFit
+from restnet_search.stitching.initialize import StitchFit
 from restnet_search.stitching.layer import StitchLayer
 
 __all__ = ["JointBudget", "JointOutcome", "JointTraining", "budget_like_independent"]

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ from restnet_search.search.hybrids import assemble
 from restnet_search.search.onnx_sessions import onnx_call
 from restnet_search.space.schema import LatencySpec, SearchSpace
 from restnet_search.stitching.layer import StitchLayer
-from restnet_search.stitching.plan import StitchPlan, why_not_stitchable
+from restnet_search.stitching.plan import StitchPlan, plans_between
 
 __all__ = [
     "Clock",
@@ -76,15 +77,14 @@ def stitch_points(
     offered = {
         name: offered_cuts(space.cut_points, name, graph.cut_points, costs[name]) for name, graph in graphs.items()
     }
+    between = cache(partial(plans_between, tuple(space.stitch.kind)))
     points: list[StitchPoint] = []
     for direction in directions_of(space, costs):
         for i in offered[direction.front]:
             source = graphs[direction.front].cut_points[i].layout
             for j in offered[direction.back]:
-                target = graphs[direction.back].cut_points[j].layout
-                if why_not_stitchable(source, target) is None:
-                    plans = [StitchPlan(kind, source, target) for kind in space.stitch.kind]
-                    points += [StitchPoint((direction.front, i), plan, (direction.back, j)) for plan in plans]
+                plans = between(source, graphs[direction.back].cut_points[j].layout)
+                points += [StitchPoint((direction.front, i), plan, (direction.back, j)) for plan in plans]
     return points
 
 

@@ -18,6 +18,7 @@ from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.progress import Progress
 from restnet_search.search.features import CutAnchor
 from restnet_search.search.run_folder import RunFolder, RunInputs
+from restnet_search.space.loading import admit_extensions
 from restnet_search.space.schema import SearchSpace
 
 __all__ = ["CodeAndWeights", "Prepared", "cut_anchors", "load_prepared", "prepare"]
@@ -54,6 +55,7 @@ def prepare(
 
     They still lie on the CPU: see :func:`restnet_search.search.placing.settle`. Without ``compute``, the space says it.
     """
+    admit_extensions(space, trust_code=sources.trust_code)
     place = compute or open_compute(space.compute, progress.log)
     anchors = prepare_anchors(
         space,

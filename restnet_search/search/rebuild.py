@@ -10,6 +10,7 @@ from torch import nn
 
 from restnet_search.data import View
 from restnet_search.errors import RunError, did_you_mean
+from restnet_search.registry import STITCH_LAYERS
 from restnet_search.search.features import CutAnchor
 from restnet_search.search.hybrids import restore_hybrid
 from restnet_search.search.prepare import CodeAndWeights, load_prepared
@@ -60,6 +61,8 @@ def rebuild_networks(
         if id not in records:
             known = [*names, *records]
             raise RunError(f"The run {folder.name} has no network {id!r}.", expected=did_you_mean(id, known))
+    for id in hybrids:
+        STITCH_LAYERS.admit(records[id].stitch_kind, trust_code=trust_code)
     parts = {id: [records[id].front, records[id].back] if id in records else [id] for id in ids}
     anchors = load_prepared(folder, space, inputs, sources, [name for part in parts.values() for name in part])
     rebuilt: dict[str, Rebuilt] = {}

@@ -19,7 +19,7 @@ from restnet_search.search.trial import (
     TrialOutcome,
     run_trial,
 )
-from restnet_search.stitching.initialise import StitchFit
+from restnet_search.stitching.initialize import StitchFit
 
 __all__ = ["is_kept", "pass_order", "run_group", "run_together"]
 

@@ -20,7 +20,7 @@ from restnet_search.search.features import FeatureStore
 from restnet_search.search.learning import Group, Optimiser, match_loss, task_loss
 from restnet_search.search.seeds import generator_for
 from restnet_search.space.schema import StitchSpec, TrainingSpec, Tune
-from restnet_search.stitching.initialise import fit_stitch
+from restnet_search.stitching.initialize import fit_stitch
 from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.tuning import StatisticsFit, TunedBack
 

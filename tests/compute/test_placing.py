@@ -12,6 +12,7 @@ from restnet_search.compute import Compute, open_compute
 from restnet_search.data import Split, load_data
 from restnet_search.pipeline import run_search
 from restnet_search.progress import SilentProgress
+from restnet_search.registry import RANKERS
 from restnet_search.reporting.report import Report
 from restnet_search.reporting.serialize import read_results
 from restnet_search.search.closed_form import closed_form_scores
@@ -26,7 +27,6 @@ from restnet_search.search.run_folder import RunFolder, RunInputs
 from restnet_search.search.teachers import teacher_logits
 from restnet_search.search.together import run_together
 from restnet_search.search.trial import TrainingChoices, TrialOutcome, run_trial
-from restnet_search.similarity.rankers import RANKERS
 from restnet_search.space import parse_space
 from restnet_search.space.schema import ComputeSpec, DataSpec, JointSpec, RankerSpec, TrainingSpec
 from restnet_search.stitching.tuning import TUNES, Tune
@@ -136,7 +136,7 @@ def test_joint_training_and_its_checkpoint(digits: Split) -> None:
 def test_rankers(digits: Split) -> None:
     def rank(anchors: Anchors, compute: Compute) -> Any:
         spec = RankerSpec(images=96, batch_size=32)
-        return rank_pairs(spec, list(RANKERS), anchors, digits, seed=0, progress=SilentProgress(), compute=compute)
+        return rank_pairs(spec, RANKERS.names(), anchors, digits, seed=0, progress=SilentProgress(), compute=compute)
 
     wanted = rank(two(), Compute())
     with pretend_gpu():

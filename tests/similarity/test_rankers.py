@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from restnet_search.graph.anchor_graph import cut_model
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.graph.layout import Layout
+from restnet_search.registry import RANKERS
 from restnet_search.similarity.cka import MinibatchCKA
 from restnet_search.similarity.rankers import (
-    RANKERS,
     FeatureBatch,
     KlRanker,
     LstsqRanker,
@@ -90,14 +90,16 @@ def run(ranker: Ranker, batches: Sequence[FeatureBatch]) -> PairScores:
 
 
 def test_a_space_can_name_exactly_the_registered_rankers() -> None:
-    kinds = get_args(RankerSpec.model_fields["kind"].annotation)
-    assert set(kinds) == set(RANKERS)
+    for name in RANKERS.names():
+        assert RankerSpec(kind=name).kind == name
+    with pytest.raises(ValidationError, match="must be one of cka, kl, lstsq, random"):
+        RankerSpec(kind="other")
 
 
-@pytest.mark.parametrize("name", sorted(RANKERS))
+@pytest.mark.parametrize("name", sorted(RANKERS.names()))
 def test_every_ranker_scores_every_ordered_pair(name: str) -> None:
     setup, batches = made_up()
-    scores = run(RANKERS[name](setup), batches)
+    scores = run(RANKERS.get(name)(setup), batches)
     assert set(scores) == set(itertools.permutations(LAYOUTS, 2))
     for (front, back), matrix in scores.items():
         assert matrix.shape == (len(LAYOUTS[front]), len(LAYOUTS[back]))
@@ -117,7 +119,7 @@ def test_random_is_reproducible_and_depends_on_the_seed() -> None:
 
 def test_cka_is_that_of_each_pair_alone() -> None:
     setup, batches = made_up()
-    scores = run(RANKERS["cka"](setup), batches)
+    scores = run(RANKERS.get("cka")(setup), batches)
     for front, back in setup.pairs:
         meter = MinibatchCKA()
         for batch in batches:
@@ -246,7 +248,7 @@ class TestKl:
         labels = torch.arange(48) % 10
         batch = FeatureBatch({"one": features, "two": features}, {"one": logits, "two": logits}, labels)
         for name in ("cka", "kl", "lstsq"):
-            matrix = run(RANKERS[name](setup), [batch])["one", "two"]
+            matrix = run(RANKERS.get(name)(setup), [batch])["one", "two"]
             for cut, row in enumerate(matrix):
                 assert row[cut] == pytest.approx(np.nanmax(row), abs=1e-9), name
         assert np.diag(run(KlRanker(setup), [batch])["two", "one"]).tolist() == [1] * len(graph.cut_points)

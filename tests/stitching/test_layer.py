@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from restnet_search.costs.count import count_costs
 from restnet_search.graph.anchor_graph import cut_model
 from restnet_search.graph.layout import Layout
-from restnet_search.stitching.initialise import fit_stitch
+from restnet_search.stitching.initialize import fit_stitch
+from restnet_search.stitching.kinds import LowRank
 from restnet_search.stitching.layer import Hybrid, StitchLayer
 from restnet_search.stitching.plan import StitchPlan, why_not_stitchable
 from tests.models import IMAGE, build
@@ -150,7 +151,7 @@ def test_a_lowrank_stitch_starts_as_the_best_of_its_rank() -> None:
         left = (mixed - stitch(x)).square().mean() / mixed.var()
     inner, outer = stitch.map.children()
     weight = outer.get_parameter("weight").flatten(1) @ inner.get_parameter("weight").flatten(1)
-    assert torch.linalg.matrix_rank(weight) == stitch.plan.hidden == 1
+    assert torch.linalg.matrix_rank(weight) == LowRank.width(stitch.plan.shape) == 1
     assert 0 < r2 < 1 and left == pytest.approx(1 - r2, abs=0.03)
 
 
