@@ -26,7 +26,7 @@ LAYERS = (
     ("costs", "similarity", "stitching"),
     ("search",),
     ("export", "reporting"),
-    ("conformance", "devices", "inspection", "loading", "pipeline", "preview", "scoring"),
+    ("conformance", "devices", "inspection", "loading", "pipeline", "preview", "scoring", "testing"),
     ("cli", "__main__"),
 )
 HEIGHT = {package: height for height, layer in enumerate(LAYERS) for package in layer}
