@@ -2,9 +2,9 @@
 
 Each suite is a class to derive from, in a test file of the package that offers the implementation::
 
-    from restnet_search.testing.rankers import RankerConformance
+    from restnet_search.testing.rankers import RankerSuite
 
-    class TestSpreadRanker(RankerConformance):
+    class TestSpreadRanker(RankerSuite):
         @pytest.fixture
         def make_ranker(self):
             return SpreadRanker

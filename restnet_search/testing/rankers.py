@@ -19,7 +19,7 @@ from restnet_search.similarity.rankers import FeatureBatch, PairScores, Ranker, 
 from restnet_search.stitching.plan import why_not_stitchable
 from restnet_search.testing.layouts import shape_of
 
-__all__ = ["LAYOUTS", "RankerConformance", "run_ranker", "simulate_features", "simulate_planted"]
+__all__ = ["LAYOUTS", "RankerSuite", "run_ranker", "simulate_features", "simulate_planted"]
 
 LAYOUTS: Mapping[str, Sequence[Layout]] = {
     "a": (Layout("NCHW", 5, (8, 8)), Layout("NHWC", 7, (4, 4)), Layout("vector", 6)),
@@ -31,7 +31,7 @@ LAYOUTS: Mapping[str, Sequence[Layout]] = {
 CLASSES = 5
 
 
-class RankerConformance:
+class RankerSuite:
     """Tests of one ranker; a subclass says how it is built, and what it does not promise."""
 
     sees_features: ClassVar[bool] = True

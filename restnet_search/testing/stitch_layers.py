@@ -18,7 +18,7 @@ from restnet_search.stitching.layer import Hybrid, StitchLayer
 from restnet_search.stitching.plan import StitchPlan
 from restnet_search.testing.layouts import GRIDS, PLACES, VECTORS, shape_of
 
-__all__ = ["PAIRS", "StitchLayerConformance", "plan_of"]
+__all__ = ["PAIRS", "StitchLayerSuite", "plan_of"]
 
 PAIRS = (*itertools.product(GRIDS, GRIDS), *itertools.product(VECTORS, VECTORS), *itertools.product(PLACES, PLACES))
 """Layouts that stitch layers join."""
@@ -26,7 +26,7 @@ PAIRS = (*itertools.product(GRIDS, GRIDS), *itertools.product(VECTORS, VECTORS),
 SAME_GRID = (Layout("NCHW", 6, (8, 8)), Layout("NCHW", 5, (8, 8)))
 
 
-class StitchLayerConformance:
+class StitchLayerSuite:
     """Tests of one kind of stitch layer; a subclass says which, and what it does not promise."""
 
     closed_form: ClassVar[bool] = True

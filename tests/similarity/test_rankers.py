@@ -28,17 +28,17 @@ from restnet_search.similarity.rankers._lstsq import RIDGE
 from restnet_search.space.schema import RankerSpec
 from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.plan import StitchPlan
-from restnet_search.testing.rankers import LAYOUTS, RankerConformance, run_ranker, simulate_features
+from restnet_search.testing.rankers import LAYOUTS, RankerSuite, run_ranker, simulate_features
 from tests.models import IMAGE, build
 
 
-class TestCka(RankerConformance):
+class TestCka(RankerSuite):
     @pytest.fixture
     def make_ranker(self) -> type[Ranker]:
         return RANKERS.get("cka")
 
 
-class TestKlConforms(RankerConformance):
+class TestKlConforms(RankerSuite):
     any_batches = True
 
     @pytest.fixture
@@ -46,13 +46,13 @@ class TestKlConforms(RankerConformance):
         return RANKERS.get("kl")
 
 
-class TestLstsqConforms(RankerConformance):
+class TestLstsqConforms(RankerSuite):
     @pytest.fixture
     def make_ranker(self) -> type[Ranker]:
         return RANKERS.get("lstsq")
 
 
-class TestRandom(RankerConformance):
+class TestRandom(RankerSuite):
     sees_features = False
     any_batches = True
 

@@ -15,29 +15,29 @@ from restnet_search.stitching.kinds import LowRank, StitchKind, stitch_kind
 from restnet_search.stitching.layer import Hybrid, StitchLayer
 from restnet_search.stitching.plan import StitchPlan, why_not_stitchable
 from restnet_search.testing.layouts import GRIDS
-from restnet_search.testing.stitch_layers import StitchLayerConformance
+from restnet_search.testing.stitch_layers import StitchLayerSuite
 from tests.models import IMAGE, build
 
 
-class TestLinear(StitchLayerConformance):
+class TestLinear(StitchLayerSuite):
     @pytest.fixture
     def kind(self) -> StitchKind:
         return stitch_kind("linear")
 
 
-class TestConv3x3(StitchLayerConformance):
+class TestConv3x3(StitchLayerSuite):
     @pytest.fixture
     def kind(self) -> StitchKind:
         return stitch_kind("conv3x3")
 
 
-class TestLowRank(StitchLayerConformance):
+class TestLowRank(StitchLayerSuite):
     @pytest.fixture
     def kind(self) -> StitchKind:
         return stitch_kind("lowrank")
 
 
-class TestPerceptron(StitchLayerConformance):
+class TestPerceptron(StitchLayerSuite):
     @pytest.fixture
     def kind(self) -> StitchKind:
         return stitch_kind("mlp")
