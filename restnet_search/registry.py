@@ -150,7 +150,16 @@ STITCH_LAYERS = Registry(
     ),
 )
 
-STRATEGIES = Registry("strategy", "restnet_search.strategies", MappingProxyType({}))
+STRATEGIES = Registry(
+    "strategy",
+    "restnet_search.strategies",
+    MappingProxyType(
+        {
+            "independent": "restnet_search.search.study.independent:train_independently",
+            "joint": "restnet_search.search.study.joint_strategy:train_jointly",
+        }
+    ),
+)
 
 FORMATS = Registry(
     "export format",
