@@ -86,7 +86,8 @@ def main(
         float | None, typer.Option(min=0.001, help="Stop asking for trials after so many seconds.")
     ] = None,
     ranker: Annotated[
-        str | None, typer.Option(metavar="KIND", help="cka, kl, lstsq or random (default: the space's).")
+        str | None,
+        typer.Option(metavar="KIND", help="cka, kl, lstsq, random or one of a package (default: the space's)."),
     ] = None,
     strategy: Annotated[
         str | None,

@@ -22,7 +22,10 @@ Weights = Annotated[
     typer.Option(metavar="DIR", help="Folder with the anchors' checkpoints, for machines without a network."),
 ]
 Runs = Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the runs.")]
-TrustCode = Annotated[bool, typer.Option("--trust-code", help="Run Python code that the space names (factory:).")]
+TrustCode = Annotated[
+    bool,
+    typer.Option("--trust-code", help="Run Python code that is named: a factory:, or what a package adds."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Rejected = Annotated[bool, typer.Option("--rejected", help="Also list the nodes that are no cut points, and why.")]
 Granularity = Annotated[str, typer.Option(metavar="block|all", help="Block boundaries, or every cut point.")]
