@@ -65,12 +65,13 @@ def _accuracy(score: Accuracy) -> str:
 
 
 def _input(source: ExportSource) -> list[str]:
-    view = source.view
-    channels, height, width = view.size
+    preprocessing = source.preprocessing
+    channels, height, width = preprocessing.size
     return [
-        f"Input: RGB `(batch, {channels}, {height}, {width})`, resized by {view.interpolation} interpolation,"
-        f" {view.crop_mode} crop of {view.crop_pct:g}; float32 scaled to 0..1, minus mean {_numbers(view.mean)},"
-        f" divided by {_numbers(view.std)}, or the uint8 bytes themselves, as the table says.",
+        f"Input: RGB `(batch, {channels}, {height}, {width})`, resized by {preprocessing.interpolation} interpolation,"
+        f" {preprocessing.crop_mode} crop of {preprocessing.crop_pct:g}; float32 scaled to 0..1,"
+        f" minus mean {_numbers(preprocessing.mean)},"
+        f" divided by {_numbers(preprocessing.std)}, or the uint8 bytes themselves, as the table says.",
         f"Output: logits of {len(source.classes)} classes. `{BUNDLE}` holds all this, the class names, and the SHA-256"
         " of every file.",
     ]

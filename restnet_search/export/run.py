@@ -96,7 +96,7 @@ def export_from_run(
     )
     val = splits.val
     source = source_of(rebuilt, chosen, splits, trust_code, preprocess=preprocess)
-    images = val.images(rebuilt.view, spread(val))
+    images = val.images(rebuilt.preprocessing, spread(val))
     job = _int8_job(source, splits) if int8 else None
     return export_network(source, images, formats, out or folder.exports / source.stem, int8=job, progress=progress)
 
@@ -109,7 +109,7 @@ def source_of(
         id=chosen.id,
         network=rebuilt.network,
         architecture=_architecture(rebuilt),
-        view=rebuilt.view,
+        preprocessing=rebuilt.preprocessing,
         classes=splits.classes,
         cost=chosen.cost,
         accuracy=chosen.accuracy,
@@ -138,7 +138,7 @@ def _peak(rebuilt: Rebuilt, dtype: MemoryDtype) -> int:
     if record is None or not isinstance(network, Hybrid):
         (name,) = graphs
         return costs.memory[name].total.peak
-    front, back = (record.front, record.front_cut), (record.back, record.back_cut)
+    front, back = (record.front.anchor, record.front.cut), (record.back.anchor, record.back.cut)
     return costs.hybrid_memory(front, network.stitch.plan, back)
 
 
@@ -162,13 +162,13 @@ def _int8_job(source: ExportSource, splits: DataSplits) -> Int8Job:
     measured = [split for split in (splits.val, splits.test) if split.name == "val" or split.name in scored]
     train = splits.train
     return Int8Job(
-        calibration=source.inputs(train.images(source.view, spread(train, CALIBRATION_IMAGES))),
+        calibration=source.inputs(train.images(source.preprocessing, spread(train, CALIBRATION_IMAGES))),
         splits=[Labelled(split.name, _inputs(source, split), split.labels) for split in measured],
     )
 
 
 def _inputs(source: ExportSource, split: Split) -> Iterator[torch.Tensor]:
-    return (source.inputs(images) for images in split.batches(source.view, 64))
+    return (source.inputs(images) for images in split.batches(source.preprocessing, 64))
 
 
 def _architecture(rebuilt: Rebuilt) -> Architecture:
@@ -178,11 +178,11 @@ def _architecture(rebuilt: Rebuilt) -> Architecture:
         (source,) = sources.values()
         return AnchorArchitecture(source)
     return HybridArchitecture(
-        front=_side(sources, rebuilt.anchors, record.front, record.front_cut),
+        front=_side(sources, rebuilt.anchors, record.front.anchor, record.front.cut),
         stitch=network.stitch.plan.kind,
-        back=_side(sources, rebuilt.anchors, record.back, record.back_cut),
+        back=_side(sources, rebuilt.anchors, record.back.anchor, record.back.cut),
         tune=record.tune,
-        tuned=_own_tensors(network.back, rebuilt.anchors[record.back].graph.traced.module),
+        tuned=_own_tensors(network.back, rebuilt.anchors[record.back.anchor].graph.traced.module),
     )
 
 

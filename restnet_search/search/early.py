@@ -30,7 +30,8 @@ from restnet_search.search.opening import open_context
 from restnet_search.search.passes import Reuse
 from restnet_search.search.prepare import Prepared
 from restnet_search.search.promotion import Entrant, Merit, Place, cost_ranges, promote
-from restnet_search.search.rungs import Dropped, RungName, RungScore, RungStudy, RungSummary
+from restnet_search.search.records import Dropped, RungSummary
+from restnet_search.search.rungs import RungName, RungScore, RungStudy, dropped_candidate
 from restnet_search.search.together import is_kept
 from restnet_search.search.trial import NonFiniteLoss, TrialContext
 from restnet_search.space.schema import SearchSpace
@@ -83,7 +84,7 @@ class EarlyJob:
 
     def context(self, candidates: Sequence[Candidate]) -> TrialContext:
         """A trial's context on few images, with a store of its own: the trials keep features for survivors alone."""
-        spec, seed = self.space.early, self.space.search.seed
+        spec, seed = self.space.halving, self.space.search.seed
         fitted = min(spec.images, self.space.stitch.images, len(self.train))
         short = max(fitted, math.ceil(spec.short_images * len(self.train))) if spec.short < 1 else fitted
         train = self.train.subset(torch.arange(short))
@@ -104,7 +105,7 @@ class EarlyJob:
 
 def enters(space: SearchSpace, rung: RungName, candidates: int) -> bool:
     """Whether so many candidates go through a rung: where it could drop some, and ``early`` wants it."""
-    spec = space.early
+    spec = space.halving
     share = spec.closed_form if rung == "closed_form" else spec.short
     if spec.when == "never" or share == 1 or (rung == "short" and space.training.epochs[1] == 0):
         return False
@@ -130,7 +131,7 @@ def decide_early(job: EarlyJob, study: Path, enumeration: Enumeration) -> Early:
         return Early(tuple(left), {})
     rungs.rank_out([_ranked_out(candidate, job.space.top_k) for candidate in enumeration.passed_over])
     merits: dict[CandidateKey, Merit] = {}
-    limits = cost_ranges([candidate.cost.macs for candidate in left], job.space.early.buckets)
+    limits = cost_ranges([candidate.cost.macs for candidate in left], job.space.halving.buckets)
     deadline = time.monotonic() + _SHARE_OF_TIMEOUT * (job.space.search.timeout or float("inf"))
     context: TrialContext | None = None
     summaries: list[RungSummary] = []
@@ -144,7 +145,7 @@ def decide_early(job: EarlyJob, study: Path, enumeration: Enumeration) -> Early:
         if all(candidate.key in scores for candidate in left):  # else it ran out of time
             merits = {c.key: _merit(scores[c.key], merits.get(c.key, (_finite(c.score),))) for c in left}
             entrants = [Entrant(c.key, c.cost.macs, merits[c.key]) for c in left]
-            share = job.space.early.closed_form if rung == "closed_form" else job.space.early.short
+            share = job.space.halving.closed_form if rung == "closed_form" else job.space.halving.short
             places = promote(entrants, limits, share, at_least=job.space.search.trials, per_way=_PER_WAY)
             gone = [(c, place) for c, place in zip(left, places, strict=True) if not place.kept]
             rungs.drop(_dropped(candidate, place, rung, scores[candidate.key]) for candidate, place in gone)
@@ -200,7 +201,7 @@ def _short_scores(
         begun: deque[list[Candidate]] = deque()
 
         def jobs() -> Iterator[Job]:
-            for group in _groups(candidates, context, job.space.cache.together):
+            for group in _groups(candidates, context, job.space.cache.trials_per_pass):
                 begun.append(group)
                 trials = tuple((candidate, choices) for candidate in group)
                 yield Job(trials, together=not is_kept(group[0], context))
@@ -241,10 +242,10 @@ def _finite(score: float) -> float:
 def _dropped(candidate: Candidate, place: Place, rung: RungName, score: RungScore) -> Dropped:
     told = f"place {place.place} of {place.of} in its range of FLOPs; {place.went_on} went on"
     reason = told if score.reason is None else f"{score.reason}; {told}"
-    return Dropped.of(candidate, rung, score.top1, score.n, reason)
+    return dropped_candidate(candidate, rung, score.top1, score.n, reason)
 
 
 def _ranked_out(candidate: Candidate, top_k: int) -> Dropped:
     score = candidate.score if math.isfinite(candidate.score) else None
     reason = f"place {candidate.rank + 1} among the partners of its front; top_k is {top_k}"
-    return Dropped.of(candidate, "ranker", score, None, reason)
+    return dropped_candidate(candidate, "ranker", score, None, reason)

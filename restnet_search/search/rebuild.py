@@ -8,12 +8,12 @@ from pathlib import Path
 
 from torch import nn
 
-from restnet_search.data import View
+from restnet_search.data import Preprocessing
 from restnet_search.errors import RunError, did_you_mean
 from restnet_search.search.features import CutAnchor
 from restnet_search.search.hybrids import restore_hybrid
 from restnet_search.search.prepare import CodeAndWeights, load_prepared
-from restnet_search.search.records import TrialRecord
+from restnet_search.search.records import HybridRecord
 from restnet_search.search.run_folder import RunFolder, RunInputs
 from restnet_search.search.study import read_records
 from restnet_search.space.schema import SearchSpace
@@ -26,9 +26,9 @@ class Rebuilt:
     """A network of a run with what an export needs to know of it; ``record`` is None for an anchor."""
 
     network: nn.Module
-    view: View
+    preprocessing: Preprocessing
     anchors: dict[str, CutAnchor]
-    record: TrialRecord | None
+    record: HybridRecord | None
     space: SearchSpace
     inputs: RunInputs
 
@@ -60,17 +60,17 @@ def rebuild_networks(
         if id not in records:
             known = [*names, *records]
             raise RunError(f"The run {folder.name} has no network {id!r}.", expected=did_you_mean(id, known))
-    parts = {id: [records[id].front, records[id].back] if id in records else [id] for id in ids}
+    parts = {id: [records[id].front.anchor, records[id].back.anchor] if id in records else [id] for id in ids}
     anchors = load_prepared(folder, space, inputs, sources, [name for part in parts.values() for name in part])
     rebuilt: dict[str, Rebuilt] = {}
     for id, used in parts.items():
         network = _hybrid(folder, records[id], anchors) if id in records else anchors[id].graph.traced.module
         own = {name: anchors[name] for name in used}
-        rebuilt[id] = Rebuilt(network, anchors[used[0]].anchor.view, own, records.get(id), space, inputs)
+        rebuilt[id] = Rebuilt(network, anchors[used[0]].anchor.preprocessing, own, records.get(id), space, inputs)
     return rebuilt
 
 
-def _hybrid(folder: RunFolder, record: TrialRecord, anchors: Mapping[str, CutAnchor]) -> nn.Module:
+def _hybrid(folder: RunFolder, record: HybridRecord, anchors: Mapping[str, CutAnchor]) -> nn.Module:
     graphs = {name: cut.graph for name, cut in anchors.items()}
-    front, back = (record.front, record.front_cut), (record.back, record.back_cut)
-    return restore_hybrid(graphs, record.stitch_kind, front, back, folder.stitch(record.id))
+    front, back = (record.front.anchor, record.front.cut), (record.back.anchor, record.back.cut)
+    return restore_hybrid(graphs, record.stitch.kind, front, back, folder.stitch(record.id))

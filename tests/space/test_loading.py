@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from restnet_search.errors import SpaceError
 from restnet_search.space import SearchSpace, builtin_spaces, dump_space, find_space, load_space, parse_space
 from restnet_search.space.plain_yaml import read_yaml, write_yaml
+from restnet_search.space.renamed import upgrade_space
 
 BASE = "anchors: [{model: resnet18}, {model: resnet34}]\ndata: {dataset: digits}\n"
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -170,6 +173,36 @@ class TestFiles:
         assert caught.value.problem.startswith(f"{file} has 2 problems:")
 
 
+class TestRenamedKeys:
+    """A run's own copy of its space opens under the names that keys had when it was written."""
+
+    def test_old_keys_are_mapped_and_nothing_else_changes(self) -> None:
+        raw = {"early": {"when": "never"}, "cache": {"together": 3, "disk_gb": 1}, "name": "old"}
+        before = copy.deepcopy(raw)
+        assert upgrade_space(raw) == {
+            "halving": {"when": "never"},
+            "cache": {"trials_per_pass": 3, "disk_gb": 1},
+            "name": "old",
+        }
+        assert before == raw
+
+    @pytest.mark.parametrize("raw", [{}, {"cache": None}, {"cache": [1]}, {"early": {}, "halving": {}}])
+    def test_what_cannot_be_mapped_is_left_to_validation(self, raw: dict[str, Any]) -> None:
+        assert upgrade_space(raw) == raw
+
+    def test_a_present_space_stays_as_it_is(self) -> None:
+        raw = parse_space(BASE).model_dump(mode="json")
+        assert upgrade_space(raw) == raw
+
+    def test_only_who_asks_for_it_gets_it(self, tmp_path: Path) -> None:
+        path = tmp_path / "space.yaml"
+        path.write_text(BASE + "early: {buckets: 3}\ncache: {together: 5}\n", encoding="utf-8")
+        space = load_space(path, upgrade=True)
+        assert (space.halving.buckets, space.cache.trials_per_pass) == (3, 5)
+        with pytest.raises(SpaceError, match="early: is now halving"):
+            load_space(path)
+
+
 class TestYaml:
     @pytest.mark.parametrize(
         ("text", "place"),
@@ -238,6 +271,30 @@ class TestYaml:
     def test_what_the_parser_chokes_on(self, text: str) -> None:
         assert error_of(text).problem.startswith("my.yaml is ")
 
+    @pytest.mark.parametrize("text", ["[" * 10_000, "a: " + "[" * 10_000 + "]" * 10_000, "- " * 10_000 + "x"])
+    def test_a_list_ten_thousand_deep(self, text: str) -> None:
+        error = error_of(text)
+        assert error.problem.startswith("my.yaml is nested too deeply (my.yaml, line 1, column ")
+
+    @pytest.mark.parametrize("merge", [False, True])
+    def test_aliases_that_stand_for_billions_of_values(self, merge: bool) -> None:
+        first = "{k: 1}" if merge else "[x]"
+        lines = [f"a0: &a0 {first}"]
+        for place in range(1, 11):
+            many = ", ".join([f"*a{place - 1}"] * 10)
+            lines.append(f"a{place}: &a{place} " + (f"{{<<: [{many}]}}" if merge else f"[{many}]"))
+        start = time.monotonic()
+        assert error_of("\n".join(lines)).problem.startswith("my.yaml holds too much (my.yaml, line ")
+        assert time.monotonic() - start < 2
+
+    def test_aliases_that_stand_for_little_are_fine(self) -> None:
+        assert read_yaml("a: &a [1, 2]\nb: [*a, *a]", "my.yaml") == {"a": [1, 2], "b": [[1, 2], [1, 2]]}
+
+    @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
+    def test_a_file_without_end(self) -> None:
+        with pytest.raises(SpaceError, match="/dev/zero is too large"):
+            load_space("/dev/zero")
+
     def test_a_space_that_refers_to_itself(self) -> None:
         error = error_of("anchors: [{model: a, kwargs: &k {k: *k}}, {model: b}]\ndata: {}")
         assert "refers to itself" in error.problem
@@ -279,6 +336,8 @@ class TestProblems:
                 "training.ephocs: is no known key (its value: 3); valid keys: epochs, lr, batch_size, images,"
                 " weight_decay, views, tune, match_epochs, distill (did you mean 'epochs'?)",
             ),
+            ("early: {when: never}", "early: is now halving (its value: {'when': 'never'})"),
+            ("cache: {together: 3}", "cache.together: is now cache.trials_per_pass (its value: 3)"),
             (
                 "ranker: {kind: ckaa}",
                 "ranker.kind: must be one of cka, kl, lstsq, random (did you mean 'cka'?); came 'ckaa'",
