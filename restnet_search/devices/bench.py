@@ -19,8 +19,8 @@ from restnet_search.errors import BudgetError
 from restnet_search.export.adaptive.onnx_routes import WEIGHTS_FILE, SharedWeights
 from restnet_search.files import file_digest
 from restnet_search.progress import Progress
-from restnet_search.search.latency import StitchPoint, anchor_digest, networks_to_measure
-from restnet_search.search.onnx_sessions import write_part
+from restnet_search.search.points.latency_measurement import StitchPoint, anchor_digest, networks_to_measure
+from restnet_search.search.points.onnx_sessions import write_part
 from restnet_search.space.schema import LatencySpec, SearchSpace
 
 __all__ = ["Bench", "write_bench"]

@@ -10,7 +10,7 @@ from restnet_search.export.bundle import BUNDLE, Bundle, FormatEntry
 from restnet_search.export.examples import example_name
 from restnet_search.export.int8 import Int8Result
 from restnet_search.export.source import Accuracy, ExportSource
-from restnet_search.licences import licence_warning, shown
+from restnet_search.licenses import license_warning, shown
 from restnet_search.space.schema import TUNED
 from restnet_search.units import CONVENTION, format_count
 
@@ -128,7 +128,7 @@ def _milliseconds(latency: tuple[float, float]) -> str:
 def _licences(source: ExportSource) -> list[str]:
     licences = source.architecture.licences
     lines = [f"- {name}: {shown(licence)}" for name, licence in sorted(licences.items())]
-    warning = licence_warning(licences, licences)
+    warning = license_warning(licences, licences)
     return ["Licences of the anchors' weights:", "", *lines, *(["", f"**{warning}**"] if warning else [])]
 
 

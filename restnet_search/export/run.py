@@ -11,8 +11,8 @@ from typing import get_args
 import torch
 from torch import nn
 
-from restnet_search.costs.memory import MemoryDtype, profile_memory
-from restnet_search.costs.table import Cost
+from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.peak_memory import MemoryDtype, profile_memory
 from restnet_search.data import DataSplits, Split, load_data
 from restnet_search.export.architecture import AnchorArchitecture, AnchorSource, Architecture, HybridArchitecture, Side
 from restnet_search.export.format import ExportResult
@@ -21,10 +21,10 @@ from restnet_search.export.running import Latency, Running
 from restnet_search.export.source import Accuracy, ExportSource
 from restnet_search.export.write import export_network
 from restnet_search.progress import Progress
-from restnet_search.search.device_costs import DeviceCosts
-from restnet_search.search.features import CutAnchor
-from restnet_search.search.rebuild import Rebuilt, rebuild_network
-from restnet_search.search.run_folder import RunFolder
+from restnet_search.search.points.device_costs import DeviceCosts
+from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
+from restnet_search.search.prepare.prepared.rebuild import Rebuilt, rebuild_network
+from restnet_search.search.run.run_folder import RunFolder
 from restnet_search.space.schema import SearchSpace
 from restnet_search.stitching.layer import Hybrid
 
@@ -207,6 +207,6 @@ def _anchor_source(cut: CutAnchor, space: SearchSpace) -> AnchorSource:
         num_classes=cut.anchor.num_classes,
         input_size=cut.graph.traced.image_size,
         granularity=space.cut_points.granularity,
-        licence=cut.anchor.licence,
+        licence=cut.anchor.license,
         digest=cut.anchor.digest,
     )

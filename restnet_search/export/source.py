@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from restnet_search import __version__
-from restnet_search.costs.table import Cost
+from restnet_search.costs.cost_table import Cost
 from restnet_search.data import Preprocessing
 from restnet_search.export.architecture import Architecture
 from restnet_search.export.fold import Folded, fold_network
 from restnet_search.export.preprocess import Normalised
 from restnet_search.export.running import Running
-from restnet_search.licences import licence_warning
+from restnet_search.licenses import license_warning
 
 __all__ = ["Accuracy", "ExportSource"]
 
@@ -95,9 +95,9 @@ class ExportSource:
     def metadata(self) -> dict[str, str]:
         """What every file of weights says of itself: version, id, and its weights' licences as JSON by anchor."""
         licences = self.architecture.licences
-        warning = licence_warning(licences, licences)
+        warning = license_warning(licences, licences)
         said = {"restnet_search_version": __version__, "id": self.id, "licences": json.dumps(licences)}
-        return said if warning is None else {**said, "licence_warning": warning}
+        return said if warning is None else {**said, "license_warning": warning}
 
     @property
     def stem(self) -> str:

@@ -54,8 +54,8 @@ GOLDEN: dict[str, Golden] = {
     "passed": Golden(SPACE + "cache: {memory_gb: 1.0e-9, disk_gb: 0}\n"),
     "workers": Golden(SPACE, ("--workers", "2")),
     "joint": Golden(SPACE, ("--strategy", "joint")),
-    "halving": Golden(SPACE + f"early: {HALVING}\n"),
-    "halving-passed": Golden(SPACE + f"early: {HALVING}\ncache: {{memory_gb: 1.0e-9, disk_gb: 0}}\n"),
+    "halving": Golden(SPACE + f"halving: {HALVING}\n"),
+    "halving-passed": Golden(SPACE + f"halving: {HALVING}\ncache: {{memory_gb: 1.0e-9, disk_gb: 0}}\n"),
     "tuned": Golden(_training(TUNED)),
     "tuned-passed": Golden(_training(TUNED) + "cache: {memory_gb: 1.0e-9, disk_gb: 0}\n"),
     "families": Golden(_with_vit(SPACE.replace("kind: linear", "kind: [linear, lowrank]"))),
@@ -89,13 +89,22 @@ def reached(path: Path) -> dict[str, Any]:
     """Return what a run reached: stitch points in the order asked, accuracies, Pareto sets, picks, digests of layers."""
     results = json.loads((path / "results.json").read_text(encoding="utf-8"))
     return {
-        "anchors": {one["name"]: [one["macs"], _correct(one["val"]), _correct(one["test"])] for one in results["anchors"]},
+        "anchors": {
+            one["name"]: [one["macs"], _correct(one["val"]), _correct(one["test"])] for one in results["anchors"]
+        },
         "hybrids": [_network(one, path) for one in (*results["hybrids"], *results["controls"])],
         "trials": {key: results["trials"][key] for key in ("finished", "failed", "skipped", "controls")},
         "rungs": [[one["name"], one["entered"], one["kept"]] for one in results["rungs"]],
         "dropped": sorted(
-            [one["front"]["anchor"], one["front"]["cut"], one["back"]["anchor"], one["back"]["cut"], one["kind"],
-             one["rung"], _rounded(one["score"])]
+            [
+                one["front"]["anchor"],
+                one["front"]["cut"],
+                one["back"]["anchor"],
+                one["back"]["cut"],
+                one["kind"],
+                one["rung"],
+                _rounded(one["score"]),
+            ]
             for one in results["dropped"]
         ),  # fmt: skip
         "budgets": [[one["name"], one["pareto"], one["pick"]] for one in results["budgets"]],
@@ -104,11 +113,27 @@ def reached(path: Path) -> dict[str, Any]:
 
 
 def _network(one: dict[str, Any], path: Path) -> list[Any]:
-    point = [one["front"]["anchor"], one["front"]["cut"], one["back"]["anchor"], one["back"]["cut"], one["stitch"]["kind"]]
+    point = [
+        one["front"]["anchor"],
+        one["front"]["cut"],
+        one["back"]["anchor"],
+        one["back"]["cut"],
+        one["stitch"]["kind"],
+    ]
     chosen = [_rounded(one["lr"]), one["epochs"], one["tune"], one.get("match_epochs") or 0, one.get("distill") or 0]
     scores = {name: _rounded(score) for name, score in sorted(one["scores"].items())}
     layer = _digest(path / "stitches" / f"{one['id']}.safetensors")
-    return [one["id"], *point, *chosen, one["macs"], one["params"], _correct(one["val"]), _correct(one["test"]), scores, layer]
+    return [
+        one["id"],
+        *point,
+        *chosen,
+        one["macs"],
+        one["params"],
+        _correct(one["val"]),
+        _correct(one["test"]),
+        scores,
+        layer,
+    ]
 
 
 def _correct(outcome: dict[str, Any] | None) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from restnet_search.costs.table import Cost
+from restnet_search.costs.cost_table import Cost
 from restnet_search.data.preprocessing import Preprocessing
 from restnet_search.errors import BudgetError, ExportError
 from restnet_search.export.adaptive.manifest import RouteEntry
