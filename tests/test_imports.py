@@ -56,8 +56,8 @@ ROOMS: dict[str, tuple[str | tuple[str, ...], ...]] = {
 # Packages that still hold modules without a room; an empty set says that the move is over.
 MOVING = {"search", "export"}
 
-# Narrower than the layers say: a package, or a room in it, and what it may import besides itself; ``search.run.records``
-# allows that module alone.
+# Narrower than the layers say: a package, or a room in it, and what it may import besides itself; a dotted name allows
+# that room or module alone.
 GROUND = {"errors", "files", "progress", "registry", "units", "version"}
 ALLOWED = {
     "data": GROUND | {"space"},
