@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from restnet_search.costs.table import AnchorCosts, Cost
-from restnet_search.data import DataSplits, View, load_data
-from restnet_search.data.opening import open_source
+from restnet_search.costs.cost_table import AnchorCosts, Cost
+from restnet_search.data import DataSplits, Preprocessing, load_data
+from restnet_search.data.readers.open_source import open_source
 from restnet_search.errors import BudgetError, DataError, GraphError
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.inspection import inspect_anchor, published_cfg
@@ -22,9 +22,9 @@ from restnet_search.reporting.commands.preview_tables import (
     HybridRow,
     SpacePreview,
 )
-from restnet_search.search.budgets import suggest_budgets
-from restnet_search.search.candidates import Candidate, directions_of, enumerate_candidates, offered_cuts
-from restnet_search.search.device_costs import DeviceCosts, memory_costs
+from restnet_search.search.points.candidates import Candidate, directions_of, enumerate_candidates, offered_cuts
+from restnet_search.search.points.device_costs import DeviceCosts, memory_costs
+from restnet_search.search.points.suggested_budgets import suggest_budgets
 from restnet_search.space.schema import AnchorSpec, SearchSpace
 from restnet_search.stitching.plan import why_not_stitchable
 from restnet_search.units import UNLIMITED, format_bytes, parse_budget
@@ -105,7 +105,7 @@ def preview_space(space: SearchSpace, *, base: Path, trust_code: bool, progress:
 
 def _read_an_image_each(data: DataSplits, *, lenient: bool) -> None:
     """The first image of every split must be readable, or its middle or last one; a search then checks them all."""
-    small = View((3, 32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", 1.0, "center")
+    small = Preprocessing((3, 32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", 1.0, "center")
     for split in (data.train, data.val, data.test):
         for tries, index in enumerate((0, len(split) // 2, len(split) - 1), start=1):
             try:

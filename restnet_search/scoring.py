@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from restnet_search.anchors.kind import architecture_kind
-from restnet_search.costs.latency import LatencyTable
+from restnet_search.anchors.architecture_kind import architecture_kind
+from restnet_search.costs.latency_table import LatencyTable
 from restnet_search.data import DataSplits, Split
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.progress import Progress
@@ -28,18 +28,16 @@ from restnet_search.reporting.model.summary import (
     SearchSummary,
     SkippedImages,
 )
-from restnet_search.search.candidates import Enumeration, directions_of
-from restnet_search.search.controls import Control
-from restnet_search.search.device_costs import DeviceCosts
-from restnet_search.search.early import Early
-from restnet_search.search.environment import describe_environment
-from restnet_search.search.hybrids import restore_hybrid
-from restnet_search.search.latency import measure_networks
-from restnet_search.search.memory_format import FormatChoice
-from restnet_search.search.opening import workers_of
-from restnet_search.search.prepare import Prepared
+from restnet_search.search.halving.halving import Early
+from restnet_search.search.points.candidates import Enumeration, directions_of
+from restnet_search.search.points.controls import Control
+from restnet_search.search.points.device_costs import DeviceCosts
+from restnet_search.search.points.latency_measurement import measure_networks
+from restnet_search.search.prepare.prepared import Prepared
+from restnet_search.search.prepare.prepared.hybrids import restore_hybrid
+from restnet_search.search.prepare.prepared.memory_format import FormatChoice
 from restnet_search.search.ranking import Ranking
-from restnet_search.search.records import (
+from restnet_search.search.run.records import (
     AnchorRecord,
     Direction,
     Dropped,
@@ -50,9 +48,11 @@ from restnet_search.search.records import (
     Score,
     Timing,
 )
-from restnet_search.search.run_folder import RunFolder, RunInputs
-from restnet_search.search.study import SearchStudy, values_of
-from restnet_search.search.trial import score_network
+from restnet_search.search.run.run_folder import RunFolder, RunInputs
+from restnet_search.search.run.versions import describe_environment
+from restnet_search.search.study.study import SearchStudy, values_of
+from restnet_search.search.training.trial import score_network
+from restnet_search.search.training.trial_setup import workers_of
 from restnet_search.space.schema import SearchSpace
 from restnet_search.units import DeviceBudget
 
@@ -96,7 +96,9 @@ def score_anchors(search: Search, progress: Progress) -> list[AnchorRecord]:
             for split in (search.data.val, search.data.test):
                 key = f"{split.name}:{name}"
                 if (correct := search.study.noted(key)) is None:
-                    correct = score_network(cut.anchor.model, cut.anchor.view, split, compute=search.prepared.compute)
+                    correct = score_network(
+                        cut.anchor.model, cut.anchor.preprocessing, split, compute=search.prepared.compute
+                    )
                     search.study.note(key, correct)
                 correct_on[split.name] = correct
                 task.advance()
@@ -104,7 +106,7 @@ def score_anchors(search: Search, progress: Progress) -> list[AnchorRecord]:
             val = Score.of(correct_on[search.data.val.name], len(search.data.val))
             search.study.add_anchor(name, values_of(search.space.objectives, val.top1, cost))
             model = cut.anchor.model_name
-            facts = {"license": cut.anchor.licence, "kind": architecture_kind(cut.anchor.model)}
+            facts = {"license": cut.anchor.license, "kind": architecture_kind(cut.anchor.model)}
             test = final_score(correct_on[search.data.test.name], len(search.data.test))
             spent = {"memory": cost.memory, "latency": cost.latency}
             results.append(AnchorRecord(name, model, cost.macs, cost.params, val, test, **facts, **spent))

@@ -42,7 +42,7 @@ class Runtime(StrEnum):
 def list_profiles(as_json: options.Json = False) -> None:
     """List the device profiles that come with restnet-search."""
     from restnet_search.cli.console import console, print_json
-    from restnet_search.costs.latency import table_of
+    from restnet_search.costs.latency_table import table_of
     from restnet_search.reporting.commands.device_tables import DeviceRow, DevicesTable, render_devices
     from restnet_search.space.device_profiles import builtin_profiles, load_profile
 
@@ -65,7 +65,7 @@ def show(
 ) -> None:
     """Print a device profile as YAML, to copy and change, or as JSON with the device budget that it gives."""
     from restnet_search.cli.console import print_json
-    from restnet_search.costs.latency import table_of
+    from restnet_search.costs.latency_table import table_of
     from restnet_search.space.device_profiles import dump_profile, find_profile, load_profile
 
     path = find_profile(profile, cwd=Path.cwd())

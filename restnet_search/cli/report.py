@@ -15,7 +15,7 @@ def report(run: options.Run, runs: options.Runs = Path("reports"), as_json: opti
     from restnet_search.loading import load_run
     from restnet_search.reporting.results_file.codec import to_json
     from restnet_search.reporting.terminal.report_page import render_report
-    from restnet_search.search.run_folder import find_run
+    from restnet_search.search.run.run_folder import find_run
 
     folder = find_run(run, runs)
     loaded = load_run(folder.path)

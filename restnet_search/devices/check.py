@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from restnet_search.costs.latency import LatencyTable
+from restnet_search.costs.latency_table import LatencyTable
 from restnet_search.errors import BudgetError
 from restnet_search.reporting.commands.device_tables import ModelError, WholeRow
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from restnet_search.reporting.model.budget_sets import BudgetEntry
 from restnet_search.reporting.model.run_report import Entry, Report
-from restnet_search.search.records import AnchorRecord, part_names
+from restnet_search.search.run.records import AnchorRecord, part_names
 from restnet_search.units import format_bytes, format_count, format_seconds
 
 __all__ = [

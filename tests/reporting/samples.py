@@ -12,7 +12,7 @@ from restnet_search.reporting.assemble.statistics import final_score
 from restnet_search.reporting.model.judgements import Failure, Trials
 from restnet_search.reporting.model.run_report import SCHEMA_VERSION, Report
 from restnet_search.reporting.model.summary import SearchSummary
-from restnet_search.search.records import AnchorRecord, Direction, FinalScore, HybridRecord, Part, Score, Stitch
+from restnet_search.search.run.records import AnchorRecord, Direction, FinalScore, HybridRecord, Part, Score, Stitch
 from restnet_search.units import DeviceBudget, parse_budget
 
 SMALL, LARGE = "cifar_resnet8", "cifar_resnet56"

@@ -12,7 +12,7 @@ from restnet_search.errors import RunError
 from restnet_search.reporting.assemble.build import finalists
 from restnet_search.reporting.assemble.statistics import final_score
 from restnet_search.reporting.model.budget_sets import Limits
-from restnet_search.search.records import HybridRecord, Part, Score
+from restnet_search.search.run.records import HybridRecord, Part, Score
 from restnet_search.units import UNLIMITED, DeviceBudget, parse_budget
 
 from . import samples

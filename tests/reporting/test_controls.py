@@ -14,7 +14,7 @@ from restnet_search.reporting.assemble.statistics import kendall, regret_of_firs
 from restnet_search.reporting.model.run_report import Report
 from restnet_search.reporting.results_file.codec import from_json, to_json
 from restnet_search.reporting.terminal.report_page import render_report
-from restnet_search.search.records import HybridRecord, Part
+from restnet_search.search.run.records import HybridRecord, Part
 
 from . import samples
 from .test_build import build

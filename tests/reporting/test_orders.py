@@ -13,7 +13,7 @@ from restnet_search.reporting.model.judgements import Trials
 from restnet_search.reporting.model.run_report import Report
 from restnet_search.reporting.results_file.codec import from_json, to_json
 from restnet_search.reporting.terminal.report_page import render_report
-from restnet_search.search.records import Direction, Part
+from restnet_search.search.run.records import Direction, Part
 from tests.reporting.samples import BACK, FRONT, LARGE, SMALL, SUMMARY, anchors, built, hybrid
 
 

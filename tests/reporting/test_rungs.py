@@ -11,7 +11,7 @@ from rich.console import Console
 from restnet_search.reporting.model.run_report import Report
 from restnet_search.reporting.results_file.codec import from_json, to_json
 from restnet_search.reporting.terminal.report_page import render_report
-from restnet_search.search.records import Dropped, RungSummary
+from restnet_search.search.run.records import Dropped, RungSummary
 from tests.reporting.samples import BACK, FRONT, report
 
 RUNGS = (

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from restnet_search.reporting.assemble.statistics import final_score
 from restnet_search.reporting.model.judgements import Trials
 from restnet_search.reporting.terminal.report_page import render_report
-from restnet_search.search.records import Part
+from restnet_search.search.run.records import Part
 from restnet_search.units import CONVENTION
 
 from . import samples

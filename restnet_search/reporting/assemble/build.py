@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from restnet_search.licences import non_commercial
+from restnet_search.licenses import non_commercial
 from restnet_search.pareto import Point, dominated, non_dominated
 from restnet_search.reporting.assemble.order_counts import order_entries
 from restnet_search.reporting.assemble.ranker_judgement import judge_ranker
 from restnet_search.reporting.model.budget_sets import BudgetEntry, Limits
 from restnet_search.reporting.model.run_report import Entry, Report
-from restnet_search.search.records import AnchorRecord, Count, Direction, HybridRecord
+from restnet_search.search.run.records import AnchorRecord, Count, Direction, HybridRecord
 from restnet_search.units import UNLIMITED, DeviceBudget
 
 __all__ = ["build_report", "finalists"]

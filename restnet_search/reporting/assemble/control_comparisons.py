@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from restnet_search.reporting.model.run_report import Report
-from restnet_search.search.records import AnchorRecord, HybridRecord
+from restnet_search.search.run.records import AnchorRecord, HybridRecord
 
 __all__ = ["LIKE", "RandomControl", "SelfControl", "random_controls", "self_controls"]
 

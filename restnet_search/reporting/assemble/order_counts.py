@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from restnet_search.reporting.model.judgements import OrderEntry
-from restnet_search.search.records import AnchorRecord, Direction, HybridRecord
+from restnet_search.search.run.records import AnchorRecord, Direction, HybridRecord
 
 __all__ = ["best_hybrid", "order_entries"]
 

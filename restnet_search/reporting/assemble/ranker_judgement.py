@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from restnet_search.reporting.assemble.statistics import regret_of_first, spearman, within_front
 from restnet_search.reporting.model.judgements import RankerEntry
-from restnet_search.search.records import HybridRecord, Part
+from restnet_search.search.run.records import HybridRecord, Part
 
 __all__ = ["judge_ranker"]
 

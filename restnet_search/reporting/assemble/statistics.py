@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from restnet_search.reporting.model.judgements import WithinFront
-from restnet_search.search.records import FinalScore
+from restnet_search.search.run.records import FinalScore
 
 __all__ = [
     "difference_interval",

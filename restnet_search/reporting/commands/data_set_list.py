@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from restnet_search.space.datasets import DataPreset
+from restnet_search.space.published_data import DataPreset
 
 __all__ = ["data_sets_json", "render_data_sets"]
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from restnet_search.reporting.assemble.statistics import kendall, spearman
 from restnet_search.reporting.blocks import Column, literal, number_column, table, text_column
 from restnet_search.reporting.phrases import cut_name, duration
-from restnet_search.search.records import network_name
+from restnet_search.search.run.records import network_name
 from restnet_search.units import CONVENTION, format_count
 
 __all__ = ["Agreement", "RankedPoint", "Rankings", "render_rankings"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from restnet_search.search.records import AnchorRecord, Count, HybridRecord
+from restnet_search.search.run.records import AnchorRecord, Count, HybridRecord
 from restnet_search.units import DeviceBudget
 
 __all__ = ["BudgetEntry", "Limits"]

@@ -14,7 +14,7 @@ from restnet_search.errors import RunError, did_you_mean
 from restnet_search.reporting.model.budget_sets import BudgetEntry
 from restnet_search.reporting.model.judgements import OrderEntry, RankerEntry, Trials
 from restnet_search.reporting.model.summary import SearchSummary
-from restnet_search.search.records import AnchorRecord, Dropped, HybridRecord, RungSummary
+from restnet_search.search.run.records import AnchorRecord, Dropped, HybridRecord, RungSummary
 
 __all__ = ["SCHEMA_VERSION", "Entry", "Report"]
 

@@ -7,7 +7,7 @@ import io
 
 from restnet_search.reporting.model.budget_sets import BudgetEntry
 from restnet_search.reporting.model.run_report import Entry, Report
-from restnet_search.search.records import AnchorRecord
+from restnet_search.search.run.records import AnchorRecord
 
 __all__ = ["pareto_csv"]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from restnet_search.licences import TRAINED_HERE, shown
+from restnet_search.licenses import TRAINED_HERE, shown
 from restnet_search.reporting.model.run_report import Report
 from restnet_search.reporting.model.summary import ComputeSummary, FeatureReuse, LatencyNote, SkippedImages
 from restnet_search.reporting.phrases import device_columns, duration, percent
-from restnet_search.search.records import HybridRecord
+from restnet_search.search.run.records import HybridRecord
 from restnet_search.space.schema import TUNED
 from restnet_search.units import CONVENTION, format_seconds
 

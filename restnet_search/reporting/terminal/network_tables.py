@@ -12,7 +12,7 @@ from restnet_search.reporting import phrases
 from restnet_search.reporting.blocks import indented, number_column, paragraph, table, text_column
 from restnet_search.reporting.model.budget_sets import BudgetEntry
 from restnet_search.reporting.model.run_report import Entry, Report
-from restnet_search.search.records import AnchorRecord, FinalScore
+from restnet_search.search.run.records import AnchorRecord, FinalScore
 from restnet_search.units import format_count
 
 __all__ = ["ParetoTable", "anchor_table"]

@@ -7,7 +7,7 @@ from restnet_search.reporting.model.budget_sets import BudgetEntry
 from restnet_search.reporting.model.judgements import RankerEntry
 from restnet_search.reporting.model.run_report import Entry, Report
 from restnet_search.reporting.phrases import budget_limits, gain, network, points
-from restnet_search.search.records import AnchorRecord, HybridRecord
+from restnet_search.search.run.records import AnchorRecord, HybridRecord
 from restnet_search.units import format_count
 
 __all__ = ["ranker_caveat", "ranker_verdict", "verdict"]
