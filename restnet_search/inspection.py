@@ -22,6 +22,7 @@ from restnet_search.search.points.device_costs import asked_for, memory_costs
 from restnet_search.search.prepare.prepared import AnchorSources, prepare
 from restnet_search.search.prepare.prepared.placement import move_to_device
 from restnet_search.search.ranking import draw_training_images, rank_pairs, score_pairs
+from restnet_search.search.run.records import Part
 from restnet_search.similarity.rankers import RANKERS
 from restnet_search.space.schema import AnchorSpec, SearchSpace
 from restnet_search.units import UNLIMITED, parse_budget
@@ -164,12 +165,8 @@ def rank_space(space: SearchSpace, names: Sequence[str], sources: AnchorSources,
         ranking.features_seconds,
         tuple(
             RankedPoint(
-                c.direction.front,
-                c.front_cut,
-                points[c.direction.front][c.front_cut].path,
-                c.direction.back,
-                c.back_cut,
-                points[c.direction.back][c.back_cut].path,
+                Part(c.direction.front, c.front_cut, points[c.direction.front][c.front_cut].path),
+                Part(c.direction.back, c.back_cut, points[c.direction.back][c.back_cut].path),
                 c.cost.macs,
                 c.scores,
             )

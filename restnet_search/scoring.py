@@ -43,6 +43,7 @@ from restnet_search.search.run.records import (
     Dropped,
     FinalScore,
     HybridRecord,
+    MeasuredOn,
     Part,
     RungSummary,
     Score,
@@ -176,10 +177,7 @@ def _latency_note(table: LatencyTable | None, *, foreign: bool) -> LatencyNote |
         return None
     errors = table.errors
     return LatencyNote(
-        runtime=table.runtime,
-        threads=table.threads,
-        batch=table.batch,
-        machine=table.machine,
+        on=MeasuredOn(table.runtime, table.threads, table.batch, table.machine),
         parts=len(table.parts),
         runs=max(timing.runs for timing in table.parts.values()),
         checked=len(errors),

@@ -17,7 +17,7 @@ from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.search.prepare.prepared.compiled import Compiled
 from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
 
-__all__ = ["PASS_BATCH", "Pass", "PassKey", "CacheStatistics", "FeatureExtractors"]
+__all__ = ["PASS_BATCH", "CacheStatistics", "FeatureExtractors", "Pass", "PassKey"]
 
 PASS_BATCH = 250
 """Images per batch of a pass, at most."""
