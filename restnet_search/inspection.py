@@ -7,22 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restnet_search.anchors import Anchor, fit_anchors, load_anchor, prepare_anchors
-from restnet_search.anchors.train import top1
+from restnet_search.anchors.fitting.train import top1
 from restnet_search.compute import open_compute
+from restnet_search.costs.budget_terms import asked_for
+from restnet_search.costs.cost_table import AnchorCosts, profile_anchor
 from restnet_search.costs.count import Count, count_costs, count_with_thop
-from restnet_search.costs.table import AnchorCosts, profile_anchor
 from restnet_search.data import load_data
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.progress import Progress
-from restnet_search.reporting.fitting import FitRow, FitTable
-from restnet_search.reporting.rankings import RankedPoint, Rankings
-from restnet_search.search.candidates import enumerate_candidates
-from restnet_search.search.device_costs import asked_for, memory_costs
-from restnet_search.search.features import CutAnchor
-from restnet_search.search.placing import settle
-from restnet_search.search.prepare import CodeAndWeights, prepare
-from restnet_search.search.ranking import draw_training_images, rank_pairs, score_pairs
-from restnet_search.similarity.rankers import RANKERS
+from restnet_search.reporting.commands.fit_table import FitRow, FitTable
+from restnet_search.reporting.commands.ranker_comparison import RankedPoint, Rankings
+from restnet_search.search.points.candidates import enumerate_candidates
+from restnet_search.search.points.device_costs import memory_costs
+from restnet_search.search.prepare.cut_anchor import CutAnchor
+from restnet_search.search.prepare.images import draw_training_images
+from restnet_search.search.prepare.placement import move_to_device
+from restnet_search.search.prepare.prepared import prepare
+from restnet_search.search.ranking import rank_pairs, score_pairs
+from restnet_search.search.run.records import Part
+from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import AnchorSpec, SearchSpace
 from restnet_search.units import UNLIMITED, parse_budget
 
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "RANKER_NAMES",
     "anchor_spec",
     "fit_space",
     "inspect_anchor",
@@ -40,8 +42,6 @@ __all__ = [
     "rank_space",
     "similarity_between",
 ]
-
-RANKER_NAMES = tuple(RANKERS)
 
 
 def anchor_spec(space: SearchSpace | None, name: str) -> AnchorSpec:
@@ -67,7 +67,7 @@ def inspect_anchor(
         GraphError: If it cannot be cut.
     """
     anchor = _untrained(spec, base, trust_code, classes)
-    graph = cut_model(anchor.model, anchor.view.size, granularity)
+    graph = cut_model(anchor.model, anchor.preprocessing.size, granularity)
     return graph, profile_anchor(graph)
 
 
@@ -76,7 +76,7 @@ def profile_network(spec: AnchorSpec, *, base: Path | None, trust_code: bool) ->
     import torch
 
     anchor = _untrained(spec, base, trust_code)
-    image = torch.randn(1, *anchor.view.size, generator=torch.Generator().manual_seed(0))
+    image = torch.randn(1, *anchor.preprocessing.size, generator=torch.Generator().manual_seed(0))
     return count_costs(anchor.model, image), count_with_thop(anchor.model, image)
 
 
@@ -95,7 +95,7 @@ def _untrained(spec: AnchorSpec, base: Path | None, trust_code: bool, classes: i
 
 
 def similarity_between(
-    space: SearchSpace, names: tuple[str, str], sources: CodeAndWeights, progress: Progress
+    space: SearchSpace, names: tuple[str, str], sources: AnchorSources, progress: Progress
 ) -> tuple[tuple[CutAnchor, CutAnchor], NDArray[np.float64], int]:
     """CKA between all cut points of two anchors, on the space's training images.
 
@@ -108,28 +108,19 @@ def similarity_between(
     pair = space.model_copy(update={"anchors": specs})
     data = load_data(space.data, progress=progress, checked=("train", "val"))
     compute = open_compute(space.compute, progress.log)
-    anchors = prepare_anchors(
-        pair,
-        data,
-        weights_dir=sources.weights,
-        base_dir=sources.base,
-        trust_code=sources.trust_code,
-        cache_dir=sources.cache,
-        progress=progress,
-        compute=compute,
-    )
+    anchors = prepare_anchors(pair, data, sources, progress, compute)
     cut = {
-        anchor.name: CutAnchor(anchor, cut_model(anchor.model, anchor.view.size, space.cut_points.granularity))
+        anchor.name: CutAnchor(anchor, cut_model(anchor.model, anchor.preprocessing.size, space.cut_points.granularity))
         for anchor in anchors
     }
-    settle(cut, compute)
+    move_to_device(cut, compute)
     first, second = (spec.name for spec in specs)
-    ranker = space.ranker.model_copy(update={"kind": "cka"})
+    ranker = space.ranker.model_copy(update={"kind": "cka", "options": {}})
     scores = score_pairs(ranker, cut, data.train, seed=space.search.seed, progress=progress, compute=compute)
     return (cut[first], cut[second]), scores[first, second], min(ranker.images, len(data.train))
 
 
-def rank_space(space: SearchSpace, names: Sequence[str], sources: CodeAndWeights, progress: Progress) -> Rankings:
+def rank_space(space: SearchSpace, names: Sequence[str], sources: AnchorSources, progress: Progress) -> Rankings:
     """Rank the stitch points that a search of this space would consider, by every named ranker on the same images.
 
     They can be stitched, fit a budget of the space (if it has any; latency is not measured for this), and cost less
@@ -137,7 +128,7 @@ def rank_space(space: SearchSpace, names: Sequence[str], sources: CodeAndWeights
     """
     data = load_data(space.data)
     prepared = prepare(space, data, sources, progress)
-    settle(prepared.anchors, prepared.compute)
+    move_to_device(prepared.anchors, prepared.compute)
     train = draw_training_images(space, data)
     ranking = rank_pairs(
         space.ranker,
@@ -149,13 +140,12 @@ def rank_space(space: SearchSpace, names: Sequence[str], sources: CodeAndWeights
         compute=prepared.compute,
     )
     points = {name: graph.cut_points for name, graph in prepared.graphs.items()}
-    every = space.model_copy(update={"top_k": max(map(len, points.values()))})
+    ranker = space.ranker.model_copy(update={"kind": names[0]})
+    every = space.model_copy(update={"top_k": max(map(len, points.values())), "ranker": ranker})
     budgets = [parse_budget(text) for text in space.budgets] or [UNLIMITED]
     device = memory_costs(space, budgets, prepared.graphs) if asked_for("memory", (), budgets) else None
     known = [budget.without("latency") for budget in budgets]
-    found = enumerate_candidates(
-        every, known, points, prepared.costs, ranking.scores[names[0]], ranking.scores, device
-    ).candidates
+    found = enumerate_candidates(every, known, points, prepared.costs, ranking.scores, device).candidates
     stitch_points = {c.key[:-1]: c for c in reversed(found)}  # one candidate each, of the first kind of stitch layer
     return Rankings(
         space.name,
@@ -164,12 +154,8 @@ def rank_space(space: SearchSpace, names: Sequence[str], sources: CodeAndWeights
         ranking.features_seconds,
         tuple(
             RankedPoint(
-                c.direction.front,
-                c.front_cut,
-                points[c.direction.front][c.front_cut].path,
-                c.direction.back,
-                c.back_cut,
-                points[c.direction.back][c.back_cut].path,
+                Part(c.direction.front, c.front_cut, points[c.direction.front][c.front_cut].path),
+                Part(c.direction.back, c.back_cut, points[c.direction.back][c.back_cut].path),
                 c.cost.macs,
                 c.scores,
             )
@@ -178,26 +164,20 @@ def rank_space(space: SearchSpace, names: Sequence[str], sources: CodeAndWeights
     )
 
 
-def fit_space(space: SearchSpace, sources: CodeAndWeights, progress: Progress) -> FitTable:
+def fit_space(space: SearchSpace, sources: AnchorSources, progress: Progress) -> FitTable:
     """Fit the anchors of a space to its data, as a search would first; what was fitted is kept for the search.
 
     Raises:
         DataError, AnchorError: As a search does.
     """
     data = load_data(space.data, progress=progress, checked=("train", "val"))
-    fits = fit_anchors(
-        space,
-        data,
-        weights_dir=sources.weights,
-        base_dir=sources.base,
-        trust_code=sources.trust_code,
-        cache_dir=sources.cache,
-        progress=progress,
-    )
+    fits = fit_anchors(space, data, sources, progress)
     rows: list[FitRow] = []
     with progress.task("Scoring anchors that stay as loaded", total=len(fits)) as task:
         for fit in fits:
-            reached = top1(fit.anchor.model, data.val, fit.anchor.view) if fit.val_top1 is None else fit.val_top1
+            reached = (
+                top1(fit.anchor.model, data.val, fit.anchor.preprocessing) if fit.val_top1 is None else fit.val_top1
+            )
             rows.append(FitRow(fit.anchor.name, fit.origin, reached))
             task.advance()
     return FitTable(space.name, len(data.classes), len(data.val), tuple(rows))

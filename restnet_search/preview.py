@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from restnet_search.costs.table import AnchorCosts, Cost
-from restnet_search.data import DataSplits, View, load_data
-from restnet_search.data.opening import open_source
+from restnet_search.costs.cost_table import AnchorCosts, Cost
+from restnet_search.data import DataSplits, Preprocessing, load_data
+from restnet_search.data.readers.open_source import open_source
 from restnet_search.errors import BudgetError, DataError, GraphError
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.inspection import inspect_anchor, published_cfg
 from restnet_search.progress import Progress
-from restnet_search.reporting.preview import (
+from restnet_search.reporting.commands.preview_tables import (
     AnchorRow,
     BudgetRow,
     DataFacts,
@@ -22,10 +22,13 @@ from restnet_search.reporting.preview import (
     HybridRow,
     SpacePreview,
 )
-from restnet_search.search.budgets import suggest_budgets
-from restnet_search.search.candidates import Candidate, directions_of, enumerate_candidates, offered_cuts
-from restnet_search.search.device_costs import DeviceCosts, memory_costs
+from restnet_search.search.points.candidates import Candidate, enumerate_candidates
+from restnet_search.search.points.device_costs import DeviceCosts, memory_costs
+from restnet_search.search.points.stitch_points import directions_of, offered_cuts
+from restnet_search.search.points.suggested_budgets import suggest_budgets
+from restnet_search.search.run.records import Part
 from restnet_search.space.schema import AnchorSpec, SearchSpace
+from restnet_search.space.space_files import admit_extensions
 from restnet_search.stitching.plan import why_not_stitchable
 from restnet_search.units import UNLIMITED, format_bytes, parse_budget
 
@@ -33,7 +36,7 @@ __all__ = ["find_test_split", "preview_space"]
 
 
 def find_test_split(root: Path) -> tuple[str | None, str]:
-    """Whether a folder of splits holds a usable test split: its name, or None and why it cannot be used.
+    """Return the name of a usable test split in a folder of splits, or None and why it cannot be used.
 
     ImageNet's ``test`` folder has no classes, for one; then test is cut from val.
     """
@@ -52,7 +55,7 @@ def preview_space(space: SearchSpace, *, base: Path, trust_code: bool, progress:
     Args:
         space: With an absolute data root. Its budgets are checked; without any, some are suggested.
         base: The folder that files of factories are looked for in.
-        trust_code: Whether factories may run.
+        trust_code: Whether factories and stitch layers of installed packages may run.
         progress: Told about every step.
 
     Raises:
@@ -61,6 +64,7 @@ def preview_space(space: SearchSpace, *, base: Path, trust_code: bool, progress:
         GraphError: If an anchor cannot be cut, or no two cut points can be stitched.
         BudgetError: If a budget of the space lets no hybrid through.
     """
+    admit_extensions(space, trust_code=trust_code)
     graphs: dict[str, AnchorGraph] = {}
     costs: dict[str, AnchorCosts] = {}
     data = load_data(space.data, progress=progress, checked=())  # the whole check is the search's
@@ -96,7 +100,7 @@ def preview_space(space: SearchSpace, *, base: Path, trust_code: bool, progress:
         space=space.name,
         anchors=anchors,
         directions=_direction_rows(space, graphs, costs, hybrids),
-        hybrids=_examples(hybrids, graphs),
+        examples=_examples(hybrids, graphs),
         budgets=budgets,
         data=_data_facts(space, data),
         memory_dtype=device.dtype,
@@ -105,7 +109,7 @@ def preview_space(space: SearchSpace, *, base: Path, trust_code: bool, progress:
 
 def _read_an_image_each(data: DataSplits, *, lenient: bool) -> None:
     """The first image of every split must be readable, or its middle or last one; a search then checks them all."""
-    small = View((3, 32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", 1.0, "center")
+    small = Preprocessing((3, 32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", 1.0, "center")
     for split in (data.train, data.val, data.test):
         for tries, index in enumerate((0, len(split) // 2, len(split) - 1), start=1):
             try:
@@ -123,7 +127,7 @@ def _hybrids(
     every = space.model_copy(update={"top_k": max(len(graph.cut_points) for graph in graphs.values())})
     scores = {(a, b): np.zeros((len(graphs[a].cut_points), len(graphs[b].cut_points))) for a in graphs for b in graphs}
     points = {name: graph.cut_points for name, graph in graphs.items()}
-    enumeration = enumerate_candidates(every, [UNLIMITED], points, costs, scores, device=device)
+    enumeration = enumerate_candidates(every, [UNLIMITED], points, costs, {space.ranker.kind: scores}, device)
     if not enumeration.candidates:
         names = " and ".join(graphs)
         why = "their cut points lie on different kinds of features"
@@ -148,7 +152,7 @@ def _anchor_row(spec: AnchorSpec, graph: AnchorGraph, cost: Cost) -> AnchorRow:
         cut_points=len(graph.cut_points),
         input=tuple(graph.traced.example(1).shape[1:]),
         weights_classes=cfg.num_classes if cfg is not None else None,
-        licence=cfg.license if cfg is not None else None,
+        license=cfg.license if cfg is not None else None,
     )
 
 
@@ -169,7 +173,7 @@ def _direction_rows(
         pairs = [(a, b) for a in layouts[direction.front] for b in layouts[direction.back]]
         stitchable = sum(why_not_stitchable(a, b) is None for a, b in pairs)
         worth = sum(hybrid.direction == direction for hybrid in hybrids)
-        rows.append(DirectionRow(direction.front, direction.back, direction.order, len(pairs), stitchable, worth))
+        rows.append(DirectionRow(direction, len(pairs), stitchable, worth))
     return tuple(rows)
 
 
@@ -178,10 +182,8 @@ def _examples(hybrids: Sequence[Candidate], graphs: Mapping[str, AnchorGraph]) -
     return tuple(
         HybridRow(
             which=which,
-            front=hybrid.direction.front,
-            front_path=graphs[hybrid.direction.front].cut_points[hybrid.front_cut].path,
-            back=hybrid.direction.back,
-            back_path=graphs[hybrid.direction.back].cut_points[hybrid.back_cut].path,
+            front=_part(graphs, hybrid.direction.front, hybrid.front_cut),
+            back=_part(graphs, hybrid.direction.back, hybrid.back_cut),
             macs=hybrid.cost.macs,
             params=hybrid.cost.params,
             memory=hybrid.cost.memory or 0,
@@ -189,6 +191,10 @@ def _examples(hybrids: Sequence[Candidate], graphs: Mapping[str, AnchorGraph]) -
         )
         for which, hybrid in chosen.items()
     )
+
+
+def _part(graphs: Mapping[str, AnchorGraph], anchor: str, cut: int) -> Part:
+    return Part(anchor, cut, graphs[anchor].cut_points[cut].path)
 
 
 def _budget_row(text: str, hybrids: Sequence[Candidate], anchors: Mapping[str, Cost]) -> BudgetRow:
@@ -205,6 +211,5 @@ def _budget_row(text: str, hybrids: Sequence[Candidate], anchors: Mapping[str, C
 def _data_facts(space: SearchSpace, data: DataSplits) -> DataFacts:
     source = " in ".join(filter(None, (space.data.dataset, space.data.root)))
     apart = space.data.dataset == "digits" or space.data.splits.test is not None
-    return DataFacts(
-        source, len(data.classes), len(data.train), len(data.val), len(data.test), "test" if apart else "val"
-    )
+    images = {split.name: len(split) for split in (data.train, data.val, data.test)}
+    return DataFacts(source, len(data.classes), images, "test" if apart else "val")

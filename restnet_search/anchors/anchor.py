@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from restnet_search.data.view import View
+from restnet_search.data.preprocessing import Preprocessing
 
 __all__ = ["Anchor", "freeze", "head_matches", "model_digest", "tensors_digest"]
 
@@ -22,12 +22,12 @@ class Anchor:
     Attributes:
         name: In reports.
         model_name: The timm name, or ``module:function`` of the factory.
-        model: Takes ``(B, *view.size)``, returns ``(B, num_classes)``.
-        view: How it sees images.
+        model: Takes ``(B, *preprocessing.size)``, returns ``(B, num_classes)``.
+        preprocessing: How it sees images.
         num_classes: Of its present head; 0 where it has none yet.
         digest: Content key of parameters, buffers, model name and arguments, hexadecimal.
-        licence: Of the weights, for example ``apache-2.0``; None where it is unknown (:mod:`restnet_search.licences`).
-        fitted: Whether its weights were made by :func:`restnet_search.anchors.fit.fit_anchor`.
+        license: Of the weights, for example ``apache-2.0``; None where it is unknown (:mod:`restnet_search.licenses`).
+        fitted: Whether its weights were made by :func:`restnet_search.anchors.fitting.fit.fit_anchor`.
         trained: Whether every weight, the head's too, comes from a checkpoint, a factory or a fit.
         kwargs: What the model was built with.
     """
@@ -35,10 +35,10 @@ class Anchor:
     name: str
     model_name: str
     model: nn.Module
-    view: View
+    preprocessing: Preprocessing
     num_classes: int
     digest: str
-    licence: str | None
+    license: str | None
     fitted: bool
     trained: bool
     kwargs: Mapping[str, object]

@@ -13,7 +13,7 @@ from restnet_search.errors import ExportError, RunError
 
 if TYPE_CHECKING:
     from restnet_search.export.adaptive.write import AdaptiveResult
-    from restnet_search.reporting.report import Entry, Report
+    from restnet_search.reporting.model.run_report import Entry, Report
 
 __all__ = ["export_adaptive"]
 
@@ -41,7 +41,7 @@ def export_adaptive(
     from restnet_search.cli.progress import show_progress
     from restnet_search.export.adaptive.run import export_adaptive_from_run
     from restnet_search.loading import load_run
-    from restnet_search.search.run_folder import find_run
+    from restnet_search.search.run.run_folder import find_run
 
     folder = find_run(run, runs)
     report = load_run(folder.path)

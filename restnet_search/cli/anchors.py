@@ -31,14 +31,15 @@ def inspect(
     from restnet_search.cli.arguments import choose_space, one_of
     from restnet_search.cli.console import console, print_json
     from restnet_search.inspection import anchor_spec, inspect_anchor
-    from restnet_search.reporting import tables
+    from restnet_search.reporting.commands import model_tables as tables
+    from restnet_search.search.run.records import Part
 
     one_of("--granularity", granularity, ("block", "all"))
     chosen, base = choose_space(space, quiet=True)
     spec = anchor_spec(chosen, model)
     graph, costs = inspect_anchor(spec, granularity=granularity, base=base, trust_code=trust_code)
     rows = tuple(
-        tables.CutPointRow(cut.index, cut.path, str(cut.layout), cut.shape, front.macs, front.params)
+        tables.CutPointRow(Part(spec.name, cut.index, cut.path), str(cut.layout), cut.shape, front.macs, front.params)
         for cut, front in zip(graph.cut_points, costs.fronts, strict=True)
     )
     cut_points = tables.CutPointTable(spec.name, costs.total.macs, costs.total.params, rows)
@@ -65,14 +66,14 @@ def fit(
 ) -> None:
     """Fit the anchors of a space to its data, as its section `fit` says, and keep them for searches.
 
-    A search does the same by itself. What was interrupted goes on after its last whole epoch.
+    A search does the same by itself. An interrupted fit continues after its last whole epoch.
     """
     from restnet_search.cli.arguments import choose_space, sources, with_data
     from restnet_search.cli.console import console, print_json
     from restnet_search.cli.interrupts import interruptible
     from restnet_search.cli.progress import show_progress
     from restnet_search.inspection import fit_space
-    from restnet_search.reporting.fitting import render_fits
+    from restnet_search.reporting.commands.fit_table import render_fits
 
     chosen, base = choose_space(space, quiet=as_json)
     kept = "Interrupted. Anchors that were fitted and whole epochs of the one under way are kept."

@@ -1,7 +1,8 @@
-"""What a run's results say of a network, as exports want it."""
+"""Facts of a network for its export, taken from the results of a run."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from restnet_search.errors import BudgetError
@@ -10,13 +11,13 @@ from restnet_search.units import parse_budget
 if TYPE_CHECKING:
     from restnet_search.export import Accuracy, Chosen
     from restnet_search.export.running import Latency
-    from restnet_search.reporting.report import Entry, Report
+    from restnet_search.reporting.model.run_report import Entry, Report
 
 __all__ = ["as_named", "chosen_from"]
 
 
 def as_named(text: str) -> str:
-    """A budget as reports name it: ``85MMACs`` is ``85MFLOPs``; any other text stays."""
+    """Return a budget as reports name it: ``85MMACs`` is ``85MFLOPs``; any other text stays."""
     try:
         return parse_budget(text).name
     except BudgetError:
@@ -24,8 +25,8 @@ def as_named(text: str) -> str:
 
 
 def chosen_from(report: Report, entry: Entry) -> Chosen:
-    """What the run's results say of a network that is exported."""
-    from restnet_search.costs.table import Cost
+    """Return what an export needs to know of a network: id, costs, accuracies, data type of memory, latency."""
+    from restnet_search.costs.cost_table import Cost
     from restnet_search.export import Chosen
 
     cost = Cost(int(entry.macs), int(entry.params))
@@ -43,13 +44,13 @@ def _accuracies(entry: Entry) -> list[Accuracy]:
 
 
 def _latency(report: Report, entry: Entry) -> Latency | None:
-    """As it was measured whole; else as the search summed it."""
-    from restnet_search.export.running import Latency, MeasuredOn
+    """Return the latency of the whole network if it was measured, else the sum of its parts."""
+    from restnet_search.export.running import Latency
 
     note = report.search.latency
     if note is None:
         return None
-    on = MeasuredOn("device" if note.foreign else note.runtime, note.threads, note.batch, note.machine)
+    on = replace(note.on, runtime="device") if note.foreign else note.on
     if entry.measured is not None:
         return Latency(entry.measured.median, on, entry.measured.p95, entry.measured.runs)
     return None if entry.latency is None else Latency(entry.latency, on)

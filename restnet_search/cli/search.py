@@ -14,8 +14,8 @@ from restnet_search.errors import RestnetError, RunError
 from restnet_search.units import parse_budget
 
 if TYPE_CHECKING:
-    from restnet_search.reporting.report import Report
-    from restnet_search.search.run_folder import RunFolder
+    from restnet_search.reporting.model.run_report import Report
+    from restnet_search.search.run.run_folder import RunFolder
     from restnet_search.space import SearchSpace
 
 __all__ = ["Request", "search"]
@@ -23,7 +23,7 @@ __all__ = ["Request", "search"]
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for, as typed."""
+    """The options of a search, as the user typed them; None or empty: not given."""
 
     budgets: tuple[str, ...]
     space: str | None
@@ -49,10 +49,10 @@ class Request:
 
 def search(request: Request) -> None:
     """Start or resume a run, then print its report."""
-    from restnet_search.reporting.serialize import RESULTS
+    from restnet_search.reporting.results_file.codec import RESULTS
 
     for text in request.budgets:
-        parse_budget(text)  # before anything slow: a typo answers at once
+        parse_budget(text)  # first, so that a typo is refused at once
     if request.resume is not None:
         _refuse_changes(request)
         folder = _find(request.resume, request.runs)
@@ -60,22 +60,23 @@ def search(request: Request) -> None:
             name = folder.path.name
             print(f"The run {name} had ended: what is missing is done, and its report made anew.", file=sys.stderr)
     else:
-        space, base = _resolve(request)
+        space, base = _resolve_space(request)
         folder = _create(request, space, base)
     try:
         report = _run(folder, request)
     except Interrupted:
         raise
     except RestnetError:
-        if request.resume is None and not folder.study.exists():  # nothing was searched: leave no half a run behind
+        if request.resume is None and not folder.study.exists():  # nothing was searched: leave no unfinished run behind
             folder.discard()
         raise
     _show(report, request, folder)
 
 
-def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:
-    """The space with the command line's choices in place, and the folder that its relative paths start from."""
+def _resolve_space(request: Request) -> tuple[SearchSpace, Path | None]:
+    """Return the space with the options applied, and the folder that its relative paths start from."""
     from restnet_search.cli.arguments import choose_devices, choose_space, with_data
+    from restnet_search.space import admit_extensions
 
     space, base = choose_space(request.space)
     plain: dict[str, Any] = with_data(space, base, request.data).model_dump(mode="json")
@@ -90,27 +91,29 @@ def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:
     plain["search"] |= {key: value for key, value in chosen.items() if value is not None}
     if request.objective:
         plain["objectives"] = list(dict.fromkeys(("accuracy", *request.objective)))
-    if request.ranker is not None:
-        plain["ranker"]["kind"] = request.ranker
+    if request.ranker not in (None, space.ranker.kind):
+        plain["ranker"] |= {"kind": request.ranker, "options": {}}
     if request.cache_gb is not None:
         plain["cache"]["disk_gb"] = request.cache_gb
-    plain["compute"] |= _computing(request)
+    plain["compute"] |= _compute_options(request)
     devices = choose_devices(request.device_profile)
     if devices.budgets:
         plain["budgets"] = [*request.budgets, *devices.budgets]
     if table := devices.table or space.latency.table:
         plain["latency"]["table"] = str((base / table).resolve())
-    return _parsed(plain), base
+    parsed = _parse_space(plain)
+    admit_extensions(parsed, trust_code=request.trust_code)
+    return parsed, base
 
 
-def _computing(request: Request) -> dict[str, Any]:
-    """What the command line says of the space's ``compute``."""
-    said = {"device": request.device, "compile": request.compile_fronts or None, "workers": request.workers}
-    return {key: value for key, value in said.items() if value is not None}
+def _compute_options(request: Request) -> dict[str, Any]:
+    """Return the options that replace values of the space's section ``compute``."""
+    given = {"device": request.device, "compile": request.compile_fronts or None, "workers": request.workers}
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def _create(request: Request, space: SearchSpace, base: Path | None) -> RunFolder:
-    from restnet_search.search.run_folder import RunFolder, RunInputs
+    from restnet_search.search.run.run_folder import RunFolder, RunInputs
 
     now = datetime.now().astimezone()
     folder = RunFolder(request.runs / (request.run or f"{space.name}-{now:%Y%m%d-%H%M%S}"))
@@ -121,20 +124,20 @@ def _create(request: Request, space: SearchSpace, base: Path | None) -> RunFolde
 
 
 def _find(resume: str, runs: Path) -> RunFolder:
-    from restnet_search.search.run_folder import find_run
+    from restnet_search.search.run.run_folder import find_run
 
     return find_run(resume, runs)
 
 
-_GIVEN = (
+_FIXED = (
     "budgets", "space", "data", "run", "trials", "seed", "timeout", "ranker", "strategy", "objective", "cache_gb",
     "device_profile",
 )  # fmt: skip
-"""What belongs to a run; where and how it computes may change from one sitting to the next."""
+"""Options that a run keeps; where and how it computes may change when it is resumed."""
 
 
 def _refuse_changes(request: Request) -> None:
-    changed = [f"--{name.replace('_', '-')}" for name in _GIVEN if getattr(request, name) not in (None, ())]
+    changed = [f"--{name.replace('_', '-')}" for name in _FIXED if getattr(request, name) not in (None, ())]
     if changed:
         raise RunError(
             f"--resume goes on with a run as it was started; {', '.join(changed)} would change it.",
@@ -143,17 +146,17 @@ def _refuse_changes(request: Request) -> None:
         )
 
 
-def _computed_as_asked(space: SearchSpace, request: Request) -> SearchSpace:
-    """The space of a run with where and how to compute as this command says; it changes no result but by rounding."""
-    if not (said := _computing(request)):
+def _with_compute_options(space: SearchSpace, request: Request) -> SearchSpace:
+    """Return the space of a run with this command's choice of device and workers; results change by rounding only."""
+    if not (given := _compute_options(request)):
         return space
     plain: dict[str, Any] = space.model_dump(mode="json")
-    plain["compute"] |= said
-    return _parsed(plain)
+    plain["compute"] |= given
+    return _parse_space(plain)
 
 
-def _parsed(plain: dict[str, Any]) -> SearchSpace:
-    """The space, after options have changed what its file says."""
+def _parse_space(plain: dict[str, Any]) -> SearchSpace:
+    """Check a space whose values options have replaced."""
     from restnet_search.space import parse_space
 
     return parse_space(
@@ -167,13 +170,13 @@ def _run(folder: RunFolder, request: Request) -> Report:
     from restnet_search.anchors import default_cache_dir
     from restnet_search.cli.progress import show_progress
     from restnet_search.pipeline import run_search
-    from restnet_search.search.prepare import CodeAndWeights
+    from restnet_search.space.anchor_sources import AnchorSources
 
     space, inputs = folder.read()
-    space = _computed_as_asked(space, request)
+    space = _with_compute_options(space, request)
     weights = request.weights or (Path(inputs.weights) if inputs.weights else None)
     base = Path(inputs.base) if inputs.base else None
-    sources = CodeAndWeights(weights, base, request.trust_code, default_cache_dir())
+    sources = AnchorSources(weights, base, request.trust_code, default_cache_dir())
     kept, hint = f"Interrupted. What had finished is kept in {folder.path}.", f"restnet-search --resume {folder.path}"
     with interruptible(kept, hint), show_progress() as progress:
         return run_search(space, folder, inputs, sources, progress)
@@ -181,11 +184,11 @@ def _run(folder: RunFolder, request: Request) -> Report:
 
 def _show(report: Report, request: Request, folder: RunFolder) -> None:
     if request.as_json:
-        from restnet_search.reporting.serialize import RESULTS
+        from restnet_search.reporting.results_file.codec import RESULTS
 
         sys.stdout.write((folder.path / RESULTS).read_text(encoding="utf-8"))
         return
     from restnet_search.cli.console import console
-    from restnet_search.reporting.terminal import render_report
+    from restnet_search.reporting.terminal.report_page import render_report
 
     console().print(render_report(report))

@@ -16,8 +16,8 @@ import torch
 
 from restnet_search.conformance.check import build
 from restnet_search.conformance.families import Case
-from restnet_search.costs.table import Cost
-from restnet_search.data import View, load_data
+from restnet_search.costs.cost_table import Cost
+from restnet_search.data import Preprocessing, load_data
 from restnet_search.errors import ExportError
 from restnet_search.export import (
     FORMATS,
@@ -124,7 +124,7 @@ def build_source(pair: Pair) -> ExportSource:
         id=pair.name.lower(),
         network=network,
         architecture=architecture,
-        view=View(size, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 1.0, "center"),
+        preprocessing=Preprocessing(size, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 1.0, "center"),
         classes=tuple(str(digit) for digit in range(_CLASSES)),
         cost=Cost(0, sum(parameter.numel() for parameter in network.parameters())),
     )
@@ -165,7 +165,7 @@ def run_matrix(
             continue
         source = build_source(pair)
         digits = load_data(DataSpec(dataset="digits")).val
-        images = digits.images(source.view, range(0, 20 * _IMAGES, 20))
+        images = digits.images(source.preprocessing, range(0, 20 * _IMAGES, 20))
         for name in missing:
             row = _row(pair, source, images, name)
             said(row)

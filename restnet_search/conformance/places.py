@@ -39,7 +39,7 @@ class Places:
 def check_places(graph: AnchorGraph) -> Places:
     """Move the image's four corners, one at a time, and look where the features of every known layout move most.
 
-    This takes nothing from how the layouts were derived (:mod:`restnet_search.graph.order`): it looks from the image,
+    This takes nothing from how the layouts were derived (:mod:`restnet_search.graph.token_order`): it looks from the image,
     at all four corners, at grids of every kind. An eighth of the image's side is replaced by another image's pixels;
     the movement is the squared difference of features, summed over channels and four pairs of images. What moves
     alike in all places is taken off first, because layers that mix all places (attention, token mixing) add the same

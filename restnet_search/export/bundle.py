@@ -10,8 +10,8 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from restnet_search import __version__
-from restnet_search.costs.table import Cost
-from restnet_search.data.view import View
+from restnet_search.costs.cost_table import Cost
+from restnet_search.data.preprocessing import Preprocessing
 from restnet_search.errors import ExportError
 from restnet_search.export.format import ExportResult, Runner, get_format
 from restnet_search.export.int8 import Int8Result
@@ -62,7 +62,7 @@ class Bundle:
     format_version: int
     restnet_search: str
     id: str
-    preprocessing: View
+    preprocessing: Preprocessing
     classes: tuple[str, ...]
     costs: Cost
     accuracy: tuple[Accuracy, ...]
@@ -97,7 +97,7 @@ def bundle_of(source: ExportSource, results: Sequence[ExportResult], scratch: Pa
         format_version=_VERSION,
         restnet_search=__version__,
         id=source.id,
-        preprocessing=source.view,
+        preprocessing=source.preprocessing,
         classes=source.classes,
         costs=source.cost,
         accuracy=source.accuracy,

@@ -10,7 +10,7 @@ from restnet_search.export.bundle import BUNDLE, Bundle, FormatEntry
 from restnet_search.export.examples import example_name
 from restnet_search.export.int8 import Int8Result
 from restnet_search.export.source import Accuracy, ExportSource
-from restnet_search.licences import licence_warning, shown
+from restnet_search.licenses import license_warning, shown
 from restnet_search.space.schema import TUNED
 from restnet_search.units import CONVENTION, format_count
 
@@ -65,12 +65,13 @@ def _accuracy(score: Accuracy) -> str:
 
 
 def _input(source: ExportSource) -> list[str]:
-    view = source.view
-    channels, height, width = view.size
+    preprocessing = source.preprocessing
+    channels, height, width = preprocessing.size
     return [
-        f"Input: RGB `(batch, {channels}, {height}, {width})`, resized by {view.interpolation} interpolation,"
-        f" {view.crop_mode} crop of {view.crop_pct:g}; float32 scaled to 0..1, minus mean {_numbers(view.mean)},"
-        f" divided by {_numbers(view.std)}, or the uint8 bytes themselves, as the table says.",
+        f"Input: RGB `(batch, {channels}, {height}, {width})`, resized by {preprocessing.interpolation} interpolation,"
+        f" {preprocessing.crop_mode} crop of {preprocessing.crop_pct:g}; float32 scaled to 0..1,"
+        f" minus mean {_numbers(preprocessing.mean)},"
+        f" divided by {_numbers(preprocessing.std)}, or the uint8 bytes themselves, as the table says.",
         f"Output: logits of {len(source.classes)} classes. `{BUNDLE}` holds all this, the class names, and the SHA-256"
         " of every file.",
     ]
@@ -127,7 +128,7 @@ def _milliseconds(latency: tuple[float, float]) -> str:
 def _licences(source: ExportSource) -> list[str]:
     licences = source.architecture.licences
     lines = [f"- {name}: {shown(licence)}" for name, licence in sorted(licences.items())]
-    warning = licence_warning(licences, licences)
+    warning = license_warning(licences, licences)
     return ["Licences of the anchors' weights:", "", *lines, *(["", f"**{warning}**"] if warning else [])]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import floor
 
-from restnet_search.data import View
+from restnet_search.data import Preprocessing
 from restnet_search.export.bundle import FormatEntry
 
 __all__ = ["example_name", "inference_example"]
@@ -72,7 +72,7 @@ def example_name(format: str) -> str:
     return f"example_{format}.py"
 
 
-def inference_example(view: View, entry: FormatEntry) -> str:
+def inference_example(preprocessing: Preprocessing, entry: FormatEntry) -> str:
     """The source of the program for one format; it reads ``export.json`` and the model beside itself."""
     format, file = entry.format, entry.files[0].name
     imported = [_import(name) for name in ("numpy:np", *_IMPORTS[format], "PIL:Image")]
@@ -82,7 +82,7 @@ def inference_example(view: View, entry: FormatEntry) -> str:
         name=example_name(format),
         packages=_PACKAGES[format],
         imports="\n".join(sorted(imported, key=lambda line: (line.startswith("from"), line))),
-        crop=_crop(view),
+        crop=_crop(preprocessing),
         pixels=_BYTES if entry.input == "uint8" else _NORMALISED,
         run=_RUN[format].format(format=format, file=file),
     )
@@ -95,14 +95,14 @@ def _import(name: str) -> str:
     return f"from {module} import {member}" if member else f"import {module}"
 
 
-def _crop(view: View) -> str:
+def _crop(preprocessing: Preprocessing) -> str:
     """Resize and crop with Pillow, as timm's evaluation transform does."""
-    _, height, width = view.size
-    tall, wide = floor(height / view.crop_pct), floor(width / view.crop_pct)
-    how = f"Image.Resampling.{view.interpolation.upper()}"
-    if view.crop_mode == "squash":
+    _, height, width = preprocessing.size
+    tall, wide = floor(height / preprocessing.crop_pct), floor(width / preprocessing.crop_pct)
+    how = f"Image.Resampling.{preprocessing.interpolation.upper()}"
+    if preprocessing.crop_mode == "squash":
         resize = f"image = image.resize(({wide}, {tall}), {how})"
-    elif view.crop_mode == "border":
+    elif preprocessing.crop_mode == "border":
         resize = (
             f"scale = min({wide} / image.width, {tall} / image.height)\n"
             f"image = image.resize((round(image.width * scale), round(image.height * scale)), {how})"
@@ -114,13 +114,13 @@ def _crop(view: View) -> str:
             f"scale = max({wide} / image.width, {tall} / image.height)\n"
             f"image = image.resize((round(image.width * scale), round(image.height * scale)), {how})"
         )
-    if view.crop_mode != "border":
+    if preprocessing.crop_mode != "border":
         return (
             f"{resize}\n"
             f"left, top = round((image.width - {width}) / 2), round((image.height - {height}) / 2)\n"
             f"image = image.crop((left, top, left + {width}, top + {height}))"
         )
-    fill = tuple(round(255 * value) for value in view.mean)
+    fill = tuple(round(255 * value) for value in preprocessing.mean)
     return (
         f"{resize}\n"
         f'canvas = Image.new("RGB", ({width}, {height}), {fill})\n'

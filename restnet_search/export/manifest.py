@@ -9,8 +9,8 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
-from restnet_search.costs.table import Cost
-from restnet_search.data.view import View
+from restnet_search.costs.cost_table import Cost
+from restnet_search.data.preprocessing import Preprocessing
 from restnet_search.errors import ExportError
 from restnet_search.export.architecture import AnchorArchitecture, HybridArchitecture
 from restnet_search.export.sealed import read_sealed, seal, validated
@@ -53,7 +53,7 @@ class Manifest:
     restnet_search: str
     id: str
     architecture: Annotated[AnchorArchitecture | HybridArchitecture, Field(discriminator="kind")]
-    preprocessing: View
+    preprocessing: Preprocessing
     classes: tuple[str, ...]
     costs: Cost
     accuracy: tuple[Accuracy, ...]

@@ -96,7 +96,7 @@ class FourAxisAttention(TorchFunctionMode):
 def _metadata(source: ExportSource) -> dict[str, str]:
     return {
         **source.metadata,
-        "preprocessing": json.dumps(asdict(source.view)),
+        "preprocessing": json.dumps(asdict(source.preprocessing)),
         "input": "uint8 pixels" if source.preprocess else "normalised float32",
         "classes": json.dumps(source.classes),
     }

@@ -11,8 +11,8 @@ from typing import get_args
 import torch
 from torch import nn
 
-from restnet_search.costs.memory import MemoryDtype, profile_memory
-from restnet_search.costs.table import Cost
+from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.peak_memory import MemoryDtype, profile_memory
 from restnet_search.data import DataSplits, Split, load_data
 from restnet_search.export.architecture import AnchorArchitecture, AnchorSource, Architecture, HybridArchitecture, Side
 from restnet_search.export.format import ExportResult
@@ -21,10 +21,11 @@ from restnet_search.export.running import Latency, Running
 from restnet_search.export.source import Accuracy, ExportSource
 from restnet_search.export.write import export_network
 from restnet_search.progress import Progress
-from restnet_search.search.device_costs import DeviceCosts
-from restnet_search.search.features import CutAnchor
-from restnet_search.search.rebuild import Rebuilt, rebuild_network
-from restnet_search.search.run_folder import RunFolder
+from restnet_search.search.points.device_costs import DeviceCosts
+from restnet_search.search.points.stitch_points import StitchPoint
+from restnet_search.search.prepare.cut_anchor import CutAnchor
+from restnet_search.search.prepare.rebuild import Rebuilt, rebuild_network
+from restnet_search.search.run.run_folder import RunFolder
 from restnet_search.space.schema import SearchSpace
 from restnet_search.stitching.layer import Hybrid
 
@@ -96,7 +97,7 @@ def export_from_run(
     )
     val = splits.val
     source = source_of(rebuilt, chosen, splits, trust_code, preprocess=preprocess)
-    images = val.images(rebuilt.view, spread(val))
+    images = val.images(rebuilt.preprocessing, spread(val))
     job = _int8_job(source, splits) if int8 else None
     return export_network(source, images, formats, out or folder.exports / source.stem, int8=job, progress=progress)
 
@@ -109,7 +110,7 @@ def source_of(
         id=chosen.id,
         network=rebuilt.network,
         architecture=_architecture(rebuilt),
-        view=rebuilt.view,
+        preprocessing=rebuilt.preprocessing,
         classes=splits.classes,
         cost=chosen.cost,
         accuracy=chosen.accuracy,
@@ -138,8 +139,8 @@ def _peak(rebuilt: Rebuilt, dtype: MemoryDtype) -> int:
     if record is None or not isinstance(network, Hybrid):
         (name,) = graphs
         return costs.memory[name].total.peak
-    front, back = (record.front, record.front_cut), (record.back, record.back_cut)
-    return costs.hybrid_memory(front, network.stitch.plan, back)
+    front, back = (record.front.anchor, record.front.cut), (record.back.anchor, record.back.cut)
+    return costs.hybrid_memory(StitchPoint(front, network.stitch.plan, back))
 
 
 def _said_data(space: SearchSpace, splits: DataSplits) -> str:
@@ -162,13 +163,13 @@ def _int8_job(source: ExportSource, splits: DataSplits) -> Int8Job:
     measured = [split for split in (splits.val, splits.test) if split.name == "val" or split.name in scored]
     train = splits.train
     return Int8Job(
-        calibration=source.inputs(train.images(source.view, spread(train, CALIBRATION_IMAGES))),
+        calibration=source.inputs(train.images(source.preprocessing, spread(train, CALIBRATION_IMAGES))),
         splits=[Labelled(split.name, _inputs(source, split), split.labels) for split in measured],
     )
 
 
 def _inputs(source: ExportSource, split: Split) -> Iterator[torch.Tensor]:
-    return (source.inputs(images) for images in split.batches(source.view, 64))
+    return (source.inputs(images) for images in split.batches(source.preprocessing, 64))
 
 
 def _architecture(rebuilt: Rebuilt) -> Architecture:
@@ -178,11 +179,11 @@ def _architecture(rebuilt: Rebuilt) -> Architecture:
         (source,) = sources.values()
         return AnchorArchitecture(source)
     return HybridArchitecture(
-        front=_side(sources, rebuilt.anchors, record.front, record.front_cut),
+        front=_side(sources, rebuilt.anchors, record.front.anchor, record.front.cut),
         stitch=network.stitch.plan.kind,
-        back=_side(sources, rebuilt.anchors, record.back, record.back_cut),
+        back=_side(sources, rebuilt.anchors, record.back.anchor, record.back.cut),
         tune=record.tune,
-        tuned=_own_tensors(network.back, rebuilt.anchors[record.back].graph.traced.module),
+        tuned=_own_tensors(network.back, rebuilt.anchors[record.back.anchor].graph.traced.module),
     )
 
 
@@ -207,6 +208,6 @@ def _anchor_source(cut: CutAnchor, space: SearchSpace) -> AnchorSource:
         num_classes=cut.anchor.num_classes,
         input_size=cut.graph.traced.image_size,
         granularity=space.cut_points.granularity,
-        licence=cut.anchor.licence,
+        licence=cut.anchor.license,
         digest=cut.anchor.digest,
     )

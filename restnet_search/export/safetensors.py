@@ -63,7 +63,7 @@ def save_export(source: ExportSource, folder: Path) -> tuple[Path, Path]:
         restnet_search=__version__,
         id=source.id,
         architecture=source.architecture,
-        preprocessing=source.view,
+        preprocessing=source.preprocessing,
         classes=source.classes,
         costs=source.cost,
         accuracy=source.accuracy,

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from restnet_search import __version__
-from restnet_search.costs.table import Cost
-from restnet_search.data import View
+from restnet_search.costs.cost_table import Cost
+from restnet_search.data import Preprocessing
 from restnet_search.export.architecture import Architecture
 from restnet_search.export.fold import Folded, fold_network
 from restnet_search.export.preprocess import Normalised
 from restnet_search.export.running import Running
-from restnet_search.licences import licence_warning
+from restnet_search.licenses import license_warning
 
 __all__ = ["Accuracy", "ExportSource"]
 
@@ -40,9 +40,9 @@ class ExportSource:
 
     Attributes:
         id: Of the hybrid in its run, or the anchor's name; names the files.
-        network: In eval mode; images ``(B, C, H, W)`` as `view` normalises them, to logits ``(B, classes)``.
+        network: In eval mode; images ``(B, C, H, W)`` as `preprocessing` normalises them, to logits ``(B, classes)``.
         architecture: What it is made of.
-        view: How it sees an image: its front's.
+        preprocessing: How it sees an image: its front's.
         classes: Class names, by index of the logits.
         cost: MACs of one image, and parameters.
         accuracy: What it reached, for the model card.
@@ -59,7 +59,7 @@ class ExportSource:
     id: str
     network: nn.Module
     architecture: Architecture
-    view: View
+    preprocessing: Preprocessing
     classes: tuple[str, ...]
     cost: Cost
     accuracy: tuple[Accuracy, ...] = ()
@@ -75,29 +75,29 @@ class ExportSource:
     @cached_property
     def folded(self) -> Folded:
         """The network with its batch-norms folded, and its stitch layer where that is exact."""
-        return fold_network(self.network, self.view.size)
+        return fold_network(self.network, self.preprocessing.size)
 
     @cached_property
     def deployed(self) -> nn.Module:
         """What formats that hold a graph hold: the folded network, after its normalisation if that is asked for."""
         network = self.folded.module if self.fold else self.network
-        return Normalised(self.view, network) if self.preprocess else network
+        return Normalised(self.preprocessing, network) if self.preprocess else network
 
     def inputs(self, images: Tensor) -> Tensor:
         """What the deployed network takes for normalised images ``(B, C, H, W)``: them, or their uint8 pixels."""
-        return self.view.pixels(images) if self.preprocess else images
+        return self.preprocessing.pixels(images) if self.preprocess else images
 
     def example(self, batch: int) -> Tensor:
         """A batch of the right shape and type."""
-        return torch.zeros(batch, *self.view.size, dtype=torch.uint8 if self.preprocess else torch.float32)
+        return torch.zeros(batch, *self.preprocessing.size, dtype=torch.uint8 if self.preprocess else torch.float32)
 
     @property
     def metadata(self) -> dict[str, str]:
         """What every file of weights says of itself: version, id, and its weights' licences as JSON by anchor."""
         licences = self.architecture.licences
-        warning = licence_warning(licences, licences)
+        warning = license_warning(licences, licences)
         said = {"restnet_search_version": __version__, "id": self.id, "licences": json.dumps(licences)}
-        return said if warning is None else {**said, "licence_warning": warning}
+        return said if warning is None else {**said, "license_warning": warning}
 
     @property
     def stem(self) -> str:

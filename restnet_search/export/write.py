@@ -44,7 +44,7 @@ def export_network(
 
     Args:
         source: The network and what its files say.
-        images: ``(B, C, H, W)``, real ones, normalised by the source's view; what the files are verified on.
+        images: ``(B, C, H, W)``, real ones, normalised by the source's preprocessing; what the files are verified on.
         formats: Names of :data:`~restnet_search.export.format.FORMATS`.
         folder: Made if missing. An earlier export of the same network there is replaced, format by format.
         tolerance: Largest difference of a logit (see :data:`~restnet_search.export.verify.TOLERANCE`).
@@ -73,7 +73,7 @@ def export_network(
         bundle = bundle_of(source, results, scratch, still_there(folder, source.id))
         (scratch / BUNDLE).write_text(bundle.to_json(), encoding="utf-8")
         for entry in bundle.formats:
-            example = inference_example(source.view, entry)
+            example = inference_example(source.preprocessing, entry)
             (scratch / example_name(entry.format)).write_text(example, encoding="utf-8")
         (scratch / _CARD).write_text(model_card(source, bundle), encoding="utf-8")
         _move_into_place(scratch, folder)

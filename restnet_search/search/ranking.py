@@ -10,20 +10,23 @@ import torch
 from torch import Tensor
 
 from restnet_search.compute import Compute
-from restnet_search.data import DataSplits, Split
+from restnet_search.data import Split
 from restnet_search.progress import Progress
-from restnet_search.search.features import CutAnchor
-from restnet_search.search.passes import Taps
+from restnet_search.registry import RANKERS
+from restnet_search.search.features.passes import FeatureExtractors
+from restnet_search.search.prepare.cut_anchor import CutAnchor
+from restnet_search.search.prepare.prepared import Prepared
+from restnet_search.search.run.session import Session
 from restnet_search.similarity.cka import MIN_IMAGES
-from restnet_search.similarity.rankers import RANKERS, FeatureBatch, KlRanker, PairScores, RankerSetup
-from restnet_search.space.schema import RankerSpec, SearchSpace
+from restnet_search.similarity.rankers import FeatureBatch, KlRanker, PairScores, RankerSetup, build_ranker
+from restnet_search.space.schema import RankerSpec
 
 __all__ = [
     "CHEAP_PROBES",
     "PairScores",
     "Ranking",
-    "draw_training_images",
     "rank_pairs",
+    "rank_stitch_points",
     "rankers_of_search",
     "score_pairs",
 ]
@@ -45,11 +48,20 @@ class Ranking:
     images: int
 
 
-def draw_training_images(space: SearchSpace, data: DataSplits) -> Split:
-    """The images that rankers and trials see: a seeded draw of ``training.images``."""
-    generator = torch.Generator().manual_seed(space.search.seed)
-    count = min(space.training.images, len(data.train))
-    return data.train.subset(torch.randperm(len(data.train), generator=generator)[:count])
+def rank_stitch_points(session: Session, prepared: Prepared, images: Split) -> Ranking:
+    """Score the stitch points of a search's anchors with its own ranker and all that are cheap beside it."""
+    space = session.space
+    with session.clock.stage("similarity"):
+        names = rankers_of_search(space.ranker, prepared.anchors, images)
+        return rank_pairs(
+            space.ranker,
+            names,
+            prepared.anchors,
+            images,
+            seed=space.search.seed,
+            progress=session.progress,
+            compute=session.compute,
+        )
 
 
 def rank_pairs(
@@ -64,12 +76,12 @@ def rank_pairs(
 ) -> Ranking:
     """Score the stitch points of every ordered pair of anchors with the named rankers.
 
-    Every anchor runs once per batch, on its own view of the images, and all rankers see its features; small last
+    Every anchor runs once per batch, on the images as it sees them, and all rankers see its features; small last
     batches are left out. A ranker whose sums would not fit into memory sees the images again.
 
     Args:
-        spec: Images and batch size.
-        names: Of rankers, as in ``RANKERS``.
+        spec: Images and batch size, and the options of the space's own ranker.
+        names: Of rankers, as in ``RANKERS``; the space's own is built with its options.
         anchors: By name, at least two.
         images: Training images; the first ``spec.images`` are looked at.
         seed: For rankers that draw.
@@ -87,12 +99,12 @@ def rank_pairs(
     rankers = {}
     for name in names:
         with clock.of(name):
-            rankers[name] = RANKERS[name](setup)
+            rankers[name] = build_ranker(name, setup, spec.options if name == spec.kind else None)
     wanted = {name: ranker.passes for name, ranker in rankers.items()}
     most = max(wanted.values(), default=0)
     with progress.task(f"Similarity ({', '.join(names)})", total=most * len(batches)) as task, torch.no_grad():
         for number in range(most):
-            for batch in _batches(anchors, images, batches, clock, Taps(compute or Compute())):
+            for batch in _batches(anchors, images, batches, clock, FeatureExtractors(compute or Compute())):
                 for name, ranker in rankers.items():
                     if number < wanted[name]:
                         with clock.of(name):
@@ -128,7 +140,7 @@ def rankers_of_search(spec: RankerSpec, anchors: Mapping[str, CutAnchor], images
     """The rankers that a search computes, its own first: all, but ``kl`` only where it is asked for or cheap."""
     points = {name: cut.graph.cut_points for name, cut in anchors.items()}
     work = KlRanker.work(RankerSetup(points, min(spec.images, len(images)), len(images.classes), seed=0))
-    names = [spec.kind, *(name for name in RANKERS if name != spec.kind)]
+    names = [spec.kind, *(name for name in RANKERS.names() if name != spec.kind)]
     return [name for name in names if name in (spec.kind, "cka", "lstsq", "random") or work <= CHEAP_PROBES]
 
 
@@ -158,18 +170,23 @@ class _Span:
 
 
 def _batches(
-    anchors: Mapping[str, CutAnchor], images: Split, batches: Sequence[Tensor], clock: _Clock, taps: Taps
+    anchors: Mapping[str, CutAnchor],
+    images: Split,
+    batches: Sequence[Tensor],
+    clock: _Clock,
+    extractors: FeatureExtractors,
 ) -> Iterator[FeatureBatch]:
-    compute = taps.compute
+    compute = extractors.compute
     whole = {
-        name: taps.between(name, cut.graph, None, range(len(cut.graph.cut_points))) for name, cut in anchors.items()
+        name: extractors.between(name, cut.graph, None, range(len(cut.graph.cut_points)))
+        for name, cut in anchors.items()
     }
     rests = {name: compute.place(cut.graph.back(len(cut.graph.cut_points) - 1)) for name, cut in anchors.items()}
     for batch in batches:
         with clock.of(_FEATURES):
             features: dict[str, list[Tensor]] = {}
             for name, cut in anchors.items():
-                pixels = images.images(cut.anchor.view, batch)
+                pixels = images.images(cut.anchor.preprocessing, batch)
                 values = compute.run(whole[name], pixels, f"features of {name}", exact=False)
                 features[name] = [values] if isinstance(values, Tensor) else list(values)
             logits = {

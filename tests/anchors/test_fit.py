@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from restnet_search.anchors import default_cache_dir, fit_anchor, head_matches, prepare_anchors
-from restnet_search.anchors.head import classifiers
-from restnet_search.anchors.train import top1
+from restnet_search.anchors.classifier import classifiers
+from restnet_search.anchors.fitting.train import top1
 from restnet_search.data import DataSplits, load_data
 from restnet_search.errors import AnchorError
 from restnet_search.progress import SilentProgress
+from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import DataSpec, FitSpec, SearchSpace
 
 from .conftest import TINY, Load, Messages
@@ -26,16 +28,16 @@ QUICK = FitSpec(tune="full", epochs=3, lr=5e-3, batch_size=32)
 def test_all_layers_learn_the_digits(load: Load, digits: DataSplits, tmp_path: Path) -> None:
     anchor = load(model="resnet10t", pretrained=False, kwargs=TINY)
     before = {name: value.clone() for name, value in anchor.model.state_dict().items()}
-    assert top1(anchor.model, digits.test, anchor.view) < 0.25
+    assert top1(anchor.model, digits.test, anchor.preprocessing) < 0.25
     messages = Messages()
     fitted = fit_anchor(anchor, digits, QUICK, cache_dir=tmp_path, seed=0, progress=messages)
-    assert top1(fitted.model, digits.test, fitted.view) > 0.5
+    assert top1(fitted.model, digits.test, fitted.preprocessing) > 0.5
     assert fitted.fitted and head_matches(fitted, 10) and fitted.digest != anchor.digest
     assert not any(parameter.requires_grad for parameter in fitted.model.parameters()) and not fitted.model.training
     state = anchor.model.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in before.items())  # the given anchor is as it was
     # What is reported is what the kept weights reach.
-    assert f"{top1(fitted.model, digits.val, fitted.view):.3f}" in messages.lines[-1]
+    assert f"{top1(fitted.model, digits.val, fitted.preprocessing):.3f}" in messages.lines[-1]
 
 
 def test_the_head_alone_learns_and_nothing_else_changes(load: Load, shared: Path, tmp_path: Path) -> None:
@@ -45,7 +47,7 @@ def test_the_head_alone_learns_and_nothing_else_changes(load: Load, shared: Path
     anchor = load(model="cifar_resnet8", weights_dir=shared / "weights", kwargs={"num_classes": 5})
     fitted = fit_anchor(anchor, data, FitSpec(epochs=8, lr=1e-2), cache_dir=tmp_path, seed=0, progress=SilentProgress())
     original = load(model="cifar_resnet8", weights_dir=shared / "weights")
-    reached, reference = (top1(one.model, data.test, one.view) for one in (fitted, original))
+    reached, reference = (top1(one.model, data.test, one.preprocessing) for one in (fitted, original))
     assert reference > 0.75 and reached > reference - 0.04
     before, after = anchor.model.state_dict(), fitted.model.state_dict()
     body = [name for name in after if not name.startswith("linear.")]
@@ -58,7 +60,9 @@ def test_the_standardised_probe_is_folded_exactly(load: Load, digits: DataSplits
     messages = Messages()
     fitted = fit_anchor(anchor, digits, FitSpec(epochs=2, lr=1e-2), cache_dir=tmp_path, seed=0, progress=messages)
     said = float(messages.lines[-1].rpartition(" ")[2])
-    assert top1(fitted.model, digits.val, fitted.view) == pytest.approx(said, abs=0.006)  # one of 200 images may tip
+    assert top1(fitted.model, digits.val, fitted.preprocessing) == pytest.approx(
+        said, abs=0.006
+    )  # one of 200 images may tip
 
 
 class TwoHeads(nn.Module):
@@ -89,7 +93,7 @@ def test_heads_that_are_no_linear_layer_train_too(load: Load, digits: DataSplits
     anchor = load(factory=f"{__name__}:TwoHeads", trust_code=True)
     spec = FitSpec(epochs=2, lr=1e-2, batch_size=32)
     fitted = fit_anchor(anchor, digits, spec, cache_dir=tmp_path, seed=0, progress=SilentProgress())
-    assert top1(fitted.model, digits.test, fitted.view) > 0.14
+    assert top1(fitted.model, digits.test, fitted.preprocessing) > 0.14
     before, after = anchor.model.state_dict(), fitted.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in after if name.startswith("body"))
     assert set(classifiers(fitted.model)) == {"one", "two"} and after["two.weight"].shape == (10, 32)
@@ -98,7 +102,7 @@ def test_heads_that_are_no_linear_layer_train_too(load: Load, digits: DataSplits
 def test_own_models_get_a_new_last_linear_layer(load: Load, digits: DataSplits, tmp_path: Path) -> None:
     anchor = load(factory=f"{__name__}:plain", trust_code=True)
     fitted = fit_anchor(anchor, digits, FitSpec(epochs=1), cache_dir=tmp_path, seed=0, progress=SilentProgress())
-    assert fitted.num_classes == 10 and fitted.model(torch.zeros(2, *fitted.view.size)).shape == (2, 10)
+    assert fitted.num_classes == 10 and fitted.model(torch.zeros(2, *fitted.preprocessing.size)).shape == (2, 10)
 
 
 def plain() -> nn.Module:
@@ -178,6 +182,16 @@ def test_the_environment_moves_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert default_cache_dir().name == "restnet-search"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="folders of Linux")
+def test_on_linux_the_cache_lies_where_it_always_did(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RESTNET_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert default_cache_dir() == tmp_path / "xdg" / "restnet-search"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_cache_dir() == tmp_path / ".cache" / "restnet-search"
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -212,8 +226,8 @@ def test_prepare_loads_all_and_fits_what_does_not_match(shared: Path, tmp_path: 
         }
     )
     data = load_data(space.data, root=shared / "data" / "cifar10")
-    ways = {"weights_dir": shared / "weights", "base_dir": None, "trust_code": False, "cache_dir": tmp_path}
-    trained, new = prepare_anchors(space, data, **ways, progress=SilentProgress())
+    sources = AnchorSources(shared / "weights", None, False, tmp_path)
+    trained, new = prepare_anchors(space, data, sources, SilentProgress())
     assert (trained.name, trained.fitted, new.name, new.fitted) == ("trained", False, "new", True)
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -226,13 +240,5 @@ def test_a_wrong_name_is_found_before_anything_is_fitted(digits: DataSplits, tmp
         }
     )
     with pytest.raises(AnchorError, match="resnet_nope"):
-        prepare_anchors(
-            space,
-            digits,
-            weights_dir=None,
-            base_dir=None,
-            trust_code=False,
-            cache_dir=tmp_path,
-            progress=SilentProgress(),
-        )
+        prepare_anchors(space, digits, AnchorSources(None, None, False, tmp_path), SilentProgress())
     assert not list(tmp_path.iterdir())

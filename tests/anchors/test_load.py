@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from restnet_search.anchors import Anchor, head_matches, hub
-from restnet_search.anchors.train import top1
+from restnet_search.anchors import Anchor, head_matches
+from restnet_search.anchors.fitting.train import top1
+from restnet_search.anchors.loading import hub
 from restnet_search.data import DataSplits
 from restnet_search.errors import AnchorError
 
@@ -45,7 +46,7 @@ def test_real_weights_reach_their_accuracy(
 ) -> None:
     anchor = load(model=f"cifar_resnet{depth}", weights_dir=shared / "weights")
     halves = (cifar10.val, cifar10.test)  # of val.tar
-    both = sum(top1(anchor.model, split, anchor.view) * len(split) for split in halves) / 5000
+    both = sum(top1(anchor.model, split, anchor.preprocessing) * len(split) for split in halves) / 5000
     assert both == pytest.approx(accuracy, abs=0.003)
     assert head_matches(anchor, 10) and not anchor.fitted
 
@@ -88,7 +89,7 @@ def test_files_are_found_with_and_without_timms_tag(load: Load, tmp_path: Path, 
     save_file(timm.create_model("resnet10t").state_dict(), tmp_path / f"{file}.safetensors")
     anchor = load(model=asked, weights_dir=tmp_path)
     assert_holds(anchor, tmp_path / f"{file}.safetensors")
-    assert anchor.licence == timm.get_pretrained_cfg("resnet10t").license == "apache-2.0"
+    assert anchor.license == timm.get_pretrained_cfg("resnet10t").license == "apache-2.0"
 
 
 def test_weights_are_relative_to_the_weights_folder_then_to_the_space(
@@ -111,7 +112,7 @@ def test_another_publishers_keys_go_through_timms_translation(load: Load, tmp_pa
     source = timm.create_model("vit_tiny_patch16_224", img_size=32, **small)
     torch.save({"model": source.state_dict()}, tmp_path / "vit_tiny_patch16_224.pth")
     anchor = load(model="vit_tiny_patch16_224", weights_dir=tmp_path, kwargs={"img_size": 48, **small})
-    assert anchor.view.size == (3, 48, 48) and anchor.num_classes == 1000 and anchor.trained
+    assert anchor.preprocessing.size == (3, 48, 48) and anchor.num_classes == 1000 and anchor.trained
     state = anchor.model.state_dict()
     assert state["pos_embed"].shape == (1, 145, 24)
     assert all(torch.equal(value, state[name]) for name, value in source.state_dict().items() if name != "pos_embed")
@@ -149,7 +150,7 @@ def test_untrained_models_need_fitting_and_are_the_same_in_every_process(load: L
     torch.manual_seed(2)
     second = load(model="resnet10t", pretrained=False, classes=5, kwargs=TINY)
     assert first.digest == second.digest and first.num_classes == 5 and not head_matches(first, 5)
-    assert first.view.size == (3, 32, 32)
+    assert first.preprocessing.size == (3, 32, 32)
 
 
 def test_loading_leaves_the_global_generator_alone(load: Load) -> None:
@@ -303,8 +304,8 @@ def test_own_code_runs_only_when_trusted(load: Load, factory: Path) -> None:
     assert not (factory / "ran").exists()
     anchor = load(factory="mine.py:build", base_dir=factory, trust_code=True, kwargs={"width": 4})
     assert (factory / "ran").exists()
-    assert anchor.view.size == (3, 20, 20) and anchor.model(torch.zeros(3, 3, 20, 20)).shape == (3, 10)
-    assert anchor.name == "build" and anchor.licence is None
+    assert anchor.preprocessing.size == (3, 20, 20) and anchor.model(torch.zeros(3, 3, 20, 20)).shape == (3, 10)
+    assert anchor.name == "build" and anchor.license is None
     assert head_matches(anchor, 10)
     assert not head_matches(load(factory="mine.py:build", base_dir=factory, trust_code=True, pretrained=False), 10)
 
@@ -321,7 +322,7 @@ def test_own_models_load_checkpoints_with_the_checkpoints_head(load: Load, facto
 
 def test_torchvision_models_by_module_name(load: Load) -> None:
     anchor = load(factory="torchvision.models:squeezenet1_0", trust_code=True, kwargs={"num_classes": 12})
-    assert anchor.num_classes == 12 and anchor.view.size == (3, 224, 224)
+    assert anchor.num_classes == 12 and anchor.preprocessing.size == (3, 224, 224)
 
 
 @pytest.mark.parametrize(

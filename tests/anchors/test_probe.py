@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from restnet_search.anchors import fit_anchor, probe
-from restnet_search.anchors.accelerator import Accelerator
-from restnet_search.anchors.head import classifiers
-from restnet_search.anchors.train import top1
+from restnet_search.anchors import fit_anchor
+from restnet_search.anchors.classifier import classifiers
+from restnet_search.anchors.fitting import probe
+from restnet_search.anchors.fitting.mixed_precision import MixedPrecision
+from restnet_search.anchors.fitting.train import top1
 from restnet_search.data import DataSplits
 from restnet_search.errors import AnchorError
 from restnet_search.progress import SilentProgress
@@ -133,7 +134,7 @@ def test_auxiliary_heads_are_left_as_they_were(load: Load, digits: DataSplits, t
     assert after["fc.weight"].shape == (10, 1024) and after["aux1.fc2.weight"].shape == (7, 1024)
     with torch.no_grad():
         assert fitted.model(torch.zeros(2, 3, 64, 64)).shape == (2, 10)
-    assert 0 <= top1(fitted.model, data.val, fitted.view) <= 1
+    assert 0 <= top1(fitted.model, data.val, fitted.preprocessing) <= 1
 
 
 def test_an_auxiliary_head_that_refuses_the_size_is_named(load: Load, digits: DataSplits, tmp_path: Path) -> None:
@@ -148,23 +149,23 @@ def test_an_auxiliary_head_that_refuses_the_size_is_named(load: Load, digits: Da
 
 
 def test_the_cpu_trains_in_float32() -> None:
-    accelerator = Accelerator("cpu")
+    precision = MixedPrecision("cpu")
     layer = nn.Linear(3, 2)
     before = layer.weight.detach().clone()
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.5)
-    with accelerator.autocast():
+    with precision.autocast():
         output = layer(torch.ones(4, 3))
     assert output.dtype == torch.float32
-    accelerator.step(output.sum(), optimizer)
+    precision.step(output.sum(), optimizer)
     assert torch.allclose(layer.weight, before - 0.5 * 4)  # the gradient of the sum is 4 everywhere
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_casts_the_forward_pass_and_keeps_weights_in_float32() -> None:
-    accelerator = Accelerator()
-    layer = nn.Linear(3, 2).to(accelerator.device)
-    with accelerator.autocast():
-        output = layer(torch.ones(4, 3, device=accelerator.device))
+    precision = MixedPrecision()
+    layer = nn.Linear(3, 2).to(precision.device)
+    with precision.autocast():
+        output = layer(torch.ones(4, 3, device=precision.device))
     assert output.dtype in (torch.bfloat16, torch.float16)
-    accelerator.step(output.float().sum(), torch.optim.SGD(layer.parameters(), lr=0.1))
+    precision.step(output.float().sum(), torch.optim.SGD(layer.parameters(), lr=0.1))
     assert layer.weight.dtype == torch.float32

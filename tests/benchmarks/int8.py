@@ -30,7 +30,7 @@ from tests.benchmarks.pairs import Pair, open_pair
 if TYPE_CHECKING:
     from restnet_search.data import DataSplits
     from restnet_search.export import ExportSource
-    from restnet_search.search.candidates import Candidate
+    from restnet_search.search.points.candidates import Candidate
 
 __all__ = ["LIMIT", "Row", "main", "measure", "render"]
 
@@ -98,7 +98,7 @@ def _row(candidate: Candidate, pair: Pair, given: Size) -> Row:
 
     data = pair.data
     source = _trained(candidate, pair)
-    calibration = data.train.images(source.view, spread(data.train, given.calibration))
+    calibration = data.train.images(source.preprocessing, spread(data.train, given.calibration))
     with TemporaryDirectory() as folder:
         (result,) = export_network(
             source, calibration[:8], ["onnx"], Path(folder) / "out", int8=Int8Job(calibration, [])
@@ -125,8 +125,9 @@ def _row(candidate: Candidate, pair: Pair, given: Size) -> Row:
 def _trained(candidate: Candidate, pair: Pair) -> ExportSource:
     """Train the stitch layer for one epoch and make an export of the hybrid."""
     from restnet_search.export import AnchorSource, ExportSource, HybridArchitecture, Side
-    from restnet_search.search.hybrids import assemble
-    from restnet_search.search.trial import TrainingChoices, run_trial
+    from restnet_search.search.prepare.hybrids import assemble
+    from restnet_search.search.training.choices import TrainingChoices
+    from restnet_search.search.training.trial import run_trial
 
     context, data = pair.context, pair.data
     outcome = run_trial(candidate, TrainingChoices(RATE, 1), context)
@@ -142,7 +143,7 @@ def _trained(candidate: Candidate, pair: Pair) -> ExportSource:
         id=f"{direction.front}[..{front.cut.path}] + {direction.back}[{back.cut.path}..]",
         network=assemble(context.graphs, ends[0], outcome.stitch.eval(), ends[1], outcome.tuned),
         architecture=HybridArchitecture(front, candidate.plan.kind, back),
-        view=pair.views[direction.front],
+        preprocessing=pair.views[direction.front],
         classes=data.classes,
         cost=candidate.cost,
     )
@@ -153,7 +154,7 @@ def _right(files: Sequence[Path], source: ExportSource, data: DataSplits) -> np.
     from restnet_search.export.onnx import OnnxFormat
 
     runs = [OnnxFormat().open(path) for path in files]
-    batches = zip(data.test.batches(source.view, 100), data.test.labels.split(100), strict=True)
+    batches = zip(data.test.batches(source.preprocessing, 100), data.test.labels.split(100), strict=True)
     right = [torch.stack([run(images).argmax(dim=1) == labels for run in runs]) for images, labels in batches]
     return torch.cat(right, dim=1).numpy()
 
@@ -162,7 +163,7 @@ def _milliseconds(files: Sequence[Path], image: np.ndarray) -> list[float]:
     """Medians of the processor's time for one image, in turns: the wall clock would count who else runs here."""
     import onnxruntime
 
-    from restnet_search.costs.latency import measure_interleaved
+    from restnet_search.costs.latency_table import measure_interleaved
     from restnet_search.export.onnx import INPUT
 
     options = onnxruntime.SessionOptions()

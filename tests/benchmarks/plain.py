@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restnet_search.anchors.cifar_resnet import CifarResNet
+from restnet_search.anchors.loading.cifar_resnet import CifarResNet
 
 __all__ = ["Point", "Reached", "explore", "main"]
 
@@ -170,19 +170,21 @@ def main(space: dict[str, Any], cuts: dict[str, list[str]], setting: dict[str, A
     started = time.perf_counter()
     from safetensors.torch import load_file
 
-    from restnet_search.anchors.load import load_anchor
+    from restnet_search.anchors.loading.load import load_anchor
     from restnet_search.data import load_data
     from restnet_search.progress import SilentProgress
-    from restnet_search.search.ranking import draw_training_images
+    from restnet_search.search.prepare.images import draw_training_images
     from restnet_search.space import parse_space
     from tests.benchmarks.cifar import WEIGHTS
 
     parsed = parse_space(space, source="the benchmark")
     data = load_data(parsed.data, progress=SilentProgress())
-    view = load_anchor(parsed.anchors[0], classes=10, weights_dir=WEIGHTS, base_dir=None, trust_code=False).view
+    preprocessing = load_anchor(
+        parsed.anchors[0], classes=10, weights_dir=WEIGHTS, base_dir=None, trust_code=False
+    ).preprocessing
     drawn = draw_training_images(parsed, data)
-    train = (drawn.images(view, torch.arange(len(drawn))), drawn.labels)
-    val = (data.val.images(view, torch.arange(len(data.val))), data.val.labels)
+    train = (drawn.images(preprocessing, torch.arange(len(drawn))), drawn.labels)
+    val = (data.val.images(preprocessing, torch.arange(len(data.val))), data.val.labels)
     models: dict[int, CifarResNet] = {}
     for depth in map(int, cuts):
         models[depth] = CifarResNet((depth - 2) // 6)

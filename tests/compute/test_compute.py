@@ -15,14 +15,23 @@ from restnet_search.data import Split, load_data
 from restnet_search.errors import RunError, SpaceError
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.progress import SilentProgress
-from restnet_search.reporting.computing import ComputeSummary, computing
-from restnet_search.search.feature_keys import pass_key
-from restnet_search.search.features import FeatureStore
-from restnet_search.search.joint import JointBudget, JointTraining
-from restnet_search.search.memory_format import FormatChoice, choose_formats, is_channels_last, measure_gain, set_format
-from restnet_search.search.passes import CutAnchor
-from restnet_search.search.placing import at_home, settle
-from restnet_search.search.trial import TrainingChoices, TrialOutcome, run_trial
+from restnet_search.reporting.model.summary import ComputeSummary
+from restnet_search.reporting.terminal.facts import computing
+from restnet_search.search.features.feature_keys import pass_key
+from restnet_search.search.features.store import FeatureStore
+from restnet_search.search.prepare.cut_anchor import CutAnchor
+from restnet_search.search.prepare.memory_format import (
+    FormatChoice,
+    choose_formats,
+    is_channels_last,
+    measure_gain,
+    set_format,
+)
+from restnet_search.search.prepare.placement import anchors_on_cpu, move_to_device
+from restnet_search.search.training.choices import TrainingChoices
+from restnet_search.search.training.joint import JointBudget, JointTraining
+from restnet_search.search.training.stitch_trainer import TrialOutcome
+from restnet_search.search.training.trial import run_trial
 from restnet_search.space.schema import ComputeSpec, DataSpec, JointSpec, TrainingSpec
 from restnet_search.stitching.tuning import StatisticsFit
 from tests.compute.pretend import pretend_gpu
@@ -227,14 +236,14 @@ class TestFormat:
     def test_both_formats_compute_the_same_and_have_other_keys(self, anchors: Anchors, digits: Split) -> None:
         own = cut_anchor(RESNET)
         choice = {RESNET: FormatChoice(channels_last=True)}
-        settle({RESNET: own}, Compute(), choice)
+        move_to_device({RESNET: own}, Compute(), choice)
         assert is_channels_last(own.anchor.model) and is_channels_last(own.graph.front(1))
         one, other = (
             torch.cat(list(FeatureStore({RESNET: cut}, 2**30).batches(RESNET, 1, digits, 64)))
             for cut in (own, anchors[RESNET])
         )
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
-        with at_home({RESNET: own}, Compute(), choice):
+        with anchors_on_cpu({RESNET: own}, Compute(), choice):
             assert not is_channels_last(own.anchor.model)
         assert is_channels_last(own.anchor.model)
         assert own.anchor.digest == anchors[RESNET].anchor.digest
@@ -268,7 +277,7 @@ class TestFormat:
     def test_measuring_leaves_the_model_as_it_was(self, anchors: Anchors) -> None:
         model = anchors[RESNET].anchor.model
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        assert measure_gain(model, anchors[RESNET].anchor.view.size, Compute()) > 0
+        assert measure_gain(model, anchors[RESNET].anchor.preprocessing.size, Compute()) > 0
         for name, tensor in model.state_dict().items():
             assert torch.equal(tensor, before[name]) and tensor.is_contiguous()
         set_format(model, channels_last=False)
@@ -306,7 +315,7 @@ class TestCompile:
 
 def test_cut_model_is_what_the_small_memory_stands_for(anchors: Anchors) -> None:
     """The checks of these tests change nothing where memory is large enough."""
-    graph = cut_model(anchors[RESNET].anchor.model, anchors[RESNET].anchor.view.size)
+    graph = cut_model(anchors[RESNET].anchor.model, anchors[RESNET].anchor.preprocessing.size)
     x = graph.traced.example(4)
     with torch.no_grad():
         features = SmallMemory(graph, 4).between(None, [1])(x)

@@ -12,22 +12,23 @@ from restnet_search.compute import Compute, open_compute
 from restnet_search.data import Split, load_data
 from restnet_search.pipeline import run_search
 from restnet_search.progress import SilentProgress
-from restnet_search.reporting.report import Report
-from restnet_search.reporting.serialize import read_results
-from restnet_search.search.closed_form import closed_form_scores
-from restnet_search.search.disk_features import DiskFeatures
-from restnet_search.search.disk_store import DiskStore
-from restnet_search.search.features import FeatureStore
-from restnet_search.search.joint import JointBudget, JointTraining
-from restnet_search.search.placing import settle
-from restnet_search.search.prepare import CodeAndWeights
+from restnet_search.registry import RANKERS
+from restnet_search.reporting.model.run_report import Report
+from restnet_search.reporting.results_file.codec import read_results
+from restnet_search.search.features.disk_features import DiskFeatures
+from restnet_search.search.features.disk_store import DiskStore
+from restnet_search.search.features.store import FeatureStore
+from restnet_search.search.prepare.placement import move_to_device
 from restnet_search.search.ranking import rank_pairs
-from restnet_search.search.run_folder import RunFolder, RunInputs
-from restnet_search.search.teachers import teacher_logits
-from restnet_search.search.together import run_together
-from restnet_search.search.trial import TrainingChoices, TrialOutcome, run_trial
-from restnet_search.similarity.rankers import RANKERS
+from restnet_search.search.run.run_folder import RunFolder, RunInputs
+from restnet_search.search.training.choices import TrainingChoices
+from restnet_search.search.training.closed_form import closed_form_scores
+from restnet_search.search.training.joint import JointBudget, JointTraining
+from restnet_search.search.training.stitch_trainer import TrialOutcome
+from restnet_search.search.training.teachers import teacher_logits
+from restnet_search.search.training.trial import run_together, run_trial
 from restnet_search.space import parse_space
+from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import ComputeSpec, DataSpec, JointSpec, RankerSpec, TrainingSpec
 from restnet_search.stitching.tuning import TUNES, Tune
 from tests.compute.pretend import lies_on_gpu, pretend_gpu
@@ -48,7 +49,7 @@ def two() -> Anchors:
 
 def on_gpu(spec: ComputeSpec = FLOAT32) -> tuple[Anchors, Compute]:
     anchors, compute = two(), open_compute(spec)
-    settle(anchors, compute)
+    move_to_device(anchors, compute)
     return anchors, compute
 
 
@@ -136,7 +137,7 @@ def test_joint_training_and_its_checkpoint(digits: Split) -> None:
 def test_rankers(digits: Split) -> None:
     def rank(anchors: Anchors, compute: Compute) -> Any:
         spec = RankerSpec(images=96, batch_size=32)
-        return rank_pairs(spec, list(RANKERS), anchors, digits, seed=0, progress=SilentProgress(), compute=compute)
+        return rank_pairs(spec, RANKERS.names(), anchors, digits, seed=0, progress=SilentProgress(), compute=compute)
 
     wanted = rank(two(), Compute())
     with pretend_gpu():
@@ -206,7 +207,7 @@ def test_what_is_filled_ahead_for_workers_is_what_they_ask_for(tmp_path: Path) -
     filling.fill(RESNET, [0, 1], train)
     for cut in (0, 1):
         list(asking.batches(RESNET, cut, train, 16))
-    assert (filling.reuse.forwarded, asking.reuse.forwarded) == (len(train), 0)
+    assert (filling.statistics.forwarded, asking.statistics.forwarded) == (len(train), 0)
 
 
 SPACE: dict[str, Any] = {
@@ -225,7 +226,7 @@ SPACE: dict[str, Any] = {
     "training": {"epochs": [1, 1], "lr": [1e-3, 1e-2], "images": 160, "batch_size": 40},
     "fit": {"tune": "full", "epochs": 1, "lr": 3e-3, "batch_size": 64},
     "search": {"trials": 3},
-    "early": {"when": "always", "images": 60, "short_images": 0.5},
+    "halving": {"when": "always", "images": 60, "short_images": 0.5},
     "ranker": {"kind": "cka", "images": 64, "batch_size": 32},
     "data": {"dataset": "digits", "subset": {"train": 400, "val": 100, "test": 100}},
     "objectives": ["accuracy", "macs", "latency"],
@@ -238,7 +239,7 @@ def search(folder: Path, **changes: Any) -> Report:
     space = parse_space({**SPACE, **changes}, source="the test")
     run = RunFolder(folder / "run")
     run.create(space, RunInputs("test", "2026-01-01T00:00:00+00:00"))
-    return run_search(space, run, run.read()[1], CodeAndWeights(None, None, False, folder / "cache"), SilentProgress())
+    return run_search(space, run, run.read()[1], AnchorSources(None, None, False, folder / "cache"), SilentProgress())
 
 
 def accuracies(report: Report) -> dict[str, tuple[float, float | None]]:
@@ -263,7 +264,7 @@ def test_a_whole_search(strategy: str, tmp_path: Path) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 class TestOnAGpu:
     def test_the_search_finds_what_the_cpu_finds(self, tmp_path: Path) -> None:
-        without = {"objectives": ["accuracy", "macs"], "early": {"when": "never"}}
+        without = {"objectives": ["accuracy", "macs"], "halving": {"when": "never"}}
         exact = accuracies(search(tmp_path / "cpu", **without, compute={"device": "cpu"}))
         for precision in ("float32", "bfloat16"):
             found = accuracies(

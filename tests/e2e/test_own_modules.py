@@ -10,7 +10,7 @@ import torch
 
 from restnet_search import load_hybrid
 from restnet_search.cli import main
-from restnet_search.data import View, load_data
+from restnet_search.data import Preprocessing, load_data
 from restnet_search.space.schema import DataSpec
 
 # Functions, a residual path, buffers that a state dict keeps and one that it leaves out, a plain tensor, and running
@@ -120,11 +120,11 @@ def test_the_whole_way(
     told = run("--space", "own.yaml", "--trust-code", "--run", "own")
     results = json.loads((folder / "reports" / "own" / "results.json").read_text())
     assert results["trials"]["finished"] == 4
-    assert [anchor["licence"] for anchor in results["anchors"]] == ["cc-by-nc-4.0", None]
+    assert [anchor["license"] for anchor in results["anchors"]] == ["cc-by-nc-4.0", None]
     assert "Weights of mine: cc-by-nc-4.0 (non-commercial)" in told and "Weights of theirs: unknown" in told
     count = len(results["hybrids"])  # with random controls
     assert count >= 4 and f"NOT FOR COMMERCIAL USE: {count} of {count} hybrids hold the weights of mine." in told
-    assert all(hybrid["non_commercial"] == ["mine"] for hybrid in results["hybrids"])
+    assert all(results["non_commercial"][hybrid["id"]] == ["mine"] for hybrid in results["hybrids"])
 
     hybrid = results["hybrids"][0]["id"]
     run("export", "own", hybrid, "--trust-code")
@@ -136,10 +136,12 @@ def test_the_whole_way(
     assert {side["name"]: side["licence"] for side in sides} == {"mine": "cc-by-nc-4.0", "theirs": None}
     said = saved_metadata(export / f"{hybrid}.safetensors")
     assert json.loads(said["licences"]) == {"mine": "cc-by-nc-4.0", "theirs": None}
-    assert "mine (cc-by-nc-4.0)" in said["licence_warning"]
+    assert "mine (cc-by-nc-4.0)" in said["license_warning"]
 
-    view = View((3, 32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bilinear", 0.875, "center")
-    images = load_data(DataSpec(dataset="digits")).val.images(view, torch.arange(5))
+    preprocessing = Preprocessing(
+        (3, 32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bilinear", 0.875, "center"
+    )
+    images = load_data(DataSpec(dataset="digits")).val.images(preprocessing, torch.arange(5))
     monkeypatch.chdir(tmp_path)
     with torch.no_grad():
         expected = load_hybrid(folder / "reports" / "own", hybrid, trust_code=True)(images)

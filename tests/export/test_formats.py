@@ -153,7 +153,7 @@ def test_examples_run_as_they_stand_in_a_fresh_process(format: str, exported: Pa
     script = exported / f"example_{format}.py"
     name, *logits = _run_example(script, BLOCKED[format], str(tmp_path / "image.png"))
     with torch.no_grad():
-        expected = source("vit_to_cnn").network(VIEW.normalise(VIEW.pixels_transform()(image)[None]))[0]
+        expected = source("vit_to_cnn").network(VIEW.normalize(VIEW.pixels_transform()(image)[None]))[0]
     np.testing.assert_allclose(np.array(logits, float), expected.numpy(), atol=2e-3)
     assert name == CLASSES[int(expected.argmax())]
     body = script.read_text().split("here = ")[1].splitlines()
@@ -167,11 +167,11 @@ def test_examples_run_as_they_stand_in_a_fresh_process(format: str, exported: Pa
 def test_examples_crop_as_timm_does(crop: str, share: float) -> None:
     from restnet_search.export.examples import _crop
 
-    view = replace(VIEW, crop_mode=crop, crop_pct=share, interpolation="bicubic")
+    preprocessing = replace(VIEW, crop_mode=crop, crop_pct=share, interpolation="bicubic")
     image = Image.linear_gradient("L").convert("RGB").resize((100, 77))
     scope: dict = {"Image": Image, "image": image}
-    exec(_crop(view), scope)
-    expected = view.pixels_transform()(image).permute(1, 2, 0).numpy().astype(int)
+    exec(_crop(preprocessing), scope)
+    expected = preprocessing.pixels_transform()(image).permute(1, 2, 0).numpy().astype(int)
     assert np.abs(np.asarray(scope["image"]).astype(int) - expected).max() <= 2
 
 
@@ -180,8 +180,8 @@ def test_examples_crop_as_timm_does(crop: str, share: float) -> None:
 
 def test_pixels_are_the_exact_inverse_of_normalising() -> None:
     every = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
-    for view in (VIEW, replace(VIEW, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))):
-        assert torch.equal(view.pixels(view.normalise(every)), every)
+    for preprocessing in (VIEW, replace(VIEW, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))):
+        assert torch.equal(preprocessing.pixels(preprocessing.normalize(every)), every)
 
 
 @pytest.mark.parametrize("format", ["onnx", "pt2"])

@@ -15,12 +15,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from restnet_search.costs.cost_table import hybrid_cost
 from restnet_search.costs.count import count_costs
-from restnet_search.costs.table import hybrid_cost
-from restnet_search.data import View
+from restnet_search.data import Preprocessing
 from restnet_search.export import ExportSource, HybridArchitecture, Side
 from restnet_search.export.safetensors import load_export, save_export
-from restnet_search.stitching.initialise import fit_stitch
+from restnet_search.stitching.initialize import fit_stitch
 from restnet_search.stitching.layer import Hybrid, StitchLayer
 from restnet_search.stitching.plan import StitchPlan, why_not_stitchable
 from tests.matrix.anchors import FAMILIES, SIZE, anchor, source, thirds
@@ -29,7 +29,7 @@ FULL = os.environ.get("RESTNET_MATRIX") == "full"
 KINDS = ("linear", "conv3x3") if FULL else ("linear",)
 PAIRS = list(permutations(FAMILIES, 2))
 ROUND = list(zip(FAMILIES, [*list(FAMILIES)[1:], next(iter(FAMILIES))], strict=True))  # each once in front, once behind
-VIEW = View(SIZE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear", 1.0, "center")
+VIEW = Preprocessing(SIZE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear", 1.0, "center")
 STEPS = 5
 
 

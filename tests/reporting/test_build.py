@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from restnet_search.errors import RunError
-from restnet_search.reporting import HybridResult, Limits, Outcome, Part, build_report, finalists
-from restnet_search.reporting.build import UNLIMITED
-from restnet_search.units import DeviceBudget, parse_budget
+from restnet_search.reporting.assemble.build import finalists
+from restnet_search.reporting.assemble.statistics import final_score
+from restnet_search.search.run.records import HybridRecord, Part, Score
+from restnet_search.units import UNLIMITED, DeviceBudget, parse_budget
 
 from . import samples
 
@@ -26,7 +27,7 @@ results = st.lists(
 
 
 @given(results)
-def test_pareto_sets_picks_and_flags_follow_their_definitions(hybrids: list[HybridResult]) -> None:
+def test_pareto_sets_picks_and_flags_follow_their_definitions(hybrids: list[HybridRecord]) -> None:
     report = samples.report(hybrids, ("85MFLOPs", "10MFLOPs", "200kparams"), samples.anchors(n=20))
     entries = report.entries
 
@@ -34,7 +35,7 @@ def test_pareto_sets_picks_and_flags_follow_their_definitions(hybrids: list[Hybr
         return a.val.top1 >= b.val.top1 and a.macs <= b.macs and (a.val.top1, -a.macs) != (b.val.top1, -b.macs)
 
     for hybrid in report.hybrids:
-        assert hybrid.dominated == any(beats(other, hybrid) for other in entries)
+        assert (hybrid.id in report.dominated) == any(beats(other, hybrid) for other in entries)
     for budget in report.budgets:
         inside = [entry for entry in entries if budget.allows(entry)]
         assert set(budget.pareto) == {e.id for e in inside if not any(beats(other, e) for other in inside)}
@@ -48,8 +49,8 @@ def test_pareto_sets_picks_and_flags_follow_their_definitions(hybrids: list[Hybr
 
 
 def test_the_pick_is_chosen_on_val_even_where_test_disagrees() -> None:
-    lucky = samples.hybrid("lucky", 50e6, 0.80, test=Outcome(2400, 2500))
-    best = samples.hybrid("best", 60e6, 0.85, test=Outcome(1000, 2500))
+    lucky = samples.hybrid("lucky", 50e6, 0.80, test=final_score(2400, 2500))
+    best = samples.hybrid("best", 60e6, 0.85, test=final_score(1000, 2500))
     (budget,) = samples.report([lucky, best]).budgets
     assert budget.pick == "best"
 
@@ -87,7 +88,7 @@ def test_params_among_the_objectives_keep_a_smaller_network_in_the_set() -> None
 def test_no_budget_means_one_without_limits() -> None:
     report = samples.report([samples.hybrid("h0", 50e6, 0.8)], budgets=())
     (budget,) = report.budgets
-    assert (budget.name, budget.limits) == (UNLIMITED.name, Limits())
+    assert (budget.name, budget.limits) == (UNLIMITED.name, {})
     assert budget.pick == samples.LARGE
 
 
@@ -98,7 +99,7 @@ def test_spearman_is_over_stitch_points_each_with_the_best_hybrid_trained_there(
         samples.hybrid(f"h{i}", 50e6 + i, top1, front=front, back=back, score=score)
         for i, ((front, back), score, top1) in enumerate(zip(places, scores, accuracies, strict=True))
     ]
-    again = replace(hybrids[0], id="again", val=Outcome(1, 2500))
+    again = replace(hybrids[0], id="again", val=Score.of(1, 2500))
     (ranker,) = samples.report([*hybrids, again]).rankers
     assert ranker.n == 6
     assert ranker.spearman == pytest.approx(spearmanr(scores, accuracies)[0])
@@ -122,7 +123,7 @@ def test_several_rankers_are_judged_on_the_same_hybrids() -> None:
 def test_whole_costs_are_ints() -> None:
     report = samples.report([samples.hybrid("h0", 5e7, 0.8), samples.hybrid("h1", 5.5e7 + 0.5, 0.8)])
     assert [type(h.macs) for h in report.hybrids] == [int, float]
-    assert type(report.budgets[0].limits.macs) is int
+    assert type(report.budgets[0].limits["macs"]) is int
 
 
 def test_ids_must_differ_also_from_anchor_names() -> None:
@@ -158,4 +159,4 @@ def build(**changes):
         "search": samples.SUMMARY, "anchors": samples.anchors(), "hybrids": [samples.hybrid("h0", 5e7, 0.8)],
         "budgets": [DeviceBudget("b", (("macs", 8.5e7),))], "trials": samples.Trials(1, 0, 0),
     }  # fmt: skip
-    return build_report(**(arguments | changes))  # pyright: ignore[reportArgumentType]
+    return samples.built(**(arguments | changes))  # pyright: ignore[reportArgumentType]

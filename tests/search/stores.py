@@ -7,14 +7,16 @@ from pathlib import Path
 import torch
 
 from restnet_search.anchors import load_anchor
-from restnet_search.costs.table import Cost
+from restnet_search.costs.cost_table import Cost
 from restnet_search.data import Split
 from restnet_search.graph.anchor_graph import cut_model
-from restnet_search.search.candidates import Candidate, Direction
-from restnet_search.search.disk_features import DiskFeatures
-from restnet_search.search.disk_store import DiskStore
-from restnet_search.search.features import CutAnchor, FeatureStore
-from restnet_search.search.trial import TrialContext
+from restnet_search.search.features.disk_features import DiskFeatures
+from restnet_search.search.features.disk_store import DiskStore
+from restnet_search.search.features.store import FeatureStore
+from restnet_search.search.points.candidates import Candidate
+from restnet_search.search.prepare.cut_anchor import CutAnchor
+from restnet_search.search.run.records import Direction
+from restnet_search.search.training.context import TrialContext
 from restnet_search.space.schema import AnchorSpec, StitchSpec, TrainingSpec
 from restnet_search.stitching.plan import StitchPlan
 from tests.models import MODELS
@@ -30,7 +32,7 @@ def cut_anchor(name: str) -> CutAnchor:
     spec = AnchorSpec(name=name, model=str(kwargs.pop("model_name")), pretrained=False, kwargs=kwargs)
     torch.manual_seed(0)
     anchor = load_anchor(spec, classes=10, weights_dir=None, base_dir=None, trust_code=False)
-    return CutAnchor(anchor, cut_model(anchor.model, anchor.view.size))
+    return CutAnchor(anchor, cut_model(anchor.model, anchor.preprocessing.size))
 
 
 def disk_store(anchors: Anchors, folder: Path, *, bound: int = 2**30, dtype: str = "float32") -> FeatureStore:

@@ -11,17 +11,18 @@ import optuna
 import pytest
 import torch
 
-from restnet_search.costs.table import profile_anchor
+from restnet_search.costs.cost_table import profile_anchor
 from restnet_search.data import Split, load_data
 from restnet_search.errors import RunError
 from restnet_search.progress import SilentProgress
-from restnet_search.search.candidates import Enumeration, enumerate_candidates
-from restnet_search.search.controls import control_choices
-from restnet_search.search.early import Early, EarlyJob, decide_early, enters
-from restnet_search.search.prepare import Prepared
-from restnet_search.search.rungs import RungStudy
-from restnet_search.search.study import SearchStudy, read_records
-from restnet_search.search.trial import run_trial
+from restnet_search.search.halving.halving import Early, EarlyJob, decide_early, enters
+from restnet_search.search.halving.rungs import RungStudy
+from restnet_search.search.points.candidates import Enumeration, enumerate_candidates
+from restnet_search.search.prepare.prepared import Prepared
+from restnet_search.search.run.record_store import read_records
+from restnet_search.search.study.study import SearchStudy
+from restnet_search.search.training.choices import control_choices
+from restnet_search.search.training.trial import run_trial
 from restnet_search.space.schema import DataSpec, SearchSpace
 from restnet_search.units import UNLIMITED
 from tests.search.stores import cut_anchor
@@ -51,7 +52,7 @@ def space_of(trials: int = 4, **changes: object) -> SearchSpace:
         "top_k": 3,
         "training": {"epochs": [1, 1], "batch_size": 32, "lr": [1e-3, 1e-2]},
         "search": {"trials": trials},
-        "early": early | changes.pop("early", {}),  # pyright: ignore[reportOperatorIssue]
+        "halving": early | changes.pop("halving", {}),  # pyright: ignore[reportOperatorIssue]
     }
     return SearchSpace.model_validate(plain | changes)
 
@@ -180,13 +181,13 @@ def test_a_second_look_computes_and_writes_nothing(whole: tuple[Early, Path], de
     early, folder = whole
     again = decide(folder, space_of())
     assert facts(again) == facts(early)
-    assert again.reuse is None
+    assert again.statistics is None
 
 
 def test_features_too_large_to_keep_give_the_same_scores(
     whole: tuple[Early, Path], decide: Decide, tmp_path: Path
 ) -> None:
-    decide(tmp_path, space_of(cache={"memory_gb": 1e-6, "disk_gb": 0, "together": 3}))
+    decide(tmp_path, space_of(cache={"memory_gb": 1e-6, "disk_gb": 0, "trials_per_pass": 3}))
     kept, passed = (rungs_in(folder).scores("closed_form") for folder in (whole[1], tmp_path))
     assert kept.keys() == passed.keys()
     for key, score in kept.items():
@@ -202,7 +203,7 @@ def test_what_fails_in_short_training_ranks_last_and_says_why(
     broken = replace(prepared, anchors={**prepared.anchors, "vit": cut_anchor("vit")})
     with torch.no_grad():
         broken.anchors["vit"].anchor.model.get_parameter("head.bias").fill_(float("nan"))
-    space = space_of(early={"closed_form": 1.0, "buckets": 1})
+    space = space_of(halving={"closed_form": 1.0, "buckets": 1})
     early = decide_early(
         job_of(space, broken, images, tmp_path), tmp_path / "study.db", enumeration_of(space, prepared)
     )
@@ -228,11 +229,11 @@ def test_out_of_time_nothing_is_dropped_also_later(decide: Decide, tmp_path: Pat
     [
         ({}, 40, (False, False)),
         ({}, 41, (True, True)),
-        ({"early": {"when": "always"}}, 21, (True, True)),
-        ({"early": {"when": "always"}}, 20, (False, False)),
-        ({"early": {"when": "never"}}, 1000, (False, False)),
-        ({"early": {"short": 1}}, 1000, (True, False)),
-        ({"early": {"closed_form": 1}}, 1000, (False, True)),
+        ({"halving": {"when": "always"}}, 21, (True, True)),
+        ({"halving": {"when": "always"}}, 20, (False, False)),
+        ({"halving": {"when": "never"}}, 1000, (False, False)),
+        ({"halving": {"short": 1}}, 1000, (True, False)),
+        ({"halving": {"closed_form": 1}}, 1000, (False, True)),
         ({"training": {"epochs": 0}}, 1000, (True, False)),
     ],
 )

@@ -7,8 +7,10 @@ from pathlib import Path
 from restnet_search.anchors import load_anchor
 from restnet_search.data import load_data
 from restnet_search.graph.anchor_graph import cut_model
-from restnet_search.search.features import CutAnchor, FeatureStore
-from restnet_search.search.trial import TrainingChoices, run_trial
+from restnet_search.search.features.store import FeatureStore
+from restnet_search.search.prepare.cut_anchor import CutAnchor
+from restnet_search.search.training.choices import TrainingChoices
+from restnet_search.search.training.trial import run_trial
 from restnet_search.space.schema import AnchorSpec, DataSpec, SubsetSpec, TrainingSpec
 from tests.search.stores import Anchors, candidate, context, disk_store
 
@@ -18,7 +20,7 @@ def test_float16_moves_no_accuracy_by_more_than_a_fifth_of_a_point(shared: Path,
     for name in ("cifar_resnet20", "cifar_resnet8"):
         spec = AnchorSpec(model=name, weights=f"{name}.safetensors")
         anchor = load_anchor(spec, classes=10, weights_dir=shared / "weights", base_dir=None, trust_code=False)
-        anchors[name] = CutAnchor(anchor, cut_model(anchor.model, anchor.view.size))
+        anchors[name] = CutAnchor(anchor, cut_model(anchor.model, anchor.preprocessing.size))
     root = str(shared / "data" / "cifar10")
     data = load_data(DataSpec(root=root, subset=SubsetSpec(train=1000, val=2000)))
     chosen = candidate(anchors, "cifar_resnet8", 2, "cifar_resnet20", 5)

@@ -9,17 +9,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from restnet_search.anchors.resume import read_epoch, write_epoch
+from restnet_search.anchors.fitting.resume import read_epoch, write_epoch
 from restnet_search.data import Split, load_data
 from restnet_search.progress import SilentProgress
-from restnet_search.search.candidates import Candidate
-from restnet_search.search.features import FeatureStore
-from restnet_search.search.hybrids import assemble
-from restnet_search.search.joint import JointBudget, JointTraining
-from restnet_search.search.teachers import teacher_logits
-from restnet_search.search.trial import TrialContext, score_network
+from restnet_search.search.features.store import FeatureStore
+from restnet_search.search.points.candidates import Candidate
+from restnet_search.search.prepare.hybrids import assemble
+from restnet_search.search.training.accuracy import score_network
+from restnet_search.search.training.context import TrialContext
+from restnet_search.search.training.joint import JointBudget, JointTraining
+from restnet_search.search.training.teachers import teacher_logits
 from restnet_search.space.schema import DataSpec, JointSpec, StitchSpec, TrainingSpec
-from restnet_search.stitching.initialise import fit_stitch
+from restnet_search.stitching.initialize import fit_stitch
 from restnet_search.stitching.layer import StitchLayer
 from tests.search.stores import Anchors, candidate, context, cut_anchor, disk_store
 
@@ -90,7 +91,7 @@ def test_neighbours_hold_one_layer_and_every_candidate_is_scored_as_its_hybrid(
         c = outcome.candidate
         front, back = (c.direction.front, c.front_cut), (c.direction.back, c.back_cut)
         hybrid = assemble(shared.graphs, front, outcome.trial.stitch, back)
-        assert score_network(hybrid, anchors[front[0]].anchor.view, shared.val) == outcome.trial.correct
+        assert score_network(hybrid, anchors[front[0]].anchor.preprocessing, shared.val) == outcome.trial.correct
     assert sum(outcome.images for outcome in outcomes.values()) == trained.images
     assert {number for number, _ in trained.outcomes(ended={0, 3})} == set(outcomes) - {0, 3}
 
@@ -110,7 +111,9 @@ def test_the_start_is_least_squares_over_all_members(
         ends = [(c.direction.front, c.front_cut), (c.direction.back, c.back_cut)]
         with torch.no_grad():
             source, target = (
-                shared.graphs[name].front(cut)(images.images(anchors[name].anchor.view, torch.arange(len(images))))
+                shared.graphs[name].front(cut)(
+                    images.images(anchors[name].anchor.preprocessing, torch.arange(len(images)))
+                )
                 for name, cut in ends
             )
         pairs.append((source, target))
@@ -134,7 +137,7 @@ def test_training_lowers_the_loss_of_the_stitch_points_together(
             name = c.direction.front
             hybrid = assemble(shared.graphs, (name, c.front_cut), training.stitch_of(c), (c.direction.back, c.back_cut))
             with torch.no_grad():
-                logits = hybrid(digits.images(anchors[name].anchor.view, torch.arange(len(digits))))
+                logits = hybrid(digits.images(anchors[name].anchor.preprocessing, torch.arange(len(digits))))
             total += F.cross_entropy(logits, digits.labels).item()
         return total / len(candidates)
 

@@ -9,10 +9,11 @@ import torch
 
 from restnet_search.data import Split, load_data
 from restnet_search.data.augmented_views import AugmentedView, images_of
-from restnet_search.search.candidates import Candidate
-from restnet_search.search.features import FeatureStore
-from restnet_search.search.together import pass_order, run_together
-from restnet_search.search.trial import NonFiniteLoss, TrainingChoices, TrialOutcome, run_trial
+from restnet_search.search.features.store import FeatureStore
+from restnet_search.search.points.candidates import Candidate
+from restnet_search.search.training.choices import TrainingChoices
+from restnet_search.search.training.stitch_trainer import NonFiniteLoss, TrialOutcome
+from restnet_search.search.training.trial import pass_order, run_together, run_trial
 from restnet_search.space.schema import DataSpec, StitchSpec, TrainingSpec
 from tests.search.stores import Anchors, candidate, context, cut_anchor, disk_store
 
@@ -65,11 +66,11 @@ def test_together_is_alone_to_the_last_bit(anchors: Anchors, digits: Split, jobs
         shared = context(anchors, digits, store=fresh(), stitch=stitch)
         (alone,) = finished(run_together([job], shared))
         assert_equal(outcome, alone)
-        forwarded += shared.store.reuse.forwarded
-    assert together_store.reuse.forwarded < forwarded
+        forwarded += shared.store.statistics.forwarded
+    assert together_store.statistics.forwarded < forwarded
     # two epochs and val; and the closed form's images, once for the front and once for each anchor behind
     closed_form = {"lstsq": 96 * 3, "random": 0}[init]
-    assert together_store.reuse.forwarded == 2 * 192 + 60 + closed_form
+    assert together_store.statistics.forwarded == 2 * 192 + 60 + closed_form
 
 
 def test_together_is_the_plain_trial_where_the_images_come_in_the_same_order(
@@ -128,15 +129,15 @@ class TestAugmentedViews:
     def test_a_view_is_the_same_in_any_order_and_leaves_the_generators_alone(
         self, anchors: Anchors, digits: Split
     ) -> None:
-        view, seen = anchors[RESNET].anchor.view, AugmentedView(1, seed=3)
+        preprocessing, seen = anchors[RESNET].anchor.preprocessing, AugmentedView(1, seed=3)
         order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
         state = torch.get_rng_state()
-        straight = torch.cat(list(images_of(digits, view, 7, torch.arange(20), seen)))
-        shuffled = torch.cat(list(images_of(digits, view, 5, order, seen)))
+        straight = torch.cat(list(images_of(digits, preprocessing, 7, torch.arange(20), seen)))
+        shuffled = torch.cat(list(images_of(digits, preprocessing, 5, order, seen)))
         assert torch.equal(state, torch.get_rng_state())
         assert torch.equal(straight[order], shuffled)
-        plain = torch.cat(list(images_of(digits, view, 7, torch.arange(20), None)))
-        other = torch.cat(list(images_of(digits, view, 7, torch.arange(20), AugmentedView(2, seed=3))))
+        plain = torch.cat(list(images_of(digits, preprocessing, 7, torch.arange(20), None)))
+        other = torch.cat(list(images_of(digits, preprocessing, 7, torch.arange(20), AugmentedView(2, seed=3))))
         for one, two in ((plain, straight), (plain, other), (straight, other)):
             assert (one != two).flatten(1).any(dim=1).all()
 
@@ -155,4 +156,4 @@ class TestAugmentedViews:
         ):
             assert (a - b).norm() < 0.1 * (a - c).norm()  # other batches of the pass round otherwise, nothing more
         # train plain and augmented once each for three epochs, val, and the closed form's images of the back
-        assert kept.reuse.forwarded == 2 * 192 + 60 + 96
+        assert kept.statistics.forwarded == 2 * 192 + 60 + 96

@@ -149,13 +149,15 @@ def _usage(manifest: AdaptiveManifest) -> str:
 
 def _input(manifest: AdaptiveManifest) -> str:
     lines = ["## Input", ""]
-    for view in dict.fromkeys(route.preprocessing for route in manifest.routes):
-        names = [route.name for route in manifest.routes if route.preprocessing == view]
-        channels, height, width = view.size
-        mean, std = (", ".join(f"{value:g}" for value in values) for values in (view.mean, view.std))
+    for preprocessing in dict.fromkeys(route.preprocessing for route in manifest.routes):
+        names = [route.name for route in manifest.routes if route.preprocessing == preprocessing]
+        channels, height, width = preprocessing.size
+        mean, std = (", ".join(f"{value:g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
         lines.append(
-            f"- {', '.join(names)}: `({channels}, {height}, {width})`, resized by {view.interpolation} interpolation,"
-            f" {view.crop_mode} crop of {view.crop_pct:g}; floats: RGB in 0..1 minus ({mean}), divided by ({std})"
+            f"- {', '.join(names)}: `({channels}, {height}, {width})`,"
+            f" resized by {preprocessing.interpolation} interpolation,"
+            f" {preprocessing.crop_mode} crop of {preprocessing.crop_pct:g};"
+            f" floats: RGB in 0..1 minus ({mean}), divided by ({std})"
         )
     if len(lines) > 3:
         lines += [

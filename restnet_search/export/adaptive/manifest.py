@@ -9,17 +9,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from restnet_search.costs.table import Cost
-from restnet_search.data.view import View
+from restnet_search.costs.cost_table import Cost
+from restnet_search.data.preprocessing import Preprocessing
 from restnet_search.errors import ExportError
 from restnet_search.export.architecture import AnchorArchitecture, AnchorSource, Architecture, HybridArchitecture, Side
 from restnet_search.export.running import Running
 from restnet_search.export.sealed import read_sealed, seal, validated
 from restnet_search.export.source import Accuracy
-from restnet_search.files import sha256_of
+from restnet_search.files import file_digest
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.space.schema import Tune
-from restnet_search.stitching.plan import StitchKind
 
 __all__ = [
     "FORMAT_VERSION",
@@ -55,7 +54,7 @@ class HybridParts:
     """A route that is a hybrid; ``tuned`` names the tensors of the back that are its own and not the anchor's."""
 
     front: PartCut
-    stitch: StitchKind
+    stitch: str
     back: PartCut
     kind: Literal["hybrid"] = field(default="hybrid")
     tune: Tune = "stitch"
@@ -81,7 +80,7 @@ class RouteEntry:
     parts: Annotated[WholeAnchor | HybridParts, Field(discriminator="kind")]
     costs: Cost
     accuracy: tuple[Accuracy, ...]
-    preprocessing: View
+    preprocessing: Preprocessing
     running: Running
     onnx: str | None = None
 
@@ -244,4 +243,4 @@ def listing(sums: Mapping[str, str]) -> str:
 
 def file_checksums(folder: Path, names: Sequence[str]) -> dict[str, str]:
     """SHA-256 of files by their names, seen from a folder."""
-    return {name: sha256_of(folder / name) for name in names}
+    return {name: file_digest(folder / name) for name in names}

@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from restnet_search.data.view import View
+from restnet_search.data.preprocessing import Preprocessing
 from restnet_search.errors import DataError, ExportError, did_you_mean
 from restnet_search.export.adaptive.governor import Governor, GovernorStatus, Rung, Tuning
 from restnet_search.export.adaptive.manifest import (
@@ -44,14 +44,15 @@ class AdaptiveModel(nn.Module):
     ends on the route it began with. Every method may be called from any thread.
 
     **Input.** Either float images, normalised as the route's :attr:`Route.preprocessing` says, as the exported hybrid
-    takes them; or uint8 RGB pixels, which the route that runs normalises itself. Routes take their front's view, so
-    they may disagree. Then the input cannot be made before it is known which route runs, and a call must name it::
+    takes them; or uint8 RGB pixels, which the route that runs normalises itself. Routes take their front's
+    preprocessing, so they may disagree. Then the input cannot be made before it is known which route runs, and a call
+    must name it::
 
         route = model.current
         logits = model(images_for(route.preprocessing), route=route)
 
-    Without ``route=``, float images are taken only if all routes share one view, uint8 pixels if all share its
-    geometry (views that differ in mean and standard deviation alone).
+    Without ``route=``, float images are taken only if all routes share one preprocessing, uint8 pixels if all share its
+    geometry (they may differ in mean and standard deviation alone).
     """
 
     def __init__(self, networks: Mapping[str, nn.Module], manifest: AdaptiveManifest) -> None:
@@ -94,7 +95,7 @@ class AdaptiveModel(nn.Module):
         return self._current.route
 
     @property
-    def preprocessing(self) -> View:
+    def preprocessing(self) -> Preprocessing:
         """How to make an input from an image, for every route.
 
         Raises:
@@ -103,7 +104,7 @@ class AdaptiveModel(nn.Module):
         if not self._one_view:
             raise DataError(
                 f"The routes see images differently: {self._said_views()}.",
-                expected="routes that share one view",
+                expected="routes that share one preprocessing",
                 hint=_PER_ROUTE,
             )
         return self.routes[0].preprocessing
@@ -193,7 +194,7 @@ class AdaptiveModel(nn.Module):
         network = self._networks[self._places[chosen.name]]
         governor = current.governor if chosen is current.route else None
         started = governor.clock() if governor else 0.0
-        logits = network(chosen.preprocessing.normalise(x) if x.dtype == torch.uint8 else x)
+        logits = network(chosen.preprocessing.normalize(x) if x.dtype == torch.uint8 else x)
         if governor:
             if logits.is_cuda:
                 torch.cuda.synchronize(logits.device)
@@ -237,16 +238,17 @@ class AdaptiveModel(nn.Module):
             )
 
     def _said_views(self) -> str:
-        views: dict[View, list[str]] = {}
+        views: dict[Preprocessing, list[str]] = {}
         for route in self.routes:
             views.setdefault(route.preprocessing, []).append(route.name)
-        return "; ".join(f"{', '.join(names)}: {_said(view)}" for view, names in views.items())
+        return "; ".join(f"{', '.join(names)}: {_said(preprocessing)}" for preprocessing, names in views.items())
 
 
 _PER_ROUTE = "route = model.current, make the input as route.preprocessing says, then call model(input, route=route)"
 
 
-def _said(view: View) -> str:
-    mean, std = ("/".join(f"{value:g}" for value in values) for values in (view.mean, view.std))
-    side = "x".join(str(side) for side in view.size)
-    return f"{side}, {view.interpolation}, {view.crop_mode} crop {view.crop_pct:g}, mean {mean}, std {std}"
+def _said(preprocessing: Preprocessing) -> str:
+    mean, std = ("/".join(f"{value:g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
+    side = "x".join(str(side) for side in preprocessing.size)
+    crop = f"{preprocessing.crop_mode} crop {preprocessing.crop_pct:g}"
+    return f"{side}, {preprocessing.interpolation}, {crop}, mean {mean}, std {std}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from restnet_search.costs.table import Cost
-from restnet_search.data.view import View
+from restnet_search.costs.cost_table import Cost
+from restnet_search.data.preprocessing import Preprocessing
 from restnet_search.errors import BudgetError, ExportError
 from restnet_search.export.adaptive.manifest import RouteEntry
 from restnet_search.export.running import Running
@@ -25,7 +25,7 @@ class Route:
         costs: MACs of one image, and parameters.
         val: Accuracy on the split that the search looked at; what ranks the routes.
         test: Accuracy on the untouched split, where it was measured.
-        preprocessing: How it sees an image: its front's view.
+        preprocessing: How it sees an image: its front's preprocessing.
         running: Peak memory of the route alone (the model holds the weights of all routes), and its latency where the
             run measured it.
     """
@@ -34,7 +34,7 @@ class Route:
     costs: Cost
     val: Accuracy
     test: Accuracy | None
-    preprocessing: View
+    preprocessing: Preprocessing
     running: Running
 
     def needs(self, kind: str, at: str = "") -> float | None:

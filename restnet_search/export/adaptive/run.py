@@ -8,12 +8,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from restnet_search.data import View, load_data
+from restnet_search.data import Preprocessing, load_data
 from restnet_search.export.adaptive.write import AdaptiveResult, export_adaptive
 from restnet_search.export.run import Chosen, source_of, spread
 from restnet_search.progress import Progress
-from restnet_search.search.rebuild import rebuild_networks
-from restnet_search.search.run_folder import RunFolder
+from restnet_search.search.prepare.rebuild import rebuild_networks
+from restnet_search.search.run.run_folder import RunFolder
 
 __all__ = ["export_adaptive_from_run"]
 
@@ -51,8 +51,8 @@ def export_adaptive_from_run(
     anchors = {name: cut.graph.traced.module for network in rebuilt.values() for name, cut in network.anchors.items()}
 
     @cache
-    def images_of(view: View) -> Tensor:
-        return splits.val.images(view, spread(splits.val))
+    def images_of(preprocessing: Preprocessing) -> Tensor:
+        return splits.val.images(preprocessing, spread(splits.val))
 
     return export_adaptive(
         folder.name,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from restnet_search import __version__
-from restnet_search.data.view import View
+from restnet_search.data.preprocessing import Preprocessing
 from restnet_search.errors import ExportError
 from restnet_search.export.adaptive.card import adaptive_card
 from restnet_search.export.adaptive.manifest import (
@@ -93,7 +93,7 @@ def export_adaptive(
     run: str,
     sources: Sequence[ExportSource],
     anchors: Mapping[str, nn.Module],
-    images_of: Callable[[View], Tensor],
+    images_of: Callable[[Preprocessing], Tensor],
     folder: Path,
     *,
     with_onnx: bool = True,
@@ -106,7 +106,7 @@ def export_adaptive(
         run: Name of the run.
         sources: The routes, at least one; by rising MACs.
         anchors: The traced anchors whose parameters the networks share, by name.
-        images_of: Real images ``(B, C, H, W)`` as a view sees them, to verify on.
+        images_of: Real images ``(B, C, H, W)`` as a preprocessing makes them, to verify on.
         folder: Made if missing; an earlier adaptive model there is replaced as a whole.
         with_onnx: Whether to write the routes as ONNX files that share their weights, too.
         tolerance: Largest difference of an ONNX route's logit to PyTorch's.
@@ -135,13 +135,13 @@ def export_adaptive(
             model = AdaptiveModel.load(draft, base_dir=sources[0].base_dir, trust_code=sources[0].trust_code)
             separate = 0
             for source in sources:
-                separate += require_identical(model, source.id, source, images_of(source.view), checks)
+                separate += require_identical(model, source.id, source, images_of(source.preprocessing), checks)
                 task.advance()
             switching = time_switches(model)
             task.advance()
         sizes = Sizes(0, union, separate, **onnx_sizes)
         measured = Measured(
-            sizes, len(images_of(sources[0].view)), switching.median_us, switching.p99_us, switching.count
+            sizes, len(images_of(sources[0].preprocessing)), switching.median_us, switching.p99_us, switching.count
         )
         manifest = _with_own_size(replace(manifest, measured=measured), (draft / WEIGHTS).stat().st_size)
         (draft / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
@@ -169,7 +169,12 @@ def _write_weights(
         anchors=tuple(used.values()),
         routes=tuple(
             RouteEntry(
-                source.id, parts_of(source.architecture), source.cost, source.accuracy, source.view, source.running
+                source.id,
+                parts_of(source.architecture),
+                source.cost,
+                source.accuracy,
+                source.preprocessing,
+                source.running,
             )
             for source in sources
         ),
@@ -186,7 +191,7 @@ def _write_weights(
 def _write_onnx(
     manifest: AdaptiveManifest,
     sources: Sequence[ExportSource],
-    images_of: Callable[[View], Tensor],
+    images_of: Callable[[Preprocessing], Tensor],
     draft: Path,
     checks: Path,
     tolerance: float,
@@ -196,7 +201,7 @@ def _write_onnx(
     stems = _stems(sources)
     files, separate = save_onnx_routes(dict(zip(stems, sources, strict=True)), draft / _ONNX)
     by_route = {source.id: files[stem] for stem, source in zip(stems, sources, strict=True)}
-    images = {source.id: images_of(source.view) for source in sources}
+    images = {source.id: images_of(source.preprocessing) for source in sources}
     logits = run_without_torch(by_route, images, checks)
     differences: dict[str, float] = {}
     for source in sources:

@@ -1,0 +1,213 @@
+"""Fit anchors to the user's classes before the search: the head only, or all layers; once, then from the cache."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from restnet_search.anchors.anchor import Anchor, freeze, head_matches, model_digest
+from restnet_search.anchors.classifier import replace_classifier
+from restnet_search.anchors.fitting.fit_cache import make_cache_dir, read_fitted, write_fitted
+from restnet_search.anchors.fitting.resume import forget
+from restnet_search.anchors.fitting.train import train_full, train_head
+from restnet_search.anchors.fitting.training_loop import FitJob
+from restnet_search.anchors.loading.hub import MissingWeights, all_missing
+from restnet_search.anchors.loading.load import load_anchor
+from restnet_search.compute import Compute, open_compute
+from restnet_search.data.splits import DataSplits
+from restnet_search.errors import AnchorError
+from restnet_search.progress import Progress
+from restnet_search.space.anchor_sources import AnchorSources
+from restnet_search.space.schema import FitSpec, SearchSpace
+
+__all__ = ["Fit", "fit_anchor", "fit_anchors", "prepare_anchors"]
+
+_RECIPE = 1  # raise when training changes, so that older cached weights are not taken for the new recipe's
+
+
+# Came later than the first cached weights; at their defaults they change nothing, so they stay out of the key.
+_LATER = ("optimizer", "label_smoothing", "augment", "patience")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """An anchor that answers for the data's classes, and where its weights come from.
+
+    ``val_top1`` is of the epoch kept, 0..1; None for an anchor that is as it was loaded.
+    """
+
+    anchor: Anchor
+    origin: Literal["as loaded", "fitted", "cache"]
+    val_top1: float | None
+
+
+def fit_anchor(
+    anchor: Anchor,
+    data: DataSplits,
+    spec: FitSpec,
+    *,
+    cache_dir: Path,
+    seed: int,
+    progress: Progress,
+    compute: Compute | None = None,
+) -> Anchor:
+    """Fit an anchor's head, or all of it, to the data's classes; the epoch with the best val accuracy is kept.
+
+    The result is kept in `cache_dir` under a key of the anchor's weights, the train and val data, `spec` and `seed`; a
+    damaged file there is noticed and replaced. The anchor given is not changed. A fit that was killed goes on after its
+    last whole epoch, with the same result.
+
+    Args:
+        anchor: An anchor that matches already is returned as it is, unless `spec.when` is ``always``.
+        data: `train` is trained on, `val` chooses the epoch, `test` is not touched.
+        spec: How to train.
+        cache_dir: Where fitted weights are kept.
+        seed: Of the new head, the order of images and dropout.
+        progress: Told about every batch.
+        compute: Where to train; None: on a GPU where there is one.
+
+    Raises:
+        AnchorError: If `spec.tune` is ``never``, the head cannot be exchanged, or training diverges.
+    """
+    return _Fitter(data, spec, cache_dir, seed, progress, compute).fit(anchor).anchor
+
+
+def prepare_anchors(
+    space: SearchSpace,
+    data: DataSplits,
+    sources: AnchorSources,
+    progress: Progress,
+    compute: Compute | None = None,
+) -> list[Anchor]:
+    """Return the anchors of :func:`fit_anchors`, whose arguments and errors it has."""
+    return [fit.anchor for fit in fit_anchors(space, data, sources, progress, compute)]
+
+
+def fit_anchors(
+    space: SearchSpace,
+    data: DataSplits,
+    sources: AnchorSources,
+    progress: Progress,
+    compute: Compute | None = None,
+) -> list[Fit]:
+    """Load every anchor of the space, in its order, and fit those that do not match the data's classes.
+
+    Fitting takes the data's seed, not the search's: the anchors belong to what is searched, and another search on the
+    same data finds them in the cache.
+
+    Args:
+        space: Names the anchors and how to fit them.
+        data: See :func:`fit_anchor`.
+        sources: Where the anchors come from, and where fits are kept.
+        progress: Told about every batch.
+        compute: Where to train; None: what the space's ``compute`` says.
+
+    Raises:
+        AnchorError: See :func:`restnet_search.anchors.loading.load.load_anchor` and :func:`fit_anchor`.
+    """
+    # All are loaded before the first is fitted, so that a wrong name costs seconds and not a training.
+    anchors: list[Anchor] = []
+    missing: list[MissingWeights] = []
+    folders = {"weights_dir": sources.weights, "base_dir": sources.base}
+    for spec in space.anchors:
+        try:
+            anchors.append(load_anchor(spec, classes=len(data.classes), trust_code=sources.trust_code, **folders))
+        except MissingWeights as error:
+            missing.append(error)
+    if missing:
+        raise all_missing(missing)
+    place = compute or open_compute(space.compute, progress.log)
+    fitter = _Fitter(data, space.fit, sources.cache, space.data.seed, progress, place)
+    return [fitter.fit(anchor) for anchor in anchors]
+
+
+@dataclass(frozen=True)
+class _Fitter:
+    """Fits anchors to one data set by one recipe; attributes as the arguments of :func:`fit_anchor`."""
+
+    data: DataSplits
+    spec: FitSpec
+    cache_dir: Path
+    seed: int
+    progress: Progress
+    compute: Compute | None
+
+    def fit(self, anchor: Anchor) -> Fit:
+        classes = len(self.data.classes)
+        matches = head_matches(anchor, classes)
+        if matches and self.spec.when == "mismatch":
+            return Fit(anchor, "as loaded", None)
+        if self.spec.tune == "never":
+            has = f"has a head for {anchor.num_classes} classes" if anchor.trained else "has a head that is not trained"
+            raise AnchorError(
+                f"The anchor {anchor.name} {has}; the data has {classes} classes.",
+                expected="a checkpoint fitted to these classes, since fit.tune is never",
+                hint="name a fitted checkpoint as `weights`, or set fit.tune to head or full",
+            )
+        make_cache_dir(self.cache_dir)
+        model = copy.deepcopy(anchor.model)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            if not matches:
+                replace_classifier(model, classes)
+            top1, origin = self._fit_or_read(anchor, model)
+        freeze(model)
+        digest = model_digest(model, anchor.model_name, anchor.kwargs)
+        fitted = replace(anchor, model=model, num_classes=classes, digest=digest, fitted=True, trained=True)
+        return Fit(fitted, origin, top1)
+
+    def _fit_or_read(self, anchor: Anchor, model: nn.Module) -> tuple[float, Literal["fitted", "cache"]]:
+        """Give `model` the fitted weights, from the cache where they are; return its top-1 on val, and from where."""
+        key = _key(anchor, self.data, self.spec, self.seed)
+        path = self.cache_dir / f"{_safe(anchor.name)}-{key}.safetensors"
+        if path.exists():
+            if (kept := read_fitted(path)) is not None:
+                state, facts = kept
+                model.load_state_dict(state)
+                top1 = float(facts["val_top1"])
+                self.progress.log(f"{anchor.name}: fitted before, val top-1 {top1:.3f} (from {path})")
+                return top1, "cache"
+            self.progress.log(f"{anchor.name}: the cached file {path} is damaged; fitting again")
+        checkpoint = path.with_suffix(".epoch.pt")
+        job = FitJob(anchor.name, self.spec, self.seed, self.progress, checkpoint, self.compute)
+        train = train_full if self.spec.tune == "full" else train_head
+        try:
+            top1 = train(job, model, anchor.preprocessing, self.data)
+        except AnchorError:  # it would diverge again
+            forget(checkpoint)
+            raise
+        facts = {"val_top1": repr(top1), "classes": json.dumps(self.data.classes)}
+        write_fitted(path, model.state_dict(), facts)
+        forget(checkpoint)
+        self.progress.log(f"{anchor.name}: fitted ({self.spec.tune}), val top-1 {top1:.3f}")
+        return top1, "fitted"
+
+
+def _key(anchor: Anchor, data: DataSplits, spec: FitSpec, seed: int) -> str:
+    defaults = FitSpec.model_fields
+    recipe = {
+        key: value
+        for key, value in spec.model_dump(mode="json", exclude={"when"}).items()
+        if key not in _LATER or value != defaults[key].default
+    }
+    facts = [
+        _RECIPE,
+        anchor.digest,
+        data.train.digest,
+        data.val.digest,
+        data.classes,
+        recipe,
+        seed,
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _safe(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)
