@@ -20,7 +20,7 @@ ROOT = Path(restnet_search.__file__).parent
 
 # From the ground up, as ARCHITECTURE.md draws it. A package may import its own layer and those below.
 LAYERS = (
-    ("environment", "errors", "units", "progress", "files", "licences"),
+    ("environment", "errors", "units", "progress", "files", "licences", "version"),
     ("space",),
     ("compute", "data", "anchors", "graph"),
     ("costs", "similarity", "stitching"),
@@ -72,7 +72,7 @@ def imports_of(source: str, module: str, *, is_package: bool) -> Iterator[tuple[
                 above = module.split(".")[: len(module.split(".")) + is_package - node.level]
                 home = ".".join([*above, *filter(None, [home])])
             # `from package import name`: a module of the package, or something that its __init__ holds.
-            wanted = [alias.name for alias in node.names if alias.name != "__version__"]
+            wanted = [alias.name for alias in node.names]
             names = [full if is_module(full := f"{home}.{name}") else home for name in wanted]
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -149,7 +149,7 @@ class TestReader:
             ("import restnet_search.cli.main as m, torch", ["restnet_search.cli.main"]),
             ("from restnet_search import errors", ["restnet_search.errors"]),
             ("from restnet_search import load_run", ["restnet_search"]),
-            ("from restnet_search import __version__", []),
+            ("from restnet_search import __version__", ["restnet_search"]),
             ("from restnet_search.space import SearchSpace", ["restnet_search.space"]),
             ("from restnet_search.space import schema", ["restnet_search.space.schema"]),
             ("def f():\n    from restnet_search.cli import main", ["restnet_search.cli.main"]),

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from restnet_search import __version__
 from restnet_search.costs.table import Cost
 from restnet_search.data.view import View
 from restnet_search.errors import ExportError
@@ -18,6 +17,7 @@ from restnet_search.export.int8 import Int8Result
 from restnet_search.export.running import Running
 from restnet_search.export.sealed import read_sealed, seal, validated
 from restnet_search.export.source import Accuracy, ExportSource
+from restnet_search.version import __version__
 
 __all__ = ["BUNDLE", "Bundle", "ExportedFile", "FormatEntry", "bundle_of", "check_files", "open_export", "read_bundle"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from restnet_search import __version__
 from restnet_search.export.architecture import HybridArchitecture
 from restnet_search.export.bundle import BUNDLE, Bundle, FormatEntry
 from restnet_search.export.examples import example_name
@@ -13,6 +12,7 @@ from restnet_search.export.source import Accuracy, ExportSource
 from restnet_search.licences import licence_warning, shown
 from restnet_search.space.schema import TUNED
 from restnet_search.units import CONVENTION, format_count
+from restnet_search.version import __version__
 
 __all__ = ["model_card"]
 

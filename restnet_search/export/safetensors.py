@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from restnet_search import __version__
 from restnet_search.errors import ExportError
 from restnet_search.export.architecture import build_network
 from restnet_search.export.format import Runner
 from restnet_search.export.manifest import FORMAT_VERSION, Manifest, TensorEntry, find_manifest, read_manifest
 from restnet_search.export.source import ExportSource
+from restnet_search.version import __version__
 
 __all__ = [
     "SafetensorsFormat",

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from restnet_search import __version__
 from restnet_search.costs.table import Cost
 from restnet_search.data import View
 from restnet_search.export.architecture import Architecture
@@ -20,6 +19,7 @@ from restnet_search.export.fold import Folded, fold_network
 from restnet_search.export.preprocess import Normalised
 from restnet_search.export.running import Running
 from restnet_search.licences import licence_warning
+from restnet_search.version import __version__
 
 __all__ = ["Accuracy", "ExportSource"]
 

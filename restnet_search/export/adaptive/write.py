@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from restnet_search import __version__
 from restnet_search.data.view import View
 from restnet_search.errors import ExportError
 from restnet_search.export.adaptive.card import adaptive_card
@@ -39,6 +38,7 @@ from restnet_search.export.safetensors import serialise
 from restnet_search.export.source import ExportSource
 from restnet_search.export.verify import TOLERANCE, compare, require_agreement
 from restnet_search.progress import Progress, SilentProgress
+from restnet_search.version import __version__
 
 __all__ = ["AdaptiveResult", "export_adaptive"]
 
