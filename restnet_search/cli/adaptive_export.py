@@ -12,7 +12,7 @@ from restnet_search.cli.entries import as_named, chosen_from
 from restnet_search.errors import ExportError, RunError
 
 if TYPE_CHECKING:
-    from restnet_search.export.adaptive.write import AdaptiveResult
+    from restnet_search.export.adaptive.write_adaptive import AdaptiveResult
     from restnet_search.reporting.report import Entry, Report
 
 __all__ = ["export_adaptive"]
@@ -39,7 +39,7 @@ def export_adaptive(
             expected="--format safetensors, or --format onnx, which adds an ONNX file for every route (default)",
         )
     from restnet_search.cli.progress import show_progress
-    from restnet_search.export.adaptive.run import export_adaptive_from_run
+    from restnet_search.export.adaptive.adaptive_from_run import export_adaptive_from_run
     from restnet_search.loading import load_run
     from restnet_search.search.run_folder import find_run
 
@@ -75,8 +75,8 @@ def _entries(report: Report, budgets: Sequence[str]) -> list[Entry]:
 
 def _show(result: AdaptiveResult, as_json: bool) -> None:
     from restnet_search.cli.console import print_json
-    from restnet_search.export.adaptive.card import describe
-    from restnet_search.export.adaptive.manifest import MANIFEST, WEIGHTS
+    from restnet_search.export.adaptive.adaptive_card import describe
+    from restnet_search.export.adaptive.adaptive_manifest import MANIFEST, WEIGHTS
     from restnet_search.units import format_bytes, format_count
 
     manifest, measured = result.manifest, result.measured

@@ -9,7 +9,7 @@ from restnet_search.units import parse_budget
 
 if TYPE_CHECKING:
     from restnet_search.export import Accuracy, Chosen
-    from restnet_search.export.running import Latency
+    from restnet_search.export.network.runtime_cost import Latency
     from restnet_search.reporting.report import Entry, Report
 
 __all__ = ["as_named", "chosen_from"]
@@ -44,7 +44,7 @@ def _accuracies(entry: Entry) -> list[Accuracy]:
 
 def _latency(report: Report, entry: Entry) -> Latency | None:
     """As it was measured whole; else as the search summed it."""
-    from restnet_search.export.running import Latency, MeasuredOn
+    from restnet_search.export.network.runtime_cost import Latency, MeasuredOn
 
     note = report.search.latency
     if note is None:

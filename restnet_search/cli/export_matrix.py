@@ -18,7 +18,7 @@ def export_matrix(
 ) -> None:
     """Export eight hybrids in every format, verify each, write the table; goes on where it stopped."""
     from restnet_search.cli.arguments import one_of
-    from restnet_search.conformance.export_matrix import HYBRIDS, run_matrix
+    from restnet_search.conformance.format_matrix import HYBRIDS, run_matrix
 
     names = tuple(pair.name for pair in HYBRIDS)
     for name in hybrid or ():

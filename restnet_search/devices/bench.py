@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from restnet_search.devices.cut import cut_space
-from restnet_search.devices.files import MANIFEST, SCRIPT, content_digest
+from restnet_search.devices.bench_files import MANIFEST, SCRIPT, content_digest
+from restnet_search.devices.cut_space import cut_space
 from restnet_search.errors import BudgetError
-from restnet_search.export.adaptive.onnx_routes import WEIGHTS_FILE, SharedWeights
+from restnet_search.export.adaptive.shared_onnx import WEIGHTS_FILE, SharedWeights
 from restnet_search.files import sha256_of
 from restnet_search.progress import Progress
 from restnet_search.search.latency import StitchPoint, anchor_digest, networks_to_measure

@@ -1,14 +1,14 @@
 """Exports: one file per format, each verified against the PyTorch network on real images before it is kept."""
 
-from restnet_search.export.architecture import AnchorArchitecture, AnchorSource, HybridArchitecture, Side
-from restnet_search.export.bundle import Bundle, open_export, read_bundle
-from restnet_search.export.format import DEFAULT_FORMATS, FORMATS, ExportFormat, ExportResult, get_format
-from restnet_search.export.int8 import Int8Job, Int8Result, Labelled
-from restnet_search.export.manifest import Manifest, read_manifest
-from restnet_search.export.run import Chosen, export_from_run
-from restnet_search.export.safetensors import load_export, save_export
-from restnet_search.export.source import Accuracy, ExportSource
-from restnet_search.export.write import export_network
+from restnet_search.export.formats.export_format import DEFAULT_FORMATS, FORMATS, ExportFormat, ExportResult, get_format
+from restnet_search.export.formats.onnx_int8 import Int8Job, Int8Result, Labelled
+from restnet_search.export.formats.safetensors import load_export, save_export
+from restnet_search.export.formats.weights_manifest import Manifest, read_manifest
+from restnet_search.export.from_run import Chosen, export_from_run
+from restnet_search.export.network.architecture import AnchorArchitecture, AnchorSource, HybridArchitecture, Side
+from restnet_search.export.network.export_source import Accuracy, ExportSource
+from restnet_search.export.package.export_manifest import Bundle, open_export, read_bundle
+from restnet_search.export.package.write_export import export_network
 
 __all__ = [
     "DEFAULT_FORMATS",

@@ -94,7 +94,7 @@ def _pair(large: int, small: int, given: Size) -> Iterator[Row]:
 
 def _row(candidate: Candidate, pair: Pair, given: Size) -> Row:
     from restnet_search.export import Int8Job, export_network
-    from restnet_search.export.run import spread
+    from restnet_search.export.from_run import spread
 
     data = pair.data
     source = _trained(candidate, pair)
@@ -150,7 +150,7 @@ def _trained(candidate: Candidate, pair: Pair) -> ExportSource:
 
 def _right(files: Sequence[Path], source: ExportSource, data: DataSplits) -> np.ndarray:
     """Which test images each file classifies correctly: ``(files, n)`` of booleans."""
-    from restnet_search.export.onnx import OnnxFormat
+    from restnet_search.export.formats.onnx import OnnxFormat
 
     runs = [OnnxFormat().open(path) for path in files]
     batches = zip(data.test.batches(source.view, 100), data.test.labels.split(100), strict=True)
@@ -163,7 +163,7 @@ def _milliseconds(files: Sequence[Path], image: np.ndarray) -> list[float]:
     import onnxruntime
 
     from restnet_search.costs.latency import measure_interleaved
-    from restnet_search.export.onnx import INPUT
+    from restnet_search.export.formats.onnx import INPUT
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from restnet_search.conformance.export_matrix import HYBRIDS, Row, run_matrix
-from restnet_search.export.litert import PYTHON
+from restnet_search.conformance.format_matrix import HYBRIDS, Row, run_matrix
+from restnet_search.export.formats.litert import PYTHON
 
 
 def test_rows_say_what_verified_and_why_not_and_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from restnet_search.conformance.check import build, check, largest_difference
+from restnet_search.conformance.check_families import run_conformance
+from restnet_search.conformance.cut_check import build, check, largest_difference
 from restnet_search.conformance.families import CASES, TORCHVISION, Case, timm_modules
-from restnet_search.conformance.run import run_conformance
 from restnet_search.errors import GraphError, RunError
 from restnet_search.graph.anchor_graph import cut_model
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from restnet_search.conformance import check as checking
-from restnet_search.conformance.check import build, check
+from restnet_search.conformance import cut_check as checking
+from restnet_search.conformance.cut_check import build, check
+from restnet_search.conformance.cut_table import render
 from restnet_search.conformance.families import CASES
-from restnet_search.conformance.places import check_places
-from restnet_search.conformance.report import render
+from restnet_search.conformance.layout_check import check_places
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.graph.layout import Layout
 from tests.models import IMAGE

@@ -27,11 +27,11 @@ from restnet_search.data import View
 from restnet_search.errors import BudgetError, DataError, ExportError
 from restnet_search.export import Accuracy, ExportSource, load_export, save_export
 from restnet_search.export.adaptive import AdaptiveModel, Tuning, read_adaptive_manifest
-from restnet_search.export.adaptive.onnx_routes import SharedWeights
-from restnet_search.export.adaptive.tensors import union_of
-from restnet_search.export.adaptive.verify import run_without_torch, time_switches
-from restnet_search.export.adaptive.write import AdaptiveResult, export_adaptive
-from restnet_search.export.sealed import seal
+from restnet_search.export.adaptive.shared_onnx import SharedWeights
+from restnet_search.export.adaptive.shared_tensors import union_of
+from restnet_search.export.adaptive.verify_routes import run_without_torch, time_switches
+from restnet_search.export.adaptive.write_adaptive import AdaptiveResult, export_adaptive
+from restnet_search.export.checksummed_json import seal
 from tests.export.networks import CLASSES, HYBRIDS, SIZE, VIEW, cut, source
 
 ROUTES = ("small_cnn", "cnn_to_cnn", "cnn_to_vit", "vit_to_cnn", "anchor_to_itself")  # by rising MACs, as said below

@@ -13,8 +13,8 @@ from torch import Tensor
 from restnet_search.errors import BudgetError
 from restnet_search.export import ExportSource
 from restnet_search.export.adaptive import AdaptiveModel
-from restnet_search.export.adaptive.write import export_adaptive
-from restnet_search.export.running import Latency, MeasuredOn, Running
+from restnet_search.export.adaptive.write_adaptive import export_adaptive
+from restnet_search.export.network.runtime_cost import Latency, MeasuredOn, Running
 from restnet_search.units import parse_budget
 from tests.export.networks import cut
 from tests.export.test_adaptive import route

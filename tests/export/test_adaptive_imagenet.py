@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from restnet_search.conformance.check import build
+from restnet_search.conformance.cut_check import build
 from restnet_search.conformance.families import Case
 from restnet_search.costs.table import Cost
 from restnet_search.data import View
@@ -22,8 +22,8 @@ from restnet_search.export import (
     Side,
 )
 from restnet_search.export.adaptive import AdaptiveModel
-from restnet_search.export.adaptive.verify import time_switches
-from restnet_search.export.adaptive.write import export_adaptive
+from restnet_search.export.adaptive.verify_routes import time_switches
+from restnet_search.export.adaptive.write_adaptive import export_adaptive
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.stitching.layer import Hybrid, StitchLayer
 

@@ -24,12 +24,12 @@ from torch import Tensor
 from restnet_search.cli.export import Format, _formats
 from restnet_search.errors import ExportError, SpaceError
 from restnet_search.export import Int8Job, Labelled, export_network, get_format, open_export, read_bundle
-from restnet_search.export.format import Runner
-from restnet_search.export.litert import PYTHON, LitertFormat
-from restnet_search.export.onnx import OnnxFormat
-from restnet_search.export.pt2 import Pt2Format, check_archive
-from restnet_search.export.sealed import seal
-from restnet_search.export.verify import compare, require_agreement
+from restnet_search.export.checksummed_json import seal
+from restnet_search.export.formats.export_format import Runner
+from restnet_search.export.formats.litert import PYTHON, LitertFormat
+from restnet_search.export.formats.onnx import OnnxFormat
+from restnet_search.export.formats.pt2 import Pt2Format, check_archive
+from restnet_search.export.verification.compare import compare, require_agreement
 from restnet_search.progress import SilentProgress
 from tests.export.networks import CLASSES, VIEW, source
 
@@ -165,7 +165,7 @@ def test_examples_run_as_they_stand_in_a_fresh_process(format: str, exported: Pa
 @pytest.mark.parametrize("crop", ["center", "squash", "border"])
 @pytest.mark.parametrize("share", [1.0, 0.875])
 def test_examples_crop_as_timm_does(crop: str, share: float) -> None:
-    from restnet_search.export.examples import _crop
+    from restnet_search.export.package.inference_examples import _crop
 
     view = replace(VIEW, crop_mode=crop, crop_pct=share, interpolation="bicubic")
     image = Image.linear_gradient("L").convert("RGB").resize((100, 77))
@@ -275,7 +275,7 @@ class _Faulty(OnnxFormat):
 
 @pytest.mark.parametrize(("layer", "first"), [("layer2_0_conv2", "front.layer2.0"), ("stitch.map", "stitch.map")])
 def test_the_first_cut_point_that_differs_is_named(layer: str, first: str, images: Tensor, tmp_path: Path) -> None:
-    from restnet_search.export.locate import first_difference
+    from restnet_search.export.verification.bisect_difference import first_difference
 
     faulty, network = _Faulty(layer), source("cnn_to_cnn")
     run: Runner = faulty.open(faulty.save(network, tmp_path)[0])
@@ -363,7 +363,7 @@ def test_a_pt2_archive_names_no_folder_of_this_machine(exported: Path) -> None:
 def test_a_missing_package_is_an_error_that_names_the_extra(
     format: str, monkeypatch: pytest.MonkeyPatch, images: Tensor, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("restnet_search.export.optional.find_spec", lambda name: None)
+    monkeypatch.setattr("restnet_search.export.formats.optional_packages.find_spec", lambda name: None)
     with pytest.raises(ExportError, match=rf"pip install 'restnet-search\[{format}\]'"):
         export_network(source("small_cnn"), images, ["onnx", format], tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from restnet_search.errors import ExportError
-from restnet_search.export.onnx import OPSET, OnnxFormat
+from restnet_search.export.formats.onnx import OPSET, OnnxFormat
 from restnet_search.version import __version__
 from tests.export.networks import CLASSES, VIEW, source
 

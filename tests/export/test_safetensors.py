@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from restnet_search.errors import AnchorError, ExportError
 from restnet_search.export import AnchorArchitecture, AnchorSource, load_export, read_manifest, save_export
-from restnet_search.export.sealed import seal
+from restnet_search.export.checksummed_json import seal
 from restnet_search.graph.trace import trace_model
 from tests.export.networks import NAMES, SIZE, source
 

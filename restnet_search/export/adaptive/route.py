@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from restnet_search.costs.table import Cost
 from restnet_search.data.view import View
 from restnet_search.errors import BudgetError, ExportError
-from restnet_search.export.adaptive.manifest import RouteEntry
-from restnet_search.export.running import Running
-from restnet_search.export.source import Accuracy
+from restnet_search.export.adaptive.adaptive_manifest import RouteEntry
+from restnet_search.export.network.export_source import Accuracy
+from restnet_search.export.network.runtime_cost import Running
 from restnet_search.units import DeviceBudget, format_bytes, format_count, format_seconds
 
 __all__ = ["Route", "best_of", "route_of", "within"]

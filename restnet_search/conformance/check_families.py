@@ -1,0 +1,55 @@
+"""Check all families, one after the other; what is done is on disk, so a run that was cut off goes on."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from restnet_search.conformance.cut_check import Outcome, check
+from restnet_search.conformance.cut_table import read_outcomes, write_outcomes
+from restnet_search.conformance.families import Case
+
+__all__ = ["run_conformance"]
+
+
+def run_conformance(
+    cases: Sequence[Case],
+    folder: Path,
+    *,
+    only: Sequence[str] = (),
+    fresh: bool = False,
+    said: Callable[[Outcome], None] = lambda _: None,
+) -> list[Outcome]:
+    """Check every case and write ``conformance.json`` and ``conformance.md`` after each.
+
+    Args:
+        cases: What to check.
+        folder: Where the table is written. Cases that it holds for the same model and versions of torch, torchvision
+            and timm are kept; rows of other families stay only if they are among the cases.
+        only: Families to check now; the table names the others as not checked, unless it holds them (default: all).
+        fresh: Whether to check again what the table holds (of the families asked for).
+        said: Called with each new outcome.
+
+    Returns:
+        All outcomes that there are, in the order of the cases.
+
+    Raises:
+        RunError: If the folder holds something else under the table's name.
+    """
+    versions = {name: version(name) for name in ("timm", "torch", "torchvision")}
+    known = {} if fresh and not only else read_outcomes(folder / "conformance.json", versions)
+    again = set(only) if fresh else set()
+    done = {case.family: known[case.family] for case in cases if case.family in known and case.family not in again}
+    for case in cases:
+        if only and case.family not in only:
+            continue
+        if case.family not in done or done[case.family].model != case.model:
+            done[case.family] = check(case)
+            gc.collect()  # traced graphs hold circles
+            said(done[case.family])
+            ordered = [done[other.family] for other in cases if other.family in done]
+            pending = [other.family for other in cases if other.family not in done]
+            write_outcomes(folder, ordered, versions, pending)
+    return [done[case.family] for case in cases if case.family in done]

@@ -1,0 +1,253 @@
+"""The JSON file of an adaptive model: its routes, what to build for them, and the checksums of everything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from restnet_search.costs.table import Cost
+from restnet_search.data.view import View
+from restnet_search.errors import ExportError
+from restnet_search.export.checksummed_json import read_sealed, seal, validated
+from restnet_search.export.network.architecture import (
+    AnchorArchitecture,
+    AnchorSource,
+    Architecture,
+    HybridArchitecture,
+    Side,
+)
+from restnet_search.export.network.export_source import Accuracy
+from restnet_search.export.network.runtime_cost import Running
+from restnet_search.files import sha256_of
+from restnet_search.graph.cut_points import CutPoint
+from restnet_search.space.schema import Tune
+from restnet_search.stitching.plan import StitchKind
+
+__all__ = [
+    "FORMAT_VERSION",
+    "MANIFEST",
+    "WEIGHTS",
+    "AdaptiveManifest",
+    "HybridParts",
+    "Measured",
+    "OnnxRoutes",
+    "PartCut",
+    "RouteEntry",
+    "Sizes",
+    "WholeAnchor",
+    "parts_of",
+    "read_adaptive_manifest",
+]
+
+FORMAT_VERSION = 2
+"""2 says what memory and latency routes need, and whose data and command made them; its checksum is ``digest``."""
+MANIFEST, WEIGHTS = "adaptive.json", "adaptive.safetensors"
+
+
+@dataclass(frozen=True)
+class PartCut:
+    """One side of a hybrid: the anchor's name, and the cut point where it ends or starts."""
+
+    anchor: str
+    cut: CutPoint
+
+
+@dataclass(frozen=True)
+class HybridParts:
+    """A route that is a hybrid; ``tuned`` names the tensors of the back that are its own and not the anchor's."""
+
+    front: PartCut
+    stitch: StitchKind
+    back: PartCut
+    kind: Literal["hybrid"] = field(default="hybrid")
+    tune: Tune = "stitch"
+    tuned: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class WholeAnchor:
+    """A route that is an anchor, whole."""
+
+    anchor: str
+    kind: Literal["anchor"] = field(default="anchor")
+
+
+@dataclass(frozen=True)
+class RouteEntry:
+    """One route; ``onnx`` is its ONNX file, seen from the manifest's folder.
+
+    ``running`` says what the route needs when it alone is loaded: peak memory in bytes, latency in seconds.
+    """
+
+    name: str
+    parts: Annotated[WholeAnchor | HybridParts, Field(discriminator="kind")]
+    costs: Cost
+    accuracy: tuple[Accuracy, ...]
+    preprocessing: View
+    running: Running
+    onnx: str | None = None
+
+
+@dataclass(frozen=True)
+class OnnxRoutes:
+    """The routes for runtimes without Python: the file that holds the weights of all, and what the routes say.
+
+    ``sha256`` maps every file, seen from the manifest's folder, to its checksum; ``max_difference`` every route to the
+    largest difference of a logit to PyTorch's.
+    """
+
+    weights: str
+    opset: int
+    sha256: Mapping[str, str]
+    max_difference: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes on disk.
+
+    Attributes:
+        artefact: Of the safetensors and the JSON file.
+        union: Of the tensors that any route uses, each once.
+        separate: Of the routes exported alone as safetensors and JSON, together.
+        onnx: Of all ONNX files with their weights file.
+        onnx_separate: Of the routes exported alone as ONNX, together.
+    """
+
+    artefact: int
+    union: int
+    separate: int
+    onnx: int | None = None
+    onnx_separate: int | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found when the artefact was verified.
+
+    Attributes:
+        sizes: In bytes.
+        images: How many real images every route was run on, with logits equal to the separately exported network's to
+            the last bit (otherwise there is no artefact).
+        switch_median_us: Of a switch between routes, microseconds.
+        switch_p99_us: What 99 of 100 switches do not exceed; the rest waits for a processor.
+        switches: How many were timed.
+    """
+
+    sizes: Sizes
+    images: int
+    switch_median_us: float
+    switch_p99_us: float
+    switches: int
+
+
+@dataclass(frozen=True)
+class AdaptiveManifest:
+    """What ``adaptive.json`` holds beside ``digest``, its own checksum; its keys are these fields.
+
+    Attributes:
+        format_version: Of this file.
+        restnet_search: The version that wrote it.
+        run: Name of the run.
+        anchors: What to build, each once.
+        routes: By rising MACs.
+        classes: Names, by index of the logits.
+        environment: Versions that made it.
+        weights: Name of the safetensors file beside this one.
+        weights_sha256: Of that file, hexadecimal.
+        data: What the routes were trained and measured on, in words.
+        command: What made the run.
+        onnx: The routes as ONNX files, where there are any.
+        measured: None only while the artefact is verified.
+    """
+
+    format_version: int
+    restnet_search: str
+    run: str
+    anchors: tuple[AnchorSource, ...]
+    routes: tuple[RouteEntry, ...]
+    classes: tuple[str, ...]
+    environment: Mapping[str, str]
+    weights: str
+    weights_sha256: str
+    data: str = ""
+    command: str = ""
+    onnx: OnnxRoutes | None = None
+    measured: Measured | None = None
+    kind: Literal["adaptive"] = field(default="adaptive")
+
+    def architecture(self, route: RouteEntry) -> Architecture:
+        """What a route is made of.
+
+        Raises:
+            ExportError: If it names an anchor that is not among the anchors.
+        """
+        parts = route.parts
+        if isinstance(parts, WholeAnchor):
+            return AnchorArchitecture(self._anchor(parts.anchor, route))
+        front, back = (Side(self._anchor(part.anchor, route), part.cut) for part in (parts.front, parts.back))
+        return HybridArchitecture(front, parts.stitch, back, tune=parts.tune, tuned=parts.tuned)
+
+    def _anchor(self, name: str, route: RouteEntry) -> AnchorSource:
+        for anchor in self.anchors:
+            if anchor.name == name:
+                return anchor
+        known = ", ".join(anchor.name for anchor in self.anchors)
+        raise ExportError(f"The route {route.name} names the anchor {name!r}.", expected=f"one of {known}")
+
+    def to_json(self) -> str:
+        """The file's content, with a checksum of itself."""
+        return seal(TypeAdapter(AdaptiveManifest).dump_python(self, mode="json"))
+
+
+def parts_of(architecture: Architecture) -> WholeAnchor | HybridParts:
+    """A route's architecture with its anchors by name."""
+    if isinstance(architecture, AnchorArchitecture):
+        return WholeAnchor(architecture.anchor.name)
+    front, back = (PartCut(side.anchor.name, side.cut) for side in (architecture.front, architecture.back))
+    return HybridParts(front, architecture.stitch, back, tune=architecture.tune, tuned=architecture.tuned)
+
+
+def find_adaptive_manifest(path: Path) -> Path:
+    """The JSON file of an adaptive model, given that, its safetensors file or their folder.
+
+    Raises:
+        ExportError: If there is none.
+    """
+    file = path / MANIFEST if path.is_dir() else path.with_suffix(".json") if path.suffix == ".safetensors" else path
+    if not file.is_file():
+        raise ExportError(
+            f"There is no adaptive model {file}.",
+            expected=f"the folder of one, with {MANIFEST} and {WEIGHTS}",
+            hint="write one with restnet-search export RUN --adaptive",
+        )
+    return file
+
+
+def read_adaptive_manifest(path: Path) -> AdaptiveManifest:
+    """Read the JSON file of an adaptive model; its checksum must hold.
+
+    Args:
+        path: The model's folder, its ``.json`` or its ``.safetensors`` file.
+
+    Raises:
+        ExportError: If there is none, it was truncated or altered, or another version wrote it.
+    """
+    file = find_adaptive_manifest(path)
+    plain = read_sealed(file, FORMAT_VERSION, adaptive=True)
+    hint = "copy the files again, or export again"
+    return validated(AdaptiveManifest, plain, f"The adaptive model {file} is damaged", hint)
+
+
+def listing(sums: Mapping[str, str]) -> str:
+    """Checksums as ``sha256sum --check`` reads them."""
+    return "".join(f"{digest}  {name}\n" for name, digest in sums.items())
+
+
+def file_checksums(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of files by their names, seen from a folder."""
+    return {name: sha256_of(folder / name) for name in names}
