@@ -14,6 +14,7 @@ __all__ = [
     "BudgetError",
     "DataError",
     "ExportError",
+    "ExtensionError",
     "GraphError",
     "RestnetError",
     "RunError",
@@ -69,6 +70,10 @@ class RunError(RestnetError):
 
 class ExportError(RestnetError):
     """An export that failed or did not verify; nothing finished-looking is left behind."""
+
+
+class ExtensionError(RestnetError):
+    """A ranker, stitch layer, strategy or export format that is not known, not trusted or cannot be loaded."""
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

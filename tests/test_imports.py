@@ -20,7 +20,7 @@ ROOT = Path(restnet_search.__file__).parent
 
 # From the ground up, as ARCHITECTURE.md draws it. A package may import its own layer and those below.
 LAYERS = (
-    ("environment", "errors", "units", "progress", "files", "licences", "version"),
+    ("environment", "errors", "units", "progress", "files", "licences", "registry", "version"),
     ("space",),
     ("compute", "data", "anchors", "graph"),
     ("costs", "similarity", "stitching"),

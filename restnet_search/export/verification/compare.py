@@ -21,7 +21,7 @@ _FIRST_BATCHES = (1, 3)  # one alone, an odd one, then all others: so the batch 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the saved network's logits are from PyTorch's; as in :class:`~restnet_search.export.formats.export_format.ExportResult`.
+    """How far the saved network's logits are from PyTorch's; as in ExportResult.
 
     ``largest_logit`` is PyTorch's largest, absolute.
     """
