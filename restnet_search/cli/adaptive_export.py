@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from restnet_search.cli.entries import as_named, chosen_from
+from restnet_search.cli.entries import as_named, choose_network
 from restnet_search.errors import ExportError, RunError
 
 if TYPE_CHECKING:
-    from restnet_search.export.adaptive.write_adaptive import AdaptiveResult
+    from restnet_search.export.adaptive.write_adaptive import AdaptiveExport
     from restnet_search.reporting.report import Entry, Report
 
 __all__ = ["export_adaptive"]
@@ -45,7 +45,7 @@ def export_adaptive(
 
     folder = find_run(run, runs)
     report = load_run(folder.path)
-    chosen = [chosen_from(report, entry) for entry in _entries(report, budgets)]
+    chosen = [choose_network(report, entry) for entry in _entries(report, budgets)]
     with show_progress() as progress:
         result = export_adaptive_from_run(
             folder,
@@ -73,10 +73,8 @@ def _entries(report: Report, budgets: Sequence[str]) -> list[Entry]:
     return [report.entry(name) for name in names]
 
 
-def _show(result: AdaptiveResult, as_json: bool) -> None:
+def _show(result: AdaptiveExport, as_json: bool) -> None:
     from restnet_search.cli.console import print_json
-    from restnet_search.export.adaptive.adaptive_card import describe
-    from restnet_search.export.adaptive.adaptive_manifest import MANIFEST, WEIGHTS
     from restnet_search.units import format_bytes, format_count
 
     manifest, measured = result.manifest, result.measured
@@ -87,9 +85,9 @@ def _show(result: AdaptiveResult, as_json: bool) -> None:
     typer.echo(f"Exported {len(manifest.routes)} routes as one adaptive model to {result.folder}:")
     for route in manifest.routes:
         best = next(score for score in route.accuracy if score.split == "val")
-        typer.echo(f"  {route.name}: {describe(route)}, {format_count(route.costs.macs)} MACs, val {best.top1:.1%}")
+        typer.echo(f"  {route.name}: {describe_route(route)}, {format_count(route.costs.macs)} MACs, val {best.top1:.1%}")
     typer.echo(
-        f"  {WEIGHTS}, {MANIFEST}: {format_bytes(sizes.artefact)}; the routes apart {format_bytes(sizes.separate)};"
+        f"  {ADAPTIVE_WEIGHTS}, {ADAPTIVE_MANIFEST}: {format_bytes(sizes.artefact)}; the routes apart {format_bytes(sizes.separate)};"
         f" their weights, each once, {format_bytes(sizes.union)} ({sizes.artefact / sizes.union:.3f} times)"
     )
     typer.echo(f"  every route equals the network exported alone bit for bit (float32, CPU, {measured.images} images)")

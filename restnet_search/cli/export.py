@@ -13,7 +13,7 @@ import typer
 
 from restnet_search.cli import adaptive_export, options
 from restnet_search.cli.arguments import one_of
-from restnet_search.cli.entries import as_named, chosen_from
+from restnet_search.cli.entries import as_named, choose_network
 from restnet_search.errors import RunError
 from restnet_search.units import format_count
 
@@ -117,7 +117,7 @@ def export(
     with show_progress() as progress:
         results = export_from_run(
             folder,
-            chosen_from(report, entry),
+            choose_network(report, entry),
             formats=names or _default(DEFAULT_FORMATS, preprocess),
             preprocess=preprocess,
             int8=int8,

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from restnet_search.conformance.cut_check import Outcome, check
-from restnet_search.conformance.cut_table import read_outcomes, write_outcomes
+from restnet_search.conformance.cut_check import CutOutcome, check
+from restnet_search.conformance.cut_table import read_cut_table, write_cut_table
 from restnet_search.conformance.families import Case
 
 __all__ = ["run_conformance"]
@@ -20,8 +20,8 @@ def run_conformance(
     *,
     only: Sequence[str] = (),
     fresh: bool = False,
-    said: Callable[[Outcome], None] = lambda _: None,
-) -> list[Outcome]:
+    said: Callable[[CutOutcome], None] = lambda _: None,
+) -> list[CutOutcome]:
     """Check every case and write ``conformance.json`` and ``conformance.md`` after each.
 
     Args:
@@ -39,7 +39,7 @@ def run_conformance(
         RunError: If the folder holds something else under the table's name.
     """
     versions = {name: version(name) for name in ("timm", "torch", "torchvision")}
-    known = {} if fresh and not only else read_outcomes(folder / "conformance.json", versions)
+    known = {} if fresh and not only else read_cut_table(folder / "conformance.json", versions)
     again = set(only) if fresh else set()
     done = {case.family: known[case.family] for case in cases if case.family in known and case.family not in again}
     for case in cases:
@@ -51,5 +51,5 @@ def run_conformance(
             said(done[case.family])
             ordered = [done[other.family] for other in cases if other.family in done]
             pending = [other.family for other in cases if other.family not in done]
-            write_outcomes(folder, ordered, versions, pending)
+            write_cut_table(folder, ordered, versions, pending)
     return [done[case.family] for case in cases if case.family in done]

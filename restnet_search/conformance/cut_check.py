@@ -11,18 +11,18 @@ import torch
 from torch import nn
 
 from restnet_search.conformance.families import Case
-from restnet_search.conformance.layout_check import check_places
+from restnet_search.conformance.layout_check import check_layouts
 from restnet_search.errors import GraphError
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 
-__all__ = ["Outcome", "build", "check", "largest_difference"]
+__all__ = ["CutOutcome", "build", "check", "largest_difference"]
 
 BATCHES = (1, 3)  # neither is the batch of the trace
 _CLASSES, _ANY_SIZE = 10, 128
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CutOutcome:
     """What checking one model gave.
 
     Attributes:
@@ -56,7 +56,7 @@ class Outcome:
     seconds: float = 0.0
 
 
-def check(case: Case) -> Outcome:
+def check(case: Case) -> CutOutcome:
     """Build, cut and compare one model; whatever goes wrong is its outcome."""
     begun, built = time.perf_counter(), ""
     try:
@@ -65,13 +65,13 @@ def check(case: Case) -> Outcome:
         graph = cut_model(model, size)
         difference = largest_difference(graph)
         layouts = Counter(cut.layout.kind + (" reordered" if cut.layout.order else "") for cut in graph.cut_points)
-        places = check_places(graph)
+        places = check_layouts(graph)
     except Exception as error:  # noqa: BLE001  (a model that fails is a row of the table; the others are still checked)
         problem = error.problem if isinstance(error, GraphError) else f"{type(error).__name__}: {error}"
         reason = " ".join(problem.split())[:300]
-        return Outcome(case.family, case.model, built, "rejected", reason, seconds=time.perf_counter() - begun)
+        return CutOutcome(case.family, case.model, built, "rejected", reason, seconds=time.perf_counter() - begun)
     reason = "front and back do not compose to the whole" if difference else ""
-    return Outcome(
+    return CutOutcome(
         case.family,
         case.model,
         built,

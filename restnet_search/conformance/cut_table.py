@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from restnet_search.conformance.cut_check import Outcome
+from restnet_search.conformance.cut_check import CutOutcome
 from restnet_search.errors import RunError
 from restnet_search.files import write_atomically
 
-__all__ = ["read_outcomes", "render", "write_outcomes"]
+__all__ = ["read_cut_table", "render", "write_cut_table"]
 
 
 _HEADER = "| family | model | built with | status | cut points | layouts | known | answer | max diff | s |"
 
 
-def read_outcomes(path: Path, versions: dict[str, str]) -> dict[str, Outcome]:
+def read_cut_table(path: Path, versions: dict[str, str]) -> dict[str, CutOutcome]:
     """Outcomes by family that an earlier run with the same versions left; empty where there are none.
 
     Raises:
@@ -29,14 +29,14 @@ def read_outcomes(path: Path, versions: dict[str, str]) -> dict[str, Outcome]:
         table = json.loads(path.read_text(encoding="utf-8"))
         if table["versions"] != versions:
             return {}
-        outcomes = [Outcome(**row) for row in table["families"]]
+        outcomes = [CutOutcome(**row) for row in table["families"]]
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is no conformance table: {error}", hint="remove it, or give --fresh") from error
     return {outcome.family: outcome for outcome in outcomes}
 
 
-def write_outcomes(
-    folder: Path, outcomes: Sequence[Outcome], versions: dict[str, str], pending: Sequence[str] = ()
+def write_cut_table(
+    folder: Path, outcomes: Sequence[CutOutcome], versions: dict[str, str], pending: Sequence[str] = ()
 ) -> None:
     """Write ``conformance.json`` and ``conformance.md``; ``pending``: families still to be checked."""
     table = {"versions": versions, "families": [asdict(outcome) for outcome in outcomes]}
@@ -44,7 +44,7 @@ def write_outcomes(
     write_atomically(folder / "conformance.md", render(outcomes, versions, pending))
 
 
-def render(outcomes: Sequence[Outcome], versions: dict[str, str], pending: Sequence[str] = ()) -> str:
+def render(outcomes: Sequence[CutOutcome], versions: dict[str, str], pending: Sequence[str] = ()) -> str:
     """The table in Markdown: counts, what was not checked yet, what was rejected, every row."""
     lines = ["# Conformance", "", _summary(outcomes), ""]
     lines += [
@@ -69,7 +69,7 @@ def render(outcomes: Sequence[Outcome], versions: dict[str, str], pending: Seque
     return "\n".join([*lines, *(_row(outcome) for outcome in outcomes)]) + "\n"
 
 
-def _summary(outcomes: Sequence[Outcome]) -> str:
+def _summary(outcomes: Sequence[CutOutcome]) -> str:
     parts = []
     for name, beyond in (("timm", False), ("torchvision", True)):
         own = [outcome for outcome in outcomes if outcome.family.startswith("torchvision.") == beyond]
@@ -79,7 +79,7 @@ def _summary(outcomes: Sequence[Outcome]) -> str:
     return "; ".join(parts) + "."
 
 
-def _row(outcome: Outcome) -> str:
+def _row(outcome: CutOutcome) -> str:
     layouts = ", ".join(f"{count} {kind}" for kind, count in outcome.layouts.items())
     difference = "" if outcome.max_diff is None else f"{outcome.max_diff:g}"
     known = f"{outcome.known}/{outcome.known + outcome.unknown}" if outcome.cut_points else ""

@@ -33,14 +33,14 @@ from restnet_search.space.schema import DataSpec
 from restnet_search.stitching.layer import Hybrid, StitchLayer
 from restnet_search.stitching.plan import why_not_stitchable
 
-__all__ = ["HYBRIDS", "Pair", "Row", "build_source", "run_matrix"]
+__all__ = ["HYBRIDS", "FormatRow", "HybridCase", "build_source", "run_matrix"]
 
 _IMAGES, _CLASSES = 8, 10
 _PACKAGES = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "executorch", "torchao", "openvino", "safetensors")
 
 
 @dataclass(frozen=True)
-class Pair:
+class HybridCase:
     """A hybrid to export: an anchor each for its front and its back, on images of one size."""
 
     name: str
@@ -58,30 +58,30 @@ _WIDER_VIT = Case("vision_transformer", "deit_small_patch16_224", 64, {"img_size
 _SWIN = {"img_size": 112, "depths": (2, 2, 2, 2)}
 _HIERA = {"img_size": 128, "stages": (1, 2, 3, 1)}
 
-HYBRIDS: tuple[Pair, ...] = (
-    Pair("CNN-CNN", _resnet("resnet18"), _resnet("resnet10t"), 64),
-    Pair("ViT-ViT", _SMALL_VIT, _WIDER_VIT, 64),
-    Pair("CNN-ViT", _resnet("resnet10t"), _SMALL_VIT, 64),
-    Pair("ViT-CNN", _SMALL_VIT, _resnet("resnet10t"), 64),
-    Pair(
+HYBRIDS: tuple[HybridCase, ...] = (
+    HybridCase("CNN-CNN", _resnet("resnet18"), _resnet("resnet10t"), 64),
+    HybridCase("ViT-ViT", _SMALL_VIT, _WIDER_VIT, 64),
+    HybridCase("CNN-ViT", _resnet("resnet10t"), _SMALL_VIT, 64),
+    HybridCase("ViT-CNN", _SMALL_VIT, _resnet("resnet10t"), 64),
+    HybridCase(
         "Swin",
         Case("swin_transformer", "swin_tiny_patch4_window7_224", 112, _SWIN),
         Case("swin_transformer", "swin_tiny_patch4_window7_224", 112, {**_SWIN, "embed_dim": 48}),
         112,
     ),
-    Pair(
+    HybridCase(
         "Hiera",
         Case("hiera", "hiera_tiny_224", 128, _HIERA),
         Case("hiera", "hiera_tiny_224", 128, {**_HIERA, "embed_dim": 48}),
         128,
     ),
-    Pair(
+    HybridCase(
         "DaViT",
         Case("davit", "davit_tiny", 112, {"depths": (1, 1, 2, 1)}),
         Case("davit", "davit_tiny", 112, {"depths": (1, 1, 2, 1), "embed_dims": (48, 96, 192, 384)}),
         112,
     ),
-    Pair(
+    HybridCase(
         "EfficientNet",
         Case("efficientnet", "efficientnet_lite0", 64),
         Case("efficientnet", "efficientnet_b0", 64),
@@ -91,7 +91,7 @@ HYBRIDS: tuple[Pair, ...] = (
 
 
 @dataclass(frozen=True)
-class Row:
+class FormatRow:
     """One hybrid in one format; ``bytes`` of its model files, ``seconds`` to write, read back and compare."""
 
     hybrid: str
@@ -104,7 +104,7 @@ class Row:
     seconds: float = field(default=0.0)
 
 
-def build_source(pair: Pair) -> ExportSource:
+def build_source(pair: HybridCase) -> ExportSource:
     """The hybrid with seeded random weights and batch-norm statistics, cut in the middle of both anchors."""
     graphs = [_cut(case, pair.side) for case in (pair.front, pair.back)]
     front, back = graphs
@@ -149,10 +149,10 @@ def _middle(front: AnchorGraph, back: AnchorGraph) -> tuple[int, int]:
 
 def run_matrix(
     folder: Path,
-    pairs: Sequence[Pair] = HYBRIDS,
+    pairs: Sequence[HybridCase] = HYBRIDS,
     formats: Sequence[str] = tuple(FORMATS),
-    said: Callable[[Row], None] = lambda _: None,
-) -> list[Row]:
+    said: Callable[[FormatRow], None] = lambda _: None,
+) -> list[FormatRow]:
     """Export every hybrid in every format, verified on digits; write ``export_matrix.json`` and ``.md`` after each.
 
     What was written before with the same versions is kept, so that a run that was cut off goes on.
@@ -179,16 +179,16 @@ def run_matrix(
     return [done[pair.name, name] for pair in pairs for name in formats]
 
 
-def _row(pair: Pair, source: ExportSource, images: torch.Tensor, format: str) -> Row:
+def _row(pair: HybridCase, source: ExportSource, images: torch.Tensor, format: str) -> FormatRow:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         try:
             (result,) = export_network(source, images, [format], Path(scratch) / "out")
         except ExportError as error:
             reason = " ".join(error.problem.split())[:300]
-            return Row(pair.name, format, "refused", reason, seconds=round(time.perf_counter() - started, 1))
+            return FormatRow(pair.name, format, "refused", reason, seconds=round(time.perf_counter() - started, 1))
         size = sum(path.stat().st_size for path in result.files)
-    return Row(
+    return FormatRow(
         pair.name,
         format,
         "verified",
@@ -210,16 +210,16 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _read(path: Path, versions: Mapping[str, str]) -> dict[tuple[str, str], Row]:
+def _read(path: Path, versions: Mapping[str, str]) -> dict[tuple[str, str], FormatRow]:
     if not path.is_file():
         return {}
     table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if table["versions"] != versions:
         return {}
-    return {(row["hybrid"], row["format"]): Row(**row) for row in table["rows"]}
+    return {(row["hybrid"], row["format"]): FormatRow(**row) for row in table["rows"]}
 
 
-def render(rows: Sequence[Row], versions: Mapping[str, str]) -> str:
+def render(rows: Sequence[FormatRow], versions: Mapping[str, str]) -> str:
     """The table in Markdown."""
     verified = sum(row.status == "verified" for row in rows)
     lines = [
@@ -240,7 +240,7 @@ def render(rows: Sequence[Row], versions: Mapping[str, str]) -> str:
     return "\n".join([*lines, *map(_line, rows), *rest]) + "\n"
 
 
-def _line(row: Row) -> str:
+def _line(row: FormatRow) -> str:
     difference = "" if row.max_diff is None else f"{row.max_diff:.1e}"
     agreement = "" if row.top1_agreement is None else f"{row.top1_agreement:.1%}"
     cells = [row.hybrid, row.format, row.status, difference, agreement, str(row.bytes or ""), f"{row.seconds:.1f}"]

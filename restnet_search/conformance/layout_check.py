@@ -12,7 +12,7 @@ from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.graph.layout import Layout
 
-__all__ = ["Places", "check_places"]
+__all__ = ["LayoutCheck", "check_layouts"]
 
 _PAIRS = 4  # of images
 _PART = 8  # a corner's side is this part of the image's
@@ -20,7 +20,7 @@ _STRENGTHS = (1.0, 30.0)  # of the movement
 
 
 @dataclass(frozen=True)
-class Places:
+class LayoutCheck:
     """How the layouts of one model's cut points answer.
 
     Attributes:
@@ -36,7 +36,7 @@ class Places:
     astray: tuple[str, ...]
 
 
-def check_places(graph: AnchorGraph) -> Places:
+def check_layouts(graph: AnchorGraph) -> LayoutCheck:
     """Move the image's four corners, one at a time, and look where the features of every known layout move most.
 
     This takes nothing from how the layouts were derived (:mod:`restnet_search.graph.order`): it looks from the image,
@@ -65,7 +65,7 @@ def check_places(graph: AnchorGraph) -> Places:
         answered = [other for other in cuts if other.index < cut.index and other not in astray]
         if not answered or all(_silent(graph, answered[-1], [cut], strength) for strength in _STRENGTHS):
             astray.append(cut)
-    return Places(len(graph.cut_points) - unknown, unknown, len(cuts), tuple(cut.path for cut in astray))
+    return LayoutCheck(len(graph.cut_points) - unknown, unknown, len(cuts), tuple(cut.path for cut in astray))
 
 
 def _silent(graph: AnchorGraph, source: CutPoint | None, cuts: Sequence[CutPoint], strength: float) -> list[CutPoint]:

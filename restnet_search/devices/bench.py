@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from restnet_search.devices.bench_files import MANIFEST, SCRIPT, content_digest
+from restnet_search.devices.bench_files import BENCH_MANIFEST, SCRIPT, content_digest
 from restnet_search.devices.cut_space import cut_space
 from restnet_search.errors import BudgetError
 from restnet_search.export.adaptive.shared_onnx import WEIGHTS_FILE, SharedWeights
@@ -23,13 +23,13 @@ from restnet_search.search.latency import StitchPoint, anchor_digest, networks_t
 from restnet_search.search.onnx_sessions import write_part
 from restnet_search.space.schema import LatencySpec, SearchSpace
 
-__all__ = ["Bench", "write_bench"]
+__all__ = ["DeviceBench", "write_bench"]
 
 _FORMAT, _VERSION = "restnet-search device bench", 1
 
 
 @dataclass(frozen=True)
-class Bench:
+class DeviceBench:
     """A folder to take to a device: how many networks it holds, whole hybrids among them, and its bytes."""
 
     folder: Path
@@ -40,7 +40,7 @@ class Bench:
 
 def write_bench(
     space: SearchSpace, spec: LatencySpec, out: Path, *, base: Path, trust_code: bool, progress: Progress
-) -> Bench:
+) -> DeviceBench:
     """Write the fronts, stitch layers, backs and anchors of a space, and some whole hybrids, for a device to measure.
 
     Weights are random, and equal ones (a front's are those of the next) are in one file once. The folder is there whole
@@ -82,12 +82,12 @@ def write_bench(
             "files": {path.name: sha256_of(path) for path in sorted(draft.iterdir())},
         }
         content["digest"] = content_digest(content)
-        (draft / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        (draft / BENCH_MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         size = sum(path.stat().st_size for path in draft.iterdir())
         draft.replace(out)  # an empty folder gives way
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return Bench(out, len(networks), len(wholes), size)
+    return DeviceBench(out, len(networks), len(wholes), size)
 
 
 def _write_networks(

@@ -7,9 +7,9 @@ from typing import Any
 
 from restnet_search.export.checksummed_json import canonical_digest
 
-__all__ = ["MANIFEST", "RESULTS", "SCRIPT", "content_digest"]
+__all__ = ["BENCH_MANIFEST", "RESULTS", "SCRIPT", "content_digest"]
 
-MANIFEST, SCRIPT, RESULTS = "bench.json", "measure.py", "results.json"
+BENCH_MANIFEST, SCRIPT, RESULTS = "bench.json", "measure.py", "results.json"
 
 
 def content_digest(content: Mapping[str, Any]) -> str:

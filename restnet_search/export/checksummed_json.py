@@ -12,18 +12,18 @@ from pydantic import TypeAdapter, ValidationError
 
 from restnet_search.errors import ExportError
 
-__all__ = ["canonical_digest", "read_sealed", "seal", "validated"]
+__all__ = ["canonical_digest", "checksummed_text", "read_checksummed", "validate_as"]
 
 _SEAL = "digest"
 
 
-def seal(plain: Mapping[str, Any]) -> str:
+def checksummed_text(plain: Mapping[str, Any]) -> str:
     """The JSON text of a mapping, with the SHA-256 of its canonical form under ``digest``."""
     return json.dumps({**plain, _SEAL: canonical_digest(plain)}, indent=1) + "\n"
 
 
-def read_sealed(path: Path, version: int, *, adaptive: bool = False) -> dict[str, Any]:
-    """Read what :func:`seal` wrote; the digest itself is left out.
+def read_checksummed(path: Path, version: int, *, adaptive: bool = False) -> dict[str, Any]:
+    """Read what :func:`checksummed_text` wrote; the digest itself is left out.
 
     Args:
         path: The JSON file.
@@ -64,7 +64,7 @@ def read_sealed(path: Path, version: int, *, adaptive: bool = False) -> dict[str
 _T = TypeVar("_T")
 
 
-def validated(cls: type[_T], plain: object, problem: str, hint: str) -> _T:
+def validate_as(cls: type[_T], plain: object, problem: str, hint: str) -> _T:
     """Plain values as an object of a class.
 
     Raises:

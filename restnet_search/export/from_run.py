@@ -15,7 +15,7 @@ from restnet_search.costs.memory import MemoryDtype, profile_memory
 from restnet_search.costs.table import Cost
 from restnet_search.data import DataSplits, Split, load_data
 from restnet_search.export.formats.export_format import ExportResult
-from restnet_search.export.formats.onnx_int8 import Int8Job, Labelled
+from restnet_search.export.formats.onnx_int8 import Int8Job, LabeledSplit
 from restnet_search.export.network.architecture import (
     AnchorArchitecture,
     AnchorSource,
@@ -24,7 +24,7 @@ from restnet_search.export.network.architecture import (
     Side,
 )
 from restnet_search.export.network.export_source import Accuracy, ExportSource
-from restnet_search.export.network.runtime_cost import Latency, Running
+from restnet_search.export.network.runtime_cost import Latency, RuntimeCost
 from restnet_search.export.package.write_export import export_network
 from restnet_search.progress import Progress
 from restnet_search.search.device_costs import DeviceCosts
@@ -37,11 +37,11 @@ from restnet_search.stitching.layer import Hybrid
 __all__ = [
     "CALIBRATION_IMAGES",
     "VERIFIED_IMAGES",
-    "Chosen",
+    "ChosenNetwork",
+    "build_source",
     "export_from_run",
     "peak_memory",
-    "source_of",
-    "spread",
+    "spread_indices",
 ]
 
 VERIFIED_IMAGES = 64
@@ -52,7 +52,7 @@ CALIBRATION_IMAGES = 256
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenNetwork:
     """A network of a run that is exported, with what the run's results say of it.
 
     ``memory_dtype`` is what the run counted memory in; ``latency`` None where it measured none.
@@ -67,7 +67,7 @@ class Chosen:
 
 def export_from_run(
     folder: RunFolder,
-    chosen: Chosen,
+    chosen: ChosenNetwork,
     *,
     formats: Sequence[str],
     preprocess: bool = False,
@@ -101,14 +101,14 @@ def export_from_run(
         rebuilt.space.data, root=data, progress=progress, checked=("train", "val", "test") if int8 else ("val",)
     )
     val = splits.val
-    source = source_of(rebuilt, chosen, splits, trust_code, preprocess=preprocess)
-    images = val.images(rebuilt.view, spread(val))
+    source = build_source(rebuilt, chosen, splits, trust_code, preprocess=preprocess)
+    images = val.images(rebuilt.view, spread_indices(val))
     job = _int8_job(source, splits) if int8 else None
     return export_network(source, images, formats, out or folder.exports / source.stem, int8=job, progress=progress)
 
 
-def source_of(
-    rebuilt: Rebuilt, chosen: Chosen, splits: DataSplits, trust_code: bool, *, preprocess: bool = False
+def build_source(
+    rebuilt: Rebuilt, chosen: ChosenNetwork, splits: DataSplits, trust_code: bool, *, preprocess: bool = False
 ) -> ExportSource:
     """A rebuilt network with what its files say about it."""
     return ExportSource(
@@ -119,7 +119,7 @@ def source_of(
         classes=splits.classes,
         cost=chosen.cost,
         accuracy=chosen.accuracy,
-        running=Running(peak_memory(rebuilt), chosen.memory_dtype, chosen.latency),
+        running=RuntimeCost(peak_memory(rebuilt), chosen.memory_dtype, chosen.latency),
         data=_said_data(rebuilt.space, splits),
         environment={name: version(name) for name in ("torch", "timm")},
         command=rebuilt.inputs.command,
@@ -157,7 +157,7 @@ def _said_data(space: SearchSpace, splits: DataSplits) -> str:
     return f"{named}, {len(splits.classes)} classes; images: {counts}{seen}"
 
 
-def spread(split: Split, count: int = VERIFIED_IMAGES) -> torch.Tensor:
+def spread_indices(split: Split, count: int = VERIFIED_IMAGES) -> torch.Tensor:
     """Indices spread evenly, by default of the images to verify on: folders hold their images class by class."""
     return torch.linspace(0, len(split) - 1, min(count, len(split))).round().long()
 
@@ -168,8 +168,8 @@ def _int8_job(source: ExportSource, splits: DataSplits) -> Int8Job:
     measured = [split for split in (splits.val, splits.test) if split.name == "val" or split.name in scored]
     train = splits.train
     return Int8Job(
-        calibration=source.inputs(train.images(source.view, spread(train, CALIBRATION_IMAGES))),
-        splits=[Labelled(split.name, _inputs(source, split), split.labels) for split in measured],
+        calibration=source.inputs(train.images(source.view, spread_indices(train, CALIBRATION_IMAGES))),
+        splits=[LabeledSplit(split.name, _inputs(source, split), split.labels) for split in measured],
     )
 
 

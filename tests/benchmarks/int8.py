@@ -94,11 +94,11 @@ def _pair(large: int, small: int, given: Size) -> Iterator[Row]:
 
 def _row(candidate: Candidate, pair: Pair, given: Size) -> Row:
     from restnet_search.export import Int8Job, export_network
-    from restnet_search.export.from_run import spread
+    from restnet_search.export.from_run import spread_indices
 
     data = pair.data
     source = _trained(candidate, pair)
-    calibration = data.train.images(source.view, spread(data.train, given.calibration))
+    calibration = data.train.images(source.view, spread_indices(data.train, given.calibration))
     with TemporaryDirectory() as folder:
         (result,) = export_network(
             source, calibration[:8], ["onnx"], Path(folder) / "out", int8=Int8Job(calibration, [])

@@ -11,7 +11,7 @@ from restnet_search.conformance import cut_check as checking
 from restnet_search.conformance.cut_check import build, check
 from restnet_search.conformance.cut_table import render
 from restnet_search.conformance.families import CASES
-from restnet_search.conformance.layout_check import check_places
+from restnet_search.conformance.layout_check import check_layouts
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.graph.layout import Layout
 from tests.models import IMAGE
@@ -54,11 +54,11 @@ def _lying(graph: AnchorGraph, cut: int, layout: Layout) -> AnchorGraph:
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_order_of_tokens_is_caught_at_either_end(vit: AnchorGraph, wrong: str) -> None:
-    assert check_places(vit).astray == ()
+    assert check_layouts(vit).astray == ()
     for cut in (vit.cut_points[1], vit.cut_points[-1]):
         assert cut.layout.kind == "tokens" and cut.layout.grid is not None
         layout = replace(cut.layout, order=tuple(WRONG[wrong](*cut.layout.grid)))
-        assert check_places(_lying(vit, cut.index, layout)).astray == (cut.path,)
+        assert check_layouts(_lying(vit, cut.index, layout)).astray == (cut.path,)
 
 
 def test_rows_taken_for_columns_are_caught_in_swin_and_resnet() -> None:
@@ -72,13 +72,13 @@ def test_rows_taken_for_columns_are_caught_in_swin_and_resnet() -> None:
 
         layout = cut.layout
         turned = _Turned(layout.kind, layout.channels, layout.grid)
-        assert check_places(_lying(graph, cut.index, turned)).astray == (cut.path,)
+        assert check_layouts(_lying(graph, cut.index, turned)).astray == (cut.path,)
 
 
 def test_hiera_without_its_order_is_caught() -> None:
     graph = cut_model(*build(BY_FAMILY["hiera"]))
     cut = next(cut for cut in graph.cut_points if cut.layout.order)
-    assert check_places(_lying(graph, cut.index, replace(cut.layout, order=()))).astray == (cut.path,)
+    assert check_layouts(_lying(graph, cut.index, replace(cut.layout, order=()))).astray == (cut.path,)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_layouts_that_are_hard_to_see_are_known_and_right(family: str, layouts: 
     graph = cut_model(*build(BY_FAMILY[family]))
     kinds = [cut.layout.kind for cut in graph.cut_points]
     assert {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)} == layouts
-    places = check_places(graph)
+    places = check_layouts(graph)
     assert (places.unknown, places.checked, places.astray) == (0, len(kinds), ())
 
 

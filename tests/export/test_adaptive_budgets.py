@@ -14,7 +14,7 @@ from restnet_search.errors import BudgetError
 from restnet_search.export import ExportSource
 from restnet_search.export.adaptive import AdaptiveModel
 from restnet_search.export.adaptive.write_adaptive import export_adaptive
-from restnet_search.export.network.runtime_cost import Latency, MeasuredOn, Running
+from restnet_search.export.network.runtime_cost import Latency, MeasuredOn, RuntimeCost
 from restnet_search.units import parse_budget
 from tests.export.networks import cut
 from tests.export.test_adaptive import route
@@ -29,7 +29,7 @@ def needing(name: str, latency: bool = True) -> ExportSource:
     whole, quarter, milliseconds = NEEDS[name]
     memory = {"float32": whole * 1000, "int8": quarter * 1000}
     timed = Latency(milliseconds / 1e3, ON, milliseconds / 1e3 + 0.001, 20) if latency else None
-    return replace(route(name), running=Running(memory, "float32", timed), data="digits, 10 classes")
+    return replace(route(name), running=RuntimeCost(memory, "float32", timed), data="digits, 10 classes")
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_a_latency_that_nobody_measured_says_how_to_get_it(make: Make) -> None:
 
 
 def test_memory_that_nobody_priced_is_no_memory_of_zero(make: Make) -> None:
-    model = make(lambda source: replace(source, running=Running()))
+    model = make(lambda source: replace(source, running=RuntimeCost()))
     with pytest.raises(BudgetError, match="does not say what memory"):
         model.set_budget("64MB")
 

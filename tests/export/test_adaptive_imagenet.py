@@ -37,7 +37,7 @@ def anchor_of(name: str) -> AnchorSource:
     return AnchorSource(name, MODELS[name], None, {}, 10, SIZE, "block")
 
 
-def source_of(name: str, graphs: dict[str, AnchorGraph]) -> ExportSource:
+def build_source(name: str, graphs: dict[str, AnchorGraph]) -> ExportSource:
     network: nn.Module
     if name in MODELS:
         made, network = AnchorArchitecture(anchor_of(name)), graphs[name].traced.module
@@ -61,7 +61,7 @@ def test_it_holds_the_union_and_runs_every_route_to_the_last_bit(
     graphs: dict[str, AnchorGraph], tmp_path: Path
 ) -> None:
     images = torch.randn(1, *SIZE, generator=torch.Generator().manual_seed(0))
-    sources = [source_of(name, graphs) for name in (*MODELS, *HYBRIDS)]
+    sources = [build_source(name, graphs) for name in (*MODELS, *HYBRIDS)]
     anchors = {name: graph.traced.module for name, graph in graphs.items()}
     result = export_adaptive("imagenet", sources, anchors, lambda view: images, tmp_path / "out", with_onnx=False)
 

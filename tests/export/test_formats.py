@@ -23,8 +23,8 @@ from torch import Tensor
 
 from restnet_search.cli.export import Format, _formats
 from restnet_search.errors import ExportError, SpaceError
-from restnet_search.export import Int8Job, Labelled, export_network, get_format, open_export, read_bundle
-from restnet_search.export.checksummed_json import seal
+from restnet_search.export import Int8Job, LabeledSplit, export_network, get_format, open_export, read_export_manifest
+from restnet_search.export.checksummed_json import checksummed_text
 from restnet_search.export.formats.export_format import Runner
 from restnet_search.export.formats.litert import PYTHON, LitertFormat
 from restnet_search.export.formats.onnx import OnnxFormat
@@ -62,7 +62,7 @@ def test_what_was_saved_computes_what_the_network_computes(format: str, exported
         expected = source("vit_to_cnn").network(images)
         for batch in (1, 3, len(images)):
             torch.testing.assert_close(run(images[:batch]), expected[:batch], rtol=0, atol=1e-4)
-    entry = read_bundle(exported).entry(format)
+    entry = read_export_manifest(exported).entry(format)
     assert entry.max_difference <= 1e-4 and entry.top1_agreement == 1 and entry.input == "float32"
     assert (entry.folded == "") == (format == "safetensors") and entry.batch == (1 if format == "executorch" else None)
 
@@ -82,7 +82,7 @@ def test_export_json_tells_how_to_use_it(exported: Path) -> None:
     "damage", [lambda content: content[: len(content) // 2], lambda content: content[:-9] + b"X" * 9]
 )
 def test_truncated_and_altered_files_are_refused(format: str, damage: Callable[[bytes], bytes], damaged: Path) -> None:
-    for file in read_bundle(damaged).entry(format).files:
+    for file in read_export_manifest(damaged).entry(format).files:
         path = damaged / file.name
         whole = path.read_bytes()
         path.write_bytes(damage(whole))
@@ -102,7 +102,7 @@ def test_an_altered_export_json_is_refused(damaged: Path) -> None:
     with pytest.raises(ExportError, match="altered after it was written"):
         open_export(damaged, "onnx")
     del plain["digest"]
-    path.write_text(seal(plain))
+    path.write_text(checksummed_text(plain))
     with pytest.raises(ExportError, match="truncated or altered"):
         open_export(damaged, "onnx")
 
@@ -111,7 +111,7 @@ def test_an_earlier_format_whose_file_was_altered_is_no_longer_vouched_for(damag
     onnx_file = damaged / "vit_to_cnn.onnx"
     onnx_file.write_bytes(onnx_file.read_bytes()[:-1])
     export_network(source("vit_to_cnn"), images, ["safetensors"], damaged)
-    assert {entry.format for entry in read_bundle(damaged).formats} == set(ALL) - {"onnx"}
+    assert {entry.format for entry in read_export_manifest(damaged).formats} == set(ALL) - {"onnx"}
 
 
 # --- the examples ----------------------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def test_with_the_normalisation_in_the_graph_it_takes_bytes(format: str, images:
     with torch.no_grad():
         expected = source("cnn_to_cnn").network(images)
     torch.testing.assert_close(open_export(tmp_path / "out", format)(pixels), expected, rtol=0, atol=1e-4)
-    assert read_bundle(tmp_path / "out").entry(format).input == "uint8"
+    assert read_export_manifest(tmp_path / "out").entry(format).input == "uint8"
     Image.fromarray(pixels[3].permute(1, 2, 0).numpy()).save(tmp_path / "image.png")
     name, *_ = _run_example(tmp_path / "out" / f"example_{format}.py", BLOCKED[format], str(tmp_path / "image.png"))
     assert name == CLASSES[int(expected[3].argmax())]
@@ -228,7 +228,7 @@ def test_int8_is_calibrated_measured_and_reported(images: Tensor, tmp_path: Path
     with torch.no_grad():
         labels = network(images).argmax(dim=1)
     labels[0] = (labels[0] + 1) % 10  # float32 is right in all but one
-    job = Int8Job(images, [Labelled("val", images.split(5), labels)])
+    job = Int8Job(images, [LabeledSplit("val", images.split(5), labels)])
     (result,) = export_network(source("vit_to_cnn"), images, ["onnx"], tmp_path / "out", int8=job)
     int8 = result.int8
     assert int8 is not None and int8.calibrated_on == len(images)
@@ -247,7 +247,7 @@ def test_int8_is_calibrated_measured_and_reported(images: Tensor, tmp_path: Path
     card = (tmp_path / "out" / "README.md").read_text()
     assert "Quantised to int8 (`vit_to_cnn.int8.onnx`), calibrated on 12 images of train; 2 products of" in card
     assert "two activations and the stitch layer stay in float32." in card
-    assert read_bundle(tmp_path / "out").entry("onnx").int8 == int8
+    assert read_export_manifest(tmp_path / "out").entry("onnx").int8 == int8
     with pytest.raises(ExportError, match="int8 is written as ONNX"):
         export_network(source("vit_to_cnn"), images, ["pt2"], tmp_path / "out", int8=job)
 
@@ -275,13 +275,13 @@ class _Faulty(OnnxFormat):
 
 @pytest.mark.parametrize(("layer", "first"), [("layer2_0_conv2", "front.layer2.0"), ("stitch.map", "stitch.map")])
 def test_the_first_cut_point_that_differs_is_named(layer: str, first: str, images: Tensor, tmp_path: Path) -> None:
-    from restnet_search.export.verification.bisect_difference import first_difference
+    from restnet_search.export.verification.bisect_difference import bisect_difference
 
     faulty, network = _Faulty(layer), source("cnn_to_cnn")
     run: Runner = faulty.open(faulty.save(network, tmp_path)[0])
     agreement = compare(network.network, run, images)
     with pytest.raises(ExportError, match=rf"first cut point whose features differ is (\w+\.)*{first}"):
-        require_agreement("onnx", agreement, 1e-4, lambda: first_difference(faulty, network, run, images, 1e-4))
+        require_agreement("onnx", agreement, 1e-4, lambda: bisect_difference(faulty, network, run, images, 1e-4))
 
 
 # --- archives that would run code ------------------------------------------------------------------------------------

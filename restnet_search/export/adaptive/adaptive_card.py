@@ -6,7 +6,7 @@ from restnet_search.export.adaptive.adaptive_manifest import AdaptiveManifest, H
 from restnet_search.export.network.export_source import Accuracy
 from restnet_search.units import CONVENTION, format_bytes, format_count, format_seconds
 
-__all__ = ["adaptive_card", "describe"]
+__all__ = ["describe_route", "render_adaptive_card"]
 
 _PYTHON = """```python
 import restnet_search
@@ -27,7 +27,7 @@ session = onnxruntime.InferenceSession("{file}")  # opens {weights}, too
 ```"""
 
 
-def adaptive_card(manifest: AdaptiveManifest) -> str:
+def render_adaptive_card(manifest: AdaptiveManifest) -> str:
     """What the routes are, what they cost and reach, how to run them, whose weights are in it: Markdown."""
     sections = [
         f"# Adaptive model of the run {manifest.run}",
@@ -44,7 +44,7 @@ def adaptive_card(manifest: AdaptiveManifest) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def describe(route: RouteEntry) -> str:
+def describe_route(route: RouteEntry) -> str:
     """``cnn[..layer1.0] + vit[blocks.2..]``, as reports name networks."""
     if isinstance(route.parts, HybridParts):
         front, back = route.parts.front, route.parts.back
@@ -60,7 +60,7 @@ def _routes(manifest: AdaptiveManifest) -> str:
     rows = [
         [
             route.name,
-            describe(route),
+            describe_route(route),
             format_count(route.costs.macs),
             format_count(route.costs.params),
             *(_bytes_or_dash(route.running.memory_at(dtype)) for dtype in types),

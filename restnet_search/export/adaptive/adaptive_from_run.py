@@ -9,8 +9,8 @@ from pathlib import Path
 from torch import Tensor
 
 from restnet_search.data import View, load_data
-from restnet_search.export.adaptive.write_adaptive import AdaptiveResult, export_adaptive
-from restnet_search.export.from_run import Chosen, source_of, spread
+from restnet_search.export.adaptive.write_adaptive import AdaptiveExport, export_adaptive
+from restnet_search.export.from_run import ChosenNetwork, build_source, spread_indices
 from restnet_search.progress import Progress
 from restnet_search.search.rebuild import rebuild_networks
 from restnet_search.search.run_folder import RunFolder
@@ -20,7 +20,7 @@ __all__ = ["export_adaptive_from_run"]
 
 def export_adaptive_from_run(
     folder: RunFolder,
-    chosen: Sequence[Chosen],
+    chosen: Sequence[ChosenNetwork],
     *,
     with_onnx: bool,
     out: Path | None,
@@ -28,7 +28,7 @@ def export_adaptive_from_run(
     data: Path | None,
     trust_code: bool,
     progress: Progress,
-) -> AdaptiveResult:
+) -> AdaptiveExport:
     """Rebuild networks of a run over shared anchors and export them as one adaptive model.
 
     Args:
@@ -47,12 +47,12 @@ def export_adaptive_from_run(
     ordered = sorted(chosen, key=lambda network: (network.cost.macs, network.cost.params, network.id))
     rebuilt = rebuild_networks(folder.path, [network.id for network in ordered], weights=weights, trust_code=trust_code)
     splits = load_data(rebuilt[ordered[0].id].space.data, root=data, checked=("val",))
-    sources = [source_of(rebuilt[network.id], network, splits, trust_code) for network in ordered]
+    sources = [build_source(rebuilt[network.id], network, splits, trust_code) for network in ordered]
     anchors = {name: cut.graph.traced.module for network in rebuilt.values() for name, cut in network.anchors.items()}
 
     @cache
     def images_of(view: View) -> Tensor:
-        return splits.val.images(view, spread(splits.val))
+        return splits.val.images(view, spread_indices(splits.val))
 
     return export_adaptive(
         folder.name,

@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter
 from restnet_search.costs.table import Cost
 from restnet_search.data.view import View
 from restnet_search.errors import ExportError
-from restnet_search.export.checksummed_json import read_sealed, seal, validated
+from restnet_search.export.checksummed_json import checksummed_text, read_checksummed, validate_as
 from restnet_search.export.network.architecture import (
     AnchorArchitecture,
     AnchorSource,
@@ -21,16 +21,16 @@ from restnet_search.export.network.architecture import (
     Side,
 )
 from restnet_search.export.network.export_source import Accuracy
-from restnet_search.export.network.runtime_cost import Running
+from restnet_search.export.network.runtime_cost import RuntimeCost
 from restnet_search.files import sha256_of
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.space.schema import Tune
 from restnet_search.stitching.plan import StitchKind
 
 __all__ = [
+    "ADAPTIVE_MANIFEST",
+    "ADAPTIVE_WEIGHTS",
     "FORMAT_VERSION",
-    "MANIFEST",
-    "WEIGHTS",
     "AdaptiveManifest",
     "HybridParts",
     "Measured",
@@ -39,13 +39,13 @@ __all__ = [
     "RouteEntry",
     "Sizes",
     "WholeAnchor",
-    "parts_of",
+    "name_anchors",
     "read_adaptive_manifest",
 ]
 
 FORMAT_VERSION = 2
 """2 says what memory and latency routes need, and whose data and command made them; its checksum is ``digest``."""
-MANIFEST, WEIGHTS = "adaptive.json", "adaptive.safetensors"
+ADAPTIVE_MANIFEST, ADAPTIVE_WEIGHTS = "adaptive.json", "adaptive.safetensors"
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class RouteEntry:
     costs: Cost
     accuracy: tuple[Accuracy, ...]
     preprocessing: View
-    running: Running
+    running: RuntimeCost
     onnx: str | None = None
 
 
@@ -201,10 +201,10 @@ class AdaptiveManifest:
 
     def to_json(self) -> str:
         """The file's content, with a checksum of itself."""
-        return seal(TypeAdapter(AdaptiveManifest).dump_python(self, mode="json"))
+        return checksummed_text(TypeAdapter(AdaptiveManifest).dump_python(self, mode="json"))
 
 
-def parts_of(architecture: Architecture) -> WholeAnchor | HybridParts:
+def name_anchors(architecture: Architecture) -> WholeAnchor | HybridParts:
     """A route's architecture with its anchors by name."""
     if isinstance(architecture, AnchorArchitecture):
         return WholeAnchor(architecture.anchor.name)
@@ -218,11 +218,17 @@ def find_adaptive_manifest(path: Path) -> Path:
     Raises:
         ExportError: If there is none.
     """
-    file = path / MANIFEST if path.is_dir() else path.with_suffix(".json") if path.suffix == ".safetensors" else path
+    file = (
+        path / ADAPTIVE_MANIFEST
+        if path.is_dir()
+        else path.with_suffix(".json")
+        if path.suffix == ".safetensors"
+        else path
+    )
     if not file.is_file():
         raise ExportError(
             f"There is no adaptive model {file}.",
-            expected=f"the folder of one, with {MANIFEST} and {WEIGHTS}",
+            expected=f"the folder of one, with {ADAPTIVE_MANIFEST} and {ADAPTIVE_WEIGHTS}",
             hint="write one with restnet-search export RUN --adaptive",
         )
     return file
@@ -238,9 +244,9 @@ def read_adaptive_manifest(path: Path) -> AdaptiveManifest:
         ExportError: If there is none, it was truncated or altered, or another version wrote it.
     """
     file = find_adaptive_manifest(path)
-    plain = read_sealed(file, FORMAT_VERSION, adaptive=True)
+    plain = read_checksummed(file, FORMAT_VERSION, adaptive=True)
     hint = "copy the files again, or export again"
-    return validated(AdaptiveManifest, plain, f"The adaptive model {file} is damaged", hint)
+    return validate_as(AdaptiveManifest, plain, f"The adaptive model {file} is damaged", hint)
 
 
 def listing(sums: Mapping[str, str]) -> str:

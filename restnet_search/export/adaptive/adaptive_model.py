@@ -19,7 +19,7 @@ from restnet_search.export.adaptive.adaptive_manifest import (
     find_adaptive_manifest,
     read_adaptive_manifest,
 )
-from restnet_search.export.adaptive.governor import Governor, GovernorStatus, Rung, Tuning
+from restnet_search.export.adaptive.governor import GovernedRoute, Governor, GovernorStatus, GovernorTuning
 from restnet_search.export.adaptive.route import Route, best_of, route_of, within
 from restnet_search.export.adaptive.shared_tensors import build_routes
 from restnet_search.export.formats.safetensors import load_strictly, read_tensors
@@ -143,7 +143,7 @@ class AdaptiveModel(nn.Module):
         target_ms: float,
         *,
         budget: str | DeviceBudget | None = None,
-        tuning: Tuning | None = None,
+        tuning: GovernorTuning | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> GovernorStatus:
         """Keep the latency of calls below a target by changing the route as the measured latency drifts.
@@ -162,14 +162,14 @@ class AdaptiveModel(nn.Module):
             BudgetError: If the target is not above zero, the budget cannot be read or held, or no route fits it.
         """
         routes = self._within(budget) if budget is not None else self.routes
-        rungs = [Rung(route.name, route.costs.macs, route.val.top1) for route in routes]
+        rungs = [GovernedRoute(route.name, route.costs.macs, route.val.top1) for route in routes]
         with self._lock:
             start = self._current.route if self._current.route in routes else best_of(routes)
             governor = Governor(
                 rungs,
                 start.name,
                 target_ms / 1e3,
-                tuning or Tuning(),
+                tuning or GovernorTuning(),
                 clock,
                 lambda route, visit: self._switch(governor, route, visit),
             )

@@ -10,14 +10,14 @@ from threading import Lock
 
 from restnet_search.errors import BudgetError
 
-__all__ = ["Governor", "GovernorStatus", "Rung", "Tuning"]
+__all__ = ["GovernedRoute", "Governor", "GovernorStatus", "GovernorTuning"]
 
 _BACK_OFF, _LONGEST_HOLD_S = 4.0, 3600.0
 _SHORTEST_S = 1e-9  # a coarse clock may say 0
 
 
 @dataclass(frozen=True)
-class Rung:
+class GovernedRoute:
     """A route as the governor sees it: its MACs say how slow it may be until it is measured."""
 
     name: str
@@ -26,7 +26,7 @@ class Rung:
 
 
 @dataclass(frozen=True)
-class Tuning:
+class GovernorTuning:
     """How a governor measures and decides.
 
     Attributes:
@@ -109,10 +109,10 @@ class Governor:
 
     def __init__(
         self,
-        rungs: Sequence[Rung],
+        rungs: Sequence[GovernedRoute],
         start: str,
         target_s: float,
-        tuning: Tuning,
+        tuning: GovernorTuning,
         clock: Callable[[], float],
         switch: Callable[[str, int], None],
     ) -> None:
@@ -190,18 +190,18 @@ class Governor:
             fitting = [name for name in self._rungs if expected[name] <= limit]
             fastest = min(self._rungs, key=expected.__getitem__)
             if fitting:
-                self._leave(max(fitting, key=self._merit), now)
+                self._leave(max(fitting, key=self._score), now)
             elif expected[fastest] <= here * (1 - self._tuning.margin):
                 self._leave(fastest, now)
         elif now - self._arrived >= self._tuning.hold_s:
             self._proven = True
             self._holds[self._current] = self._tuning.hold_s
             self._forget(now)
-            merit = self._merit(self._current)
-            better = [name for name in self._rungs if self._merit(name) > merit and now >= self._held_until[name]]
+            score = self._score(self._current)
+            better = [name for name in self._rungs if self._score(name) > score and now >= self._held_until[name]]
             fitting = [name for name in better if self._expected(name) <= limit]
             if fitting:
-                self._go(max(fitting, key=self._merit))
+                self._go(max(fitting, key=self._score))
 
     def _leave(self, route: str, now: float) -> None:
         """Go to a faster route. The present one is held back, for longer where it never kept the target."""
@@ -217,7 +217,7 @@ class Governor:
             self._doubted.remove(name)
             self._measured.pop(name, None)
 
-    def _merit(self, name: str) -> tuple[float, int]:
+    def _score(self, name: str) -> tuple[float, int]:
         """More accurate is better; of equals, the one with fewer MACs."""
         rung = self._rungs[name]
         return rung.top1, -rung.macs

@@ -10,7 +10,7 @@ from restnet_search.data.view import View
 from restnet_search.errors import BudgetError, ExportError
 from restnet_search.export.adaptive.adaptive_manifest import RouteEntry
 from restnet_search.export.network.export_source import Accuracy
-from restnet_search.export.network.runtime_cost import Running
+from restnet_search.export.network.runtime_cost import RuntimeCost
 from restnet_search.units import DeviceBudget, format_bytes, format_count, format_seconds
 
 __all__ = ["Route", "best_of", "route_of", "within"]
@@ -35,7 +35,7 @@ class Route:
     val: Accuracy
     test: Accuracy | None
     preprocessing: View
-    running: Running
+    running: RuntimeCost
 
     def needs(self, kind: str, at: str = "") -> float | None:
         """What it needs of a kind of cost that budgets limit; None where that is not known.

@@ -15,10 +15,10 @@ from restnet_search.export.network.architecture import AnchorArchitecture, cut_a
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.stitching.layer import Hybrid
 
-__all__ = ["build_routes", "union_of"]
+__all__ = ["build_routes", "union_tensors"]
 
 
-def union_of(anchors: Mapping[str, nn.Module], networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+def union_tensors(anchors: Mapping[str, nn.Module], networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     """The parameters and buffers that any of the networks uses, each once.
 
     A tensor that an anchor knows by two names (tied weights) has its first. Names are ``anchor/NAME/...``,
@@ -63,7 +63,7 @@ def build_routes(
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are overwritten; the caller's generator stays put
         graphs = {anchor.name: cut_anchor(anchor, base_dir, trust_code) for anchor in manifest.anchors}
         networks = {route.name: _build(manifest, route, graphs) for route in manifest.routes}
-    return networks, union_of({name: graph.traced.module for name, graph in graphs.items()}, networks)
+    return networks, union_tensors({name: graph.traced.module for name, graph in graphs.items()}, networks)
 
 
 def _build(manifest: AdaptiveManifest, route: RouteEntry, graphs: Mapping[str, AnchorGraph]) -> nn.Module:

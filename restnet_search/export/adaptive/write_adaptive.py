@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from restnet_search.data.view import View
 from restnet_search.errors import ExportError
-from restnet_search.export.adaptive.adaptive_card import adaptive_card
+from restnet_search.export.adaptive.adaptive_card import render_adaptive_card
 from restnet_search.export.adaptive.adaptive_manifest import (
+    ADAPTIVE_MANIFEST,
+    ADAPTIVE_WEIGHTS,
     FORMAT_VERSION,
-    MANIFEST,
-    WEIGHTS,
     AdaptiveManifest,
     Measured,
     OnnxRoutes,
@@ -27,28 +27,28 @@ from restnet_search.export.adaptive.adaptive_manifest import (
     Sizes,
     file_checksums,
     listing,
-    parts_of,
+    name_anchors,
 )
 from restnet_search.export.adaptive.adaptive_model import AdaptiveModel
 from restnet_search.export.adaptive.shared_onnx import WEIGHTS_FILE, save_onnx_routes
-from restnet_search.export.adaptive.shared_tensors import union_of
+from restnet_search.export.adaptive.shared_tensors import union_tensors
 from restnet_search.export.adaptive.verify_routes import require_identical, run_without_torch, time_switches
 from restnet_search.export.formats.onnx import OPSET
-from restnet_search.export.formats.safetensors import serialise
+from restnet_search.export.formats.safetensors import serialize_tensors
 from restnet_search.export.network.export_source import ExportSource
 from restnet_search.export.verification.compare import TOLERANCE, compare, require_agreement
 from restnet_search.progress import Progress, SilentProgress
 from restnet_search.version import __version__
 
-__all__ = ["AdaptiveResult", "export_adaptive"]
+__all__ = ["AdaptiveExport", "export_adaptive"]
 
 _ONNX = "onnx"
 _CARD, _SUMS = "README.md", "SHA256SUMS"
-_OURS = {MANIFEST, WEIGHTS, _CARD, _SUMS, _ONNX}
+_OURS = {ADAPTIVE_MANIFEST, ADAPTIVE_WEIGHTS, _CARD, _SUMS, _ONNX}
 
 
 @dataclass(frozen=True)
-class AdaptiveResult:
+class AdaptiveExport:
     """A verified adaptive model in its folder."""
 
     folder: Path
@@ -99,7 +99,7 @@ def export_adaptive(
     with_onnx: bool = True,
     tolerance: float = TOLERANCE,
     progress: Progress | None = None,
-) -> AdaptiveResult:
+) -> AdaptiveExport:
     """Write several networks as one adaptive model into a folder of its own; on any error nothing of it is there.
 
     Args:
@@ -131,7 +131,7 @@ def export_adaptive(
             if with_onnx:
                 manifest, onnx_sizes = _write_onnx(manifest, sources, images_of, draft, checks, tolerance)
             task.advance(len(sources))
-            (draft / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+            (draft / ADAPTIVE_MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
             model = AdaptiveModel.load(draft, base_dir=sources[0].base_dir, trust_code=sources[0].trust_code)
             separate = 0
             for source in sources:
@@ -143,24 +143,24 @@ def export_adaptive(
         measured = Measured(
             sizes, len(images_of(sources[0].view)), switching.median_us, switching.p99_us, switching.count
         )
-        manifest = _with_own_size(replace(manifest, measured=measured), (draft / WEIGHTS).stat().st_size)
-        (draft / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        (draft / _CARD).write_text(adaptive_card(manifest), encoding="utf-8")
+        manifest = _with_own_size(replace(manifest, measured=measured), (draft / ADAPTIVE_WEIGHTS).stat().st_size)
+        (draft / ADAPTIVE_MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        (draft / _CARD).write_text(render_adaptive_card(manifest), encoding="utf-8")
         names = sorted(str(path.relative_to(draft)) for path in draft.rglob("*") if path.is_file())
         (draft / _SUMS).write_text(listing(file_checksums(draft, names)), encoding="utf-8")
         _put_in_place(draft, folder, scratch / "before")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return AdaptiveResult(folder, manifest, time.perf_counter() - started)
+    return AdaptiveExport(folder, manifest, time.perf_counter() - started)
 
 
 def _write_weights(
     run: str, sources: Sequence[ExportSource], anchors: Mapping[str, nn.Module], draft: Path
 ) -> tuple[AdaptiveManifest, int]:
     """Write the safetensors file; the manifest so far, and the bytes of the tensors in it."""
-    tensors = union_of(anchors, {source.id: source.network for source in sources})
-    content = serialise(tensors)
-    (draft / WEIGHTS).write_bytes(content)
+    tensors = union_tensors(anchors, {source.id: source.network for source in sources})
+    content = serialize_tensors(tensors)
+    (draft / ADAPTIVE_WEIGHTS).write_bytes(content)
     used = {anchor.name: anchor for source in sources for anchor in source.architecture.anchors}
     manifest = AdaptiveManifest(
         format_version=FORMAT_VERSION,
@@ -169,14 +169,14 @@ def _write_weights(
         anchors=tuple(used.values()),
         routes=tuple(
             RouteEntry(
-                source.id, parts_of(source.architecture), source.cost, source.accuracy, source.view, source.running
+                source.id, name_anchors(source.architecture), source.cost, source.accuracy, source.view, source.running
             )
             for source in sources
         ),
         classes=sources[0].classes,
         environment=sources[0].environment,
-        weights=WEIGHTS,
-        weights_sha256=file_checksums(draft, [WEIGHTS])[WEIGHTS],
+        weights=ADAPTIVE_WEIGHTS,
+        weights_sha256=file_checksums(draft, [ADAPTIVE_WEIGHTS])[ADAPTIVE_WEIGHTS],
         data=sources[0].data,
         command=sources[0].command,
     )
@@ -244,7 +244,7 @@ def _refuse_foreign_files(folder: Path) -> None:
     if not folder.is_dir():
         raise ExportError(f"{folder} is a file.", expected="a folder", hint="pass another --out DIR")
     names = {path.name for path in folder.iterdir()}
-    foreign = names - (_OURS if MANIFEST in names else set())
+    foreign = names - (_OURS if ADAPTIVE_MANIFEST in names else set())
     if foreign:
         raise ExportError(
             f"The folder {folder} holds something else: {', '.join(sorted(foreign)[:4])}.",

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from restnet_search.export.folding.fold_stitch import fold_stitch
-from restnet_search.export.folding.linear_maps import argument, constant, map_at, replace_weights
+from restnet_search.export.folding.linear_maps import argument, constant, linear_map_at, replace_weights
 from restnet_search.stitching.layer import Hybrid, resample
 
 __all__ = ["Folded", "flatten_hybrid", "fold_batch_norms", "fold_network"]
@@ -130,7 +130,7 @@ def fold_batch_norms(module: fx.GraphModule) -> int:
         source = node.args[0] if node.args else None
         if norm is None or not isinstance(source, fx.Node) or len(source.users) > 1:
             continue
-        layer = map_at(module, source)
+        layer = linear_map_at(module, source)
         if layer is None or (layer.weight.ndim == 2 and len(source.meta.get("shape", ())) != 2):
             continue  # of (B, N, C), a batch-norm takes axis 1 for the channels, a linear layer the last
         weight = layer.weight.double() * norm.scale.view(-1, *[1] * (layer.weight.ndim - 1))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from restnet_search.export.folding.linear_maps import CONVOLUTIONS, LinearMap, argument, map_at, replace_weights
+from restnet_search.export.folding.linear_maps import CONVOLUTIONS, LinearMap, argument, linear_map_at, replace_weights
 from restnet_search.stitching.layer import resample
 
 __all__ = ["fold_stitch"]
@@ -33,7 +33,7 @@ def fold_stitch(module: fx.GraphModule, image_size: tuple[int, int, int]) -> tup
         Paths of the layers it was folded into; empty where it stays.
     """
     node = next((node for node in module.graph.nodes if node.target == _STITCH), None)
-    stitch = map_at(module, node) if node is not None else None
+    stitch = linear_map_at(module, node) if node is not None else None
     if node is None or stitch is None or prod(stitch.weight.shape[2:]) != 1:
         return ()
     shapes = _Shapes(module).of(torch.zeros(2, *image_size))
@@ -73,7 +73,7 @@ def _readers(module: fx.GraphModule, node: fx.Node, shapes: dict[fx.Node, tuple[
     """The layers that read a value whose channels are axis 1, through averages; None if anything else reads it."""
     found: list[LinearMap] = []
     for user in node.users:
-        layer = map_at(module, user)
+        layer = linear_map_at(module, user)
         if layer is not None and layer.source is node:
             if not _unpadded(module, layer, shapes[node]):
                 return None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-__all__ = ["CONVOLUTIONS", "LinearMap", "argument", "constant", "map_at", "replace_weights"]
+__all__ = ["CONVOLUTIONS", "LinearMap", "argument", "constant", "linear_map_at", "replace_weights"]
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -31,7 +31,7 @@ class LinearMap:
         return str(self.node.target) if self.node.op == "call_module" else str(self.node.meta.get("path", self.node))
 
 
-def map_at(module: fx.GraphModule, node: fx.Node) -> LinearMap | None:
+def linear_map_at(module: fx.GraphModule, node: fx.Node) -> LinearMap | None:
     """The layer at a node; None where it is something else, or a subclass that does more to its weights."""
     if not node.args or not isinstance(node.args[0], fx.Node):
         return None

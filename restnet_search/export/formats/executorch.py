@@ -10,7 +10,7 @@ from torch import Tensor
 from restnet_search.errors import ExportError
 from restnet_search.export.formats.export_format import Runner
 from restnet_search.export.formats.optional_packages import require
-from restnet_search.export.formats.torch_program import export_program, refusing
+from restnet_search.export.formats.torch_program import convert_errors, export_program
 from restnet_search.export.network.export_source import ExportSource
 
 __all__ = ["ExecutorchFormat"]
@@ -27,7 +27,7 @@ class ExecutorchFormat:
     def save(self, source: ExportSource, folder: Path) -> tuple[Path, ...]:
         """Write ``<id>.pte``: ``(1, C, H, W)`` to logits ``(1, classes)``, contiguous."""
         path = folder / f"{source.stem}.pte"
-        with refusing(source, self.name):
+        with convert_errors(source, self.name):
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # pyright: ignore[reportMissingImports]
                 XnnpackPartitioner,
             )

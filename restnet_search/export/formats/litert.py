@@ -21,7 +21,7 @@ from restnet_search.errors import ExportError
 from restnet_search.export.formats import litert_worker
 from restnet_search.export.formats.export_format import Runner
 from restnet_search.export.formats.pt2 import save_program
-from restnet_search.export.formats.torch_program import export_program, refusing
+from restnet_search.export.formats.torch_program import convert_errors, export_program
 from restnet_search.export.network.export_source import ExportSource
 
 __all__ = ["COMMANDS", "PYTHON", "LitertFormat"]
@@ -53,7 +53,7 @@ class LitertFormat:
     def save(self, source: ExportSource, folder: Path) -> tuple[Path, ...]:
         """Write ``<id>.tflite``: ``(1, C, H, W)`` to logits ``(1, classes)``."""
         path = folder / f"{source.stem}.tflite"
-        with refusing(source, self.name), tempfile.TemporaryDirectory() as scratch:
+        with convert_errors(source, self.name), tempfile.TemporaryDirectory() as scratch:
             static = Path(scratch) / "static.pt2"
             save_program(export_program(source, self.batch), static)
             self._call("convert", static, path)

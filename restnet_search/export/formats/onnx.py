@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from restnet_search.errors import ExportError
 from restnet_search.export.formats.export_format import Runner
-from restnet_search.export.formats.torch_program import INPUT, OUTPUT, refusing
+from restnet_search.export.formats.torch_program import INPUT, OUTPUT, convert_errors
 from restnet_search.export.network.export_source import ExportSource
 
 __all__ = ["INPUT", "OPSET", "OUTPUT", "OnnxFormat"]
@@ -35,7 +35,7 @@ class OnnxFormat:
         import onnx
 
         path = folder / f"{source.stem}.onnx"
-        with refusing(source, "ONNX"):
+        with convert_errors(source, "ONNX"):
             with FourAxisAttention(), torch.no_grad():
                 program = torch.onnx.export(
                     source.deployed,

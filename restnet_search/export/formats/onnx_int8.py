@@ -17,7 +17,7 @@ from torch import Tensor
 from restnet_search.errors import ExportError
 from restnet_search.export.formats.torch_program import INPUT, OUTPUT
 
-__all__ = ["Int8Job", "Int8Result", "Int8Score", "Labelled", "measure_int8", "quantise"]
+__all__ = ["Int8Job", "Int8Result", "Int8Score", "LabeledSplit", "measure_int8", "quantize_file"]
 
 _WARM_UP, _TIMED = 5, 40
 _ACTIVATION_PAIRS = ("MatMul", "Gemm")
@@ -25,7 +25,7 @@ _STITCH = "stitch."  # before the names of its weights: a hybrid's submodule
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabeledSplit:
     """Batches of inputs of a split, as the exported network takes them, with their labels ``(n,)``."""
 
     split: str
@@ -38,7 +38,7 @@ class Int8Job:
     """What quantisation needs: inputs ``(n, C, H, W)`` of train to calibrate with, labelled splits to measure on."""
 
     calibration: Tensor
-    splits: Sequence[Labelled]
+    splits: Sequence[LabeledSplit]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Int8Result:
     kept_stitch: int = 0
 
 
-def quantise(float32: Path, int8: Path, calibration: Tensor) -> tuple[int, int]:
+def quantize_file(float32: Path, int8: Path, calibration: Tensor) -> tuple[int, int]:
     """Quantise an ONNX file: int8 weights per channel, uint8 activations (up to twice as fast as int8 ones).
 
     Products of two activations stay in float32: quantised, attention loses far more than it gains. So does a stitch
@@ -159,7 +159,7 @@ def measure_int8(float32: Path, int8: Path, job: Int8Job, kept: tuple[int, int])
         float32: One file.
         int8: The other.
         job: Labelled splits, and an image to time.
-        kept: What :func:`quantise` said.
+        kept: What :func:`quantize_file` said.
     """
     import onnxruntime
 
@@ -184,7 +184,7 @@ def measure_int8(float32: Path, int8: Path, job: Int8Job, kept: tuple[int, int])
     )
 
 
-def _score(sessions: Sequence[Any], split: Labelled) -> Int8Score:
+def _score(sessions: Sequence[Any], split: LabeledSplit) -> Int8Score:
     right, seen = [0, 0], 0
     for batch in split.batches:
         labels = split.labels[seen : seen + len(batch)].numpy()

@@ -12,7 +12,7 @@ from torch import Tensor
 from restnet_search.errors import ExportError
 from restnet_search.export.formats.export_format import Runner
 from restnet_search.export.formats.optional_packages import require
-from restnet_search.export.formats.torch_program import INPUT, OUTPUT, export_program, refusing
+from restnet_search.export.formats.torch_program import INPUT, OUTPUT, convert_errors, export_program
 from restnet_search.export.network.export_source import ExportSource
 
 __all__ = ["OpenvinoFormat"]
@@ -29,7 +29,7 @@ class OpenvinoFormat:
     def save(self, source: ExportSource, folder: Path) -> tuple[Path, ...]:
         """Write ``<id>.xml`` and ``<id>.bin``: ``images`` ``(batch, C, H, W)`` to ``logits`` ``(batch, classes)``."""
         path = folder / f"{source.stem}.xml"
-        with refusing(source, self.name):
+        with convert_errors(source, self.name):
             openvino: Any = import_module("openvino")
             # without torch's decompositions OpenVINO meets operations that it does not know (Hiera's 5-D attention)
             model: Any = openvino.convert_model(export_program(source).run_decompositions())

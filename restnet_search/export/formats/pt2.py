@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 
 from restnet_search.errors import ExportError
 from restnet_search.export.formats.export_format import Runner
-from restnet_search.export.formats.torch_program import export_program, refusing
+from restnet_search.export.formats.torch_program import convert_errors, export_program
 from restnet_search.export.network.export_source import ExportSource
 
 __all__ = ["Pt2Format", "check_archive", "save_program"]
@@ -43,7 +43,7 @@ class Pt2Format:
     def save(self, source: ExportSource, folder: Path) -> tuple[Path, ...]:
         """Write ``<id>.pt2``: ``images`` ``(batch, C, H, W)`` to logits ``(batch, classes)``."""
         path = folder / f"{source.stem}.pt2"
-        with refusing(source, self.name):
+        with convert_errors(source, self.name):
             save_program(export_program(source), path)
         return (path,)
 

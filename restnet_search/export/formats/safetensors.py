@@ -13,10 +13,10 @@ from restnet_search.errors import ExportError
 from restnet_search.export.formats.export_format import Runner
 from restnet_search.export.formats.weights_manifest import (
     FORMAT_VERSION,
-    Manifest,
     TensorEntry,
-    find_manifest,
-    read_manifest,
+    WeightsManifest,
+    find_weights_manifest,
+    read_weights_manifest,
 )
 from restnet_search.export.network.architecture import build_network
 from restnet_search.export.network.export_source import ExportSource
@@ -29,7 +29,7 @@ __all__ = [
     "read_tensors",
     "refuse_normalisation",
     "save_export",
-    "serialise",
+    "serialize_tensors",
     "tensors_of",
 ]
 
@@ -62,9 +62,9 @@ def save_export(source: ExportSource, folder: Path) -> tuple[Path, Path]:
     The safetensors file holds the parameters and buffers that the network uses, each shared one once.
     """
     tensors = tensors_of(source.network)
-    content = serialise(tensors, source.metadata)
+    content = serialize_tensors(tensors, source.metadata)
     weights, manifest = folder / f"{source.stem}.safetensors", folder / f"{source.stem}.json"
-    said = Manifest(
+    said = WeightsManifest(
         format_version=FORMAT_VERSION,
         restnet_search=__version__,
         id=source.id,
@@ -83,7 +83,7 @@ def save_export(source: ExportSource, folder: Path) -> tuple[Path, Path]:
     return manifest, weights
 
 
-def serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+def serialize_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
     """The content of a safetensors file."""
     from safetensors.torch import save
 
@@ -111,8 +111,8 @@ def load_export(path: Path, *, base_dir: Path | None = None, trust_code: bool = 
         AnchorError: If an anchor cannot be built, or its code is not trusted.
         GraphError: If an anchor cannot be traced.
     """
-    manifest = read_manifest(path)
-    tensors = read_tensors(find_manifest(path).with_name(Path(manifest.weights).name), manifest.sha256)
+    manifest = read_weights_manifest(path)
+    tensors = read_tensors(find_weights_manifest(path).with_name(Path(manifest.weights).name), manifest.sha256)
     network = build_network(manifest.architecture, base_dir=base_dir, trust_code=trust_code)
     load_strictly(tensors_of(network), tensors, manifest.id, manifest.environment)
     return network.eval().requires_grad_(False)

@@ -14,7 +14,7 @@ from restnet_search.errors import ExportError
 from restnet_search.export.formats.quiet import quiet, root_cause
 from restnet_search.export.network.export_source import ExportSource
 
-__all__ = ["INPUT", "OUTPUT", "export_program", "refusing"]
+__all__ = ["INPUT", "OUTPUT", "convert_errors", "export_program"]
 
 INPUT, OUTPUT = "images", "logits"
 _EXAMPLE_BATCH = 2  # torch.export takes a batch of 1 for a constant
@@ -30,7 +30,7 @@ def export_program(source: ExportSource, batch: int | None = None) -> ExportedPr
 
 
 @contextmanager
-def refusing(source: ExportSource, format: str) -> Iterator[None]:
+def convert_errors(source: ExportSource, format: str) -> Iterator[None]:
     """Whatever an exporter raises within is an :class:`ExportError` with the reason; what it prints goes to the log."""
     chatter = io.StringIO()
     try:

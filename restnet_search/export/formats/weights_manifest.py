@@ -12,11 +12,11 @@ from pydantic import Field, TypeAdapter
 from restnet_search.costs.table import Cost
 from restnet_search.data.view import View
 from restnet_search.errors import ExportError
-from restnet_search.export.checksummed_json import read_sealed, seal, validated
+from restnet_search.export.checksummed_json import checksummed_text, read_checksummed, validate_as
 from restnet_search.export.network.architecture import AnchorArchitecture, HybridArchitecture
 from restnet_search.export.network.export_source import Accuracy
 
-__all__ = ["FORMAT_VERSION", "Manifest", "TensorEntry", "read_manifest"]
+__all__ = ["FORMAT_VERSION", "TensorEntry", "WeightsManifest", "read_weights_manifest"]
 
 FORMAT_VERSION = 2
 
@@ -31,7 +31,7 @@ class TensorEntry:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class WeightsManifest:
     """What ``<id>.json`` holds; its keys are these fields.
 
     Attributes:
@@ -64,10 +64,10 @@ class Manifest:
 
     def to_json(self) -> str:
         """With a checksum of itself."""
-        return seal(TypeAdapter(Manifest).dump_python(self, mode="json"))
+        return checksummed_text(TypeAdapter(WeightsManifest).dump_python(self, mode="json"))
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_weights_manifest(path: Path) -> WeightsManifest:
     """Read the JSON file of an export.
 
     Args:
@@ -76,12 +76,12 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         ExportError: If there is none, it is damaged, or another version wrote it.
     """
-    file = find_manifest(path)
-    plain = read_sealed(file, FORMAT_VERSION)
-    return validated(Manifest, plain, f"The export {file} is no JSON of an export", "export it again")
+    file = find_weights_manifest(path)
+    plain = read_checksummed(file, FORMAT_VERSION)
+    return validate_as(WeightsManifest, plain, f"The export {file} is no JSON of an export", "export it again")
 
 
-def find_manifest(path: Path) -> Path:
+def find_weights_manifest(path: Path) -> Path:
     """The ``.json`` file of an export, given that, its ``.safetensors`` file or their folder.
 
     Raises:

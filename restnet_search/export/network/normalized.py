@@ -1,4 +1,4 @@
-"""Normalisation as the first operation of the network."""
+"""Normalization as the first operation of the network."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from torch import Tensor, nn
 
 from restnet_search.data import View
 
-__all__ = ["Normalised"]
+__all__ = ["Normalized"]
 
 
-class Normalised(nn.Module):
+class Normalized(nn.Module):
     """uint8 RGB pixels ``(B, 3, H, W)`` to logits: the operations of ``View.normalise``, then the network.
 
     Bytes, because that is what cameras and decoders give: a quarter of the traffic, and no scale to agree about.
     """
 
-    def __init__(self, view: View, network: nn.Module) -> None:
+    def __init__(self, preprocessing: View, network: nn.Module) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(view.mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(view.std).view(-1, 1, 1))
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(-1, 1, 1))
         self.network = network
         self.eval()
 

@@ -1,4 +1,4 @@
-"""What a network needs while it runs, beyond MACs and parameters: peak memory, and latency where it was measured."""
+"""The needs of a network while it runs, beyond MACs and parameters: peak memory, and latency where it was measured."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 from restnet_search.units import format_bytes, format_seconds
 
-__all__ = ["Latency", "MeasuredOn", "Running"]
+__all__ = ["Latency", "MeasuredOn", "RuntimeCost"]
 
 
 @dataclass(frozen=True)
 class MeasuredOn:
-    """Where a latency was measured: ``runtime`` is ``pytorch``, ``onnxruntime``, or ``device`` (another's table)."""
+    """The place where a latency was measured: ``runtime`` is ``pytorch``, ``onnxruntime``, or ``device`` (another's table)."""
 
     runtime: str
     threads: int
@@ -41,8 +41,8 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Running:
-    """What a network needs while it runs.
+class RuntimeCost:
+    """Peak memory and latency of a network.
 
     Attributes:
         memory: Peak bytes for one image (weights and live activations), by the type that they are counted in.
@@ -55,17 +55,17 @@ class Running:
     latency: Latency | None = None
 
     def memory_at(self, dtype: str = "") -> int | None:
-        """Peak bytes counted in a type; None where it is not known."""
+        """Return the peak bytes counted in a type; None where it is not known."""
         return self.memory.get(dtype or self.memory_dtype)
 
     def latency_at(self, runtime: str = "") -> float | None:
-        """Median seconds on a runtime (any: where it was measured); None where it was not measured there."""
+        """Return the median seconds on a runtime (any: where it was measured); None where it was not measured there."""
         if self.latency is None or runtime not in ("", self.latency.on.runtime):
             return None
         return self.latency.median
 
-    def said(self) -> list[tuple[str, str]]:
-        """Names and values for a table."""
+    def rows(self) -> list[tuple[str, str]]:
+        """Return names and values for a table."""
         types = sorted(self.memory, key=lambda dtype: (dtype != self.memory_dtype, -self.memory[dtype], dtype))
         peak = ", ".join(f"{format_bytes(self.memory[dtype])} in {dtype}" for dtype in types)
         rows = [("peak memory for one image", peak)] if peak else []

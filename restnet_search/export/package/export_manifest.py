@@ -12,16 +12,25 @@ from pydantic import TypeAdapter
 from restnet_search.costs.table import Cost
 from restnet_search.data.view import View
 from restnet_search.errors import ExportError
-from restnet_search.export.checksummed_json import read_sealed, seal, validated
+from restnet_search.export.checksummed_json import checksummed_text, read_checksummed, validate_as
 from restnet_search.export.formats.export_format import ExportResult, Runner, get_format
 from restnet_search.export.formats.onnx_int8 import Int8Result
 from restnet_search.export.network.export_source import Accuracy, ExportSource
-from restnet_search.export.network.runtime_cost import Running
+from restnet_search.export.network.runtime_cost import RuntimeCost
 from restnet_search.version import __version__
 
-__all__ = ["BUNDLE", "Bundle", "ExportedFile", "FormatEntry", "bundle_of", "check_files", "open_export", "read_bundle"]
+__all__ = [
+    "EXPORT_MANIFEST",
+    "ExportManifest",
+    "ExportedFile",
+    "FormatEntry",
+    "check_files",
+    "describe_export",
+    "open_export",
+    "read_export_manifest",
+]
 
-BUNDLE = "export.json"
+EXPORT_MANIFEST = "export.json"
 _VERSION = 1
 
 
@@ -51,7 +60,7 @@ class FormatEntry:
 
 
 @dataclass(frozen=True)
-class Bundle:
+class ExportManifest:
     """What ``export.json`` holds; its keys are these fields, and ``digest``, its own checksum.
 
     ``preprocessing`` says how to make an input from an image: resize the shorter side to size / crop_pct by
@@ -70,11 +79,11 @@ class Bundle:
     environment: Mapping[str, str]
     command: str
     formats: tuple[FormatEntry, ...]
-    running: Running = field(default_factory=Running)
+    running: RuntimeCost = field(default_factory=RuntimeCost)
     data: str = ""
 
     def to_json(self) -> str:
-        return seal(TypeAdapter(Bundle).dump_python(self, mode="json"))
+        return checksummed_text(TypeAdapter(ExportManifest).dump_python(self, mode="json"))
 
     def entry(self, format: str) -> FormatEntry:
         """The entry of a format.
@@ -89,11 +98,13 @@ class Bundle:
         raise ExportError(f"The export {self.id} holds no {format}.", expected=f"one of {there}")
 
 
-def bundle_of(source: ExportSource, results: Sequence[ExportResult], scratch: Path, earlier: Bundle | None) -> Bundle:
+def describe_export(
+    source: ExportSource, results: Sequence[ExportResult], scratch: Path, earlier: ExportManifest | None
+) -> ExportManifest:
     """Describe what was just written to ``scratch``, with the formats of an earlier export that were not replaced."""
     entries = {entry.format: entry for entry in (earlier.formats if earlier else ())}
     entries |= {result.format: _entry(source, result, scratch) for result in results}
-    return Bundle(
+    return ExportManifest(
         format_version=_VERSION,
         restnet_search=__version__,
         id=source.id,
@@ -131,15 +142,15 @@ def _described(path: Path) -> ExportedFile:
     return ExportedFile(path.name, len(content), hashlib.sha256(content).hexdigest())
 
 
-def read_bundle(folder: Path) -> Bundle:
+def read_export_manifest(folder: Path) -> ExportManifest:
     """Read ``export.json`` of a folder.
 
     Raises:
         ExportError: If it is missing, truncated, altered or of another version.
     """
-    path = folder / BUNDLE
-    plain = read_sealed(path, _VERSION)
-    return validated(Bundle, plain, f"The file {path} is no {BUNDLE}", "export it again")
+    path = folder / EXPORT_MANIFEST
+    plain = read_checksummed(path, _VERSION)
+    return validate_as(ExportManifest, plain, f"The file {path} is no {EXPORT_MANIFEST}", "export it again")
 
 
 def check_files(folder: Path, entry: FormatEntry) -> Path:
@@ -172,16 +183,16 @@ def open_export(folder: Path, format: str, *, base_dir: Path | None = None, trus
     Raises:
         ExportError: If the format is missing there or here, or a file was truncated or altered.
     """
-    entry = read_bundle(folder).entry(format)
+    entry = read_export_manifest(folder).entry(format)
     return get_format(format).open(check_files(folder, entry), base_dir=base_dir, trust_code=trust_code)
 
 
-def still_there(folder: Path, id: str) -> Bundle | None:
+def read_earlier_export(folder: Path, id: str) -> ExportManifest | None:
     """The bundle of an earlier export of the same network, without formats whose files are no longer whole."""
-    if not (folder / BUNDLE).is_file():
+    if not (folder / EXPORT_MANIFEST).is_file():
         return None
     try:
-        bundle = read_bundle(folder)
+        bundle = read_export_manifest(folder)
     except ExportError:  # it is replaced; formats that it named are not vouched for
         return None
     if bundle.id != id:

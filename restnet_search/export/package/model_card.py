@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from restnet_search.export.formats.onnx_int8 import Int8Result
 from restnet_search.export.network.architecture import HybridArchitecture
 from restnet_search.export.network.export_source import Accuracy, ExportSource
-from restnet_search.export.package.export_manifest import BUNDLE, Bundle, FormatEntry
+from restnet_search.export.package.export_manifest import ExportManifest, FormatEntry
 from restnet_search.export.package.inference_examples import example_name
 from restnet_search.licences import licence_warning, shown
 from restnet_search.space.schema import TUNED
 from restnet_search.units import CONVENTION, format_count
 from restnet_search.version import __version__
 
-__all__ = ["model_card"]
+__all__ = ["render_model_card"]
 
 
-def model_card(source: ExportSource, bundle: Bundle) -> str:
+def render_model_card(source: ExportSource, bundle: ExportManifest) -> str:
     """What the network is, what it costs and reaches, whose weights are in it, and how to run it: Markdown."""
     sections = (
         [f"# {source.id}"],
@@ -71,7 +71,7 @@ def _input(source: ExportSource) -> list[str]:
         f"Input: RGB `(batch, {channels}, {height}, {width})`, resized by {view.interpolation} interpolation,"
         f" {view.crop_mode} crop of {view.crop_pct:g}; float32 scaled to 0..1, minus mean {_numbers(view.mean)},"
         f" divided by {_numbers(view.std)}, or the uint8 bytes themselves, as the table says.",
-        f"Output: logits of {len(source.classes)} classes. `{BUNDLE}` holds all this, the class names, and the SHA-256"
+        f"Output: logits of {len(source.classes)} classes. `{EXPORT_MANIFEST}` holds all this, the class names, and the SHA-256"
         " of every file.",
     ]
 
@@ -80,7 +80,7 @@ def _numbers(values: Sequence[float]) -> str:
     return "(" + ", ".join(f"{value:g}" for value in values) + ")"
 
 
-def _files(bundle: Bundle) -> list[str]:
+def _files(bundle: ExportManifest) -> list[str]:
     head = ["| format | files | input | largest difference to PyTorch | same first class | example |"]
     lines = [*head, "|---|---|---|---|---|---|", *(_row(entry) for entry in bundle.formats)]
     folded = sorted({entry.folded for entry in bundle.formats if entry.folded})

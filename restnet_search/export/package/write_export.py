@@ -12,13 +12,13 @@ from torch import Tensor
 
 from restnet_search.errors import ExportError
 from restnet_search.export.formats.export_format import FORMATS, ExportFormat, ExportResult, get_format
-from restnet_search.export.formats.onnx_int8 import Int8Job, Int8Result, measure_int8, quantise
+from restnet_search.export.formats.onnx_int8 import Int8Job, Int8Result, measure_int8, quantize_file
 from restnet_search.export.formats.safetensors import SafetensorsFormat, refuse_normalisation
 from restnet_search.export.network.export_source import ExportSource
-from restnet_search.export.package.export_manifest import BUNDLE, bundle_of, still_there
+from restnet_search.export.package.export_manifest import EXPORT_MANIFEST, describe_export, read_earlier_export
 from restnet_search.export.package.inference_examples import example_name, inference_example
-from restnet_search.export.package.model_card import model_card
-from restnet_search.export.verification.bisect_difference import first_difference
+from restnet_search.export.package.model_card import render_model_card
+from restnet_search.export.verification.bisect_difference import bisect_difference
 from restnet_search.export.verification.compare import TOLERANCE, compare, require_agreement
 from restnet_search.progress import Progress, SilentProgress
 
@@ -70,12 +70,12 @@ def export_network(
             for format in wanted:
                 results.append(_export(format, source, images, scratch, folder, tolerance, int8))
                 task.advance()
-        bundle = bundle_of(source, results, scratch, still_there(folder, source.id))
-        (scratch / BUNDLE).write_text(bundle.to_json(), encoding="utf-8")
+        bundle = describe_export(source, results, scratch, read_earlier_export(folder, source.id))
+        (scratch / EXPORT_MANIFEST).write_text(bundle.to_json(), encoding="utf-8")
         for entry in bundle.formats:
             example = inference_example(source.view, entry)
             (scratch / example_name(entry.format)).write_text(example, encoding="utf-8")
-        (scratch / _CARD).write_text(model_card(source, bundle), encoding="utf-8")
+        (scratch / _CARD).write_text(render_model_card(source, bundle), encoding="utf-8")
         _move_into_place(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -97,7 +97,7 @@ def _export(
     run = format.open(files[0], base_dir=source.base_dir, trust_code=source.trust_code)
     agreement = compare(source.network, run, images, source.inputs(images))
     require_agreement(
-        format.name, agreement, tolerance, lambda: first_difference(format, source, run, images, tolerance)
+        format.name, agreement, tolerance, lambda: bisect_difference(format, source, run, images, tolerance)
     )
     return ExportResult(
         format.name,
@@ -115,7 +115,7 @@ def _export(
 
 def _quantised(float32: Path, job: Int8Job) -> Int8Result:
     int8 = float32.with_suffix(".int8.onnx")
-    return measure_int8(float32, int8, job, quantise(float32, int8, job.calibration))
+    return measure_int8(float32, int8, job, quantize_file(float32, int8, job.calibration))
 
 
 def _refuse_foreign_files(folder: Path, source: ExportSource) -> None:
@@ -126,7 +126,7 @@ def _refuse_foreign_files(folder: Path, source: ExportSource) -> None:
         raise ExportError(f"{folder} is a file.", expected="a folder", hint="pass another --out DIR")
     names = {path.name for path in folder.iterdir()}
     ours = {name for name in names if Path(name).stem in (source.stem, f"{source.stem}.int8")}
-    beside = {_CARD, BUNDLE, *map(example_name, FORMATS)}
+    beside = {_CARD, EXPORT_MANIFEST, *map(example_name, FORMATS)}
     foreign = names - ours - (beside if ours else set())
     if foreign:
         raise ExportError(
@@ -139,5 +139,5 @@ def _refuse_foreign_files(folder: Path, source: ExportSource) -> None:
 def _move_into_place(scratch: Path, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     # JSON last, export.json after all: it names the others, so whoever finds it finds a whole export
-    for file in sorted(scratch.iterdir(), key=lambda path: (path.suffix == ".json", path.name == BUNDLE)):
+    for file in sorted(scratch.iterdir(), key=lambda path: (path.suffix == ".json", path.name == EXPORT_MANIFEST)):
         file.replace(folder / file.name)

@@ -17,29 +17,29 @@ from restnet_search.export.verification.compare import compare
 from restnet_search.graph.nodes import data_dependent, is_shape_query
 from restnet_search.stitching.layer import Hybrid
 
-__all__ = ["cut_nodes", "first_difference", "flat_graph", "up_to"]
+__all__ = ["bisect_difference", "find_cut_nodes", "flatten_graph", "slice_up_to"]
 
 
-def first_difference(format: ExportFormat, source: ExportSource, run: Runner, images: Tensor, tolerance: float) -> str:
+def bisect_difference(format: ExportFormat, source: ExportSource, run: Runner, images: Tensor, tolerance: float) -> str:
     """Name the first cut point whose features differ, as the sentence of an error; empty where that cannot be told.
 
     A network that was read back as the same graph is cut there. Any other is exported anew up to the cut point in the
     middle, then in the half that differs, and so on: one export for each doubling of the cut points. Features that
     differ are taken to differ from there on.
     """
-    flat, loaded = flat_graph(source.network), flat_graph(run)
+    flat, loaded = flatten_graph(source.network), flatten_graph(run)
     if flat is None:
         return ""
     if loaded is not None and [node.name for node in loaded.graph.nodes] != [node.name for node in flat.graph.nodes]:
         loaded = None  # a graph of another make
-    cuts = cut_nodes(flat)
+    cuts = find_cut_nodes(flat)
     low, high = 0, len(cuts)  # features before `low` agree, those from `high` on differ
     while low < high:
         middle = (low + high) // 2
-        part = up_to(flat, cuts[middle])
+        part = slice_up_to(flat, cuts[middle])
         try:
             if loaded is not None:
-                agrees = compare(part, up_to(loaded, cuts[middle]), images).within(tolerance)
+                agrees = compare(part, slice_up_to(loaded, cuts[middle]), images).within(tolerance)
             else:
                 agrees = _agrees(format, replace(source, network=part), images, tolerance)
         except ExportError as error:
@@ -51,14 +51,14 @@ def first_difference(format: ExportFormat, source: ExportSource, run: Runner, im
     return f" The first cut point whose features differ is {_said(cuts[low])}{after}."
 
 
-def flat_graph(network: object) -> fx.GraphModule | None:
+def flatten_graph(network: object) -> fx.GraphModule | None:
     """One graph of a hybrid or of a traced anchor; None for anything else."""
     if isinstance(network, Hybrid):
         return flatten_hybrid(network)
     return network if isinstance(network, fx.GraphModule) else None
 
 
-def cut_nodes(flat: fx.GraphModule) -> Sequence[fx.Node]:
+def find_cut_nodes(flat: fx.GraphModule) -> Sequence[fx.Node]:
     """The nodes, in order, whose value alone is alive once they have run; at most one for each module (its last)."""
     dependent = data_dependent(flat.graph)
     order = {node: place for place, node in enumerate(flat.graph.nodes)}
@@ -73,7 +73,7 @@ def cut_nodes(flat: fx.GraphModule) -> Sequence[fx.Node]:
     return sorted(by_path.values(), key=order.__getitem__)
 
 
-def up_to(flat: fx.GraphModule, stop: fx.Node) -> fx.GraphModule:
+def slice_up_to(flat: fx.GraphModule, stop: fx.Node) -> fx.GraphModule:
     """The part of a graph that computes one node (found by its name); shares the parameters."""
     graph, copies = fx.Graph(), {}
     for node in flat.graph.nodes:
