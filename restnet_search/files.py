@@ -1,4 +1,4 @@
-"""Write files so that they are there whole or not at all, whatever kills the process; what a file holds, by digest."""
+"""Write files whole or not at all, whatever kills the process, and name what a file holds by its digest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-__all__ = ["replacing", "sha256_of", "write_atomically"]
+__all__ = ["bytes_digest", "file_digest", "replacing", "write_atomically"]
 
 
 @contextmanager
@@ -33,7 +33,12 @@ def write_atomically(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, hexadecimal."""
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's content, hexadecimal; the file is read in pieces."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def bytes_digest(content: bytes) -> str:
+    """Return the SHA-256 of content in memory, hexadecimal: the :func:`file_digest` of a file that holds it."""
+    return hashlib.sha256(content).hexdigest()

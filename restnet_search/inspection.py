@@ -67,7 +67,7 @@ def inspect_anchor(
         GraphError: If it cannot be cut.
     """
     anchor = _untrained(spec, base, trust_code, classes)
-    graph = cut_model(anchor.model, anchor.view.size, granularity)
+    graph = cut_model(anchor.model, anchor.preprocessing.size, granularity)
     return graph, profile_anchor(graph)
 
 
@@ -76,7 +76,7 @@ def profile_network(spec: AnchorSpec, *, base: Path | None, trust_code: bool) ->
     import torch
 
     anchor = _untrained(spec, base, trust_code)
-    image = torch.randn(1, *anchor.view.size, generator=torch.Generator().manual_seed(0))
+    image = torch.randn(1, *anchor.preprocessing.size, generator=torch.Generator().manual_seed(0))
     return count_costs(anchor.model, image), count_with_thop(anchor.model, image)
 
 
@@ -119,7 +119,7 @@ def similarity_between(
         compute=compute,
     )
     cut = {
-        anchor.name: CutAnchor(anchor, cut_model(anchor.model, anchor.view.size, space.cut_points.granularity))
+        anchor.name: CutAnchor(anchor, cut_model(anchor.model, anchor.preprocessing.size, space.cut_points.granularity))
         for anchor in anchors
     }
     settle(cut, compute)
@@ -197,7 +197,9 @@ def fit_space(space: SearchSpace, sources: CodeAndWeights, progress: Progress) -
     rows: list[FitRow] = []
     with progress.task("Scoring anchors that stay as loaded", total=len(fits)) as task:
         for fit in fits:
-            reached = top1(fit.anchor.model, data.val, fit.anchor.view) if fit.val_top1 is None else fit.val_top1
+            reached = (
+                top1(fit.anchor.model, data.val, fit.anchor.preprocessing) if fit.val_top1 is None else fit.val_top1
+            )
             rows.append(FitRow(fit.anchor.name, fit.origin, reached))
             task.advance()
     return FitTable(space.name, len(data.classes), len(data.val), tuple(rows))

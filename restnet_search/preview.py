@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from restnet_search.costs.table import AnchorCosts, Cost
-from restnet_search.data import DataSplits, View, load_data
+from restnet_search.data import DataSplits, Preprocessing, load_data
 from restnet_search.data.opening import open_source
 from restnet_search.errors import BudgetError, DataError, GraphError
 from restnet_search.graph.anchor_graph import AnchorGraph
@@ -105,7 +105,7 @@ def preview_space(space: SearchSpace, *, base: Path, trust_code: bool, progress:
 
 def _read_an_image_each(data: DataSplits, *, lenient: bool) -> None:
     """The first image of every split must be readable, or its middle or last one; a search then checks them all."""
-    small = View((3, 32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", 1.0, "center")
+    small = Preprocessing((3, 32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", 1.0, "center")
     for split in (data.train, data.val, data.test):
         for tries, index in enumerate((0, len(split) // 2, len(split) - 1), start=1):
             try:

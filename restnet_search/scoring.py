@@ -91,7 +91,9 @@ def score_anchors(search: Search, progress: Progress) -> list[AnchorResult]:
             for split in (search.data.val, search.data.test):
                 key = f"{split.name}:{name}"
                 if (correct := search.study.noted(key)) is None:
-                    correct = score_network(cut.anchor.model, cut.anchor.view, split, compute=search.prepared.compute)
+                    correct = score_network(
+                        cut.anchor.model, cut.anchor.preprocessing, split, compute=search.prepared.compute
+                    )
                     search.study.note(key, correct)
                 outcomes[split.name] = Outcome(correct, len(split))
                 task.advance()
@@ -120,8 +122,11 @@ def score_finalists(search: Search, anchors: Sequence[AnchorResult], progress: P
                 record = records[id]
                 front, back = (record.front, record.front_cut), (record.back, record.back_cut)
                 hybrid = restore_hybrid(graphs, record.stitch_kind, front, back, search.folder.stitch(id))
-                view, compute = search.prepared.anchors[record.front].anchor.view, search.prepared.compute
-                correct = score_network(compute.place(hybrid), view, search.data.test, compute=compute)
+                preprocessing, compute = (
+                    search.prepared.anchors[record.front].anchor.preprocessing,
+                    search.prepared.compute,
+                )
+                correct = score_network(compute.place(hybrid), preprocessing, search.data.test, compute=compute)
                 search.study.note(key, correct)
             test[id] = Outcome(correct, len(search.data.test))
             task.advance()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from restnet_search.data.view import View
+from restnet_search.data.preprocessing import Preprocessing
 
 __all__ = ["Anchor", "freeze", "head_matches", "model_digest", "tensors_digest"]
 
@@ -22,8 +22,8 @@ class Anchor:
     Attributes:
         name: In reports.
         model_name: The timm name, or ``module:function`` of the factory.
-        model: Takes ``(B, *view.size)``, returns ``(B, num_classes)``.
-        view: How it sees images.
+        model: Takes ``(B, *preprocessing.size)``, returns ``(B, num_classes)``.
+        preprocessing: How it sees images.
         num_classes: Of its present head; 0 where it has none yet.
         digest: Content key of parameters, buffers, model name and arguments, hexadecimal.
         licence: Of the weights, for example ``apache-2.0``; None where it is unknown (:mod:`restnet_search.licences`).
@@ -35,7 +35,7 @@ class Anchor:
     name: str
     model_name: str
     model: nn.Module
-    view: View
+    preprocessing: Preprocessing
     num_classes: int
     digest: str
     licence: str | None

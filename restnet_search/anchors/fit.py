@@ -117,7 +117,9 @@ def _fit(
             train = train_full if spec.tune == "full" else train_head
             try:
                 kept_as = {"checkpoint": checkpoint, "compute": compute}
-                top1 = train(anchor.name, model, anchor.view, data, spec, seed=seed, progress=progress, **kept_as)
+                top1 = train(
+                    anchor.name, model, anchor.preprocessing, data, spec, seed=seed, progress=progress, **kept_as
+                )
             except AnchorError:  # it would diverge again
                 forget(checkpoint)
                 raise

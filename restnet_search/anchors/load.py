@@ -17,7 +17,7 @@ from restnet_search.anchors.checkpoint import compare, find_weights, read_checkp
 from restnet_search.anchors.factory import build_from_factory
 from restnet_search.anchors.head import checkpoint_classes, classifiers, replace_classifier
 from restnet_search.anchors.hub import cached_file, can_download, no_weights
-from restnet_search.data.view import view_of
+from restnet_search.data.preprocessing import preprocessing_of
 from restnet_search.errors import AnchorError, DataError
 from restnet_search.licences import Origin, licence_of
 from restnet_search.space.schema import AnchorSpec
@@ -47,7 +47,7 @@ def load_anchor(
 
     Raises:
         AnchorError: If the model is unknown or refuses its arguments, weights are missing or do not fit, code is not
-            trusted, or the model does not map its own view to ``(B, classes)``.
+            trusted, or the model does not map its own images to ``(B, classes)``.
     """
     for key, instead in _OWN_KEYS.items():
         if key in spec.kwargs:
@@ -60,17 +60,17 @@ def load_anchor(
             model, trained = _load_timm(spec, classes, weights_dir, base_dir)
     freeze(model)
     try:
-        view = view_of(model)
+        preprocessing = preprocessing_of(model)
     except DataError as error:
         raise AnchorError(f"{spec.name}: {error.problem}", expected=error.expected) from error
-    num_classes = _checked_classes(spec.name, model, view.size)
+    num_classes = _checked_classes(spec.name, model, preprocessing.size)
     model_name = str(spec.model or spec.factory)
     cfg = getattr(model, "pretrained_cfg", None) or {}
     return Anchor(
         name=spec.name,
         model_name=model_name,
         model=model,
-        view=view,
+        preprocessing=preprocessing,
         num_classes=num_classes,
         digest=model_digest(model, model_name, spec.kwargs),
         licence=licence_of(_origin(spec), said=spec.license, declared=cfg.get("license")),
@@ -144,7 +144,7 @@ def _published(name: str) -> Any:
 
 
 def _with_input_size(kwargs: Mapping[str, object], cfg: Any) -> dict[str, Any]:
-    """An ``img_size`` argument also changes the view, which timm reads from the configuration's input_size."""
+    """An ``img_size`` argument also changes the preprocessing, which timm reads from the configuration's input_size."""
     given: dict[str, Any] = dict(kwargs)
     size = given.get("img_size")
     if size is None:

@@ -17,8 +17,8 @@ from restnet_search.anchors.probe import BATCH, head_inputs, is_linear_probe
 from restnet_search.anchors.resume import features_beside, read_epoch, write_epoch
 from restnet_search.compute import Compute, device_of
 from restnet_search.data.augment import AugmentedImages
+from restnet_search.data.preprocessing import Preprocessing
 from restnet_search.data.splits import DataSplits, Split
-from restnet_search.data.view import View
 from restnet_search.errors import AnchorError
 from restnet_search.progress import Progress, Task
 from restnet_search.space.schema import FitSpec
@@ -31,7 +31,7 @@ _WARM_UP = 0.1  # share of the steps
 def train_full(
     name: str,
     model: nn.Module,
-    view: View,
+    preprocessing: Preprocessing,
     data: DataSplits,
     spec: FitSpec,
     *,
@@ -45,7 +45,7 @@ def train_full(
     Args:
         name: In messages.
         model: Is changed.
-        view: How the model sees images.
+        preprocessing: How the model sees images.
         data: `train` is trained on, `val` chooses the epoch.
         spec: How to train.
         seed: Of the order of images.
@@ -58,7 +58,11 @@ def train_full(
     """
     accelerator = Accelerator(compute)
     model.requires_grad_(True).to(accelerator.device)
-    images = AugmentedImages(data.train, view) if spec.augment else (lambda rows: data.train.images(view, rows))
+    images = (
+        AugmentedImages(data.train, preprocessing)
+        if spec.augment
+        else (lambda rows: data.train.images(preprocessing, rows))
+    )
 
     def logits(rows: Tensor) -> Tensor:
         batch = images(rows).to(accelerator.device)
@@ -66,14 +70,14 @@ def train_full(
             return _main_logits(model(batch))
         except (AssertionError, RuntimeError, ValueError) as error:  # a forward may refuse what it took when evaluating
             raise AnchorError(
-                f"{name} cannot be trained on images {view.size}: {type(error).__name__}: {error}",
+                f"{name} cannot be trained on images {preprocessing.size}: {type(error).__name__}: {error}",
                 hint="build it without auxiliary heads (kwargs: {aux_logits: false}), enlarge its images, or set"
                 " fit.tune to head",
             ) from error
 
     with progress.task(f"Fitting {name}", total=spec.epochs * _steps(len(data.train), spec)) as task:
         loop = _Loop(name, spec, seed, progress, task, checkpoint, accelerator)
-        best = loop.run(model, logits, lambda: top1(model, data.val, view), data.train.labels)
+        best = loop.run(model, logits, lambda: top1(model, data.val, preprocessing), data.train.labels)
     model.cpu()
     return best
 
@@ -81,7 +85,7 @@ def train_full(
 def train_head(
     name: str,
     model: nn.Module,
-    view: View,
+    preprocessing: Preprocessing,
     data: DataSplits,
     spec: FitSpec,
     *,
@@ -105,17 +109,17 @@ def train_head(
     accelerator = Accelerator(compute)
     model.eval().requires_grad_(False).to(accelerator.device)
     head = next(iter(heads.values()))
-    if len(heads) == 1 and isinstance(head, nn.Linear) and is_linear_probe(model, head, data.train, view):
-        return _train_probe(name, model, head, view, data, spec, seed, progress, checkpoint)
+    if len(heads) == 1 and isinstance(head, nn.Linear) and is_linear_probe(model, head, data.train, preprocessing):
+        return _train_probe(name, model, head, preprocessing, data, spec, seed, progress, checkpoint)
     for module in heads.values():
         module.requires_grad_(True)
     with progress.task(f"Fitting the head of {name}", total=spec.epochs * _steps(len(data.train), spec)) as task:
 
         def logits(rows: Tensor) -> Tensor:
-            return model.eval()(data.train.images(view, rows).to(accelerator.device))
+            return model.eval()(data.train.images(preprocessing, rows).to(accelerator.device))
 
         loop = _Loop(name, spec, seed, progress, task, checkpoint, accelerator)
-        best = loop.run(model, logits, lambda: top1(model, data.val, view), data.train.labels)
+        best = loop.run(model, logits, lambda: top1(model, data.val, preprocessing), data.train.labels)
     model.cpu()
     return best
 
@@ -129,11 +133,11 @@ def _main_logits(output: Tensor | tuple[Tensor, ...]) -> Tensor:
 
 
 @torch.no_grad()
-def top1(model: nn.Module, split: Split, view: View) -> float:
+def top1(model: nn.Module, split: Split, preprocessing: Preprocessing) -> float:
     """Share of images whose class has the largest logit, 0..1; the model is put into evaluation mode."""
     model.eval()
     device = device_of(model)
-    found = [model(images.to(device)).argmax(1).cpu() for images in split.batches(view, BATCH)]
+    found = [model(images.to(device)).argmax(1).cpu() for images in split.batches(preprocessing, BATCH)]
     return (torch.cat(found) == split.labels).float().mean().item()
 
 
@@ -141,7 +145,7 @@ def _train_probe(
     name: str,
     model: nn.Module,
     head: nn.Linear,
-    view: View,
+    preprocessing: Preprocessing,
     data: DataSplits,
     spec: FitSpec,
     seed: int,
@@ -151,8 +155,8 @@ def _train_probe(
     keep = None if checkpoint is None else features_beside(checkpoint)
     batches = math.ceil(len(data.train) / BATCH) + math.ceil(len(data.val) / BATCH)
     with progress.task(f"Fitting the head of {name}", total=batches + spec.epochs) as task:
-        train = head_inputs(model, head, data.train, view, keep=keep, task=task)
-        val = head_inputs(model, head, data.val, view, keep=keep, task=task)
+        train = head_inputs(model, head, data.train, preprocessing, keep=keep, task=task)
+        val = head_inputs(model, head, data.val, preprocessing, keep=keep, task=task)
         model.cpu()
         mean = train.mean(0) if head.bias is not None else torch.zeros_like(train[0])
         scale = train.std(0, correction=0).clamp_min(1e-6)

@@ -17,10 +17,9 @@ import torch
 from restnet_search.conformance.cut_check import build
 from restnet_search.conformance.families import Case
 from restnet_search.costs.table import Cost
-from restnet_search.data import View, load_data
+from restnet_search.data import Preprocessing, load_data
 from restnet_search.errors import ExportError
 from restnet_search.export import (
-    FORMATS,
     AnchorSource,
     ExportSource,
     HybridArchitecture,
@@ -29,6 +28,7 @@ from restnet_search.export import (
 )
 from restnet_search.files import write_atomically
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
+from restnet_search.registry import FORMATS
 from restnet_search.space.schema import DataSpec
 from restnet_search.stitching.layer import Hybrid, StitchLayer
 from restnet_search.stitching.plan import why_not_stitchable
@@ -124,9 +124,9 @@ def build_source(pair: HybridCase) -> ExportSource:
         id=pair.name.lower(),
         network=network,
         architecture=architecture,
-        view=View(size, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 1.0, "center"),
+        preprocessing=Preprocessing(size, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 1.0, "center"),
         classes=tuple(str(digit) for digit in range(_CLASSES)),
-        cost=Cost(0, sum(parameter.numel() for parameter in network.parameters())),
+        costs=Cost(0, sum(parameter.numel() for parameter in network.parameters())),
     )
 
 
@@ -150,7 +150,7 @@ def _middle(front: AnchorGraph, back: AnchorGraph) -> tuple[int, int]:
 def run_matrix(
     folder: Path,
     pairs: Sequence[HybridCase] = HYBRIDS,
-    formats: Sequence[str] = tuple(FORMATS),
+    formats: Sequence[str] = FORMATS.names(),
     said: Callable[[FormatRow], None] = lambda _: None,
 ) -> list[FormatRow]:
     """Export every hybrid in every format, verified on digits; write ``export_matrix.json`` and ``.md`` after each.
@@ -165,12 +165,12 @@ def run_matrix(
             continue
         source = build_source(pair)
         digits = load_data(DataSpec(dataset="digits")).val
-        images = digits.images(source.view, range(0, 20 * _IMAGES, 20))
+        images = digits.images(source.preprocessing, range(0, 20 * _IMAGES, 20))
         for name in missing:
             row = _row(pair, source, images, name)
             said(row)
             done[pair.name, name] = row
-            rows = [done[p.name, f] for p in HYBRIDS for f in FORMATS if (p.name, f) in done]
+            rows = [done[p.name, f] for p in HYBRIDS for f in FORMATS.names() if (p.name, f) in done]
             table = {"versions": versions, "rows": [asdict(each) for each in rows]}
             write_atomically(folder / "export_matrix.json", json.dumps(table, indent=1) + "\n")
             write_atomically(folder / "export_matrix.md", render(rows, versions))
@@ -193,8 +193,8 @@ def _row(pair: HybridCase, source: ExportSource, images: torch.Tensor, format: s
         format,
         "verified",
         "",
-        result.max_difference,
-        result.top1_agreement,
+        result.entry.max_difference,
+        result.entry.top1_agreement,
         size,
         round(time.perf_counter() - started, 1),
     )
@@ -235,7 +235,7 @@ def render(rows: Sequence[FormatRow], versions: Mapping[str, str]) -> str:
         "|---|---|---|--:|--:|--:|--:|---|",
     ]
     done = {(row.hybrid, row.format) for row in rows}
-    pending = [f"{pair.name} {name}" for pair in HYBRIDS for name in FORMATS if (pair.name, name) not in done]
+    pending = [f"{pair.name} {name}" for pair in HYBRIDS for name in FORMATS.names() if (pair.name, name) not in done]
     rest = ["", "## Not tried yet", "", f"{len(pending)}: {', '.join(pending)}."] if pending else []
     return "\n".join([*lines, *map(_line, rows), *rest]) + "\n"
 

@@ -2,16 +2,16 @@
 
 from restnet_search.data.augment import AugmentedImages
 from restnet_search.data.pixels import DEFAULT_PIXEL_BYTES, PixelCache
+from restnet_search.data.preprocessing import Preprocessing, preprocessing_of
 from restnet_search.data.splits import DataSplits, Split, load_data
-from restnet_search.data.view import View, view_of
 
 __all__ = [
     "DEFAULT_PIXEL_BYTES",
     "AugmentedImages",
     "DataSplits",
     "PixelCache",
+    "Preprocessing",
     "Split",
-    "View",
     "load_data",
-    "view_of",
+    "preprocessing_of",
 ]

@@ -11,8 +11,8 @@ from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
 
+from restnet_search.data.preprocessing import Preprocessing
 from restnet_search.data.splits import Split
-from restnet_search.data.view import View
 
 __all__ = ["AugmentedImages"]
 
@@ -27,16 +27,16 @@ class AugmentedImages:
     go on from there; Python's `random`, which timm's crops draw from, is left as it was.
     """
 
-    def __init__(self, split: Split, view: View) -> None:
-        self._split, self._view = split, view
+    def __init__(self, split: Split, preprocessing: Preprocessing) -> None:
+        self._split, self._preprocessing = split, preprocessing
         transform = create_transform(
-            view.size,
+            preprocessing.size,
             is_training=True,
             scale=_SCALE,
             color_jitter=None,  # type: ignore[arg-type]  timm takes None for none
-            interpolation=view.interpolation,
-            mean=view.mean,
-            std=view.std,
+            interpolation=preprocessing.interpolation,
+            mean=preprocessing.mean,
+            std=preprocessing.std,
             normalize=False,
         )
         self._transform = cast("Callable[[Image.Image], Tensor]", transform)
@@ -53,4 +53,4 @@ class AugmentedImages:
             pixels = torch.stack([self._transform(self._split.image(int(row))) for row in rows])
         finally:
             random.setstate(before)
-        return self._view.normalise(pixels)
+        return self._preprocessing.normalize(pixels)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from restnet_search.data.augment import AugmentedImages
+from restnet_search.data.preprocessing import Preprocessing
 from restnet_search.data.splits import Split
-from restnet_search.data.view import View
 
 __all__ = ["AugmentedView", "images_of"]
 
@@ -26,13 +26,13 @@ class AugmentedView:
     index: int
     seed: int
 
-    def batches(self, split: Split, view: View, batch_size: int, indices: Tensor) -> Iterator[Tensor]:
+    def batches(self, split: Split, preprocessing: Preprocessing, batch_size: int, indices: Tensor) -> Iterator[Tensor]:
         """The changed images in the order of ``indices``, normalised: float32 ``(B, C, H, W)``.
 
         Raises:
             DataError: If an image cannot be decoded; names its file.
         """
-        images = AugmentedImages(split, view)
+        images = AugmentedImages(split, preprocessing)
         for chunk in indices.split(batch_size):
             with torch.random.fork_rng(devices=[]):  # not around the yield: it would leak into the caller
                 changed = torch.cat([self._image(images, int(row)) for row in chunk])
@@ -45,9 +45,9 @@ class AugmentedView:
 
 
 def images_of(
-    split: Split, view: View, batch_size: int, indices: Tensor, augmented: AugmentedView | None
+    split: Split, preprocessing: Preprocessing, batch_size: int, indices: Tensor, augmented: AugmentedView | None
 ) -> Iterator[Tensor]:
     """A split's images in the order of ``indices``, normalised, as they are or as an augmented view changes them."""
     if augmented is None:
-        return split.batches(view, batch_size, indices)
-    return augmented.batches(split, view, batch_size, indices)
+        return split.batches(preprocessing, batch_size, indices)
+    return augmented.batches(split, preprocessing, batch_size, indices)

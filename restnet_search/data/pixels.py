@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from restnet_search.data.preprocessing import Preprocessing
 from restnet_search.data.sources import ImageSource
-from restnet_search.data.view import View
 
 __all__ = ["DEFAULT_PIXEL_BYTES", "PixelCache", "decode"]
 
@@ -21,12 +21,12 @@ DEFAULT_PIXEL_BYTES = 2 * 1024**3
 _CHUNK = 32  # images per piece of work handed to a thread
 
 
-def decode(source: ImageSource, rows: np.ndarray, view: View) -> Tensor:
+def decode(source: ImageSource, rows: np.ndarray, preprocessing: Preprocessing) -> Tensor:
     """Decode, resize and crop images to uint8 ``(len(rows), C, H, W)``, in the order of `rows`.
 
     Uses as many threads as torch does; the values do not depend on how many.
     """
-    transform = view.pixels_transform()
+    transform = preprocessing.pixels_transform()
 
     def decode_chunk(chunk: np.ndarray) -> list[Tensor]:
         return [transform(source.image(int(row))) for row in chunk]
@@ -38,7 +38,7 @@ def decode(source: ImageSource, rows: np.ndarray, view: View) -> Tensor:
             images = list(chain.from_iterable(pool.map(decode_chunk, chunks)))
     else:
         images = list(chain.from_iterable(map(decode_chunk, chunks)))
-    return torch.stack(images) if images else torch.empty((0, *view.size), dtype=torch.uint8)
+    return torch.stack(images) if images else torch.empty((0, *preprocessing.size), dtype=torch.uint8)
 
 
 class _Pixels:
@@ -67,22 +67,27 @@ class PixelCache:
     def used_bytes(self) -> int:
         return sum(entry.values.numel() for entry in self._entries.values())
 
-    def fits(self, count: int, view: View) -> bool:
-        """Whether `count` images of this view fit the bound."""
-        return count * int(np.prod(view.size)) <= self.max_bytes
+    def fits(self, count: int, preprocessing: Preprocessing) -> bool:
+        """Whether `count` images of this size fit the bound."""
+        return count * int(np.prod(preprocessing.size)) <= self.max_bytes
 
     def get(
-        self, key: object, count: int, view: View, positions: np.ndarray, load: Callable[[np.ndarray], Tensor]
+        self,
+        key: object,
+        count: int,
+        preprocessing: Preprocessing,
+        positions: np.ndarray,
+        load: Callable[[np.ndarray], Tensor],
     ) -> Tensor:
         """Return the pixels at `positions` of the `count` images under `key`; `load` decodes those not there yet."""
         with self._lock:
-            entry = self._entries.get((key, view.geometry))
+            entry = self._entries.get((key, preprocessing.geometry))
             if entry is None:
-                wanted = count * int(np.prod(view.size))
+                wanted = count * int(np.prod(preprocessing.size))
                 while self._entries and self.used_bytes + wanted > self.max_bytes:
                     self._entries.popitem(last=False)
-                entry = self._entries[(key, view.geometry)] = _Pixels((count, *view.size))
-            self._entries.move_to_end((key, view.geometry))
+                entry = self._entries[(key, preprocessing.geometry)] = _Pixels((count, *preprocessing.size))
+            self._entries.move_to_end((key, preprocessing.geometry))
             missing = np.unique(positions[~entry.present[positions]])
             if len(missing):
                 entry.values[torch.from_numpy(missing)] = load(missing)

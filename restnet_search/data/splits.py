@@ -1,4 +1,4 @@
-"""Splits of a data set: labelled images, seen through any view, in order."""
+"""Splits of a data set: labelled images, preprocessed for any model, in order."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from restnet_search.data.agreement import agree
 from restnet_search.data.digits import digits_rows, digits_source
 from restnet_search.data.opening import open_source
 from restnet_search.data.pixels import DEFAULT_PIXEL_BYTES, PixelCache, decode
+from restnet_search.data.preprocessing import Preprocessing
 from restnet_search.data.sampling import stratified_sample
 from restnet_search.data.sources import ImageSource
 from restnet_search.data.unreadable import Unreadable, find_unreadable, name_some, require_few
-from restnet_search.data.view import View
 from restnet_search.errors import DataError
 from restnet_search.progress import Progress, SilentProgress
 from restnet_search.space.datasets import EMBEDDED
@@ -114,15 +114,17 @@ class Split:
         """
         return self._source.image(int(self._rows[index]))
 
-    def images(self, view: View, indices: Indices) -> Tensor:
+    def images(self, preprocessing: Preprocessing, indices: Indices) -> Tensor:
         """The images at `indices`, normalised: float32 ``(len(indices), C, H, W)``.
 
         Raises:
             DataError: If an image cannot be decoded; names its file.
         """
-        return view.normalise(self._pixels(view, self._positions(indices)))
+        return preprocessing.normalize(self._pixels(preprocessing, self._positions(indices)))
 
-    def batches(self, view: View, batch_size: int, indices: Indices | None = None) -> Iterator[Tensor]:
+    def batches(
+        self, preprocessing: Preprocessing, batch_size: int, indices: Indices | None = None
+    ) -> Iterator[Tensor]:
         """The images in order (of `indices`, if given), normalised: float32 ``(B, C, H, W)``; the last may be short.
 
         Raises:
@@ -130,7 +132,7 @@ class Split:
         """
         chosen = np.arange(len(self)) if indices is None else self._positions(indices)
         for start in range(0, len(chosen), batch_size):
-            yield view.normalise(self._pixels(view, chosen[start : start + batch_size]))
+            yield preprocessing.normalize(self._pixels(preprocessing, chosen[start : start + batch_size]))
 
     def _positions(self, indices: Indices) -> np.ndarray:
         chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
@@ -138,17 +140,17 @@ class Split:
             raise IndexError(f"indices {chosen.min()}..{chosen.max()} are not all within 0..{len(self) - 1}")
         return chosen
 
-    def _pixels(self, view: View, positions: np.ndarray) -> Tensor:
+    def _pixels(self, preprocessing: Preprocessing, positions: np.ndarray) -> Tensor:
         for owner, at in ((self._home, self._home_positions[positions]), (self, positions)):
-            if self._cache.fits(len(owner), view):
+            if self._cache.fits(len(owner), preprocessing):
                 return self._cache.get(
                     owner.digest,
                     len(owner),
-                    view,
+                    preprocessing,
                     at,
-                    lambda missing, o=owner: decode(o._source, o._rows[missing], view),
+                    lambda missing, o=owner: decode(o._source, o._rows[missing], preprocessing),
                 )
-        return decode(self._source, self._rows[positions], view)
+        return decode(self._source, self._rows[positions], preprocessing)
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ def load_data(
     Args:
         spec: The space's ``data`` section. For the embedded ``digits``, ``splits`` and ``test_fraction`` do not apply.
         root: Folder of the data; wins over ``spec.root``.
-        cache_bytes: Most bytes of decoded pixels kept in memory, over all splits and views.
+        cache_bytes: Most bytes of decoded pixels kept in memory, over all splits and geometries.
         progress: Told about the check of images, and about what was left out.
         checked: Splits whose images are looked at before; a caller that reads one split need not wait for the others.
 

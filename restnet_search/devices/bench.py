@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -17,7 +15,8 @@ from restnet_search.devices.bench_files import BENCH_MANIFEST, SCRIPT, content_d
 from restnet_search.devices.cut_space import cut_space
 from restnet_search.errors import BudgetError
 from restnet_search.export.adaptive.shared_onnx import WEIGHTS_FILE, SharedWeights
-from restnet_search.files import sha256_of
+from restnet_search.export.output_folder import scratch_beside
+from restnet_search.files import file_digest
 from restnet_search.progress import Progress
 from restnet_search.search.latency import StitchPoint, anchor_digest, networks_to_measure
 from restnet_search.search.onnx_sessions import write_part
@@ -61,9 +60,7 @@ def write_bench(
         raise BudgetError(f"{out} exists already.", expected="a new or empty folder", hint="name another --out DIR")
     graphs, costs = cut_space(space, base=base, trust_code=trust_code, progress=progress)
     networks, wholes = networks_to_measure(space, graphs, costs, spec)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with scratch_beside(out) as scratch:
         draft = scratch / "bench"
         draft.mkdir()
         listed = _write_networks(networks, draft, progress)
@@ -79,14 +76,12 @@ def write_bench(
             "runs": spec.runs,
             "networks": listed,
             "wholes": [_whole(id, point) for id, point in wholes.items()],
-            "files": {path.name: sha256_of(path) for path in sorted(draft.iterdir())},
+            "files": {path.name: file_digest(path) for path in sorted(draft.iterdir())},
         }
         content["digest"] = content_digest(content)
         (draft / BENCH_MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         size = sum(path.stat().st_size for path in draft.iterdir())
         draft.replace(out)  # an empty folder gives way
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return DeviceBench(out, len(networks), len(wholes), size)
 
 

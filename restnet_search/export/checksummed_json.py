@@ -1,8 +1,7 @@
-"""JSON files that carry their own checksum, so that a truncated or altered one is told."""
+"""JSON files that carry their own checksum, so that a truncated or altered one is refused."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,19 +10,32 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from restnet_search.errors import ExportError
+from restnet_search.files import bytes_digest
 
-__all__ = ["canonical_digest", "checksummed_text", "read_checksummed", "validate_as"]
+__all__ = ["canonical_digest", "checksummed_text", "dump_checksummed", "read_checksummed", "validate_as"]
 
-_SEAL = "digest"
+_CHECKSUM = "digest"
+_FIRST = ("format_version", "restnet_search")  # keys that people look for
+
+
+def canonical_digest(plain: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the values, whatever the order of keys and the white space they are written with."""
+    return bytes_digest(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode())
 
 
 def checksummed_text(plain: Mapping[str, Any]) -> str:
-    """The JSON text of a mapping, with the SHA-256 of its canonical form under ``digest``."""
-    return json.dumps({**plain, _SEAL: canonical_digest(plain)}, indent=1) + "\n"
+    """Return the JSON text of a mapping, with the SHA-256 of its canonical form under ``digest``."""
+    return json.dumps({**plain, _CHECKSUM: canonical_digest(plain)}, indent=1) + "\n"
+
+
+def dump_checksummed(manifest: Any) -> str:
+    """Return the JSON text of a manifest (a dataclass whose fields are the keys), with its checksum."""
+    plain = TypeAdapter(type(manifest)).dump_python(manifest, mode="json")
+    return checksummed_text({key: plain[key] for key in _FIRST} | plain)
 
 
 def read_checksummed(path: Path, version: int, *, adaptive: bool = False) -> dict[str, Any]:
-    """Read what :func:`checksummed_text` wrote; the digest itself is left out.
+    """Read what :func:`checksummed_text` wrote; the checksum itself is left out.
 
     Args:
         path: The JSON file.
@@ -51,11 +63,11 @@ def read_checksummed(path: Path, version: int, *, adaptive: bool = False) -> dic
             expected=f"format version {version}",
             hint="read it with the version of restnet-search that wrote it, or export it again",
         )
-    said = plain.pop(_SEAL, None)
-    if said != (found := canonical_digest(plain)):
+    written = plain.pop(_CHECKSUM, None)
+    if written != (present := canonical_digest(plain)):
         raise ExportError(
             f"The export {path} was altered after it was written.",
-            expected=f"digest {said or '(missing)'}, came {found}",
+            expected=f"digest {written or '(missing)'}, came {present}",
             hint="copy the file again, or export again",
         )
     return plain
@@ -65,7 +77,7 @@ _T = TypeVar("_T")
 
 
 def validate_as(cls: type[_T], plain: object, problem: str, hint: str) -> _T:
-    """Plain values as an object of a class.
+    """Return plain values as an object of a class.
 
     Raises:
         ExportError: If they are none; ``problem`` starts its message, which names the first wrong key.
@@ -76,8 +88,3 @@ def validate_as(cls: type[_T], plain: object, problem: str, hint: str) -> _T:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole file"
         raise ExportError(f"{problem}: {where}: {first['msg']}", hint=hint) from error
-
-
-def canonical_digest(plain: Mapping[str, Any]) -> str:
-    """SHA-256 of the values, whatever the order of keys and the white space they were written with."""
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -14,7 +14,6 @@ from torch import nn
 from restnet_search.costs.memory import MemoryDtype, profile_memory
 from restnet_search.costs.table import Cost
 from restnet_search.data import DataSplits, Split, load_data
-from restnet_search.export.formats.export_format import ExportResult
 from restnet_search.export.formats.onnx_int8 import Int8Job, LabeledSplit
 from restnet_search.export.network.architecture import (
     AnchorArchitecture,
@@ -23,9 +22,10 @@ from restnet_search.export.network.architecture import (
     HybridArchitecture,
     Side,
 )
-from restnet_search.export.network.export_source import Accuracy, ExportSource
+from restnet_search.export.network.export_source import ExportSource
+from restnet_search.export.network.network_facts import Accuracy
 from restnet_search.export.network.runtime_cost import Latency, RuntimeCost
-from restnet_search.export.package.write_export import export_network
+from restnet_search.export.package.write_export import ExportResult, export_network
 from restnet_search.progress import Progress
 from restnet_search.search.device_costs import DeviceCosts
 from restnet_search.search.features import CutAnchor
@@ -38,6 +38,7 @@ __all__ = [
     "CALIBRATION_IMAGES",
     "VERIFIED_IMAGES",
     "ChosenNetwork",
+    "RunExport",
     "build_source",
     "export_from_run",
     "peak_memory",
@@ -65,72 +66,82 @@ class ChosenNetwork:
     latency: Latency | None = None
 
 
+@dataclass(frozen=True)
+class RunExport:
+    """A run that networks are exported from.
+
+    Attributes:
+        folder: The run.
+        out: Where exports are written; None: ``export/`` in the run.
+        weights: Folder with the anchors' checkpoints, where it is not the one that the run was started with.
+        data: Folder of the data, where it is not the one that the run was started with.
+        trust_code: Whether anchors from ``factory:`` code, and formats of installed packages, may be used.
+    """
+
+    folder: RunFolder
+    out: Path | None = None
+    weights: Path | None = None
+    data: Path | None = None
+    trust_code: bool = False
+
+
 def export_from_run(
-    folder: RunFolder,
+    run: RunExport,
     chosen: ChosenNetwork,
     *,
     formats: Sequence[str],
-    preprocess: bool = False,
+    with_preprocess: bool = False,
     int8: bool = False,
-    out: Path | None,
-    weights: Path | None,
-    data: Path | None,
-    trust_code: bool,
     progress: Progress,
 ) -> list[ExportResult]:
     """Rebuild a hybrid (by id) or an anchor (by name) of a run and export it, verified on images of its val split.
 
     Args:
-        folder: The run.
+        run: The run; without ``out``, ``export/<id>/`` in it is written.
         chosen: What to export.
-        formats: Names of :data:`~restnet_search.export.formats.export_format.FORMATS`.
-        preprocess: Whether graphs start with the normalisation and take uint8 pixels.
-        int8: Also write the ONNX file quantised, calibrated on images of train, and measure it on val (and on test,
+        formats: Names in :data:`~restnet_search.registry.FORMATS`.
+        with_preprocess: Whether graphs start with the normalization and take uint8 pixels.
+        int8: Also write the ONNX file quantized, calibrated on images of train, and measure it on val (and on test,
             where the network was scored there).
-        out: Where to; None: ``export/<id>/`` in the run.
-        weights: Folder with the anchors' checkpoints, where it is not the one that the run was started with.
-        data: Folder of the data, where it is not the one that the run was started with.
-        trust_code: Whether anchors from ``factory:`` code may be built.
         progress: Shows the formats.
 
     Raises:
         RestnetError: If the run, its anchors or its data cannot be read, or an export fails.
     """
-    rebuilt = rebuild_network(folder.path, chosen.id, weights=weights, trust_code=trust_code)
-    splits = load_data(
-        rebuilt.space.data, root=data, progress=progress, checked=("train", "val", "test") if int8 else ("val",)
-    )
-    val = splits.val
-    source = build_source(rebuilt, chosen, splits, trust_code, preprocess=preprocess)
-    images = val.images(rebuilt.view, spread_indices(val))
+    rebuilt = rebuild_network(run.folder.path, chosen.id, weights=run.weights, trust_code=run.trust_code)
+    checked = ("train", "val", "test") if int8 else ("val",)
+    splits = load_data(rebuilt.space.data, root=run.data, progress=progress, checked=checked)
+    source = build_source(rebuilt, chosen, splits, run.trust_code, with_preprocess=with_preprocess)
+    images = splits.val.images(rebuilt.preprocessing, spread_indices(splits.val))
     job = _int8_job(source, splits) if int8 else None
-    return export_network(source, images, formats, out or folder.exports / source.stem, int8=job, progress=progress)
+    out = run.out or run.folder.exports / source.stem
+    return export_network(source, images, formats, out, int8=job, progress=progress)
 
 
 def build_source(
-    rebuilt: Rebuilt, chosen: ChosenNetwork, splits: DataSplits, trust_code: bool, *, preprocess: bool = False
+    rebuilt: Rebuilt, chosen: ChosenNetwork, splits: DataSplits, trust_code: bool, *, with_preprocess: bool = False
 ) -> ExportSource:
-    """A rebuilt network with what its files say about it."""
+    """Return a rebuilt network with what its files say about it."""
     return ExportSource(
         id=chosen.id,
         network=rebuilt.network,
         architecture=_architecture(rebuilt),
-        view=rebuilt.view,
+        preprocessing=rebuilt.preprocessing,
         classes=splits.classes,
-        cost=chosen.cost,
+        costs=chosen.cost,
         accuracy=chosen.accuracy,
         running=RuntimeCost(peak_memory(rebuilt), chosen.memory_dtype, chosen.latency),
-        data=_said_data(rebuilt.space, splits),
+        data=_describe_data(rebuilt.space, splits),
         environment={name: version(name) for name in ("torch", "timm")},
         command=rebuilt.inputs.command,
         base_dir=Path(rebuilt.inputs.base) if rebuilt.inputs.base else None,
         trust_code=trust_code,
-        preprocess=preprocess,
+        with_preprocess=with_preprocess,
     )
 
 
 def peak_memory(rebuilt: Rebuilt) -> dict[str, int]:
-    """Peak bytes of a run's network for one image, by type: what its search prices it at.
+    """Return the peak bytes of a run's network for one image, by type: what its search prices it at.
 
     Costs a forward pass of every anchor in it for each type.
     """
@@ -148,8 +159,8 @@ def _peak(rebuilt: Rebuilt, dtype: MemoryDtype) -> int:
     return costs.hybrid_memory(front, network.stitch.plan, back)
 
 
-def _said_data(space: SearchSpace, splits: DataSplits) -> str:
-    """The data in words, without the folders of the machine that trained."""
+def _describe_data(space: SearchSpace, splits: DataSplits) -> str:
+    """Return the data in words, without the folders of the machine that trained."""
     named = space.data.dataset or f"images in {Path(space.data.root or '.').name}"
     counts = ", ".join(f"{len(split):,} {split.name}" for split in (splits.train, splits.val, splits.test))
     trained = min(space.training.images, len(splits.train))
@@ -158,23 +169,23 @@ def _said_data(space: SearchSpace, splits: DataSplits) -> str:
 
 
 def spread_indices(split: Split, count: int = VERIFIED_IMAGES) -> torch.Tensor:
-    """Indices spread evenly, by default of the images to verify on: folders hold their images class by class."""
+    """Return indices spread evenly, by default of the images to verify on: folders hold their images class by class."""
     return torch.linspace(0, len(split) - 1, min(count, len(split))).round().long()
 
 
 def _int8_job(source: ExportSource, splits: DataSplits) -> Int8Job:
-    """Images of train to calibrate with; val, and test where the network has been scored there already."""
+    """Return images of train to calibrate with; val, and test where the network has been scored there already."""
     scored = {score.split for score in source.accuracy}
     measured = [split for split in (splits.val, splits.test) if split.name == "val" or split.name in scored]
     train = splits.train
     return Int8Job(
-        calibration=source.inputs(train.images(source.view, spread_indices(train, CALIBRATION_IMAGES))),
+        calibration=source.inputs(train.images(source.preprocessing, spread_indices(train, CALIBRATION_IMAGES))),
         splits=[LabeledSplit(split.name, _inputs(source, split), split.labels) for split in measured],
     )
 
 
 def _inputs(source: ExportSource, split: Split) -> Iterator[torch.Tensor]:
-    return (source.inputs(images) for images in split.batches(source.view, 64))
+    return (source.inputs(images) for images in split.batches(source.preprocessing, 64))
 
 
 def _architecture(rebuilt: Rebuilt) -> Architecture:
@@ -199,7 +210,9 @@ def _own_tensors(back: nn.Module, anchor: nn.Module) -> tuple[str, ...]:
     return tuple(name for name, tensor in named if id(tensor) not in shared)
 
 
-def _side(sources: Mapping[str, AnchorSource], anchors: Mapping[str, CutAnchor], name: str, cut: int) -> Side:
+def _side(
+    sources: Mapping[str, AnchorSource], anchors: Mapping[str, CutAnchor], name: str, cut: int
+) -> Side[AnchorSource]:
     return Side(sources[name], anchors[name].graph.cut_points[cut])
 
 

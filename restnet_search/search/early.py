@@ -83,7 +83,7 @@ class EarlyJob:
 
     def context(self, candidates: Sequence[Candidate]) -> TrialContext:
         """A trial's context on few images, with a store of its own: the trials keep features for survivors alone."""
-        spec, seed = self.space.early, self.space.search.seed
+        spec, seed = self.space.halving, self.space.search.seed
         fitted = min(spec.images, self.space.stitch.images, len(self.train))
         short = max(fitted, math.ceil(spec.short_images * len(self.train))) if spec.short < 1 else fitted
         train = self.train.subset(torch.arange(short))
@@ -104,7 +104,7 @@ class EarlyJob:
 
 def enters(space: SearchSpace, rung: RungName, candidates: int) -> bool:
     """Whether so many candidates go through a rung: where it could drop some, and ``early`` wants it."""
-    spec = space.early
+    spec = space.halving
     share = spec.closed_form if rung == "closed_form" else spec.short
     if spec.when == "never" or share == 1 or (rung == "short" and space.training.epochs[1] == 0):
         return False
@@ -130,7 +130,7 @@ def decide_early(job: EarlyJob, study: Path, enumeration: Enumeration) -> Early:
         return Early(tuple(left), {})
     rungs.rank_out([_ranked_out(candidate, job.space.top_k) for candidate in enumeration.passed_over])
     merits: dict[CandidateKey, Merit] = {}
-    limits = cost_ranges([candidate.cost.macs for candidate in left], job.space.early.buckets)
+    limits = cost_ranges([candidate.cost.macs for candidate in left], job.space.halving.buckets)
     deadline = time.monotonic() + _SHARE_OF_TIMEOUT * (job.space.search.timeout or float("inf"))
     context: TrialContext | None = None
     summaries: list[RungSummary] = []
@@ -144,7 +144,7 @@ def decide_early(job: EarlyJob, study: Path, enumeration: Enumeration) -> Early:
         if all(candidate.key in scores for candidate in left):  # else it ran out of time
             merits = {c.key: _merit(scores[c.key], merits.get(c.key, (_finite(c.score),))) for c in left}
             entrants = [Entrant(c.key, c.cost.macs, merits[c.key]) for c in left]
-            share = job.space.early.closed_form if rung == "closed_form" else job.space.early.short
+            share = job.space.halving.closed_form if rung == "closed_form" else job.space.halving.short
             places = promote(entrants, limits, share, at_least=job.space.search.trials, per_way=_PER_WAY)
             gone = [(c, place) for c, place in zip(left, places, strict=True) if not place.kept]
             rungs.drop(_dropped(candidate, place, rung, scores[candidate.key]) for candidate, place in gone)
@@ -200,7 +200,7 @@ def _short_scores(
         begun: deque[list[Candidate]] = deque()
 
         def jobs() -> Iterator[Job]:
-            for group in _groups(candidates, context, job.space.cache.together):
+            for group in _groups(candidates, context, job.space.cache.trials_per_pass):
                 begun.append(group)
                 trials = tuple((candidate, choices) for candidate in group)
                 yield Job(trials, together=not is_kept(group[0], context))

@@ -38,7 +38,7 @@ def pass_key(
     said: list[Any] = [
         _FORMAT,
         model_digest(anchor.model, anchor.model_name, anchor.kwargs),
-        asdict(anchor.view),
+        asdict(anchor.preprocessing),
         data,
         dtype,
         batch_size,

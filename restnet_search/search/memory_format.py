@@ -71,7 +71,7 @@ def choose_formats(
     for name, cut in anchors.items():
         gain = None
         if macs[name] >= SMALL and _has_grids(cut.anchor.model):
-            gain = round(measure_gain(cut.anchor.model, cut.anchor.view.size, compute), 2)
+            gain = round(measure_gain(cut.anchor.model, cut.anchor.preprocessing.size, compute), 2)
             progress.log(f"{name}: channels last is {gain:g} times as fast on {compute.name}")
         chosen[name] = FormatChoice(gain is not None and gain >= GAIN, gain)
     facts = {"device": compute.name, "anchors": {name: asdict(choice) for name, choice in chosen.items()}}

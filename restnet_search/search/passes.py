@@ -101,7 +101,7 @@ class Pass:
     def images(self, batch_size: int = PASS_BATCH, order: Tensor | None = None) -> Iterator[Tensor]:
         """The images, normalised, in order or as ``order`` says."""
         indices = torch.arange(len(self.split)) if order is None else order
-        return images_of(self.split, self.cut_anchor.anchor.view, batch_size, indices, self.augmented)
+        return images_of(self.split, self.cut_anchor.anchor.preprocessing, batch_size, indices, self.augmented)
 
     def run(
         self, cuts: Sequence[int], batches: Iterable[Tensor], start: int | None = None

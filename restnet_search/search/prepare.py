@@ -76,7 +76,7 @@ def cut_anchors(
     costs: dict[str, AnchorCosts] = {}
     with progress.task("Cutting and profiling anchors", total=len(anchors)) as task:
         for anchor in anchors:
-            graph = cut_model(anchor.model, anchor.view.size, space.cut_points.granularity)
+            graph = cut_model(anchor.model, anchor.preprocessing.size, space.cut_points.granularity)
             cut[anchor.name] = CutAnchor(anchor, graph)
             costs[anchor.name] = profile_anchor(graph)
             task.advance()
@@ -144,7 +144,7 @@ def load_prepared(
             )
         # a fitted anchor is read back from a file of ours, which does not say whose weights it was fitted from
         anchor = replace(anchor, licence=facts["anchors"][spec.name]["licence"])
-        graph = cut_model(anchor.model, anchor.view.size, space.cut_points.granularity)
+        graph = cut_model(anchor.model, anchor.preprocessing.size, space.cut_points.granularity)
         rebuilt[spec.name] = CutAnchor(anchor, graph)
     return rebuilt
 

@@ -64,7 +64,7 @@ def rank_pairs(
 ) -> Ranking:
     """Score the stitch points of every ordered pair of anchors with the named rankers.
 
-    Every anchor runs once per batch, on its own view of the images, and all rankers see its features; small last
+    Every anchor runs once per batch, on the images as it sees them, and all rankers see its features; small last
     batches are left out. A ranker whose sums would not fit into memory sees the images again.
 
     Args:
@@ -169,7 +169,7 @@ def _batches(
         with clock.of(_FEATURES):
             features: dict[str, list[Tensor]] = {}
             for name, cut in anchors.items():
-                pixels = images.images(cut.anchor.view, batch)
+                pixels = images.images(cut.anchor.preprocessing, batch)
                 values = compute.run(whole[name], pixels, f"features of {name}", exact=False)
                 features[name] = [values] if isinstance(values, Tensor) else list(values)
             logits = {

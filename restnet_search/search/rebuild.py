@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from restnet_search.data import View
+from restnet_search.data import Preprocessing
 from restnet_search.errors import RunError, did_you_mean
 from restnet_search.search.features import CutAnchor
 from restnet_search.search.hybrids import restore_hybrid
@@ -26,7 +26,7 @@ class Rebuilt:
     """A network of a run with what an export needs to know of it; ``record`` is None for an anchor."""
 
     network: nn.Module
-    view: View
+    preprocessing: Preprocessing
     anchors: dict[str, CutAnchor]
     record: TrialRecord | None
     space: SearchSpace
@@ -66,7 +66,7 @@ def rebuild_networks(
     for id, used in parts.items():
         network = _hybrid(folder, records[id], anchors) if id in records else anchors[id].graph.traced.module
         own = {name: anchors[name] for name in used}
-        rebuilt[id] = Rebuilt(network, anchors[used[0]].anchor.view, own, records.get(id), space, inputs)
+        rebuilt[id] = Rebuilt(network, anchors[used[0]].anchor.preprocessing, own, records.get(id), space, inputs)
     return rebuilt
 
 

@@ -99,7 +99,7 @@ class RunFolder:
         """Read back what the run was started with."""
         try:
             raw: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-            return load_space(self.path / "space.yaml"), RunInputs(**raw)
+            return load_space(self.path / "space.yaml", upgrade=True), RunInputs(**raw)
         except (OSError, ValueError, TypeError) as error:
             raise RunError(f"The run {self.path} cannot be read: {error}") from error
 

@@ -63,8 +63,9 @@ def run_trials(
     A finished trial's stitch layer is on disk before the study says that it finished, so a kill at any moment loses at
     most the trials under way. A trial whose loss is not finite fails with its reason, and the next one is asked.
 
-    Where the features of a front can be kept, trials run one by one. Where they are too large, ``cache.together``
-    trials are asked at a time, and those that share a front anchor are trained on one pass over the images.
+    Where the features of a front can be kept, trials run one by one. Where they are too large,
+    ``cache.trials_per_pass`` trials are asked at a time, and those that share a front anchor are trained on one
+    pass over the images.
 
     Under ``strategy: joint``, all candidates are trained together first, and then come into the study one by one.
 
@@ -259,7 +260,7 @@ def _run_controls(run: _Sitting) -> None:
 
 
 def _count_together(study: SearchStudy, context: TrialContext, space: SearchSpace) -> int:
-    return 1 if all(is_kept(c, context) for c in study.candidates) else space.cache.together
+    return 1 if all(is_kept(c, context) for c in study.candidates) else space.cache.trials_per_pass
 
 
 def _groups(proposals: Sequence[Proposal], context: TrialContext, together: int) -> list[list[Proposal]]:

@@ -20,7 +20,7 @@ _BATCH = 250
 def teacher_logits(
     anchors: Mapping[str, CutAnchor], images: Split, progress: Progress, compute: Compute | None = None
 ) -> dict[str, Tensor]:
-    """Logits ``(n, classes)`` of every anchor, each on its own view of the images; they are kept on the CPU.
+    """Logits ``(n, classes)`` of every anchor, each on the images as it sees them; they are kept on the CPU.
 
     The anchors lie on the device of ``compute`` (None: the CPU).
     """
@@ -28,7 +28,7 @@ def teacher_logits(
     found: dict[str, Tensor] = {}
     with progress.task("Logits of the anchors", total=len(anchors)) as task:
         for name, cut in anchors.items():
-            batches = images.batches(cut.anchor.view, _BATCH)
+            batches = images.batches(cut.anchor.preprocessing, _BATCH)
             found[name] = torch.cat(
                 [place.run(cut.anchor.model, batch, "logits of anchors").cpu() for batch in batches]
             )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from restnet_search.compute import Compute
-from restnet_search.data import Split, View
+from restnet_search.data import Preprocessing, Split
 from restnet_search.data.augmented_views import AugmentedView
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.search.candidates import Candidate
@@ -300,19 +300,23 @@ def predict(stitch: StitchLayer, back: nn.Module, features: Tensor, compute: Com
 
 
 def score_network(
-    network: nn.Module, view: View, split: Split, batch_size: int = 250, compute: Compute | None = None
+    network: nn.Module,
+    preprocessing: Preprocessing,
+    split: Split,
+    batch_size: int = 250,
+    compute: Compute | None = None,
 ) -> int:
     """How many of a split's images a network classifies correctly, from the pixels; computed in float32.
 
     Args:
         network: On the device of ``compute``.
-        view: How it sees images.
+        preprocessing: How it sees images.
         split: Images and labels.
         batch_size: Images at once.
         compute: Where it runs; None: the CPU.
     """
     place = compute or Compute()
-    found = (place.run(network, images, _SCORING) for images in split.batches(view, batch_size))
+    found = (place.run(network, images, _SCORING) for images in split.batches(preprocessing, batch_size))
     return count_correct((logits.argmax(dim=1).cpu() for logits in found), split.labels)
 
 

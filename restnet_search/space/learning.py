@@ -23,7 +23,7 @@ from restnet_search.space.fields import (
 __all__ = [
     "TUNED",
     "ControlSpec",
-    "EarlySpec",
+    "HalvingSpec",
     "JointSpec",
     "RankerSpec",
     "SearchSpec",
@@ -141,8 +141,8 @@ class JointSpec(Section):
         return self
 
 
-class EarlySpec(Section):
-    """Which candidates are dropped before any full training: rungs, each dearer and surer than the one before.
+class HalvingSpec(Section):
+    """Successive halving, which drops candidates before any full training: rungs, each dearer and surer than the last.
 
     Within each range of FLOPs the best go on, and never fewer in all than ``search.trials``.
     """
@@ -174,7 +174,7 @@ class SearchSpec(Section):
     joint: JointSpec = JointSpec()
 
     trials: Positive = Field(
-        default=40, description="Fully trained trials to reach; what `early` tries and drops comes on top."
+        default=40, description="Fully trained trials to reach; what `halving` tries and drops comes on top."
     )
     sampler: Literal["tpe", "random", "nsga2"] = "tpe"
     seed: NonNegative = 0

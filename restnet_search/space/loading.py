@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from restnet_search.errors import SpaceError
 from restnet_search.space.messages import describe_problems
 from restnet_search.space.plain_yaml import read_yaml, write_yaml
+from restnet_search.space.renamed import upgrade_space
 from restnet_search.space.schema import SearchSpace
 
 __all__ = ["dump_space", "load_space", "parse_space"]
@@ -20,10 +21,14 @@ _LIST = "list the built-in spaces: restnet-search spaces list"
 _HINT = "look at a complete one: restnet-search spaces show demo"
 
 
-def load_space(path: str | Path) -> SearchSpace:
+def load_space(path: str | Path, *, upgrade: bool = False) -> SearchSpace:
     """Read a search space from a YAML file.
 
     Paths inside it (``weights``, ``data.root``, the file of a ``factory``) are left as written.
+
+    Args:
+        path: The file.
+        upgrade: Take keys of earlier releases, too, as a run folder's own copy may hold them.
 
     Raises:
         SpaceError: If the file is missing, is no YAML, or is no valid space; all problems are named at once.
@@ -39,7 +44,8 @@ def load_space(path: str | Path) -> SearchSpace:
         raise SpaceError(f"{path} is no text: byte {error.start} is not UTF-8.", expected="a YAML file") from error
     except OSError as error:
         raise SpaceError(f"{path} cannot be read: {error.strerror}.") from error
-    return parse_space(text, source=str(path))
+    content = read_yaml(text, str(path)) if upgrade else text
+    return parse_space(upgrade_space(content) if isinstance(content, Mapping) else text, source=str(path))
 
 
 def parse_space(

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from restnet_search.errors import did_you_mean
+from restnet_search.space.renamed import RENAMED_KEYS
 
 __all__ = ["describe_problems", "format_path"]
 
@@ -86,6 +87,8 @@ def _describe(item: ErrorDetails, data: object, model: type[BaseModel]) -> str:
         path = format_path((*_existing(parent, data), key))
         if kind == "missing":
             return f"{path}: is missing{_needed(_type_at(model, item['loc']))}"
+        if (new := RENAMED_KEYS.get(tuple(str(part) for part in item["loc"]))) is not None:
+            return f"{path}: is now {format_path((*parent, new))} (its value: {_shown(item['input'])})"
         valid = _keys_at(model, parent, key)
         return f"{path}: is no known key (its value: {_shown(item['input'])}); valid keys: {valid}"
     if kind == "invalid_key":

@@ -21,7 +21,7 @@ class CacheSpec(Section):
     dtype: Literal["auto", "float16", "bfloat16", "float32"] = Field(
         default="auto", description="On disk. auto: float16 where it holds the features; float32 is exact."
     )
-    together: Positive = Field(default=8, description="Trials asked together where features fit neither bound.")
+    trials_per_pass: Positive = Field(default=8, description="Trials asked together where features fit neither bound.")
 
 
 class ComputeSpec(Section):
@@ -33,7 +33,7 @@ class ComputeSpec(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
         description="Of forward passes while stitch layers are trained (auto: bfloat16 on a GPU only); bfloat16: of"
-        " the anchors on training images, too, and of early decisions. Scores of trials are float32 always.",
+        " the anchors on training images, too, and of successive halving. Scores of trials are float32 always.",
     )
     channels_last: Literal["auto", "always", "never"] = Field(
         default="auto", description="Memory layout of convolutions; auto: what is faster, measured on the anchors."

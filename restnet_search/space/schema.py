@@ -16,7 +16,7 @@ from restnet_search.space.images import DataSpec, SplitSpec, SubsetSpec
 from restnet_search.space.learning import (
     TUNED,
     ControlSpec,
-    EarlySpec,
+    HalvingSpec,
     JointSpec,
     RankerSpec,
     SearchSpec,
@@ -38,8 +38,8 @@ __all__ = [
     "ControlSpec",
     "CutPointSpec",
     "DataSpec",
-    "EarlySpec",
     "FitSpec",
+    "HalvingSpec",
     "JointSpec",
     "LatencySpec",
     "Order",
@@ -71,7 +71,7 @@ class SearchSpace(Section):
     stitch: StitchSpec = StitchSpec()
     training: TrainingSpec = TrainingSpec()
     search: SearchSpec = SearchSpec()
-    early: EarlySpec = EarlySpec()
+    halving: HalvingSpec = HalvingSpec()
     controls: ControlSpec = ControlSpec()
     fit: FitSpec = FitSpec()
     cache: CacheSpec = CacheSpec()

@@ -80,7 +80,7 @@ stitch: {{kind: linear, init: lstsq, images: 1000}}
 # The stitch layer alone is trained; [low, high] are searched. More images and epochs: slower, better.
 training: {{epochs: [1, 2], lr: [1.0e-4, 1.0e-2], images: 4000, batch_size: 128}}
 search: {{trials: 40, seed: 0}} # trials: trained in full; timeout: seconds
-early: {{when: auto}} # scores many candidates cheaply and drops most of them; always, never
+halving: {{when: auto}} # scores many candidates cheaply and drops most of them; always, never
 controls: {{self: 1, random: 2}} # beside the trials: each anchor stitched to itself, and random stitch points
 
 # Anchors whose head does not match the classes of the data are fitted first, once (then kept):

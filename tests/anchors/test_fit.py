@@ -26,16 +26,16 @@ QUICK = FitSpec(tune="full", epochs=3, lr=5e-3, batch_size=32)
 def test_all_layers_learn_the_digits(load: Load, digits: DataSplits, tmp_path: Path) -> None:
     anchor = load(model="resnet10t", pretrained=False, kwargs=TINY)
     before = {name: value.clone() for name, value in anchor.model.state_dict().items()}
-    assert top1(anchor.model, digits.test, anchor.view) < 0.25
+    assert top1(anchor.model, digits.test, anchor.preprocessing) < 0.25
     messages = Messages()
     fitted = fit_anchor(anchor, digits, QUICK, cache_dir=tmp_path, seed=0, progress=messages)
-    assert top1(fitted.model, digits.test, fitted.view) > 0.5
+    assert top1(fitted.model, digits.test, fitted.preprocessing) > 0.5
     assert fitted.fitted and head_matches(fitted, 10) and fitted.digest != anchor.digest
     assert not any(parameter.requires_grad for parameter in fitted.model.parameters()) and not fitted.model.training
     state = anchor.model.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in before.items())  # the given anchor is as it was
     # What is reported is what the kept weights reach.
-    assert f"{top1(fitted.model, digits.val, fitted.view):.3f}" in messages.lines[-1]
+    assert f"{top1(fitted.model, digits.val, fitted.preprocessing):.3f}" in messages.lines[-1]
 
 
 def test_the_head_alone_learns_and_nothing_else_changes(load: Load, shared: Path, tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_the_head_alone_learns_and_nothing_else_changes(load: Load, shared: Path
     anchor = load(model="cifar_resnet8", weights_dir=shared / "weights", kwargs={"num_classes": 5})
     fitted = fit_anchor(anchor, data, FitSpec(epochs=8, lr=1e-2), cache_dir=tmp_path, seed=0, progress=SilentProgress())
     original = load(model="cifar_resnet8", weights_dir=shared / "weights")
-    reached, reference = (top1(one.model, data.test, one.view) for one in (fitted, original))
+    reached, reference = (top1(one.model, data.test, one.preprocessing) for one in (fitted, original))
     assert reference > 0.75 and reached > reference - 0.04
     before, after = anchor.model.state_dict(), fitted.model.state_dict()
     body = [name for name in after if not name.startswith("linear.")]
@@ -58,7 +58,9 @@ def test_the_standardised_probe_is_folded_exactly(load: Load, digits: DataSplits
     messages = Messages()
     fitted = fit_anchor(anchor, digits, FitSpec(epochs=2, lr=1e-2), cache_dir=tmp_path, seed=0, progress=messages)
     said = float(messages.lines[-1].rpartition(" ")[2])
-    assert top1(fitted.model, digits.val, fitted.view) == pytest.approx(said, abs=0.006)  # one of 200 images may tip
+    assert top1(fitted.model, digits.val, fitted.preprocessing) == pytest.approx(
+        said, abs=0.006
+    )  # one of 200 images may tip
 
 
 class TwoHeads(nn.Module):
@@ -89,7 +91,7 @@ def test_heads_that_are_no_linear_layer_train_too(load: Load, digits: DataSplits
     anchor = load(factory=f"{__name__}:TwoHeads", trust_code=True)
     spec = FitSpec(epochs=2, lr=1e-2, batch_size=32)
     fitted = fit_anchor(anchor, digits, spec, cache_dir=tmp_path, seed=0, progress=SilentProgress())
-    assert top1(fitted.model, digits.test, fitted.view) > 0.14
+    assert top1(fitted.model, digits.test, fitted.preprocessing) > 0.14
     before, after = anchor.model.state_dict(), fitted.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in after if name.startswith("body"))
     assert set(classifiers(fitted.model)) == {"one", "two"} and after["two.weight"].shape == (10, 32)
@@ -98,7 +100,7 @@ def test_heads_that_are_no_linear_layer_train_too(load: Load, digits: DataSplits
 def test_own_models_get_a_new_last_linear_layer(load: Load, digits: DataSplits, tmp_path: Path) -> None:
     anchor = load(factory=f"{__name__}:plain", trust_code=True)
     fitted = fit_anchor(anchor, digits, FitSpec(epochs=1), cache_dir=tmp_path, seed=0, progress=SilentProgress())
-    assert fitted.num_classes == 10 and fitted.model(torch.zeros(2, *fitted.view.size)).shape == (2, 10)
+    assert fitted.num_classes == 10 and fitted.model(torch.zeros(2, *fitted.preprocessing.size)).shape == (2, 10)
 
 
 def plain() -> nn.Module:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from restnet_search.anchors import Anchor, fit_anchor
 from restnet_search.anchors.fit import _key
 from restnet_search.anchors.resume import read_epoch
-from restnet_search.data import AugmentedImages, DataSplits, Split, View
+from restnet_search.data import AugmentedImages, DataSplits, Preprocessing, Split
 from restnet_search.errors import SpaceError
 from restnet_search.progress import SilentProgress
 from restnet_search.space import parse_space
@@ -121,7 +121,9 @@ def test_one_step_of_sgd_with_label_smoothing_by_hand(load: Load, few: DataSplit
     )  # fmt: skip
     fitted = fit_anchor(anchor, few, spec, cache_dir=tmp_path, seed=0, progress=SilentProgress())
     reference = linear().requires_grad_(True)
-    loss = F.cross_entropy(reference(few.train.images(anchor.view, range(256))), few.train.labels, label_smoothing=0.2)
+    loss = F.cross_entropy(
+        reference(few.train.images(anchor.preprocessing, range(256))), few.train.labels, label_smoothing=0.2
+    )
     loss.backward()
     with torch.no_grad():  # the first step of Nesterov momentum: the gradient, and 0.9 times it once more
         for parameter in reference.parameters():
@@ -199,12 +201,12 @@ class Drawn:
 
 
 def test_crops_and_flips_change_what_is_where_and_no_colour() -> None:
-    view = View((3, 16, 16), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 1.0, "center")
+    preprocessing = Preprocessing((3, 16, 16), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 1.0, "center")
     split = Split("train", Drawn())
     torch.manual_seed(0)
     random.seed(7)
     before = random.getstate()
-    augmented = AugmentedImages(split, view)
+    augmented = AugmentedImages(split, preprocessing)
     rows = torch.tensor([2, *[1] * 30])
     images = augmented(rows)
     assert random.getstate() == before

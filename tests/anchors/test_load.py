@@ -44,7 +44,7 @@ def assert_holds(anchor: Anchor, path: Path) -> None:
 def test_real_weights_reach_their_accuracy(load: Load, shared: Path, depth: int, accuracy: float) -> None:
     anchor = load(model=f"cifar_resnet{depth}", weights_dir=shared / "weights")
     data = load_data(DataSpec(), root=shared / "data" / "cifar10")  # val and test are the halves of val.tar
-    both = sum(top1(anchor.model, split, anchor.view) * len(split) for split in (data.val, data.test)) / 5000
+    both = sum(top1(anchor.model, split, anchor.preprocessing) * len(split) for split in (data.val, data.test)) / 5000
     assert both == pytest.approx(accuracy, abs=0.003)
     assert head_matches(anchor, 10) and not anchor.fitted
 
@@ -110,7 +110,7 @@ def test_another_publishers_keys_go_through_timms_translation(load: Load, tmp_pa
     source = timm.create_model("vit_tiny_patch16_224", img_size=32, **small)
     torch.save({"model": source.state_dict()}, tmp_path / "vit_tiny_patch16_224.pth")
     anchor = load(model="vit_tiny_patch16_224", weights_dir=tmp_path, kwargs={"img_size": 48, **small})
-    assert anchor.view.size == (3, 48, 48) and anchor.num_classes == 1000 and anchor.trained
+    assert anchor.preprocessing.size == (3, 48, 48) and anchor.num_classes == 1000 and anchor.trained
     state = anchor.model.state_dict()
     assert state["pos_embed"].shape == (1, 145, 24)
     assert all(torch.equal(value, state[name]) for name, value in source.state_dict().items() if name != "pos_embed")
@@ -148,7 +148,7 @@ def test_untrained_models_need_fitting_and_are_the_same_in_every_process(load: L
     torch.manual_seed(2)
     second = load(model="resnet10t", pretrained=False, classes=5, kwargs=TINY)
     assert first.digest == second.digest and first.num_classes == 5 and not head_matches(first, 5)
-    assert first.view.size == (3, 32, 32)
+    assert first.preprocessing.size == (3, 32, 32)
 
 
 def test_loading_leaves_the_global_generator_alone(load: Load) -> None:
@@ -302,7 +302,7 @@ def test_own_code_runs_only_when_trusted(load: Load, factory: Path) -> None:
     assert not (factory / "ran").exists()
     anchor = load(factory="mine.py:build", base_dir=factory, trust_code=True, kwargs={"width": 4})
     assert (factory / "ran").exists()
-    assert anchor.view.size == (3, 20, 20) and anchor.model(torch.zeros(3, 3, 20, 20)).shape == (3, 10)
+    assert anchor.preprocessing.size == (3, 20, 20) and anchor.model(torch.zeros(3, 3, 20, 20)).shape == (3, 10)
     assert anchor.name == "build" and anchor.licence is None
     assert head_matches(anchor, 10)
     assert not head_matches(load(factory="mine.py:build", base_dir=factory, trust_code=True, pretrained=False), 10)
@@ -320,7 +320,7 @@ def test_own_models_load_checkpoints_with_the_checkpoints_head(load: Load, facto
 
 def test_torchvision_models_by_module_name(load: Load) -> None:
     anchor = load(factory="torchvision.models:squeezenet1_0", trust_code=True, kwargs={"num_classes": 12})
-    assert anchor.num_classes == 12 and anchor.view.size == (3, 224, 224)
+    assert anchor.num_classes == 12 and anchor.preprocessing.size == (3, 224, 224)
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_auxiliary_heads_are_left_as_they_were(load: Load, digits: DataSplits, t
     assert after["fc.weight"].shape == (10, 1024) and after["aux1.fc2.weight"].shape == (7, 1024)
     with torch.no_grad():
         assert fitted.model(torch.zeros(2, 3, 64, 64)).shape == (2, 10)
-    assert 0 <= top1(fitted.model, data.val, fitted.view) <= 1
+    assert 0 <= top1(fitted.model, data.val, fitted.preprocessing) <= 1
 
 
 def test_an_auxiliary_head_that_refuses_the_size_is_named(load: Load, digits: DataSplits, tmp_path: Path) -> None:

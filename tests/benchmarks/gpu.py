@@ -92,7 +92,7 @@ class _Trials:
             torch.manual_seed(0)
             spec = AnchorSpec(name=name, model=model, pretrained=False, kwargs=side)
             anchor = load_anchor(spec, classes=10, weights_dir=None, base_dir=None, trust_code=False)
-            self._anchors[name] = CutAnchor(anchor, cut_model(anchor.model, anchor.view.size))
+            self._anchors[name] = CutAnchor(anchor, cut_model(anchor.model, anchor.preprocessing.size))
         self._compute = open_compute(ComputeSpec(device=device, precision="float32"))
         settle(self._anchors, self._compute)
         self._graphs = {name: cut.graph for name, cut in self._anchors.items()}
@@ -116,7 +116,9 @@ class _Trials:
         pixels = draw.integers(0, 256, (given.images, given.side, given.side, 3), dtype=np.uint8)
         labels = draw.integers(0, 10, given.images)
         self._train = Split("train", ArraySource(pixels, labels, tuple("0123456789")))
-        self._images = self._compute.put(self._train.images(self._anchors["front"].anchor.view, range(given.images)))
+        self._images = self._compute.put(
+            self._train.images(self._anchors["front"].anchor.preprocessing, range(given.images))
+        )
         self._labels = self._compute.put(self._train.labels)
         self._stitch = StitchSpec(init="random")
         self._training = TrainingSpec(batch_size=given.batch)

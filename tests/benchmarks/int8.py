@@ -98,7 +98,7 @@ def _row(candidate: Candidate, pair: Pair, given: Size) -> Row:
 
     data = pair.data
     source = _trained(candidate, pair)
-    calibration = data.train.images(source.view, spread_indices(data.train, given.calibration))
+    calibration = data.train.images(source.preprocessing, spread_indices(data.train, given.calibration))
     with TemporaryDirectory() as folder:
         (result,) = export_network(
             source, calibration[:8], ["onnx"], Path(folder) / "out", int8=Int8Job(calibration, [])
@@ -142,9 +142,9 @@ def _trained(candidate: Candidate, pair: Pair) -> ExportSource:
         id=f"{direction.front}[..{front.cut.path}] + {direction.back}[{back.cut.path}..]",
         network=assemble(context.graphs, ends[0], outcome.stitch.eval(), ends[1], outcome.tuned),
         architecture=HybridArchitecture(front, candidate.plan.kind, back),
-        view=pair.views[direction.front],
+        preprocessing=pair.views[direction.front],
         classes=data.classes,
-        cost=candidate.cost,
+        costs=candidate.cost,
     )
 
 
@@ -153,7 +153,7 @@ def _right(files: Sequence[Path], source: ExportSource, data: DataSplits) -> np.
     from restnet_search.export.formats.onnx import OnnxFormat
 
     runs = [OnnxFormat().open(path) for path in files]
-    batches = zip(data.test.batches(source.view, 100), data.test.labels.split(100), strict=True)
+    batches = zip(data.test.batches(source.preprocessing, 100), data.test.labels.split(100), strict=True)
     right = [torch.stack([run(images).argmax(dim=1) == labels for run in runs]) for images, labels in batches]
     return torch.cat(right, dim=1).numpy()
 

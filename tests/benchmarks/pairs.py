@@ -15,7 +15,7 @@ import torch
 from tests.benchmarks.cifar import WEIGHTS, block_paths, space_of
 
 if TYPE_CHECKING:
-    from restnet_search.data import DataSplits, View
+    from restnet_search.data import DataSplits, Preprocessing
     from restnet_search.graph.cut_points import CutPoint
     from restnet_search.search.candidates import Candidate
     from restnet_search.search.trial import TrainingChoices, TrialContext
@@ -28,7 +28,7 @@ class Pair:
     """Its data and stitch points; the view and the MACs of each anchor by name."""
 
     data: DataSplits
-    views: Mapping[str, View]
+    views: Mapping[str, Preprocessing]
     macs: Mapping[str, int]
     context: TrialContext
     points: Mapping[str, list[CutPoint]]
@@ -132,7 +132,7 @@ def open_pair(
         teachers=teacher_logits(prepared.anchors, images, progress, compute) if followed else {},
     )
     candidates = enumerate_candidates(space, (UNLIMITED,), points, prepared.costs, scores).candidates
-    views = {name: cut.anchor.view for name, cut in prepared.anchors.items()}
+    views = {name: cut.anchor.preprocessing for name, cut in prepared.anchors.items()}
     macs = {name: costs.total.macs for name, costs in prepared.costs.items()}
     return Pair(data, views, macs, context, points, list(candidates))
 

@@ -179,10 +179,12 @@ def main(space: dict[str, Any], cuts: dict[str, list[str]], setting: dict[str, A
 
     parsed = parse_space(space, source="the benchmark")
     data = load_data(parsed.data, progress=SilentProgress())
-    view = load_anchor(parsed.anchors[0], classes=10, weights_dir=WEIGHTS, base_dir=None, trust_code=False).view
+    preprocessing = load_anchor(
+        parsed.anchors[0], classes=10, weights_dir=WEIGHTS, base_dir=None, trust_code=False
+    ).preprocessing
     drawn = draw_training_images(parsed, data)
-    train = (drawn.images(view, torch.arange(len(drawn))), drawn.labels)
-    val = (data.val.images(view, torch.arange(len(data.val))), data.val.labels)
+    train = (drawn.images(preprocessing, torch.arange(len(drawn))), drawn.labels)
+    val = (data.val.images(preprocessing, torch.arange(len(data.val))), data.val.labels)
     models: dict[int, CifarResNet] = {}
     for depth in map(int, cuts):
         models[depth] = CifarResNet((depth - 2) // 6)

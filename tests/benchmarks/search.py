@@ -109,7 +109,7 @@ def search_space(given: Size, cuts: dict[int, list[str]], **changes: Any) -> dic
             {
                 "top_k": 1000,
                 "ranker": {"images": FEW},
-                "early": {"when": "always", "closed_form": 0.7, "short": 1, "images": FEW},
+                "halving": {"when": "always", "closed_form": 0.7, "short": 1, "images": FEW},
             }
             | changes
         ),

@@ -34,7 +34,8 @@ WAYS = {
     "joint": Way({"strategy": "joint"}, {}, images=0.5),
     "ours": Way({}, {}),
     "random": Way(
-        {"sampler": "random", "trials": 1000}, {"ranker": {"kind": "random", "images": FEW}, "early": {"when": "never"}}
+        {"sampler": "random", "trials": 1000},
+        {"ranker": {"kind": "random", "images": FEW}, "halving": {"when": "never"}},
     ),
 }
 

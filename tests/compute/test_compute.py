@@ -268,7 +268,7 @@ class TestFormat:
     def test_measuring_leaves_the_model_as_it_was(self, anchors: Anchors) -> None:
         model = anchors[RESNET].anchor.model
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        assert measure_gain(model, anchors[RESNET].anchor.view.size, Compute()) > 0
+        assert measure_gain(model, anchors[RESNET].anchor.preprocessing.size, Compute()) > 0
         for name, tensor in model.state_dict().items():
             assert torch.equal(tensor, before[name]) and tensor.is_contiguous()
         set_format(model, channels_last=False)
@@ -306,7 +306,7 @@ class TestCompile:
 
 def test_cut_model_is_what_the_small_memory_stands_for(anchors: Anchors) -> None:
     """The checks of these tests change nothing where memory is large enough."""
-    graph = cut_model(anchors[RESNET].anchor.model, anchors[RESNET].anchor.view.size)
+    graph = cut_model(anchors[RESNET].anchor.model, anchors[RESNET].anchor.preprocessing.size)
     x = graph.traced.example(4)
     with torch.no_grad():
         features = SmallMemory(graph, 4).between(None, [1])(x)

@@ -225,7 +225,7 @@ SPACE: dict[str, Any] = {
     "training": {"epochs": [1, 1], "lr": [1e-3, 1e-2], "images": 160, "batch_size": 40},
     "fit": {"tune": "full", "epochs": 1, "lr": 3e-3, "batch_size": 64},
     "search": {"trials": 3},
-    "early": {"when": "always", "images": 60, "short_images": 0.5},
+    "halving": {"when": "always", "images": 60, "short_images": 0.5},
     "ranker": {"kind": "cka", "images": 64, "batch_size": 32},
     "data": {"dataset": "digits", "subset": {"train": 400, "val": 100, "test": 100}},
     "objectives": ["accuracy", "macs", "latency"],
@@ -263,7 +263,7 @@ def test_a_whole_search(strategy: str, tmp_path: Path) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 class TestOnAGpu:
     def test_the_search_finds_what_the_cpu_finds(self, tmp_path: Path) -> None:
-        without = {"objectives": ["accuracy", "macs"], "early": {"when": "never"}}
+        without = {"objectives": ["accuracy", "macs"], "halving": {"when": "never"}}
         exact = accuracies(search(tmp_path / "cpu", **without, compute={"device": "cpu"}))
         for precision in ("float32", "bfloat16"):
             found = accuracies(

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from restnet_search.data import View
+from restnet_search.data import Preprocessing
 
 MakeFolder = Callable[..., Path]
 
 
 @pytest.fixture
-def view() -> View:
-    return View((3, 12, 12), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 0.875, "center")
+def preprocessing() -> Preprocessing:
+    return Preprocessing((3, 12, 12), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 0.875, "center")
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from restnet_search.data import View, load_data
+from restnet_search.data import Preprocessing, load_data
 from restnet_search.data.digits import CANVAS, HELD_OUT, TRAIN_VARIANTS, digits_rows, digits_source
 from restnet_search.space.schema import DataSpec
 
-VIEW = View((3, 32, 32), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear", 1.0, "center")
+VIEW = Preprocessing((3, 32, 32), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear", 1.0, "center")
 
 
 def test_no_digit_is_in_two_splits_and_none_is_lost() -> None:

@@ -13,33 +13,41 @@ import torch
 from PIL import Image
 from timm.data import create_dataset, create_transform
 
-from restnet_search.data import PixelCache, View, load_data
+from restnet_search.data import PixelCache, Preprocessing, load_data
 from restnet_search.errors import DataError
 from restnet_search.space.schema import DataSpec
 
 from .conftest import MakeFolder
 
 
-def pixels(split, view: View) -> torch.Tensor:
-    return torch.cat(list(split.batches(view, 3)))
+def pixels(split, preprocessing: Preprocessing) -> torch.Tensor:
+    return torch.cat(list(split.batches(preprocessing, 3)))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "1"])
-def test_a_folder_gives_timms_images_whatever_their_mode(make_folder: MakeFolder, view: View, mode: str) -> None:
+def test_a_folder_gives_timms_images_whatever_their_mode(
+    make_folder: MakeFolder, preprocessing: Preprocessing, mode: str
+) -> None:
     root = make_folder("train", mode=mode, cat=4, dog=3)
     make_folder("val", mode=mode, cat=2, dog=2)
     data = load_data(DataSpec(), root=root)
     transform = create_transform(
-        view.size, mean=view.mean, std=view.std, interpolation=view.interpolation, crop_pct=view.crop_pct
+        preprocessing.size,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        interpolation=preprocessing.interpolation,
+        crop_pct=preprocessing.crop_pct,
     )
     timms = create_dataset("", root=str(root / "train"))
     timms.transform = transform
-    assert torch.equal(pixels(data.train, view), torch.stack([image for image, _ in timms]))
+    assert torch.equal(pixels(data.train, preprocessing), torch.stack([image for image, _ in timms]))
     assert data.train.labels.tolist() == [label for _, label in timms] == [0, 0, 0, 0, 1, 1, 1]
     assert data.classes == data.test.classes == ("cat", "dog")
 
 
-def test_a_tar_equals_its_folder(make_folder: MakeFolder, make_tar, view: View, tmp_path: Path) -> None:
+def test_a_tar_equals_its_folder(
+    make_folder: MakeFolder, make_tar, preprocessing: Preprocessing, tmp_path: Path
+) -> None:
     root = make_folder("train", cat=5, dog=6)
     make_folder("val", cat=4, dog=4)
     packed = tmp_path / "packed"
@@ -49,7 +57,9 @@ def test_a_tar_equals_its_folder(make_folder: MakeFolder, make_tar, view: View, 
     folder, tar = load_data(DataSpec(), root=root), load_data(DataSpec(), root=packed)
     for split in ("train", "val", "test"):
         one, two = getattr(folder, split), getattr(tar, split)
-        assert torch.equal(pixels(one, view), pixels(two, view)) and torch.equal(one.labels, two.labels)
+        assert torch.equal(pixels(one, preprocessing), pixels(two, preprocessing)) and torch.equal(
+            one.labels, two.labels
+        )
         assert one.digest == two.digest
 
 
@@ -62,7 +72,7 @@ def test_splits_are_found_under_timms_synonyms_and_as_tars(make_folder: MakeFold
     assert len(load_data(DataSpec(), root=root).val) == 4
 
 
-def test_torch_names_read_what_is_there(tmp_path: Path, view: View) -> None:
+def test_torch_names_read_what_is_there(tmp_path: Path, preprocessing: Preprocessing) -> None:
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -79,8 +89,10 @@ def test_torch_names_read_what_is_there(tmp_path: Path, view: View) -> None:
         )
     data = load_data(DataSpec(dataset="torch/mnist"), root=tmp_path)
     assert (len(data.train), len(data.val), len(data.test)) == (40, 10, 10)
-    expected = view.normalise(view.pixels_transform()(Image.fromarray(images["train"][7]).convert("RGB"))[None])
-    assert torch.equal(data.train.images(view, [7]), expected)
+    expected = preprocessing.normalize(
+        preprocessing.pixels_transform()(Image.fromarray(images["train"][7]).convert("RGB"))[None]
+    )
+    assert torch.equal(data.train.images(preprocessing, [7]), expected)
 
 
 def test_torch_names_never_download(tmp_path: Path) -> None:
@@ -132,17 +144,17 @@ def test_subsets_are_stratified_draws(make_folder: MakeFolder) -> None:
         load_data(DataSpec.model_validate({"subset": {"train": 41}}), root=root)
 
 
-def test_a_subset_is_its_images(make_folder: MakeFolder, view: View) -> None:
+def test_a_subset_is_its_images(make_folder: MakeFolder, preprocessing: Preprocessing) -> None:
     root = make_folder("train", cat=5, dog=5)
     make_folder("val", cat=2, dog=2)
     train = load_data(DataSpec(), root=root).train
     part = train.subset([7, 0, 3])
-    assert torch.equal(part.images(view, range(3)), train.images(view, [7, 0, 3]))
-    assert torch.equal(part.subset([2]).images(view, [0]), train.images(view, [3]))
+    assert torch.equal(part.images(preprocessing, range(3)), train.images(preprocessing, [7, 0, 3]))
+    assert torch.equal(part.subset([2]).images(preprocessing, [0]), train.images(preprocessing, [3]))
     assert part.labels.tolist() == [1, 0, 0] and len(part) == 3
     assert part.digest == train.subset(torch.tensor([7, 0, 3])).digest != train.subset([0, 3, 7]).digest
     with pytest.raises(IndexError):
-        part.images(view, [3])
+        part.images(preprocessing, [3])
 
 
 # --- pixels in memory -------------------------------------------------------------------------------------------------
@@ -174,69 +186,71 @@ def counted(make_folder: MakeFolder):
 IMAGE_BYTES = 3 * 12 * 12
 
 
-def test_pixels_are_decoded_once_per_geometry(counted, view: View) -> None:
+def test_pixels_are_decoded_once_per_geometry(counted, preprocessing: Preprocessing) -> None:
     source, split = counted(80 * IMAGE_BYTES)
-    first = pixels(split, view)
-    other = replace(view, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    first = pixels(split, preprocessing)
+    other = replace(preprocessing, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     plain = pixels(split, other)
-    split.subset([3, 70]).images(view, [0, 1])
+    split.subset([3, 70]).images(preprocessing, [0, 1])
     assert source.decoded == 80
-    expected = (plain - torch.tensor(view.mean).view(-1, 1, 1)) / torch.tensor(view.std).view(-1, 1, 1)
+    expected = (plain - torch.tensor(preprocessing.mean).view(-1, 1, 1)) / torch.tensor(preprocessing.std).view(
+        -1, 1, 1
+    )
     torch.testing.assert_close(first, expected)
-    pixels(split, replace(view, size=(3, 8, 8)))
+    pixels(split, replace(preprocessing, size=(3, 8, 8)))
     assert source.decoded == 160
 
 
-def test_only_what_is_asked_for_is_decoded(counted, view: View) -> None:
+def test_only_what_is_asked_for_is_decoded(counted, preprocessing: Preprocessing) -> None:
     source, split = counted(80 * IMAGE_BYTES)
-    split.subset([5, 6, 7]).images(view, [0, 2])
+    split.subset([5, 6, 7]).images(preprocessing, [0, 2])
     assert source.decoded == 2
 
 
-def test_values_are_the_same_without_room_for_pixels(counted, view: View) -> None:
+def test_values_are_the_same_without_room_for_pixels(counted, preprocessing: Preprocessing) -> None:
     source, split = counted(80 * IMAGE_BYTES)
-    kept = pixels(split, view)
+    kept = pixels(split, preprocessing)
     _, small = counted(80 * IMAGE_BYTES - 1)
     before = source.decoded
-    assert torch.equal(pixels(small, view), kept) and torch.equal(pixels(small, view), kept)
+    assert torch.equal(pixels(small, preprocessing), kept) and torch.equal(pixels(small, preprocessing), kept)
     assert source.decoded == before + 160
     part = small.subset(range(0, 80, 2))  # fits, though its parent does not
-    assert torch.equal(pixels(part, view), kept[::2]) and torch.equal(pixels(part, view), kept[::2])
+    assert torch.equal(pixels(part, preprocessing), kept[::2]) and torch.equal(pixels(part, preprocessing), kept[::2])
     assert source.decoded == before + 200
 
 
-def test_values_do_not_depend_on_threads(counted, view: View) -> None:
+def test_values_do_not_depend_on_threads(counted, preprocessing: Preprocessing) -> None:
     _, split = counted(0)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        one = split.images(view, range(80))
+        one = split.images(preprocessing, range(80))
         torch.set_num_threads(4)
-        four = split.images(view, range(80))
+        four = split.images(preprocessing, range(80))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(one, four)
 
 
-def test_the_least_recently_used_pixels_are_dropped(counted, view: View) -> None:
+def test_the_least_recently_used_pixels_are_dropped(counted, preprocessing: Preprocessing) -> None:
     source, split = counted(2 * 80 * IMAGE_BYTES)
-    bicubic, squash = replace(view, interpolation="bicubic"), replace(view, crop_mode="squash")
-    for seen in (view, bicubic, view, squash):  # squash drops bicubic, not view
+    bicubic, squash = replace(preprocessing, interpolation="bicubic"), replace(preprocessing, crop_mode="squash")
+    for seen in (preprocessing, bicubic, preprocessing, squash):  # squash drops bicubic, not the first
         pixels(split, seen)
     assert source.decoded == 240
     assert split._cache.used_bytes <= split._cache.max_bytes
-    pixels(split, view)
+    pixels(split, preprocessing)
     assert source.decoded == 240
     pixels(split, bicubic)
     assert source.decoded == 320
 
 
-def test_a_split_survives_pickling_without_its_pixels(counted, view: View) -> None:
+def test_a_split_survives_pickling_without_its_pixels(counted, preprocessing: Preprocessing) -> None:
     _, split = counted(80 * IMAGE_BYTES)
-    kept = pixels(split, view)
+    kept = pixels(split, preprocessing)
     raw = pickle.dumps(split)
     assert len(raw) < kept.numel()
-    assert torch.equal(pixels(pickle.loads(raw), view), kept)
+    assert torch.equal(pixels(pickle.loads(raw), preprocessing), kept)
 
 
 # --- digests ----------------------------------------------------------------------------------------------------------
@@ -259,7 +273,7 @@ def test_the_digest_knows_content_and_not_place(make_folder: MakeFolder, tmp_pat
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("content", [b"no image at all", b"", None])
 def test_a_broken_image_is_named_and_not_replaced(
-    make_folder: MakeFolder, make_tar, view: View, packed: bool, content: bytes | None
+    make_folder: MakeFolder, make_tar, preprocessing: Preprocessing, packed: bool, content: bytes | None
 ) -> None:
     root = make_folder("train", cat=4, dog=4)
     make_folder("val", cat=3, dog=3)
@@ -269,9 +283,9 @@ def test_a_broken_image_is_named_and_not_replaced(
         make_tar(root / "train", root / "train.tar")
         shutil.rmtree(root / "train")
     train = load_data(DataSpec(max_unreadable=None), root=root).train
-    assert train.images(view, [0, 5]).shape == (2, 3, 12, 12)
+    assert train.images(preprocessing, [0, 5]).shape == (2, 3, 12, 12)
     with pytest.raises(DataError, match=r"dog/2\.png") as caught:
-        train.images(view, [5, 6])
+        train.images(preprocessing, [5, 6])
     assert str(root / ("train.tar" if packed else "train/dog/2.png")) in str(caught.value)
 
 

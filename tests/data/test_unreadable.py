@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from restnet_search.data import DataSplits, Split, View, load_data
+from restnet_search.data import DataSplits, Preprocessing, Split, load_data
 from restnet_search.data.agreement import agree
 from restnet_search.data.colour import to_rgb
 from restnet_search.data.sources import ArraySource
@@ -52,12 +52,12 @@ def load(root: Path, **keys: object) -> DataSplits:
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_unreadable_images_are_left_out_and_nothing_else_changes(
-    pictures: Path, make_tar, view: View, packed: bool
+    pictures: Path, make_tar, preprocessing: Preprocessing, packed: bool
 ) -> None:
     whole = load(pictures)
     assert whole.unreadable == {}
     before = dict(zip(names(whole.train), whole.train.labels.tolist(), strict=True))
-    seen = dict(zip(names(whole.train), whole.train.images(view, range(40)), strict=True))
+    seen = dict(zip(names(whole.train), whole.train.images(preprocessing, range(40)), strict=True))
     damage(pictures)
     if packed:
         with_tar(pictures, make_tar)
@@ -65,8 +65,8 @@ def test_unreadable_images_are_left_out_and_nothing_else_changes(
     assert names(data.train) == [name for name in names(whole.train) if name not in BROKEN]
     assert data.train.labels.tolist() == [before[name] for name in names(data.train)]
     expected = torch.stack([seen[name] for name in names(data.train)])
-    assert torch.equal(torch.cat(list(data.train.batches(view, 7))), expected)
-    assert torch.equal(data.train.images(view, range(37)), expected)
+    assert torch.equal(torch.cat(list(data.train.batches(preprocessing, 7))), expected)
+    assert torch.equal(data.train.images(preprocessing, range(37)), expected)
     assert names(data.val) == names(whole.val) and names(data.test) == names(whole.test)
     assert list(data.unreadable) == ["train"]
     assert [one.name[-len(name) :] for one, name in zip(data.unreadable["train"], BROKEN, strict=True)] == list(BROKEN)
@@ -108,7 +108,7 @@ def test_more_than_the_limit_is_an_error_that_names_them(pictures: Path) -> None
         load_data(DataSpec(), root=pictures)  # the default is 1 %
 
 
-def test_the_quick_check_finds_what_decoding_finds(pictures: Path, view: View) -> None:
+def test_the_quick_check_finds_what_decoding_finds(pictures: Path, preprocessing: Preprocessing) -> None:
     """Every length of a JPEG cut short, checked both ways."""
     path = pictures / "train" / "cat" / "0.jpg"
     whole = path.read_bytes()
@@ -116,7 +116,7 @@ def test_the_quick_check_finds_what_decoding_finds(pictures: Path, view: View) -
         path.write_bytes(whole[:size])
         split = load(pictures, max_unreadable=None).train
         try:
-            split.images(view, [0])
+            split.images(preprocessing, [0])
             readable = True
         except DataError:
             readable = False
@@ -206,10 +206,10 @@ def test_transparent_palettes_give_their_colours_without_a_warning(recwarn: pyte
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
-def test_pixels_of_unknown_range_are_refused_by_name(pictures: Path, view: View, mode: str) -> None:
+def test_pixels_of_unknown_range_are_refused_by_name(pictures: Path, preprocessing: Preprocessing, mode: str) -> None:
     values = np.full((8, 8), 1e6, dtype=np.float32 if mode == "F" else np.int32)
     Image.fromarray(values).save(pictures / "train" / "cat" / "0.tiff")
     (pictures / "train" / "cat" / "0.tiff").rename(pictures / "train" / "cat" / "0.jpg")
     with pytest.raises(DataError, match=r"cat/0\.jpg: its pixels are (floats|32-bit integers)"):
-        load(pictures, max_unreadable=None).train.images(view, [0])
+        load(pictures, max_unreadable=None).train.images(preprocessing, [0])
     assert len(load(pictures).unreadable["train"]) == 1

@@ -22,7 +22,7 @@ PLAIN = (
     SPACE.replace("epochs: [1, 2], lr: [1e-3, 1e-2]", "epochs: [2, 2], lr: [5e-3, 5e-3]")
     + "controls: {self: 0, random: 0}\n"
 )
-EARLY = "early: {when: always, images: 300, closed_form: 0.6, short: 0.6, short_images: 0.75, buckets: 4}\n"
+EARLY = "halving: {when: always, images: 300, closed_form: 0.6, short: 0.6, short_images: 0.75, buckets: 4}\n"
 BUDGET = ("--budget", "600kFLOPs")
 
 
@@ -40,7 +40,7 @@ def run(cli: Cli, workspace: Path, name: str, text: str, *options: str) -> tuple
 @pytest.fixture(scope="module")
 def exhaustive(cli: Cli, workspace: Path) -> dict[str, Any]:
     """Every candidate trained in full."""
-    return run(cli, workspace, "exhaustive", PLAIN + "early: {when: never}\n", "--trials", "200")[0]
+    return run(cli, workspace, "exhaustive", PLAIN + "halving: {when: never}\n", "--trials", "200")[0]
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ def test_a_cache_that_cannot_be_written_is_one_warning(
 def test_trials_that_share_passes_survive_a_kill(
     command: list[str], environment: dict[str, str], workspace: Path, cli: Cli, finished: Path
 ) -> None:
-    text = f"{SPACE}cache: {{memory_gb: 1.0e-6, together: 3}}\n"
+    text = f"{SPACE}cache: {{memory_gb: 1.0e-6, trials_per_pass: 3}}\n"
     (workspace / "shared.yaml").write_text(text)
     arguments = ["--space", "shared.yaml", *BUDGETS, "--cache-gb", "0", "--run", "shared"]
     process = subprocess.Popen([*command, *arguments], cwd=workspace, env=environment, stderr=subprocess.DEVNULL)

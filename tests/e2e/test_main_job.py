@@ -21,7 +21,7 @@ import torch
 from scipy.stats import binomtest, kendalltau, spearmanr
 
 from restnet_search import load_hybrid, load_run
-from restnet_search.data import View, load_data
+from restnet_search.data import Preprocessing, load_data
 from restnet_search.search.run_folder import RunFolder
 from restnet_search.space.schema import DataSpec
 from tests.e2e.conftest import SPACE, Cli
@@ -110,9 +110,11 @@ def test_test_scores_are_those_of_the_loaded_networks(finished: Path) -> None:
     assert {hybrid["id"] for hybrid in scored} == members - {anchor["name"] for anchor in results["anchors"]}
     for entry in [*scored, *results["anchors"]]:
         network = load_hybrid(finished, entry.get("id") or entry["name"])
-        view = View((3, 32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 0.95, "center")
+        preprocessing = Preprocessing(
+            (3, 32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 0.95, "center"
+        )
         with torch.no_grad():
-            logits = torch.cat([network(images) for images in test.batches(view, 100)])
+            logits = torch.cat([network(images) for images in test.batches(preprocessing, 100)])
         correct = int((logits.argmax(1) == test.labels).sum())
         assert entry["test"]["top1"] == correct / entry["test"]["n"]
         interval = binomtest(correct, len(test)).proportion_ci(method="wilson")
@@ -346,8 +348,8 @@ def test_the_exported_pick_runs_without_torch_and_says_what_the_network_says(
     names = {path.name for path in folder.iterdir()}
     assert {f"{pick}.onnx", f"{pick}.safetensors", f"{pick}.json"} <= names
 
-    view = View((3, 32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 0.95, "center")
-    images = load_data(DataSpec(dataset="digits")).val.images(view, torch.arange(7))
+    preprocessing = Preprocessing((3, 32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 0.95, "center")
+    images = load_data(DataSpec(dataset="digits")).val.images(preprocessing, torch.arange(7))
     with torch.no_grad():
         expected = load_hybrid(finished, pick)(images)
         assert torch.equal(load_hybrid(folder)(images), expected)

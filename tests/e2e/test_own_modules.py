@@ -10,7 +10,7 @@ import torch
 
 from restnet_search import load_hybrid
 from restnet_search.cli import main
-from restnet_search.data import View, load_data
+from restnet_search.data import Preprocessing, load_data
 from restnet_search.space.schema import DataSpec
 
 # Functions, a residual path, buffers that a state dict keeps and one that it leaves out, a plain tensor, and running
@@ -138,8 +138,10 @@ def test_the_whole_way(
     assert json.loads(said["licences"]) == {"mine": "cc-by-nc-4.0", "theirs": None}
     assert "mine (cc-by-nc-4.0)" in said["licence_warning"]
 
-    view = View((3, 32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bilinear", 0.875, "center")
-    images = load_data(DataSpec(dataset="digits")).val.images(view, torch.arange(5))
+    preprocessing = Preprocessing(
+        (3, 32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bilinear", 0.875, "center"
+    )
+    images = load_data(DataSpec(dataset="digits")).val.images(preprocessing, torch.arange(5))
     monkeypatch.chdir(tmp_path)
     with torch.no_grad():
         expected = load_hybrid(folder / "reports" / "own", hybrid, trust_code=True)(images)

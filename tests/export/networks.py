@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from restnet_search.costs.table import Cost
-from restnet_search.data import View
+from restnet_search.data import Preprocessing
 from restnet_search.export import Accuracy, AnchorArchitecture, AnchorSource, ExportSource, HybridArchitecture, Side
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.stitching.layer import Hybrid, StitchLayer
 
 SIZE = (3, 32, 32)
-VIEW = View(SIZE, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), "bilinear", 1.0, "center")
+VIEW = Preprocessing(SIZE, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), "bilinear", 1.0, "center")
 CLASSES = tuple(str(digit) for digit in range(10))
 
 ANCHORS = {
@@ -74,9 +74,9 @@ def source(name: str) -> ExportSource:
         id=name,
         network=network,
         architecture=made,
-        view=VIEW,
+        preprocessing=VIEW,
         classes=CLASSES,
-        cost=Cost(1_234_567, sum(parameter.numel() for parameter in network.parameters())),
+        costs=Cost(1_234_567, sum(parameter.numel() for parameter in network.parameters())),
         accuracy=(Accuracy("val", 0.75, 400), Accuracy("test", 0.7, 500, (0.66, 0.74))),
         environment={"torch": torch.__version__, "timm": timm.__version__},
         command="restnet-search --budget 2MFLOPs",

@@ -23,14 +23,14 @@ from torch import Tensor, nn
 
 import restnet_search
 from restnet_search.costs.table import Cost
-from restnet_search.data import View
+from restnet_search.data import Preprocessing
 from restnet_search.errors import BudgetError, DataError, ExportError
 from restnet_search.export import Accuracy, ExportSource, load_export, save_export
 from restnet_search.export.adaptive import AdaptiveModel, GovernorTuning, read_adaptive_manifest
 from restnet_search.export.adaptive.shared_onnx import SharedWeights
 from restnet_search.export.adaptive.shared_tensors import union_tensors
 from restnet_search.export.adaptive.verify_routes import run_without_torch, time_switches
-from restnet_search.export.adaptive.write_adaptive import AdaptiveExport, export_adaptive
+from restnet_search.export.adaptive.write_adaptive import AdaptiveExport, AdaptiveSource, export_adaptive
 from restnet_search.export.checksummed_json import checksummed_text
 from tests.export.networks import CLASSES, HYBRIDS, SIZE, VIEW, cut, source
 
@@ -45,7 +45,7 @@ IN_ONNX = ROUTES[:3]
 def route(name: str) -> ExportSource:
     accuracy = (Accuracy("val", TOP1[name], 400), Accuracy("test", 0.5, 500, (0.46, 0.54)))
     made = source(name)
-    return replace(made, cost=Cost(MACS[name], made.cost.params), accuracy=accuracy)
+    return replace(made, costs=Cost(MACS[name], made.costs.params), accuracy=accuracy)
 
 
 def anchors() -> dict[str, nn.Module]:
@@ -56,7 +56,12 @@ def write(
     folder: Path, images: Tensor, names: tuple[str, ...] = ROUTES, *, with_onnx: bool = False, **options: float
 ) -> AdaptiveExport:
     sources = [route(name) for name in names]
-    return export_adaptive("digits", sources, anchors(), lambda view: images, folder, with_onnx=with_onnx, **options)
+    return export_adaptive(
+        AdaptiveSource("digits", sources, anchors(), lambda preprocessing: images),
+        folder,
+        with_onnx=with_onnx,
+        **options,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +102,7 @@ class TestRoutes:
         assert [route.name for route in model.routes] == list(ROUTES)
         assert model.current == model.routes[-1]
         first = model.routes[0]
-        assert first.costs == route("small_cnn").cost and first.preprocessing == VIEW == model.preprocessing
+        assert first.costs == route("small_cnn").costs and first.preprocessing == VIEW == model.preprocessing
         assert (first.val.top1, first.val.n) == (0.6, 400) and first.test is not None and first.test.ci95
         assert model.classes == CLASSES
 
@@ -301,7 +306,7 @@ class TestInput:
     def test_pixels_are_normalised_by_the_route(self, model: AdaptiveModel) -> None:
         pixels = torch.randint(0, 256, (5, *SIZE), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
         for name in ROUTES:
-            assert torch.equal(model(pixels, route=name), expected(name, VIEW.normalise(pixels)))
+            assert torch.equal(model(pixels, route=name), expected(name, VIEW.normalize(pixels)))
 
     @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 3, 32, 33), (1, 1, 32, 32)])
     def test_other_shapes_are_refused(self, shape: tuple[int, ...], model: AdaptiveModel) -> None:
@@ -309,12 +314,12 @@ class TestInput:
             model(torch.zeros(shape))
 
     def test_routes_that_normalise_differently(self, images: Tensor, tmp_path: Path) -> None:
-        other = View(SIZE, (0.1, 0.2, 0.3), (0.3, 0.3, 0.3), "bilinear", 1.0, "center")
+        other = Preprocessing(SIZE, (0.1, 0.2, 0.3), (0.3, 0.3, 0.3), "bilinear", 1.0, "center")
         model = self.with_views(tmp_path, images, VIEW, other)
         pixels = torch.randint(0, 256, (2, *SIZE), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
-        for name, view in (("small_cnn", VIEW), ("cnn_to_cnn", other)):
+        for name, preprocessing in (("small_cnn", VIEW), ("cnn_to_cnn", other)):
             model.use(name)
-            assert torch.equal(model(pixels), expected(name, view.normalise(pixels)))
+            assert torch.equal(model(pixels), expected(name, preprocessing.normalize(pixels)))
             assert torch.equal(model(images, route=name), expected(name, images))
         with pytest.raises(DataError, match=r"the call names none(.|\n)*uint8 pixels(.|\n)*route=route"):
             model(images)
@@ -331,9 +336,13 @@ class TestInput:
         assert "route = model.current" in (tmp_path / "out" / "README.md").read_text()
 
     @staticmethod
-    def with_views(tmp_path: Path, images: Tensor, first: View, second: View) -> AdaptiveModel:
-        sources = [replace(route("small_cnn"), view=first), replace(route("cnn_to_cnn"), view=second)]
-        export_adaptive("digits", sources, anchors(), lambda view: images, tmp_path / "out", with_onnx=False)
+    def with_views(tmp_path: Path, images: Tensor, first: Preprocessing, second: Preprocessing) -> AdaptiveModel:
+        sources = [replace(route("small_cnn"), preprocessing=first), replace(route("cnn_to_cnn"), preprocessing=second)]
+        export_adaptive(
+            AdaptiveSource("digits", sources, anchors(), lambda preprocessing: images),
+            tmp_path / "out",
+            with_onnx=False,
+        )
         return AdaptiveModel.load(tmp_path / "out")
 
 
@@ -526,7 +535,11 @@ class TestFolder:
         before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
         broken = replace(route("cnn_to_cnn"), network=route("cnn_to_vit").network)  # not what its architecture says
         with pytest.raises(ExportError, match="do not fit its architecture"):
-            export_adaptive("digits", [broken], anchors(), lambda view: images, tmp_path / "out", with_onnx=False)
+            export_adaptive(
+                AdaptiveSource("digits", [broken], anchors(), lambda preprocessing: images),
+                tmp_path / "out",
+                with_onnx=False,
+            )
         assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -536,13 +549,13 @@ class TestFolder:
         own = {"small_cnn": network}
         drifting = replace(route("small_cnn"), network=network)
 
-        def images_of(view: View) -> Tensor:  # asked for after the weights were written
+        def images_of(preprocessing: Preprocessing) -> Tensor:  # asked for after the weights were written
             with torch.no_grad():
                 next(network.parameters()).add_(1e-3)
             return images
 
         with pytest.raises(ExportError, match="differs from the network exported alone"):
-            export_adaptive("digits", [drifting], own, images_of, tmp_path / "out", with_onnx=False)
+            export_adaptive(AdaptiveSource("digits", [drifting], own, images_of), tmp_path / "out", with_onnx=False)
         assert list(tmp_path.iterdir()) == []
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from restnet_search.errors import BudgetError
 from restnet_search.export import ExportSource
 from restnet_search.export.adaptive import AdaptiveModel
-from restnet_search.export.adaptive.write_adaptive import export_adaptive
+from restnet_search.export.adaptive.write_adaptive import AdaptiveSource, export_adaptive
 from restnet_search.export.network.runtime_cost import Latency, MeasuredOn, RuntimeCost
 from restnet_search.units import parse_budget
 from tests.export.networks import cut
@@ -40,7 +40,9 @@ def make(tmp_path_factory: pytest.TempPathFactory, images: Tensor) -> Make:
         folder = tmp_path_factory.mktemp("budgets") / "out"
         anchors = {name: cut(name).traced.module for name in ("small_cnn", "cnn", "vit")}
         sources = [change(needing(name)) for name in NEEDS]
-        export_adaptive("digits", sources, anchors, lambda view: images, folder, with_onnx=False)
+        export_adaptive(
+            AdaptiveSource("digits", sources, anchors, lambda preprocessing: images), folder, with_onnx=False
+        )
         return AdaptiveModel.load(folder)
 
     return written
@@ -117,7 +119,9 @@ def test_the_run_decides_what_memory_without_a_type_means(make: Make) -> None:
 def test_the_card_and_the_json_say_what_routes_need(make: Make, tmp_path: Path, images: Tensor) -> None:
     anchors = {name: cut(name).traced.module for name in ("small_cnn", "cnn")}
     sources = [needing("small_cnn"), needing("cnn_to_cnn")]
-    result = export_adaptive("digits", sources, anchors, lambda view: images, tmp_path / "out", with_onnx=False)
+    result = export_adaptive(
+        AdaptiveSource("digits", sources, anchors, lambda preprocessing: images), tmp_path / "out", with_onnx=False
+    )
     card = (tmp_path / "out" / "README.md").read_text()
     for said in (
         "| memory float32 | memory int8 | latency (p95) |",

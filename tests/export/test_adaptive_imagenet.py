@@ -12,7 +12,7 @@ from torch import nn
 from restnet_search.conformance.cut_check import build
 from restnet_search.conformance.families import Case
 from restnet_search.costs.table import Cost
-from restnet_search.data import View
+from restnet_search.data import Preprocessing
 from restnet_search.export import (
     Accuracy,
     AnchorArchitecture,
@@ -23,12 +23,12 @@ from restnet_search.export import (
 )
 from restnet_search.export.adaptive import AdaptiveModel
 from restnet_search.export.adaptive.verify_routes import time_switches
-from restnet_search.export.adaptive.write_adaptive import export_adaptive
+from restnet_search.export.adaptive.write_adaptive import AdaptiveSource, export_adaptive
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.stitching.layer import Hybrid, StitchLayer
 
 SIZE = (3, 224, 224)
-VIEW = View(SIZE, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 0.9, "center")
+VIEW = Preprocessing(SIZE, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 0.9, "center")
 MODELS = {"cnn": "resnet18", "vit": "deit_tiny_patch16_224"}
 HYBRIDS = {"cnn_to_vit": (("cnn", 3), ("vit", 5)), "vit_to_cnn": (("vit", 4), ("cnn", 5))}
 
@@ -63,7 +63,9 @@ def test_it_holds_the_union_and_runs_every_route_to_the_last_bit(
     images = torch.randn(1, *SIZE, generator=torch.Generator().manual_seed(0))
     sources = [build_source(name, graphs) for name in (*MODELS, *HYBRIDS)]
     anchors = {name: graph.traced.module for name, graph in graphs.items()}
-    result = export_adaptive("imagenet", sources, anchors, lambda view: images, tmp_path / "out", with_onnx=False)
+    result = export_adaptive(
+        AdaptiveSource("imagenet", sources, anchors, lambda preprocessing: images), tmp_path / "out", with_onnx=False
+    )
 
     used = {id(t): t.nbytes for s in sources for t in (*s.network.parameters(), *s.network.buffers())}
     on_disk = sum((tmp_path / "out" / name).stat().st_size for name in ("adaptive.safetensors", "adaptive.json"))

@@ -21,7 +21,7 @@ from onnx import numpy_helper
 from PIL import Image
 from torch import Tensor
 
-from restnet_search.cli.export import Format, _formats
+from restnet_search.cli.export import _formats
 from restnet_search.errors import ExportError, SpaceError
 from restnet_search.export import Int8Job, LabeledSplit, export_network, get_format, open_export, read_export_manifest
 from restnet_search.export.checksummed_json import checksummed_text
@@ -31,6 +31,7 @@ from restnet_search.export.formats.onnx import OnnxFormat
 from restnet_search.export.formats.pt2 import Pt2Format, check_archive
 from restnet_search.export.verification.compare import compare, require_agreement
 from restnet_search.progress import SilentProgress
+from restnet_search.registry import FORMATS
 from tests.export.networks import CLASSES, VIEW, source
 
 OPTIONAL = {"executorch": "executorch", "openvino": "openvino"}
@@ -43,7 +44,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, images: Tensor) -> Path:
     """A hybrid in every format that is installed here."""
     folder = tmp_path_factory.mktemp("formats") / "out"
     results = export_network(source("vit_to_cnn"), images, ALL, folder)
-    assert [result.format for result in results] == ALL
+    assert [result.entry.format for result in results] == ALL
     return folder
 
 
@@ -153,7 +154,7 @@ def test_examples_run_as_they_stand_in_a_fresh_process(format: str, exported: Pa
     script = exported / f"example_{format}.py"
     name, *logits = _run_example(script, BLOCKED[format], str(tmp_path / "image.png"))
     with torch.no_grad():
-        expected = source("vit_to_cnn").network(VIEW.normalise(VIEW.pixels_transform()(image)[None]))[0]
+        expected = source("vit_to_cnn").network(VIEW.normalize(VIEW.pixels_transform()(image)[None]))[0]
     np.testing.assert_allclose(np.array(logits, float), expected.numpy(), atol=2e-3)
     assert name == CLASSES[int(expected.argmax())]
     body = script.read_text().split("here = ")[1].splitlines()
@@ -167,11 +168,11 @@ def test_examples_run_as_they_stand_in_a_fresh_process(format: str, exported: Pa
 def test_examples_crop_as_timm_does(crop: str, share: float) -> None:
     from restnet_search.export.package.inference_examples import _crop
 
-    view = replace(VIEW, crop_mode=crop, crop_pct=share, interpolation="bicubic")
+    preprocessing = replace(VIEW, crop_mode=crop, crop_pct=share, interpolation="bicubic")
     image = Image.linear_gradient("L").convert("RGB").resize((100, 77))
     scope: dict = {"Image": Image, "image": image}
-    exec(_crop(view), scope)
-    expected = view.pixels_transform()(image).permute(1, 2, 0).numpy().astype(int)
+    exec(_crop(preprocessing), scope)
+    expected = preprocessing.pixels_transform()(image).permute(1, 2, 0).numpy().astype(int)
     assert np.abs(np.asarray(scope["image"]).astype(int) - expected).max() <= 2
 
 
@@ -180,13 +181,13 @@ def test_examples_crop_as_timm_does(crop: str, share: float) -> None:
 
 def test_pixels_are_the_exact_inverse_of_normalising() -> None:
     every = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
-    for view in (VIEW, replace(VIEW, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))):
-        assert torch.equal(view.pixels(view.normalise(every)), every)
+    for preprocessing in (VIEW, replace(VIEW, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))):
+        assert torch.equal(preprocessing.pixels(preprocessing.normalize(every)), every)
 
 
 @pytest.mark.parametrize("format", ["onnx", "pt2"])
 def test_with_the_normalisation_in_the_graph_it_takes_bytes(format: str, images: Tensor, tmp_path: Path) -> None:
-    whole = replace(source("cnn_to_cnn"), preprocess=True)
+    whole = replace(source("cnn_to_cnn"), with_preprocess=True)
     export_network(whole, images, [format], tmp_path / "out")
     pixels = VIEW.pixels(images)
     with torch.no_grad():
@@ -213,7 +214,7 @@ def test_safetensors_cannot_hold_the_normalisation(images: Tensor, tmp_path: Pat
     said: list[str] = []
     with pytest.raises(ExportError, match="no graph"):
         export_network(
-            replace(source("cnn_to_cnn"), preprocess=True),
+            replace(source("cnn_to_cnn"), with_preprocess=True),
             images,
             ["onnx", "safetensors"],
             tmp_path / "out",
@@ -230,7 +231,7 @@ def test_int8_is_calibrated_measured_and_reported(images: Tensor, tmp_path: Path
     labels[0] = (labels[0] + 1) % 10  # float32 is right in all but one
     job = Int8Job(images, [LabeledSplit("val", images.split(5), labels)])
     (result,) = export_network(source("vit_to_cnn"), images, ["onnx"], tmp_path / "out", int8=job)
-    int8 = result.int8
+    int8 = result.entry.int8
     assert int8 is not None and int8.calibrated_on == len(images)
     (score,) = int8.scores
     assert (score.n, score.float32) == (len(images), 1 - 1 / len(images)) and score.int8 >= 0.5
@@ -392,4 +393,4 @@ def test_formats_are_read_from_commas_and_repetitions() -> None:
     assert _formats(["onnx,pt2", " openvino"]) == ["onnx", "pt2", "openvino"] and _formats(None) == []
     with pytest.raises(SpaceError, match="did you mean 'onnx'"):
         _formats(["pt2,onxx"])
-    assert set(Format) == {"onnx", "safetensors", "pt2", "executorch", "openvino", "litert"}
+    assert set(FORMATS.names()) == {"onnx", "safetensors", "pt2", "executorch", "openvino", "litert"}

@@ -121,8 +121,8 @@ def test_attention_over_five_axes(tmp_path: Path) -> None:
     for name, parameter in model.named_parameters():
         if name.startswith("head."):
             nn.init.normal_(parameter, generator=generator)  # timm starts it near zero
-    view = replace(VIEW, size=(3, 64, 64))
-    hiera = replace(source("vit"), id="hiera", network=model, view=view)
+    preprocessing = replace(VIEW, size=(3, 64, 64))
+    hiera = replace(source("vit"), id="hiera", network=model, preprocessing=preprocessing)
     (path,) = OnnxFormat().save(hiera, tmp_path)
     images = torch.rand(3, 3, 64, 64, generator=generator)
     with torch.no_grad():

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
-from restnet_search.cli.export import Format
 from restnet_search.errors import ExportError
-from restnet_search.export import DEFAULT_FORMATS, FORMATS, export_network, load_export, read_export_manifest
+from restnet_search.export import DEFAULT_FORMATS, export_network, load_export, read_export_manifest
 from restnet_search.export.network.runtime_cost import Latency, MeasuredOn, RuntimeCost
 from restnet_search.export.verification.compare import Agreement, compare, require_agreement
+from restnet_search.registry import FORMATS
 from tests.export.networks import source
 
 
@@ -27,12 +28,12 @@ def test_the_default_formats_and_a_card(images: Tensor, tmp_path: Path) -> None:
     own = ["cnn_to_vit.json", "cnn_to_vit.onnx", "cnn_to_vit.safetensors"]
     assert _names(folder) == ["README.md", *own, "example_onnx.py", "example_safetensors.py", "export.json"]
     assert _names(folder.parent) == ["cnn_to_vit"]
-    assert [result.format for result in results] == ["onnx", "safetensors"]
-    onnx, safetensors = results
+    assert [result.entry.format for result in results] == ["onnx", "safetensors"]
+    onnx, safetensors = (result.entry for result in results)
     assert 0 < onnx.max_difference <= 1e-4 and 0 < onnx.mean_difference < onnx.max_difference
     assert (safetensors.max_difference, safetensors.mean_difference) == (0.0, 0.0)
     for result in results:
-        assert result.top1_agreement == 1.0 and result.images == len(images) and result.seconds > 0
+        assert result.entry.top1_agreement == 1.0 and result.entry.images == len(images) and result.seconds > 0
         assert all(path.is_file() for path in result.files)
 
 
@@ -123,7 +124,10 @@ def test_ids_that_are_no_file_names(images: Tensor, tmp_path: Path) -> None:
 
 
 def test_the_command_line_offers_the_formats_there_are() -> None:
-    assert [format.value for format in Format] == list(FORMATS)
+    from restnet_search.cli.app import app
+
+    shown = CliRunner().invoke(app, ["export", "--help"], env={"COLUMNS": "300"}).output
+    assert ", ".join(FORMATS.names()) in shown
 
 
 class _Sums(nn.Module):

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from restnet_search.costs.count import count_costs
 from restnet_search.costs.table import hybrid_cost
-from restnet_search.data import View
+from restnet_search.data import Preprocessing
 from restnet_search.export import ExportSource, HybridArchitecture, Side
 from restnet_search.export.formats.safetensors import load_export, save_export
 from restnet_search.stitching.initialise import fit_stitch
@@ -29,7 +29,7 @@ FULL = os.environ.get("RESTNET_MATRIX") == "full"
 KINDS = ("linear", "conv3x3") if FULL else ("linear",)
 PAIRS = list(permutations(FAMILIES, 2))
 ROUND = list(zip(FAMILIES, [*list(FAMILIES)[1:], next(iter(FAMILIES))], strict=True))  # each once in front, once behind
-VIEW = View(SIZE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear", 1.0, "center")
+VIEW = Preprocessing(SIZE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear", 1.0, "center")
 STEPS = 5
 
 
@@ -117,7 +117,15 @@ def test_safetensors_round_trip_is_exact(front: str, back: str, kind: str, tmp_p
         )
         costs = hybrid_cost(anchor(front)[1], front_cut, made.plan.cost, anchor(back)[1], back_cut)
         name = f"{front}-{front_cut}-{back}-{back_cut}"
-        _, manifest = _saved(ExportSource(name, hybrid, made, VIEW, tuple("0123456789"), costs), tmp_path)
+        exported = ExportSource(
+            id=name,
+            network=hybrid,
+            architecture=made,
+            preprocessing=VIEW,
+            classes=tuple("0123456789"),
+            costs=costs,
+        )
+        _, manifest = _saved(exported, tmp_path)
         again: nn.Module = load_export(manifest)
         images, _ = batch()
         with torch.no_grad():

@@ -30,7 +30,7 @@ def cut_anchor(name: str) -> CutAnchor:
     spec = AnchorSpec(name=name, model=str(kwargs.pop("model_name")), pretrained=False, kwargs=kwargs)
     torch.manual_seed(0)
     anchor = load_anchor(spec, classes=10, weights_dir=None, base_dir=None, trust_code=False)
-    return CutAnchor(anchor, cut_model(anchor.model, anchor.view.size))
+    return CutAnchor(anchor, cut_model(anchor.model, anchor.preprocessing.size))
 
 
 def disk_store(anchors: Anchors, folder: Path, *, bound: int = 2**30, dtype: str = "float32") -> FeatureStore:

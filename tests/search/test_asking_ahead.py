@@ -117,7 +117,7 @@ class Run:
             "data": {"dataset": "digits"},
             "training": training,
             "search": {"trials": trials, "timeout": timeout},
-            "cache": {"together": together},
+            "cache": {"trials_per_pass": together},
         }
         self.folder, self.space = RunFolder(folder), SearchSpace.model_validate(plain)
         self._candidates, self._shared = candidates, shared

@@ -51,7 +51,7 @@ def space_of(trials: int = 4, **changes: object) -> SearchSpace:
         "top_k": 3,
         "training": {"epochs": [1, 1], "batch_size": 32, "lr": [1e-3, 1e-2]},
         "search": {"trials": trials},
-        "early": early | changes.pop("early", {}),  # pyright: ignore[reportOperatorIssue]
+        "halving": early | changes.pop("halving", {}),  # pyright: ignore[reportOperatorIssue]
     }
     return SearchSpace.model_validate(plain | changes)
 
@@ -186,7 +186,7 @@ def test_a_second_look_computes_and_writes_nothing(whole: tuple[Early, Path], de
 def test_features_too_large_to_keep_give_the_same_scores(
     whole: tuple[Early, Path], decide: Decide, tmp_path: Path
 ) -> None:
-    decide(tmp_path, space_of(cache={"memory_gb": 1e-6, "disk_gb": 0, "together": 3}))
+    decide(tmp_path, space_of(cache={"memory_gb": 1e-6, "disk_gb": 0, "trials_per_pass": 3}))
     kept, passed = (rungs_in(folder).scores("closed_form") for folder in (whole[1], tmp_path))
     assert kept.keys() == passed.keys()
     for key, score in kept.items():
@@ -202,7 +202,7 @@ def test_what_fails_in_short_training_ranks_last_and_says_why(
     broken = replace(prepared, anchors={**prepared.anchors, "vit": cut_anchor("vit")})
     with torch.no_grad():
         broken.anchors["vit"].anchor.model.get_parameter("head.bias").fill_(float("nan"))
-    space = space_of(early={"closed_form": 1.0, "buckets": 1})
+    space = space_of(halving={"closed_form": 1.0, "buckets": 1})
     early = decide_early(
         job_of(space, broken, images, tmp_path), tmp_path / "study.db", enumeration_of(space, prepared)
     )
@@ -228,11 +228,11 @@ def test_out_of_time_nothing_is_dropped_also_later(decide: Decide, tmp_path: Pat
     [
         ({}, 40, (False, False)),
         ({}, 41, (True, True)),
-        ({"early": {"when": "always"}}, 21, (True, True)),
-        ({"early": {"when": "always"}}, 20, (False, False)),
-        ({"early": {"when": "never"}}, 1000, (False, False)),
-        ({"early": {"short": 1}}, 1000, (True, False)),
-        ({"early": {"closed_form": 1}}, 1000, (False, True)),
+        ({"halving": {"when": "always"}}, 21, (True, True)),
+        ({"halving": {"when": "always"}}, 20, (False, False)),
+        ({"halving": {"when": "never"}}, 1000, (False, False)),
+        ({"halving": {"short": 1}}, 1000, (True, False)),
+        ({"halving": {"closed_form": 1}}, 1000, (False, True)),
         ({"training": {"epochs": 0}}, 1000, (True, False)),
     ],
 )

@@ -149,8 +149,10 @@ class TestStale:
 
     def test_another_transform(self, anchors: Anchors, images: Split, tmp_path: Path) -> None:
         self.forwarded(anchors, images, tmp_path)
-        view = replace(anchors[RESNET].anchor.view, mean=(0.4, 0.4, 0.4))
-        changed = {RESNET: CutAnchor(replace(anchors[RESNET].anchor, view=view), anchors[RESNET].graph)}
+        preprocessing = replace(anchors[RESNET].anchor.preprocessing, mean=(0.4, 0.4, 0.4))
+        changed = {
+            RESNET: CutAnchor(replace(anchors[RESNET].anchor, preprocessing=preprocessing), anchors[RESNET].graph)
+        }
         assert self.forwarded(changed, images, tmp_path) == len(images)
 
     def test_another_type(self, anchors: Anchors, images: Split, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def test_float16_moves_no_accuracy_by_more_than_a_fifth_of_a_point(shared: Path,
     for name in ("cifar_resnet20", "cifar_resnet8"):
         spec = AnchorSpec(model=name, weights=f"{name}.safetensors")
         anchor = load_anchor(spec, classes=10, weights_dir=shared / "weights", base_dir=None, trust_code=False)
-        anchors[name] = CutAnchor(anchor, cut_model(anchor.model, anchor.view.size))
+        anchors[name] = CutAnchor(anchor, cut_model(anchor.model, anchor.preprocessing.size))
     root = str(shared / "data" / "cifar10")
     data = load_data(DataSpec(root=root, subset=SubsetSpec(train=1000, val=2000)))
     chosen = candidate(anchors, "cifar_resnet8", 2, "cifar_resnet20", 5)

@@ -90,7 +90,7 @@ def test_neighbours_hold_one_layer_and_every_candidate_is_scored_as_its_hybrid(
         c = outcome.candidate
         front, back = (c.direction.front, c.front_cut), (c.direction.back, c.back_cut)
         hybrid = assemble(shared.graphs, front, outcome.trial.stitch, back)
-        assert score_network(hybrid, anchors[front[0]].anchor.view, shared.val) == outcome.trial.correct
+        assert score_network(hybrid, anchors[front[0]].anchor.preprocessing, shared.val) == outcome.trial.correct
     assert sum(outcome.images for outcome in outcomes.values()) == trained.images
     assert {number for number, _ in trained.outcomes(ended={0, 3})} == set(outcomes) - {0, 3}
 
@@ -110,7 +110,9 @@ def test_the_start_is_least_squares_over_all_members(
         ends = [(c.direction.front, c.front_cut), (c.direction.back, c.back_cut)]
         with torch.no_grad():
             source, target = (
-                shared.graphs[name].front(cut)(images.images(anchors[name].anchor.view, torch.arange(len(images))))
+                shared.graphs[name].front(cut)(
+                    images.images(anchors[name].anchor.preprocessing, torch.arange(len(images)))
+                )
                 for name, cut in ends
             )
         pairs.append((source, target))
@@ -134,7 +136,7 @@ def test_training_lowers_the_loss_of_the_stitch_points_together(
             name = c.direction.front
             hybrid = assemble(shared.graphs, (name, c.front_cut), training.stitch_of(c), (c.direction.back, c.back_cut))
             with torch.no_grad():
-                logits = hybrid(digits.images(anchors[name].anchor.view, torch.arange(len(digits))))
+                logits = hybrid(digits.images(anchors[name].anchor.preprocessing, torch.arange(len(digits))))
             total += F.cross_entropy(logits, digits.labels).item()
         return total / len(candidates)
 

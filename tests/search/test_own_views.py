@@ -1,4 +1,4 @@
-"""Two anchors that see an image differently: each is fed its own view, and the hybrid its front's."""
+"""Two anchors that see an image differently: each is fed its own preprocessing, and the hybrid its front's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import nn
 from restnet_search.anchors import Anchor
 from restnet_search.costs.count import count_costs
 from restnet_search.costs.table import hybrid_cost, profile_anchor
-from restnet_search.data import DataSplits, View, load_data
+from restnet_search.data import DataSplits, Preprocessing, load_data
 from restnet_search.graph.anchor_graph import cut_model
 from restnet_search.progress import SilentProgress
 from restnet_search.search.candidates import Candidate, Direction
@@ -27,7 +27,7 @@ from restnet_search.space.schema import DataSpec, RankerSpec, StitchSpec, Traini
 from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.plan import StitchPlan
 
-VIEW = View((3, 64, 64), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), "bilinear", 1.0, "center")
+VIEW = Preprocessing((3, 64, 64), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), "bilinear", 1.0, "center")
 OTHER = replace(VIEW, mean=(0.1, 0.2, 0.6), std=(0.5, 0.3, 0.1))
 
 
@@ -50,9 +50,9 @@ def folded(vit: nn.Module) -> nn.Module:
     return twin
 
 
-def cut_anchor(name: str, network: nn.Module, view: View) -> CutAnchor:
-    anchor = Anchor(name, name, network, view, 10, name, None, False, True, {})
-    return CutAnchor(anchor, cut_model(network, view.size))
+def cut_anchor(name: str, network: nn.Module, preprocessing: Preprocessing) -> CutAnchor:
+    anchor = Anchor(name, name, network, preprocessing, 10, name, None, False, True, {})
+    return CutAnchor(anchor, cut_model(network, preprocessing.size))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_similarity_gives_each_anchor_its_own_view(twins: dict[str, CutAnchor], 
     spec = RankerSpec(images=64, batch_size=32)
     own = score_pairs(spec, twins, digits.train, seed=0, progress=SilentProgress())["a", "b"]
     np.testing.assert_allclose(np.diagonal(own), 1.0, atol=1e-4)
-    wrong = replace(twins["b"], anchor=replace(twins["b"].anchor, view=VIEW))
+    wrong = replace(twins["b"], anchor=replace(twins["b"].anchor, preprocessing=VIEW))
     shared = score_pairs(spec, twins | {"b": wrong}, digits.train, seed=0, progress=SilentProgress())["a", "b"]
     assert np.diagonal(shared).min() < 0.999  # so the test would see it
 
@@ -100,8 +100,8 @@ def test_the_closed_form_start_between_views_restores_the_anchor(
     assert outcome.r2 == pytest.approx(1.0, abs=1e-4)
     hybrid = assemble(graphs, (front, cut), outcome.stitch, (back, cut))
     with torch.no_grad():  # the hybrid sees what its front sees
-        came = hybrid(val.images(twins[front].anchor.view, torch.arange(32)))
-        wanted = twins[back].anchor.model(val.images(twins[back].anchor.view, torch.arange(32)))
+        came = hybrid(val.images(twins[front].anchor.preprocessing, torch.arange(32)))
+        wanted = twins[back].anchor.model(val.images(twins[back].anchor.preprocessing, torch.arange(32)))
     torch.testing.assert_close(came, wanted, rtol=1e-2, atol=1e-2 * float(wanted.std()))
     assert outcome.correct == int((wanted.argmax(1) == val.labels).sum())
 

@@ -128,15 +128,15 @@ class TestAugmentedViews:
     def test_a_view_is_the_same_in_any_order_and_leaves_the_generators_alone(
         self, anchors: Anchors, digits: Split
     ) -> None:
-        view, seen = anchors[RESNET].anchor.view, AugmentedView(1, seed=3)
+        preprocessing, seen = anchors[RESNET].anchor.preprocessing, AugmentedView(1, seed=3)
         order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
         state = torch.get_rng_state()
-        straight = torch.cat(list(images_of(digits, view, 7, torch.arange(20), seen)))
-        shuffled = torch.cat(list(images_of(digits, view, 5, order, seen)))
+        straight = torch.cat(list(images_of(digits, preprocessing, 7, torch.arange(20), seen)))
+        shuffled = torch.cat(list(images_of(digits, preprocessing, 5, order, seen)))
         assert torch.equal(state, torch.get_rng_state())
         assert torch.equal(straight[order], shuffled)
-        plain = torch.cat(list(images_of(digits, view, 7, torch.arange(20), None)))
-        other = torch.cat(list(images_of(digits, view, 7, torch.arange(20), AugmentedView(2, seed=3))))
+        plain = torch.cat(list(images_of(digits, preprocessing, 7, torch.arange(20), None)))
+        other = torch.cat(list(images_of(digits, preprocessing, 7, torch.arange(20), AugmentedView(2, seed=3))))
         for one, two in ((plain, straight), (plain, other), (straight, other)):
             assert (one != two).flatten(1).any(dim=1).all()
 

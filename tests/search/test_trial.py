@@ -51,7 +51,7 @@ def test_only_the_stitch_layer_changes(anchors: dict[str, CutAnchor], digits: Sp
 
 def test_training_lowers_the_loss_it_is_given(anchors: dict[str, CutAnchor], digits: Split) -> None:
     chosen, shared = candidate(anchors, "vit", 1, "cifar_resnet8", 1), context(anchors, digits)
-    images = digits.images(anchors["vit"].anchor.view, torch.arange(len(digits)))
+    images = digits.images(anchors["vit"].anchor.preprocessing, torch.arange(len(digits)))
 
     def loss(epochs: int) -> float:
         stitch = run_trial(chosen, TrainingChoices(lr=1e-2, epochs=epochs), shared).stitch
@@ -75,7 +75,7 @@ def test_the_score_is_that_of_the_assembled_hybrid(anchors: dict[str, CutAnchor]
     chosen, shared = candidate(anchors, "cifar_resnet8", 2, "vit", 2), context(anchors, digits)
     outcome = run_trial(chosen, TrainingChoices(lr=3e-3, epochs=1), shared)
     hybrid = assemble(shared.graphs, ("cifar_resnet8", 2), outcome.stitch, ("vit", 2)).eval()
-    assert score_network(hybrid, anchors["cifar_resnet8"].anchor.view, shared.val) == outcome.correct
+    assert score_network(hybrid, anchors["cifar_resnet8"].anchor.preprocessing, shared.val) == outcome.correct
 
 
 def test_a_loss_that_is_not_finite_fails_the_trial(anchors: dict[str, CutAnchor], digits: Split) -> None:
@@ -90,10 +90,12 @@ def test_a_loss_that_is_not_finite_fails_the_trial(anchors: dict[str, CutAnchor]
 def test_stored_features_are_those_of_the_front(anchors: dict[str, CutAnchor], digits: Split, capacity: int) -> None:
     store = FeatureStore(anchors, capacity)
     images = digits.subset(torch.arange(40))
-    view = anchors["cifar_resnet8"].anchor.view
+    preprocessing = anchors["cifar_resnet8"].anchor.preprocessing
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
     for cut in (1, 3, 2):
-        wanted = torch.cat([anchors["cifar_resnet8"].graph.front(cut)(x) for x in images.batches(view, 16, order)])
+        wanted = torch.cat(
+            [anchors["cifar_resnet8"].graph.front(cut)(x) for x in images.batches(preprocessing, 16, order)]
+        )
         stored = torch.cat(list(store.batches("cifar_resnet8", cut, images, 16, order)))
         torch.testing.assert_close(stored, wanted, rtol=1e-5, atol=1e-5)
     assert sum(tensor.nbytes for tensor in store._level._kept.values()) <= capacity
@@ -124,7 +126,7 @@ def test_what_is_tuned_in_the_back_is_scored_saved_and_read_back(
     folder = RunFolder(tmp_path)
     folder.save_stitch("h000", trained_tensors(outcome.stitch, outcome.tuned))
     hybrid = restore_hybrid(shared.graphs, "linear", ("vit", 1), ("cifar_resnet8", 1), folder.stitch("h000"))
-    assert score_network(hybrid, anchors["vit"].anchor.view, shared.val) == outcome.correct
+    assert score_network(hybrid, anchors["vit"].anchor.preprocessing, shared.val) == outcome.correct
 
 
 def test_a_tuned_hybrid_of_another_back_is_refused(
@@ -184,9 +186,9 @@ def test_matching_brings_the_stitch_nearer_to_the_back_anchors_features(
 
 def test_distillation_follows_the_larger_anchor(anchors: dict[str, CutAnchor], digits: Split) -> None:
     teachers = teacher_logits(anchors, digits, SilentProgress())
-    view = anchors["vit"].anchor.view
+    preprocessing = anchors["vit"].anchor.preprocessing
     with torch.no_grad():
-        wanted = anchors["vit"].anchor.model(digits.images(view, torch.arange(len(digits))))
+        wanted = anchors["vit"].anchor.model(digits.images(preprocessing, torch.arange(len(digits))))
     torch.testing.assert_close(teachers["vit"], wanted, rtol=1e-4, atol=1e-5)
     chosen = candidate(anchors, "vit", 1, "cifar_resnet8", 1)  # large to small: the ViT is the larger
 
@@ -195,7 +197,7 @@ def test_distillation_follows_the_larger_anchor(anchors: dict[str, CutAnchor], d
         stitch = run_trial(chosen, TrainingChoices(lr=1e-2, epochs=4, distill=share), shared).stitch
         with torch.no_grad():
             logits = assemble(shared.graphs, ("vit", 1), stitch, ("cifar_resnet8", 1))(
-                digits.images(view, torch.arange(len(digits)))
+                digits.images(preprocessing, torch.arange(len(digits)))
             )
         return F.kl_div(logits.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean").item()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from restnet_search.errors import SpaceError
 from restnet_search.space import SearchSpace, builtin_spaces, dump_space, find_space, load_space, parse_space
 from restnet_search.space.plain_yaml import read_yaml, write_yaml
+from restnet_search.space.renamed import upgrade_space
 
 BASE = "anchors: [{model: resnet18}, {model: resnet34}]\ndata: {dataset: digits}\n"
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -170,6 +172,36 @@ class TestFiles:
         assert caught.value.problem.startswith(f"{file} has 2 problems:")
 
 
+class TestRenamedKeys:
+    """A run's own copy of its space opens under the names that keys had when it was written."""
+
+    def test_old_keys_are_mapped_and_nothing_else_changes(self) -> None:
+        raw = {"early": {"when": "never"}, "cache": {"together": 3, "disk_gb": 1}, "name": "old"}
+        before = copy.deepcopy(raw)
+        assert upgrade_space(raw) == {
+            "halving": {"when": "never"},
+            "cache": {"trials_per_pass": 3, "disk_gb": 1},
+            "name": "old",
+        }
+        assert before == raw
+
+    @pytest.mark.parametrize("raw", [{}, {"cache": None}, {"cache": [1]}, {"early": {}, "halving": {}}])
+    def test_what_cannot_be_mapped_is_left_to_validation(self, raw: dict[str, Any]) -> None:
+        assert upgrade_space(raw) == raw
+
+    def test_a_present_space_stays_as_it_is(self) -> None:
+        raw = parse_space(BASE).model_dump(mode="json")
+        assert upgrade_space(raw) == raw
+
+    def test_only_who_asks_for_it_gets_it(self, tmp_path: Path) -> None:
+        path = tmp_path / "space.yaml"
+        path.write_text(BASE + "early: {buckets: 3}\ncache: {together: 5}\n", encoding="utf-8")
+        space = load_space(path, upgrade=True)
+        assert (space.halving.buckets, space.cache.trials_per_pass) == (3, 5)
+        with pytest.raises(SpaceError, match="early: is now halving"):
+            load_space(path)
+
+
 class TestYaml:
     @pytest.mark.parametrize(
         ("text", "place"),
@@ -279,6 +311,8 @@ class TestProblems:
                 "training.ephocs: is no known key (its value: 3); valid keys: epochs, lr, batch_size, images,"
                 " weight_decay, views, tune, match_epochs, distill (did you mean 'epochs'?)",
             ),
+            ("early: {when: never}", "early: is now halving (its value: {'when': 'never'})"),
+            ("cache: {together: 3}", "cache.together: is now cache.trials_per_pass (its value: 3)"),
             (
                 "ranker: {kind: ckaa}",
                 "ranker.kind: must be one of cka, kl, lstsq, random (did you mean 'cka'?); came 'ckaa'",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from restnet_search.export.adaptive.adaptive_manifest import AdaptiveManifest, HybridParts, RouteEntry
-from restnet_search.export.network.export_source import Accuracy
+from restnet_search.export.adaptive.adaptive_manifest import AdaptiveManifest
+from restnet_search.export.adaptive.route import Route
+from restnet_search.export.network.architecture import HybridArchitecture
+from restnet_search.export.network.network_facts import Accuracy
 from restnet_search.units import CONVENTION, format_bytes, format_count, format_seconds
 
 __all__ = ["describe_route", "render_adaptive_card"]
@@ -28,7 +30,7 @@ session = onnxruntime.InferenceSession("{file}")  # opens {weights}, too
 
 
 def render_adaptive_card(manifest: AdaptiveManifest) -> str:
-    """What the routes are, what they cost and reach, how to run them, whose weights are in it: Markdown."""
+    """Return Markdown: what the routes are, cost and reach, how to run them, whose weights are in it."""
     sections = [
         f"# Adaptive model of the run {manifest.run}",
         f"{len(manifest.routes)} networks over one set of weights, switched while they run."
@@ -44,9 +46,9 @@ def render_adaptive_card(manifest: AdaptiveManifest) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def describe_route(route: RouteEntry) -> str:
-    """``cnn[..layer1.0] + vit[blocks.2..]``, as reports name networks."""
-    if isinstance(route.parts, HybridParts):
+def describe_route(route: Route) -> str:
+    """Return ``cnn[..layer1.0] + vit[blocks.2..]``, as reports name networks."""
+    if isinstance(route.parts, HybridArchitecture):
         front, back = route.parts.front, route.parts.back
         return f"{front.anchor}[..{front.cut.path}] + {back.anchor}[{back.cut.path}..]"
     return route.parts.anchor
@@ -65,8 +67,8 @@ def _routes(manifest: AdaptiveManifest) -> str:
             format_count(route.costs.params),
             *(_bytes_or_dash(route.running.memory_at(dtype)) for dtype in types),
             *([_latency(route)] if timed else []),
-            _accuracy(route, "val"),
-            _accuracy(route, "test"),
+            _accuracy(route.val),
+            _accuracy(route.test),
         ]
         for route in manifest.routes
     ]
@@ -87,8 +89,8 @@ def _routes(manifest: AdaptiveManifest) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(names), *lines[1:], "", " ".join(notes)])
 
 
-def _types(route: RouteEntry) -> list[str]:
-    """What memory is counted in, as the run counts it first."""
+def _types(route: Route) -> list[str]:
+    """Return the types that memory is counted in, the run's own first."""
     running = route.running
     return sorted(running.memory, key=lambda dtype: (dtype != running.memory_dtype, -running.memory[dtype], dtype))
 
@@ -97,20 +99,18 @@ def _bytes_or_dash(value: int | None) -> str:
     return "-" if value is None else format_bytes(value)
 
 
-def _latency(route: RouteEntry) -> str:
-    found = route.running.latency
-    if found is None:
+def _latency(route: Route) -> str:
+    latency = route.running.latency
+    if latency is None:
         return "-"
-    if found.p95 is None:
-        return f"~{format_seconds(found.median)}"
-    return f"{format_seconds(found.median)} ({format_seconds(found.p95)})"
+    if latency.p95 is None:
+        return f"~{format_seconds(latency.median)}"
+    return f"{format_seconds(latency.median)} ({format_seconds(latency.p95)})"
 
 
-def _accuracy(route: RouteEntry, split: str) -> str:
-    found: list[Accuracy] = [score for score in route.accuracy if score.split == split]
-    if not found:
+def _accuracy(score: Accuracy | None) -> str:
+    if score is None:
         return "-"
-    score = found[0]
     return f"{score.top1:.1%}" + (f" ({score.ci95[0]:.1%} to {score.ci95[1]:.1%})" if score.ci95 else "")
 
 
@@ -138,24 +138,26 @@ def _sizes(manifest: AdaptiveManifest) -> str:
 def _usage(manifest: AdaptiveManifest) -> str:
     cheapest = manifest.routes[0]
     channels, height, width = cheapest.preprocessing.size
-    said: dict[str, object] = {"channels": channels, "height": height, "width": width, "name": cheapest.name}
+    fields: dict[str, object] = {"channels": channels, "height": height, "width": width, "name": cheapest.name}
     one_geometry = len({route.preprocessing.geometry for route in manifest.routes}) == 1
     budget = f"{cheapest.costs.macs / 1e6:.9g}MFLOPs"
-    blocks = [_PYTHON.format(**said, budget=budget, named="" if one_geometry else ", route=route")]
+    blocks = [_PYTHON.format(**fields, budget=budget, named="" if one_geometry else ", route=route")]
     if manifest.onnx is not None:
-        blocks.append(_ONNX.format(**said, file=cheapest.onnx, weights=manifest.onnx.weights))
+        blocks.append(_ONNX.format(**fields, file=cheapest.onnx, weights=manifest.onnx.weights))
     return "\n\n".join(blocks)
 
 
 def _input(manifest: AdaptiveManifest) -> str:
     lines = ["## Input", ""]
-    for view in dict.fromkeys(route.preprocessing for route in manifest.routes):
-        names = [route.name for route in manifest.routes if route.preprocessing == view]
-        channels, height, width = view.size
-        mean, std = (", ".join(f"{value:g}" for value in values) for values in (view.mean, view.std))
+    for preprocessing in dict.fromkeys(route.preprocessing for route in manifest.routes):
+        names = [route.name for route in manifest.routes if route.preprocessing == preprocessing]
+        channels, height, width = preprocessing.size
+        mean, std = (", ".join(f"{value:g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
         lines.append(
-            f"- {', '.join(names)}: `({channels}, {height}, {width})`, resized by {view.interpolation} interpolation,"
-            f" {view.crop_mode} crop of {view.crop_pct:g}; floats: RGB in 0..1 minus ({mean}), divided by ({std})"
+            f"- {', '.join(names)}: `({channels}, {height}, {width})`,"
+            f" resized by {preprocessing.interpolation} interpolation,"
+            f" {preprocessing.crop_mode} crop of {preprocessing.crop_pct:g};"
+            f" floats: RGB in 0..1 minus ({mean}), divided by ({std})"
         )
     if len(lines) > 3:
         lines += [

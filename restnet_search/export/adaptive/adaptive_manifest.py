@@ -5,91 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, TypeAdapter
-
-from restnet_search.costs.table import Cost
-from restnet_search.data.view import View
 from restnet_search.errors import ExportError
-from restnet_search.export.checksummed_json import checksummed_text, read_checksummed, validate_as
-from restnet_search.export.network.architecture import (
-    AnchorArchitecture,
-    AnchorSource,
-    Architecture,
-    HybridArchitecture,
-    Side,
-)
-from restnet_search.export.network.export_source import Accuracy
-from restnet_search.export.network.runtime_cost import RuntimeCost
-from restnet_search.files import sha256_of
-from restnet_search.graph.cut_points import CutPoint
-from restnet_search.space.schema import Tune
-from restnet_search.stitching.plan import StitchKind
+from restnet_search.export.adaptive.route import Route
+from restnet_search.export.checksummed_json import read_checksummed, validate_as
+from restnet_search.export.network.architecture import AnchorSource, Architecture
+from restnet_search.files import file_digest
 
 __all__ = [
     "ADAPTIVE_MANIFEST",
     "ADAPTIVE_WEIGHTS",
     "FORMAT_VERSION",
     "AdaptiveManifest",
-    "HybridParts",
     "Measured",
     "OnnxRoutes",
-    "PartCut",
-    "RouteEntry",
     "Sizes",
-    "WholeAnchor",
-    "name_anchors",
+    "checksum_listing",
+    "file_checksums",
+    "find_adaptive_manifest",
     "read_adaptive_manifest",
 ]
 
 FORMAT_VERSION = 2
 """2 says what memory and latency routes need, and whose data and command made them; its checksum is ``digest``."""
 ADAPTIVE_MANIFEST, ADAPTIVE_WEIGHTS = "adaptive.json", "adaptive.safetensors"
-
-
-@dataclass(frozen=True)
-class PartCut:
-    """One side of a hybrid: the anchor's name, and the cut point where it ends or starts."""
-
-    anchor: str
-    cut: CutPoint
-
-
-@dataclass(frozen=True)
-class HybridParts:
-    """A route that is a hybrid; ``tuned`` names the tensors of the back that are its own and not the anchor's."""
-
-    front: PartCut
-    stitch: StitchKind
-    back: PartCut
-    kind: Literal["hybrid"] = field(default="hybrid")
-    tune: Tune = "stitch"
-    tuned: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class WholeAnchor:
-    """A route that is an anchor, whole."""
-
-    anchor: str
-    kind: Literal["anchor"] = field(default="anchor")
-
-
-@dataclass(frozen=True)
-class RouteEntry:
-    """One route; ``onnx`` is its ONNX file, seen from the manifest's folder.
-
-    ``running`` says what the route needs when it alone is loaded: peak memory in bytes, latency in seconds.
-    """
-
-    name: str
-    parts: Annotated[WholeAnchor | HybridParts, Field(discriminator="kind")]
-    costs: Cost
-    accuracy: tuple[Accuracy, ...]
-    preprocessing: View
-    running: RuntimeCost
-    onnx: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +67,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found when the artefact was verified.
+    """Figures from verifying the artefact.
 
     Attributes:
         sizes: In bytes.
@@ -147,7 +87,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class AdaptiveManifest:
-    """What ``adaptive.json`` holds beside ``digest``, its own checksum; its keys are these fields.
+    """The content of ``adaptive.json`` beside ``digest``, its own checksum; its keys are these fields.
 
     Attributes:
         format_version: Of this file.
@@ -169,7 +109,7 @@ class AdaptiveManifest:
     restnet_search: str
     run: str
     anchors: tuple[AnchorSource, ...]
-    routes: tuple[RouteEntry, ...]
+    routes: tuple[Route, ...]
     classes: tuple[str, ...]
     environment: Mapping[str, str]
     weights: str
@@ -180,40 +120,24 @@ class AdaptiveManifest:
     measured: Measured | None = None
     kind: Literal["adaptive"] = field(default="adaptive")
 
-    def architecture(self, route: RouteEntry) -> Architecture:
-        """What a route is made of.
+    def architecture(self, route: Route) -> Architecture:
+        """Return the parts of a route with its anchors in full.
 
         Raises:
             ExportError: If it names an anchor that is not among the anchors.
         """
-        parts = route.parts
-        if isinstance(parts, WholeAnchor):
-            return AnchorArchitecture(self._anchor(parts.anchor, route))
-        front, back = (Side(self._anchor(part.anchor, route), part.cut) for part in (parts.front, parts.back))
-        return HybridArchitecture(front, parts.stitch, back, tune=parts.tune, tuned=parts.tuned)
+        return route.parts.map_anchors(lambda name: self._anchor(name, route))
 
-    def _anchor(self, name: str, route: RouteEntry) -> AnchorSource:
+    def _anchor(self, name: str, route: Route) -> AnchorSource:
         for anchor in self.anchors:
             if anchor.name == name:
                 return anchor
         known = ", ".join(anchor.name for anchor in self.anchors)
         raise ExportError(f"The route {route.name} names the anchor {name!r}.", expected=f"one of {known}")
 
-    def to_json(self) -> str:
-        """The file's content, with a checksum of itself."""
-        return checksummed_text(TypeAdapter(AdaptiveManifest).dump_python(self, mode="json"))
-
-
-def name_anchors(architecture: Architecture) -> WholeAnchor | HybridParts:
-    """A route's architecture with its anchors by name."""
-    if isinstance(architecture, AnchorArchitecture):
-        return WholeAnchor(architecture.anchor.name)
-    front, back = (PartCut(side.anchor.name, side.cut) for side in (architecture.front, architecture.back))
-    return HybridParts(front, architecture.stitch, back, tune=architecture.tune, tuned=architecture.tuned)
-
 
 def find_adaptive_manifest(path: Path) -> Path:
-    """The JSON file of an adaptive model, given that, its safetensors file or their folder.
+    """Return the JSON file of an adaptive model, given that, its safetensors file or their folder.
 
     Raises:
         ExportError: If there is none.
@@ -249,11 +173,11 @@ def read_adaptive_manifest(path: Path) -> AdaptiveManifest:
     return validate_as(AdaptiveManifest, plain, f"The adaptive model {file} is damaged", hint)
 
 
-def listing(sums: Mapping[str, str]) -> str:
-    """Checksums as ``sha256sum --check`` reads them."""
+def checksum_listing(sums: Mapping[str, str]) -> str:
+    """Return checksums as ``sha256sum --check`` reads them."""
     return "".join(f"{digest}  {name}\n" for name, digest in sums.items())
 
 
 def file_checksums(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    """SHA-256 of files by their names, seen from a folder."""
-    return {name: sha256_of(folder / name) for name in names}
+    """Return the SHA-256 of files by their names, seen from a folder."""
+    return {name: file_digest(folder / name) for name in names}

@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from restnet_search.data.view import View
+from restnet_search.data.preprocessing import Preprocessing
 from restnet_search.errors import DataError, ExportError, did_you_mean
 from restnet_search.export.adaptive.adaptive_manifest import (
     AdaptiveManifest,
@@ -20,7 +20,7 @@ from restnet_search.export.adaptive.adaptive_manifest import (
     read_adaptive_manifest,
 )
 from restnet_search.export.adaptive.governor import GovernedRoute, Governor, GovernorStatus, GovernorTuning
-from restnet_search.export.adaptive.route import Route, best_of, route_of, within
+from restnet_search.export.adaptive.route import Route, best_of, routes_within
 from restnet_search.export.adaptive.shared_tensors import build_routes
 from restnet_search.export.formats.safetensors import load_strictly, read_tensors
 from restnet_search.units import DeviceBudget, parse_budget
@@ -44,20 +44,21 @@ class AdaptiveModel(nn.Module):
     ends on the route it began with. Every method may be called from any thread.
 
     **Input.** Either float images, normalised as the route's :attr:`Route.preprocessing` says, as the exported hybrid
-    takes them; or uint8 RGB pixels, which the route that runs normalises itself. Routes take their front's view, so
-    they may disagree. Then the input cannot be made before it is known which route runs, and a call must name it::
+    takes them; or uint8 RGB pixels, which the route that runs normalises itself. Routes take their front's
+    preprocessing, so they may disagree. Then the input cannot be made before it is known which route runs, and a call
+    must name it::
 
         route = model.current
         logits = model(images_for(route.preprocessing), route=route)
 
-    Without ``route=``, float images are taken only if all routes share one view, uint8 pixels if all share its
-    geometry (views that differ in mean and standard deviation alone).
+    Without ``route=``, float images are taken only if all routes share one preprocessing, uint8 pixels if all share its
+    geometry (they may differ in mean and standard deviation alone).
     """
 
     def __init__(self, networks: Mapping[str, nn.Module], manifest: AdaptiveManifest) -> None:
         super().__init__()
         self.classes = manifest.classes
-        self.routes = tuple(route_of(entry) for entry in manifest.routes)
+        self.routes = manifest.routes
         self._networks = nn.ModuleList(networks[route.name] for route in self.routes)
         self._places = {route.name: place for place, route in enumerate(self.routes)}
         self._lock = Lock()
@@ -94,23 +95,23 @@ class AdaptiveModel(nn.Module):
         return self._current.route
 
     @property
-    def preprocessing(self) -> View:
-        """How to make an input from an image, for every route.
+    def preprocessing(self) -> Preprocessing:
+        """The way to make an input from an image, for every route.
 
         Raises:
             DataError: If the routes do not agree.
         """
         if not self._one_view:
             raise DataError(
-                f"The routes see images differently: {self._said_views()}.",
-                expected="routes that share one view",
+                f"The routes see images differently: {self._describe_views()}.",
+                expected="routes that share one preprocessing",
                 hint=_PER_ROUTE,
             )
         return self.routes[0].preprocessing
 
     @property
     def following(self) -> GovernorStatus | None:
-        """Where the governor stands; None where nothing is followed."""
+        """The state of the governor; None where nothing is followed."""
         governor = self._current.governor
         return governor.status if governor else None
 
@@ -193,7 +194,7 @@ class AdaptiveModel(nn.Module):
         network = self._networks[self._places[chosen.name]]
         governor = current.governor if chosen is current.route else None
         started = governor.clock() if governor else 0.0
-        logits = network(chosen.preprocessing.normalise(x) if x.dtype == torch.uint8 else x)
+        logits = network(chosen.preprocessing.normalize(x) if x.dtype == torch.uint8 else x)
         if governor:
             if logits.is_cuda:
                 torch.cuda.synchronize(logits.device)
@@ -218,7 +219,7 @@ class AdaptiveModel(nn.Module):
         return self.routes[self._places[name]]
 
     def _within(self, budget: str | DeviceBudget) -> tuple[Route, ...]:
-        return within(self.routes, parse_budget(budget) if isinstance(budget, str) else budget)
+        return routes_within(self.routes, parse_budget(budget) if isinstance(budget, str) else budget)
 
     def _check(self, x: Tensor, route: Route, *, named: bool) -> None:
         if x.ndim != 4 or tuple(x.shape[1:]) != route.preprocessing.size:
@@ -229,24 +230,27 @@ class AdaptiveModel(nn.Module):
         agreed = self._one_geometry if x.dtype == torch.uint8 else self._one_view
         if not (named or agreed):
             raise DataError(
-                f"The routes see images differently ({self._said_views()}), and the call names none.",
+                f"The routes see images differently ({self._describe_views()}), and the call names none.",
                 expected="uint8 pixels, which every route normalises itself"
                 if self._one_geometry
                 else "a call that names its route",
                 hint=_PER_ROUTE,
             )
 
-    def _said_views(self) -> str:
-        views: dict[View, list[str]] = {}
+    def _describe_views(self) -> str:
+        views: dict[Preprocessing, list[str]] = {}
         for route in self.routes:
             views.setdefault(route.preprocessing, []).append(route.name)
-        return "; ".join(f"{', '.join(names)}: {_said(view)}" for view, names in views.items())
+        return "; ".join(
+            f"{', '.join(names)}: {_describe_preprocessing(preprocessing)}" for preprocessing, names in views.items()
+        )
 
 
 _PER_ROUTE = "route = model.current, make the input as route.preprocessing says, then call model(input, route=route)"
 
 
-def _said(view: View) -> str:
-    mean, std = ("/".join(f"{value:g}" for value in values) for values in (view.mean, view.std))
-    side = "x".join(str(side) for side in view.size)
-    return f"{side}, {view.interpolation}, {view.crop_mode} crop {view.crop_pct:g}, mean {mean}, std {std}"
+def _describe_preprocessing(preprocessing: Preprocessing) -> str:
+    mean, std = ("/".join(f"{value:g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
+    side = "x".join(str(side) for side in preprocessing.size)
+    crop = f"{preprocessing.crop_mode} crop {preprocessing.crop_pct:g}"
+    return f"{side}, {preprocessing.interpolation}, {crop}, mean {mean}, std {std}"

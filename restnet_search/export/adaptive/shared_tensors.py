@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from restnet_search.errors import ExportError
-from restnet_search.export.adaptive.adaptive_manifest import AdaptiveManifest, RouteEntry
-from restnet_search.export.network.architecture import AnchorArchitecture, cut_anchor, join
+from restnet_search.export.adaptive.adaptive_manifest import AdaptiveManifest
+from restnet_search.export.adaptive.route import Route
+from restnet_search.export.network.architecture import AnchorArchitecture
+from restnet_search.export.network.build_network import cut_anchor, join_hybrid
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.stitching.layer import Hybrid
 
@@ -19,7 +21,7 @@ __all__ = ["build_routes", "union_tensors"]
 
 
 def union_tensors(anchors: Mapping[str, nn.Module], networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """The parameters and buffers that any of the networks uses, each once.
+    """Return the parameters and buffers that any of the networks uses, each once.
 
     A tensor that an anchor knows by two names (tied weights) has its first. Names are ``anchor/NAME/...``,
     ``stitch/ROUTE/...`` and, for what was tuned in a back, ``tuned/ROUTE/...``.
@@ -66,15 +68,15 @@ def build_routes(
     return networks, union_tensors({name: graph.traced.module for name, graph in graphs.items()}, networks)
 
 
-def _build(manifest: AdaptiveManifest, route: RouteEntry, graphs: Mapping[str, AnchorGraph]) -> nn.Module:
+def _build(manifest: AdaptiveManifest, route: Route, graphs: Mapping[str, AnchorGraph]) -> nn.Module:
     made = manifest.architecture(route)
     if isinstance(made, AnchorArchitecture):
         return graphs[made.anchor.name].traced.module
-    return join(made, graphs[made.front.anchor.name], graphs[made.back.anchor.name])
+    return join_hybrid(made, graphs[made.front.anchor.name], graphs[made.back.anchor.name])
 
 
 def _named(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every name of every parameter and buffer, shared ones under each of their names."""
+    """Yield every name of every parameter and buffer, shared ones under each of their names."""
     tensors: Iterable[Iterator[tuple[str, Tensor]]] = (
         module.named_parameters(remove_duplicate=False),
         module.named_buffers(remove_duplicate=False),

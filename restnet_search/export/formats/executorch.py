@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from restnet_search.errors import ExportError
-from restnet_search.export.formats.export_format import Runner
+from restnet_search.export.formats.export_format import ExportFormat, Runner, RuntimeExample
 from restnet_search.export.formats.optional_packages import require
 from restnet_search.export.formats.torch_program import convert_errors, export_program
 from restnet_search.export.network.export_source import ExportSource
@@ -16,10 +16,16 @@ from restnet_search.export.network.export_source import ExportSource
 __all__ = ["ExecutorchFormat"]
 
 
-class ExecutorchFormat:
+class ExecutorchFormat(ExportFormat):
     """ExecuTorch with XNNPACK; the batch is fixed to 1, since its memory is planned for the largest batch."""
 
     name, batch = "executorch", 1
+    example = RuntimeExample(
+        "executorch, torch, numpy, pillow",
+        ("torch", "executorch.runtime:Runtime"),
+        'method = Runtime.get().load_program(here / "{file}").load_method("forward")\n'
+        "logits = method.execute([torch.from_numpy(images)])[0].numpy()",
+    )
 
     def __init__(self) -> None:
         require("executorch", format=self.name, extra="executorch")

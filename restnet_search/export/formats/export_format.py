@@ -1,49 +1,98 @@
-"""The interface of an export format, and the formats there are."""
+"""The interface of an export format.
+
+A new format is one class. It is named in :data:`restnet_search.registry.FORMATS`, or offered by a package of your own::
+
+    [project.entry-points."restnet_search.formats"]
+    raw = "my_package.raw_format:RawFormat"
+
+With that package installed, ``restnet-search export RUN --format raw --trust-code`` writes it; verification, the
+manifest with its digests, the model card and the command line need no change. ``restnet_search.testing.formats``
+holds the conformance suite to run on it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
-from restnet_search.errors import ExportError, did_you_mean
+from restnet_search.errors import ExportError, ExtensionError
+from restnet_search.registry import FORMATS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from restnet_search.export.formats.onnx_int8 import Int8Result
     from restnet_search.export.network.export_source import ExportSource
 
-__all__ = ["DEFAULT_FORMATS", "FORMATS", "ExportFormat", "ExportResult", "Runner", "get_format"]
+__all__ = ["DEFAULT_FORMATS", "ExportFormat", "Runner", "RuntimeExample", "find_format", "get_format"]
 
 Runner = Callable[["Tensor"], "Tensor"]
-"""Runs a saved network: normalised images or, where its graph normalises, uint8 pixels ``(B, C, H, W)`` to logits."""
+"""Runs a saved network: normalized images or, where its graph normalizes, uint8 pixels ``(B, C, H, W)`` to logits."""
+
+DEFAULT_FORMATS = ("onnx", "safetensors")
+"""What is written where no format is asked for: those that need no further package."""
 
 
-class ExportFormat(Protocol):
-    """Saves networks in one file format and runs them from there.
+@dataclass(frozen=True)
+class RuntimeExample:
+    """The lines of a short program that run a saved network, without this package where the runtime allows.
 
-    A new format is a module with one such class, named in :data:`FORMATS`; verification and the command line need
-    no change.
+    The program has ``here`` (the folder of the export), ``about`` (``export.json``), ``images`` (a float32 or uint8
+    array ``(1, C, H, W)``) and ``numpy`` as ``np``.
+
+    Attributes:
+        packages: What must be installed, in words.
+        imports: ``module`` or ``module:name``.
+        run: Statements that set ``logits``, an array ``(1, classes)``; a template with the fields ``{file}``, the
+            file to open, and ``{format}``. Braces that stay are doubled.
     """
 
-    name: str
+    packages: str
+    imports: tuple[str, ...]
+    run: str
 
-    @property
-    def batch(self) -> int | None:
-        """The batch that its files are fixed to; None: any."""
-        ...
 
+class ExportFormat(ABC):
+    """One file format: saves networks, and runs them from there with the format's own runtime.
+
+    Created without arguments; raises an ExportError there if its packages are not installed. The module imports heavy
+    packages inside its methods where it can. Instances keep no state between calls.
+
+    An own format has to
+
+    - set :attr:`name` to the name that it is registered under;
+    - write plain files, each named ``<source.stem>`` and a suffix, and nothing else, into the folder that it is given;
+    - save ``source.deployed``, which is folded and starts with the normalization where that was asked for
+      (``source.network`` where :attr:`holds_graph` is False);
+    - compute in float32: logits may differ from PyTorch's by 1e-4 (of the largest, where that is above 1);
+    - accept any batch, or split the images into batches of :attr:`batch`;
+    - read files from disk alone, with nothing left from :meth:`save`;
+    - raise an ExportError for a network that it cannot hold and for a file that it cannot read; files may come from
+      anyone, so reading them must not run code that they hold.
+
+    Attributes:
+        name: Of the format.
+        batch: The batch that its files are fixed to; None: any.
+        holds_graph: Whether files hold the operations, and so the normalization if asked for, or weights alone.
+        example: A program that runs the files, written beside them; None: none is.
+    """
+
+    name: ClassVar[str]
+    batch: ClassVar[int | None] = None
+    holds_graph: ClassVar[bool] = True
+    example: ClassVar[RuntimeExample | None] = None
+
+    @abstractmethod
     def save(self, source: ExportSource, folder: Path) -> tuple[Path, ...]:
         """Write the network into an existing folder; return the files, first the one to open.
 
         Raises:
             ExportError: If the format cannot hold this network.
         """
-        ...
 
+    @abstractmethod
     def open(self, path: Path, *, base_dir: Path | None = None, trust_code: bool = False) -> Runner:
         """Read the first of the saved files with the format's own runtime, from disk alone.
 
@@ -55,59 +104,34 @@ class ExportFormat(Protocol):
         Raises:
             ExportError: If the file cannot be read.
         """
-        ...
 
 
-@dataclass(frozen=True)
-class ExportResult:
-    """A verified export in one format.
+def find_format(name: str, *, trust_code: bool = False) -> type[ExportFormat]:
+    """Return the class of the format of that name; the packages that it needs may be missing.
 
-    Attributes:
-        format: Its name.
-        files: Where they lie, first the one to open.
-        max_difference: Largest absolute difference of any logit to the PyTorch network.
-        mean_difference: Mean absolute difference of the logits.
-        top1_agreement: Share of the images with the same first class.
-        images: How many were compared.
-        seconds: Wall time to save and verify.
-        batch: As in the format.
-        folded: What was folded away, in words; empty where nothing was.
-        int8: What quantisation gave and took, where it was asked for.
-    """
-
-    format: str
-    files: tuple[Path, ...]
-    max_difference: float
-    mean_difference: float
-    top1_agreement: float
-    images: int
-    seconds: float
-    batch: int | None = None
-    folded: str = ""
-    int8: Int8Result | None = None
-
-
-FORMATS: Mapping[str, str] = {
-    "onnx": "restnet_search.export.formats.onnx:OnnxFormat",
-    "safetensors": "restnet_search.export.formats.safetensors:SafetensorsFormat",
-    "pt2": "restnet_search.export.formats.pt2:Pt2Format",
-    "executorch": "restnet_search.export.formats.executorch:ExecutorchFormat",
-    "openvino": "restnet_search.export.formats.openvino:OpenvinoFormat",
-    "litert": "restnet_search.export.formats.litert:LitertFormat",
-}
-"""Where each format's class is; imported on first use, so that one format's packages do not burden another."""
-
-DEFAULT_FORMATS = ("onnx", "safetensors")
-"""What is written where no format is asked for: those that need no further package."""
-
-
-def get_format(name: str) -> ExportFormat:
-    """Return the format of that name.
+    Args:
+        name: Of a built-in format, or of one that an installed package offers.
+        trust_code: Whether code of installed packages may be imported.
 
     Raises:
-        ExportError: If there is none, or its package is not installed.
+        ExportError: If there is none, or its code is not trusted or is no export format.
     """
-    if name not in FORMATS:
-        raise ExportError(f"There is no export format {name!r}.", expected=f"one of {did_you_mean(name, FORMATS)}")
-    module, _, cls = FORMATS[name].partition(":")
-    return getattr(import_module(module), cls)()
+    try:
+        cls = FORMATS.get(name, trust_code=trust_code)
+    except ExtensionError as error:
+        raise ExportError(error.problem, expected=error.expected, hint=error.hint) from error
+    if not (isinstance(cls, type) and issubclass(cls, ExportFormat) and getattr(cls, "name", None) == name):
+        raise ExportError(
+            f"The object registered as the export format {name!r} is none: {cls!r}.",
+            expected=f"a subclass of {ExportFormat.__module__}.ExportFormat with the name {name!r}",
+        )
+    return cls
+
+
+def get_format(name: str, *, trust_code: bool = False) -> ExportFormat:
+    """Return the format of that name, ready to use; arguments as of :func:`find_format`.
+
+    Raises:
+        ExportError: Likewise, and if a package that it needs is not installed.
+    """
+    return find_format(name, trust_code=trust_code)()

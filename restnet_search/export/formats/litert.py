@@ -19,7 +19,7 @@ from torch import Tensor
 
 from restnet_search.errors import ExportError
 from restnet_search.export.formats import litert_worker
-from restnet_search.export.formats.export_format import Runner
+from restnet_search.export.formats.export_format import ExportFormat, Runner, RuntimeExample
 from restnet_search.export.formats.pt2 import save_program
 from restnet_search.export.formats.torch_program import convert_errors, export_program
 from restnet_search.export.network.export_source import ExportSource
@@ -35,10 +35,19 @@ COMMANDS = (
 )
 
 
-class LitertFormat:
+class LitertFormat(ExportFormat):
     """litert-torch, run by ai-edge-litert; the batch is fixed to 1."""
 
     name, batch = "litert", 1
+    example = RuntimeExample(
+        "ai-edge-litert, numpy, pillow",
+        ("ai_edge_litert.interpreter:Interpreter",),
+        'model = Interpreter(model_path=str(here / "{file}"))\n'
+        "model.allocate_tensors()\n"
+        'model.set_tensor(model.get_input_details()[0]["index"], images)\n'
+        "model.invoke()\n"
+        'logits = model.get_tensor(model.get_output_details()[0]["index"])',
+    )
 
     def __init__(self) -> None:
         self._python = os.environ.get(PYTHON) or (sys.executable if find_spec("litert_torch") else None)
@@ -62,10 +71,10 @@ class LitertFormat:
     def open(self, path: Path, *, base_dir: Path | None = None, trust_code: bool = False) -> Runner:
         def run(images: Tensor) -> Tensor:
             with tempfile.TemporaryDirectory() as scratch:
-                given, came = Path(scratch) / "images.npy", Path(scratch) / "logits.npy"
-                np.save(given, images.numpy())
-                self._call("run", path, given, came)
-                return torch.from_numpy(np.load(came))
+                images_file, logits_file = Path(scratch) / "images.npy", Path(scratch) / "logits.npy"
+                np.save(images_file, images.numpy())
+                self._call("run", path, images_file, logits_file)
+                return torch.from_numpy(np.load(logits_file))
 
         return run
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from restnet_search.errors import ExportError
-from restnet_search.export.formats.export_format import Runner
+from restnet_search.export.formats.export_format import ExportFormat, Runner, RuntimeExample
 from restnet_search.export.formats.torch_program import INPUT, OUTPUT, convert_errors
 from restnet_search.export.network.export_source import ExportSource
 
@@ -25,10 +25,16 @@ _EXAMPLE_BATCH = 2  # torch.export takes a batch of 1 for a constant
 _ATTENTION = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 
 
-class OnnxFormat:
+class OnnxFormat(ExportFormat):
     """ONNX by torch's dynamo exporter, run by onnxruntime on the CPU."""
 
-    name, batch = "onnx", None
+    name = "onnx"
+    example = RuntimeExample(
+        "onnxruntime, numpy, pillow",
+        ("onnxruntime",),
+        'session = onnxruntime.InferenceSession(here / "{file}", providers=["CPUExecutionProvider"])\n'
+        '(logits,) = session.run(["logits"], {{"images": images}})',
+    )
 
     def save(self, source: ExportSource, folder: Path) -> tuple[Path, ...]:
         """Write ``<id>.onnx``: ``images`` ``(batch, C, H, W)`` to ``logits`` ``(batch, classes)``."""
@@ -85,18 +91,18 @@ class FourAxisAttention(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func is not F.scaled_dot_product_attention:
             return func(*args, **kwargs)
-        given = dict(zip(_ATTENTION, args, strict=False)) | kwargs
-        if given["query"].ndim <= 4 or given.get("attn_mask") is not None:
+        arguments = dict(zip(_ATTENTION, args, strict=False)) | kwargs
+        if arguments["query"].ndim <= 4 or arguments.get("attn_mask") is not None:
             return func(*args, **kwargs)
-        leading = given["query"].shape[:-3]
-        given |= {name: given[name].flatten(0, -4) for name in ("query", "key", "value")}
-        return func(**given).unflatten(0, leading)
+        leading = arguments["query"].shape[:-3]
+        arguments |= {name: arguments[name].flatten(0, -4) for name in ("query", "key", "value")}
+        return func(**arguments).unflatten(0, leading)
 
 
 def _metadata(source: ExportSource) -> dict[str, str]:
     return {
         **source.metadata,
-        "preprocessing": json.dumps(asdict(source.view)),
-        "input": "uint8 pixels" if source.preprocess else "normalised float32",
+        "preprocessing": json.dumps(asdict(source.preprocessing)),
+        "input": "uint8 pixels" if source.with_preprocess else "normalised float32",
         "classes": json.dumps(source.classes),
     }

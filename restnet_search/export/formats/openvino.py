@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from restnet_search.errors import ExportError
-from restnet_search.export.formats.export_format import Runner
+from restnet_search.export.formats.export_format import ExportFormat, Runner, RuntimeExample
 from restnet_search.export.formats.optional_packages import require
 from restnet_search.export.formats.torch_program import INPUT, OUTPUT, convert_errors, export_program
 from restnet_search.export.network.export_source import ExportSource
@@ -18,10 +18,16 @@ from restnet_search.export.network.export_source import ExportSource
 __all__ = ["OpenvinoFormat"]
 
 
-class OpenvinoFormat:
+class OpenvinoFormat(ExportFormat):
     """OpenVINO's converter of torch.export programs, run on the CPU."""
 
-    name, batch = "openvino", None
+    name = "openvino"
+    example = RuntimeExample(
+        "openvino, numpy, pillow",
+        ("openvino",),
+        'model = openvino.compile_model(here / "{file}", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})\n'
+        'logits = model({{"images": images}})["logits"]',
+    )
 
     def __init__(self) -> None:
         require("openvino", format=self.name, extra="openvino")

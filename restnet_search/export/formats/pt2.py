@@ -16,7 +16,7 @@ import torch
 from torch.export import ExportedProgram
 
 from restnet_search.errors import ExportError
-from restnet_search.export.formats.export_format import Runner
+from restnet_search.export.formats.export_format import ExportFormat, Runner, RuntimeExample
 from restnet_search.export.formats.torch_program import convert_errors, export_program
 from restnet_search.export.network.export_source import ExportSource
 
@@ -33,12 +33,19 @@ _TARGETS = ("torch.ops.aten.", "_operator.", "math.", "torch.sym_")
 _SYMBOL = re.compile(r"Symbol\('[su]\d+'(, \w+=True)*\)")  # sympy's own notation of the batch and its kin
 _NAMES = re.compile(r"s0|Integer|Add|Mul|Pow|Mod|FloorDiv|CeilDiv|CleanDiv|PythonMod|Max|Min|Eq|Ne|Le|Lt|Ge|Gt|And|Or")
 _EXPRESSION = re.compile(r"[\w\s+\-*/%(),<>=&|~]*")
+_EXAMPLE = """record = next(entry for entry in about["formats"] if entry["format"] == "{format}")["files"][0]
+if hashlib.sha256((here / "{file}").read_bytes()).hexdigest() != record["sha256"]:
+    sys.exit("{file} was truncated or altered")  # torch would unpickle what an altered archive holds
+model = torch.export.load(here / "{file}").module(check_guards=False)
+with torch.no_grad():
+    logits = model(torch.from_numpy(images)).numpy()"""
 
 
-class Pt2Format:
+class Pt2Format(ExportFormat):
     """torch.export, run by PyTorch."""
 
-    name, batch = "pt2", None
+    name = "pt2"
+    example = RuntimeExample("torch, numpy, pillow", ("hashlib", "torch"), _EXAMPLE)
 
     def save(self, source: ExportSource, folder: Path) -> tuple[Path, ...]:
         """Write ``<id>.pt2``: ``images`` ``(batch, C, H, W)`` to logits ``(batch, classes)``."""

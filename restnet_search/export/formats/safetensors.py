@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from restnet_search.errors import ExportError
-from restnet_search.export.formats.export_format import Runner
+from restnet_search.export.checksummed_json import dump_checksummed
+from restnet_search.export.formats.export_format import ExportFormat, Runner, RuntimeExample
 from restnet_search.export.formats.weights_manifest import (
     FORMAT_VERSION,
     TensorEntry,
@@ -18,8 +18,10 @@ from restnet_search.export.formats.weights_manifest import (
     find_weights_manifest,
     read_weights_manifest,
 )
-from restnet_search.export.network.architecture import build_network
+from restnet_search.export.network.build_network import build_network
 from restnet_search.export.network.export_source import ExportSource
+from restnet_search.export.output_folder import read_exported
+from restnet_search.files import bytes_digest
 from restnet_search.version import __version__
 
 __all__ = [
@@ -27,33 +29,27 @@ __all__ = [
     "load_export",
     "load_strictly",
     "read_tensors",
-    "refuse_normalisation",
     "save_export",
     "serialize_tensors",
     "tensors_of",
 ]
 
 
-class SafetensorsFormat:
+class SafetensorsFormat(ExportFormat):
     """A safetensors file beside a JSON file, run by PyTorch."""
 
-    name, batch = "safetensors", None
+    name, holds_graph = "safetensors", False
+    example = RuntimeExample(
+        "restnet-search",
+        ("torch", "restnet_search:load_hybrid"),
+        "with torch.no_grad():\n    logits = load_hybrid(here)(torch.from_numpy(images)).numpy()",
+    )
 
     def save(self, source: ExportSource, folder: Path) -> tuple[Path, ...]:
-        refuse_normalisation(source)
         return save_export(source, folder)
 
     def open(self, path: Path, *, base_dir: Path | None = None, trust_code: bool = False) -> Runner:
         return load_export(path, base_dir=base_dir, trust_code=trust_code)
-
-
-def refuse_normalisation(source: ExportSource) -> None:
-    """Raise an ExportError if the normalisation is to be part of what holds tensors alone."""
-    if source.preprocess:
-        raise ExportError(
-            "safetensors holds tensors and no graph, so it cannot hold the normalisation.",
-            expected="another --format with --with-preprocess",
-        )
 
 
 def save_export(source: ExportSource, folder: Path) -> tuple[Path, Path]:
@@ -64,27 +60,27 @@ def save_export(source: ExportSource, folder: Path) -> tuple[Path, Path]:
     tensors = tensors_of(source.network)
     content = serialize_tensors(tensors, source.metadata)
     weights, manifest = folder / f"{source.stem}.safetensors", folder / f"{source.stem}.json"
-    said = WeightsManifest(
+    described = WeightsManifest(
         format_version=FORMAT_VERSION,
         restnet_search=__version__,
         id=source.id,
         architecture=source.architecture,
-        preprocessing=source.view,
+        preprocessing=source.preprocessing,
         classes=source.classes,
-        costs=source.cost,
+        costs=source.costs,
         accuracy=source.accuracy,
         environment=source.environment,
         weights=weights.name,
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=bytes_digest(content),
         tensors=tuple(TensorEntry(name, _dtype(tensor), tuple(tensor.shape)) for name, tensor in tensors.items()),
     )
     weights.write_bytes(content)
-    manifest.write_text(said.to_json(), encoding="utf-8")
+    manifest.write_text(dump_checksummed(described), encoding="utf-8")
     return manifest, weights
 
 
 def serialize_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
-    """The content of a safetensors file."""
+    """Return the content of a safetensors file."""
     from safetensors.torch import save
 
     # copies, since safetensors refuses tensors that are views of one storage
@@ -132,19 +128,7 @@ def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ExportError(
-            f"The weights {path} cannot be read: {error}", hint="copy both files of the export"
-        ) from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise ExportError(
-            f"The weights {path} are not those that were exported: they were truncated or altered.",
-            expected=f"SHA-256 {sha256}, came {found} ({len(content)} bytes)",
-            hint="copy the files again, or export again",
-        )
+    content = read_exported(path, sha256)
     try:
         return load(content)
     except SafetensorError as error:

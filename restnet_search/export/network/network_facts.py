@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from restnet_search.costs.table import Cost
-from restnet_search.data.view import View
+from restnet_search.data.preprocessing import Preprocessing
 from restnet_search.export.network.runtime_cost import RuntimeCost
 
 __all__ = ["Accuracy", "NetworkFacts", "RunFacts"]
@@ -36,7 +36,7 @@ class NetworkFacts:
     """
 
     id: str
-    preprocessing: View
+    preprocessing: Preprocessing
     classes: tuple[str, ...]
     costs: Cost
     accuracy: tuple[Accuracy, ...] = ()

@@ -12,7 +12,7 @@ __all__ = ["Latency", "MeasuredOn", "RuntimeCost"]
 
 @dataclass(frozen=True)
 class MeasuredOn:
-    """The place where a latency was measured: ``runtime`` is ``pytorch``, ``onnxruntime``, or ``device`` (another's table)."""
+    """The place of a measurement: ``runtime`` is ``pytorch``, ``onnxruntime``, or ``device`` (another's table)."""
 
     runtime: str
     threads: int

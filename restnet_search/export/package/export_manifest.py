@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
-from restnet_search.costs.table import Cost
-from restnet_search.data.view import View
 from restnet_search.errors import ExportError
-from restnet_search.export.checksummed_json import checksummed_text, read_checksummed, validate_as
-from restnet_search.export.formats.export_format import ExportResult, Runner, get_format
+from restnet_search.export.checksummed_json import read_checksummed, validate_as
+from restnet_search.export.formats.export_format import Runner, get_format
 from restnet_search.export.formats.onnx_int8 import Int8Result
-from restnet_search.export.network.export_source import Accuracy, ExportSource
-from restnet_search.export.network.runtime_cost import RuntimeCost
+from restnet_search.export.network.architecture import licences_of
+from restnet_search.export.network.export_source import ExportSource
+from restnet_search.export.network.network_facts import RunFacts
+from restnet_search.export.output_folder import read_exported
+from restnet_search.export.verification.compare import LogitDifference
+from restnet_search.files import file_digest
 from restnet_search.version import __version__
 
 __all__ = [
@@ -26,7 +25,9 @@ __all__ = [
     "FormatEntry",
     "check_files",
     "describe_export",
+    "describe_file",
     "open_export",
+    "read_earlier_export",
     "read_export_manifest",
 ]
 
@@ -43,50 +44,49 @@ class ExportedFile:
     sha256: str
 
 
-@dataclass(frozen=True)
-class FormatEntry:
-    """One verified format: its files (first the one to open), what it takes, how far it is from PyTorch."""
+@dataclass(frozen=True, kw_only=True)
+class FormatEntry(LogitDifference):
+    """One verified format, with its difference to PyTorch.
+
+    Attributes:
+        format: Its name.
+        files: First the one to open; last the quantized one, where there is one.
+        input: ``float32`` (normalized) or ``uint8`` (pixels).
+        batch: The batch that the files are fixed to; None: any.
+        folded: What was folded away, in words; empty where nothing was.
+        int8: What quantization gave and took, where it was asked for.
+    """
 
     format: str
     files: tuple[ExportedFile, ...]
     input: str
     batch: int | None
-    max_difference: float
-    mean_difference: float
-    top1_agreement: float
-    images: int
     folded: str
     int8: Int8Result | None = None
 
 
-@dataclass(frozen=True)
-class ExportManifest:
-    """What ``export.json`` holds; its keys are these fields, and ``digest``, its own checksum.
+@dataclass(frozen=True, kw_only=True)
+class ExportManifest(RunFacts):
+    """The content of ``export.json`` beside ``digest``, its own checksum; its keys are these fields.
 
     ``preprocessing`` says how to make an input from an image: resize the shorter side to size / crop_pct by
     ``interpolation``, crop as ``crop_mode`` says, scale to 0..1, subtract ``mean``, divide by ``std``. Formats whose
-    ``input`` is ``uint8`` take the cropped RGB bytes. ``running`` is peak memory in bytes and latency in seconds.
+    ``input`` is ``uint8`` take the cropped RGB bytes.
+
+    Attributes:
+        format_version: Of this file.
+        restnet_search: The version that wrote it.
+        licences: Of the anchors' weights, by anchor.
+        formats: What lies in the folder.
     """
 
     format_version: int
     restnet_search: str
-    id: str
-    preprocessing: View
-    classes: tuple[str, ...]
-    costs: Cost
-    accuracy: tuple[Accuracy, ...]
     licences: Mapping[str, str | None]
-    environment: Mapping[str, str]
-    command: str
     formats: tuple[FormatEntry, ...]
-    running: RuntimeCost = field(default_factory=RuntimeCost)
-    data: str = ""
-
-    def to_json(self) -> str:
-        return checksummed_text(TypeAdapter(ExportManifest).dump_python(self, mode="json"))
 
     def entry(self, format: str) -> FormatEntry:
-        """The entry of a format.
+        """Return the entry of a format.
 
         Raises:
             ExportError: If it was not exported.
@@ -94,52 +94,35 @@ class ExportManifest:
         for entry in self.formats:
             if entry.format == format:
                 return entry
-        there = ", ".join(entry.format for entry in self.formats)
-        raise ExportError(f"The export {self.id} holds no {format}.", expected=f"one of {there}")
+        present = ", ".join(entry.format for entry in self.formats)
+        raise ExportError(f"The export {self.id} holds no {format}.", expected=f"one of {present}")
+
+
+def describe_file(path: Path) -> ExportedFile:
+    """Return name, size and digest of a file."""
+    return ExportedFile(path.name, path.stat().st_size, file_digest(path))
 
 
 def describe_export(
-    source: ExportSource, results: Sequence[ExportResult], scratch: Path, earlier: ExportManifest | None
+    source: ExportSource, entries: Sequence[FormatEntry], earlier: ExportManifest | None
 ) -> ExportManifest:
-    """Describe what was just written to ``scratch``, with the formats of an earlier export that were not replaced."""
-    entries = {entry.format: entry for entry in (earlier.formats if earlier else ())}
-    entries |= {result.format: _entry(source, result, scratch) for result in results}
+    """Describe what was just written, with the formats of an earlier export that were not replaced."""
+    formats = {entry.format: entry for entry in (*(earlier.formats if earlier else ()), *entries)}
     return ExportManifest(
-        format_version=_VERSION,
-        restnet_search=__version__,
         id=source.id,
-        preprocessing=source.view,
+        preprocessing=source.preprocessing,
         classes=source.classes,
-        costs=source.cost,
+        costs=source.costs,
         accuracy=source.accuracy,
-        licences={anchor.name: anchor.licence for anchor in source.architecture.anchors},
         environment=dict(source.environment),
-        command=source.command,
-        formats=tuple(entries.values()),
         running=source.running,
         data=source.data,
+        command=source.command,
+        format_version=_VERSION,
+        restnet_search=__version__,
+        licences=licences_of(source.architecture),
+        formats=tuple(formats.values()),
     )
-
-
-def _entry(source: ExportSource, result: ExportResult, folder: Path) -> FormatEntry:
-    files = [*result.files, *([Path(result.int8.file)] if result.int8 else [])]
-    return FormatEntry(
-        result.format,
-        tuple(_described(folder / file.name) for file in files),
-        "uint8" if source.preprocess else "float32",
-        result.batch,
-        result.max_difference,
-        result.mean_difference,
-        result.top1_agreement,
-        result.images,
-        result.folded,
-        result.int8,
-    )
-
-
-def _described(path: Path) -> ExportedFile:
-    content = path.read_bytes()
-    return ExportedFile(path.name, len(content), hashlib.sha256(content).hexdigest())
 
 
 def read_export_manifest(folder: Path) -> ExportManifest:
@@ -153,51 +136,17 @@ def read_export_manifest(folder: Path) -> ExportManifest:
     return validate_as(ExportManifest, plain, f"The file {path} is no {EXPORT_MANIFEST}", "export it again")
 
 
-def check_files(folder: Path, entry: FormatEntry) -> Path:
-    """Compare the files of a format with their digests, before anything reads them; returns the one to open.
-
-    Raises:
-        ExportError: If one is missing, truncated or altered.
-    """
-    for file in entry.files:
-        path = folder / file.name
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ExportError(
-                f"The file {path} cannot be read: {error}", hint="copy all files of the export"
-            ) from error
-        found = hashlib.sha256(content).hexdigest()
-        if found != file.sha256:
-            raise ExportError(
-                f"The file {path} is not the one that was exported: it was truncated or altered.",
-                expected=f"SHA-256 {file.sha256} ({file.bytes} bytes), came {found} ({len(content)} bytes)",
-                hint="copy the files again, or export again",
-            )
-    return folder / entry.files[0].name
-
-
-def open_export(folder: Path, format: str, *, base_dir: Path | None = None, trust_code: bool = False) -> Runner:
-    """Run an exported network in the runtime of a format, after its files' digests were checked.
-
-    Raises:
-        ExportError: If the format is missing there or here, or a file was truncated or altered.
-    """
-    entry = read_export_manifest(folder).entry(format)
-    return get_format(format).open(check_files(folder, entry), base_dir=base_dir, trust_code=trust_code)
-
-
 def read_earlier_export(folder: Path, id: str) -> ExportManifest | None:
-    """The bundle of an earlier export of the same network, without formats whose files are no longer whole."""
+    """Read the manifest of an earlier export of the same network, without formats whose files are no longer whole."""
     if not (folder / EXPORT_MANIFEST).is_file():
         return None
     try:
-        bundle = read_export_manifest(folder)
+        manifest = read_export_manifest(folder)
     except ExportError:  # it is replaced; formats that it named are not vouched for
         return None
-    if bundle.id != id:
+    if manifest.id != id:
         return None
-    return replace(bundle, formats=tuple(entry for entry in bundle.formats if _is_whole(folder, entry)))
+    return replace(manifest, formats=tuple(entry for entry in manifest.formats if _is_whole(folder, entry)))
 
 
 def _is_whole(folder: Path, entry: FormatEntry) -> bool:
@@ -206,3 +155,31 @@ def _is_whole(folder: Path, entry: FormatEntry) -> bool:
     except ExportError:
         return False
     return True
+
+
+def check_files(folder: Path, entry: FormatEntry) -> Path:
+    """Compare the files of a format with their digests, before anything reads them; returns the one to open.
+
+    Raises:
+        ExportError: If one is missing, truncated or altered.
+    """
+    for file in entry.files:
+        read_exported(folder / file.name, file.sha256)
+    return folder / entry.files[0].name
+
+
+def open_export(folder: Path, format: str, *, base_dir: Path | None = None, trust_code: bool = False) -> Runner:
+    """Run an exported network in the runtime of a format, after its files' digests were checked.
+
+    Args:
+        folder: Of the export.
+        format: Its name.
+        base_dir: Folder that a factory's relative path starts from.
+        trust_code: Whether an anchor's factory, and a format of an installed package, may run.
+
+    Raises:
+        ExportError: If the format is missing there or here, or a file was truncated or altered.
+    """
+    entry = read_export_manifest(folder).entry(format)
+    opened = get_format(format, trust_code=trust_code)
+    return opened.open(check_files(folder, entry), base_dir=base_dir, trust_code=trust_code)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from restnet_search.export.formats.onnx_int8 import Int8Result
-from restnet_search.export.network.architecture import HybridArchitecture
-from restnet_search.export.network.export_source import Accuracy, ExportSource
-from restnet_search.export.package.export_manifest import ExportManifest, FormatEntry
-from restnet_search.export.package.inference_examples import example_name
+from restnet_search.export.network.architecture import HybridArchitecture, licences_of
+from restnet_search.export.network.export_source import ExportSource
+from restnet_search.export.network.network_facts import Accuracy
+from restnet_search.export.package.export_manifest import EXPORT_MANIFEST, ExportManifest, FormatEntry
+from restnet_search.export.package.inference_examples import example_name, find_example
 from restnet_search.licences import licence_warning, shown
 from restnet_search.space.schema import TUNED
 from restnet_search.units import CONVENTION, format_count
@@ -17,15 +18,15 @@ from restnet_search.version import __version__
 __all__ = ["render_model_card"]
 
 
-def render_model_card(source: ExportSource, bundle: ExportManifest) -> str:
-    """What the network is, what it costs and reaches, whose weights are in it, and how to run it: Markdown."""
+def render_model_card(source: ExportSource, manifest: ExportManifest) -> str:
+    """Return Markdown: what the network is, costs and reaches, whose weights are in it, and how to run it."""
     sections = (
         [f"# {source.id}"],
         _parts(source),
         _figures(source),
         _input(source),
-        _files(bundle),
-        *(_quantised(entry.int8) for entry in bundle.formats if entry.int8 is not None),
+        _files(source, manifest),
+        *(_quantised(entry.int8) for entry in manifest.formats if entry.int8 is not None),
         _licences(source),
         _origin(source),
     )
@@ -49,9 +50,9 @@ def _parts(source: ExportSource) -> list[str]:
 
 
 def _figures(source: ExportSource) -> list[str]:
-    rows = [f"| MACs for one image | {format_count(source.cost.macs)} |"]
-    rows.append(f"| parameters | {format_count(source.cost.params)} |")
-    rows += [f"| {name} | {value} |" for name, value in source.running.said()]
+    rows = [f"| MACs for one image | {format_count(source.costs.macs)} |"]
+    rows.append(f"| parameters | {format_count(source.costs.params)} |")
+    rows += [f"| {name} | {value} |" for name, value in source.running.rows()]
     rows += [f"| top-1 on {score.split} | {_accuracy(score)} |" for score in source.accuracy]
     notes = [f"Data: {source.data}."] if source.data else []
     if source.running.memory:
@@ -65,14 +66,15 @@ def _accuracy(score: Accuracy) -> str:
 
 
 def _input(source: ExportSource) -> list[str]:
-    view = source.view
-    channels, height, width = view.size
+    preprocessing = source.preprocessing
+    channels, height, width = preprocessing.size
     return [
-        f"Input: RGB `(batch, {channels}, {height}, {width})`, resized by {view.interpolation} interpolation,"
-        f" {view.crop_mode} crop of {view.crop_pct:g}; float32 scaled to 0..1, minus mean {_numbers(view.mean)},"
-        f" divided by {_numbers(view.std)}, or the uint8 bytes themselves, as the table says.",
-        f"Output: logits of {len(source.classes)} classes. `{EXPORT_MANIFEST}` holds all this, the class names, and the SHA-256"
-        " of every file.",
+        f"Input: RGB `(batch, {channels}, {height}, {width})`, resized by {preprocessing.interpolation} interpolation,"
+        f" {preprocessing.crop_mode} crop of {preprocessing.crop_pct:g};"
+        f" float32 scaled to 0..1, minus mean {_numbers(preprocessing.mean)},"
+        f" divided by {_numbers(preprocessing.std)}, or the uint8 bytes themselves, as the table says.",
+        f"Output: logits of {len(source.classes)} classes. `{EXPORT_MANIFEST}` holds all this, the class names,"
+        " and the SHA-256 of every file.",
     ]
 
 
@@ -80,22 +82,24 @@ def _numbers(values: Sequence[float]) -> str:
     return "(" + ", ".join(f"{value:g}" for value in values) + ")"
 
 
-def _files(bundle: ExportManifest) -> list[str]:
+def _files(source: ExportSource, manifest: ExportManifest) -> list[str]:
     head = ["| format | files | input | largest difference to PyTorch | same first class | example |"]
-    lines = [*head, "|---|---|---|---|---|---|", *(_row(entry) for entry in bundle.formats)]
-    folded = sorted({entry.folded for entry in bundle.formats if entry.folded})
+    lines = [*head, "|---|---|---|---|---|---|", *(_row(source, entry) for entry in manifest.formats)]
+    folded = sorted({entry.folded for entry in manifest.formats if entry.folded})
     lines += ["", *(f"In the formats that hold a graph: {text}." for text in folded)] if folded else []
-    if any(entry.format == "safetensors" for entry in bundle.formats):
+    if any(entry.format == "safetensors" for entry in manifest.formats):
         lines += ["", "The safetensors file reads back with `restnet_search.load_hybrid(FOLDER)`."]
     return lines
 
 
-def _row(entry: FormatEntry) -> str:
+def _row(source: ExportSource, entry: FormatEntry) -> str:
     names = ", ".join(f"{file.name} ({format_count(file.bytes)}B)" for file in entry.files)
     taken = f"{entry.input}, {'any batch' if entry.batch is None else f'batch {entry.batch}'}"
     difference = f"{entry.max_difference:.1e}" if entry.max_difference else "none"
     agreement = f"{entry.top1_agreement:.1%} of {entry.images}"
-    return f"| {entry.format} | {names} | {taken} | {difference} | {agreement} | `{example_name(entry.format)}` |"
+    has_example = find_example(entry.format, trust_code=source.trust_code) is not None
+    example = f"`{example_name(entry.format)}`" if has_example else "-"
+    return f"| {entry.format} | {names} | {taken} | {difference} | {agreement} | {example} |"
 
 
 def _quantised(int8: Int8Result) -> list[str]:
@@ -125,7 +129,7 @@ def _milliseconds(latency: tuple[float, float]) -> str:
 
 
 def _licences(source: ExportSource) -> list[str]:
-    licences = source.architecture.licences
+    licences = licences_of(source.architecture)
     lines = [f"- {name}: {shown(licence)}" for name, licence in sorted(licences.items())]
     warning = licence_warning(licences, licences)
     return ["Licences of the anchors' weights:", "", *lines, *(["", f"**{warning}**"] if warning else [])]

@@ -1,4 +1,4 @@
-"""Where a saved network goes wrong: the first cut point whose features differ from PyTorch's."""
+"""Find where a saved network goes wrong: the first cut point whose features differ from PyTorch's."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ def bisect_difference(format: ExportFormat, source: ExportSource, run: Runner, i
             return f" Which cut point differs first cannot be told: {error.problem}"
         low, high = (middle + 1, high) if agrees else (low, middle)
     if low == len(cuts):
-        return f" Features agree up to {_said(cuts[-1])}, the last cut point." if cuts else ""
-    after = f", {_said(cuts[low - 1])} before it still agrees" if low else ""
-    return f" The first cut point whose features differ is {_said(cuts[low])}{after}."
+        return f" Features agree up to {_name(cuts[-1])}, the last cut point." if cuts else ""
+    after = f", {_name(cuts[low - 1])} before it still agrees" if low else ""
+    return f" The first cut point whose features differ is {_name(cuts[low])}{after}."
 
 
 def flatten_graph(network: object) -> fx.GraphModule | None:
-    """One graph of a hybrid or of a traced anchor; None for anything else."""
+    """Return one graph of a hybrid or of a traced anchor; None for anything else."""
     if isinstance(network, Hybrid):
         return flatten_hybrid(network)
     return network if isinstance(network, fx.GraphModule) else None
 
 
 def find_cut_nodes(flat: fx.GraphModule) -> Sequence[fx.Node]:
-    """The nodes, in order, whose value alone is alive once they have run; at most one for each module (its last)."""
+    """Return the nodes, in order, whose value alone is alive once they have run; of each module, the last at most."""
     dependent = data_dependent(flat.graph)
     order = {node: place for place, node in enumerate(flat.graph.nodes)}
     last = {
@@ -74,7 +74,7 @@ def find_cut_nodes(flat: fx.GraphModule) -> Sequence[fx.Node]:
 
 
 def slice_up_to(flat: fx.GraphModule, stop: fx.Node) -> fx.GraphModule:
-    """The part of a graph that computes one node (found by its name); shares the parameters."""
+    """Return the part of a graph that computes one node (found by its name); shares the parameters."""
     graph, copies = fx.Graph(), {}
     for node in flat.graph.nodes:
         copies[node] = graph.node_copy(node, copies.__getitem__)
@@ -99,5 +99,5 @@ def _path(node: fx.Node) -> str:
     return str(node.meta.get("path") or node.name)
 
 
-def _said(node: fx.Node) -> str:
+def _name(node: fx.Node) -> str:
     return f"{_path(node)} ({node.name})"

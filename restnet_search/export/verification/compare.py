@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from restnet_search.errors import ExportError
 from restnet_search.export.formats.export_format import Runner
 
-__all__ = ["TOLERANCE", "Agreement", "compare", "require_agreement"]
+__all__ = ["TOLERANCE", "Agreement", "LogitDifference", "compare", "require_agreement"]
 
 TOLERANCE = 1e-4
 """Largest difference of a logit, absolute; where logits are larger than 1, relative to the largest."""
@@ -20,20 +20,30 @@ _FIRST_BATCHES = (1, 3)  # one alone, an odd one, then all others: so the batch 
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How far the saved network's logits are from PyTorch's; as in ExportResult.
+class LogitDifference:
+    """The distance of a saved network's logits from PyTorch's.
 
-    ``largest_logit`` is PyTorch's largest, absolute.
+    Attributes:
+        max_difference: Largest absolute difference of any logit.
+        mean_difference: Mean absolute difference.
+        top1_agreement: Share of the images with the same first class.
+        images: How many were compared.
     """
 
     max_difference: float
     mean_difference: float
     top1_agreement: float
     images: int
+
+
+@dataclass(frozen=True)
+class Agreement(LogitDifference):
+    """That distance beside the size of PyTorch's logits: ``largest_logit`` is the largest, absolute."""
+
     largest_logit: float
 
     def within(self, tolerance: float) -> bool:
-        """Whether no logit is off by more than the tolerance; False where one is no number."""
+        """Return whether no logit is off by more than the tolerance; False where one is no number."""
         return self.max_difference <= _limit(self, tolerance)
 
 
@@ -48,7 +58,7 @@ def compare(network: nn.Module, run: Runner, images: Tensor, inputs: Tensor | No
     Args:
         network: The network itself.
         run: The saved one.
-        images: Normalised ones.
+        images: Normalized ones.
         inputs: What the saved network takes for these images, where it is something else (their pixels).
 
     Raises:
@@ -65,17 +75,17 @@ def compare(network: nn.Module, run: Runner, images: Tensor, inputs: Tensor | No
         raise
     except Exception as error:  # a runtime raises errors of its own kind
         raise ExportError(f"The exported network cannot be run: {error}") from error
-    came = torch.cat(list(parts))
-    if came.shape != expected.shape:
+    logits = torch.cat(list(parts))
+    if logits.shape != expected.shape:
         raise ExportError(
-            f"The exported network returns {tuple(came.shape)} for {len(images)} images.",
+            f"The exported network returns {tuple(logits.shape)} for {len(images)} images.",
             expected=f"logits {tuple(expected.shape)}",
         )
-    difference = (came - expected).abs()
+    difference = (logits - expected).abs()
     return Agreement(
         max_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
-        top1_agreement=float((came.argmax(dim=1) == expected.argmax(dim=1)).double().mean()),
+        top1_agreement=float((logits.argmax(dim=1) == expected.argmax(dim=1)).double().mean()),
         images=len(images),
         largest_logit=float(expected.abs().max()),
     )

@@ -43,7 +43,7 @@ class RankerSetup:
 
 @dataclass(frozen=True)
 class FeatureBatch:
-    """The same n images, in the same order, in every anchor, each on its own view of them.
+    """The same n images, in the same order, in every anchor, each preprocessed as it needs.
 
     Attributes:
         features: Per anchor and cut point ``(n, ...)``.

@@ -1,4 +1,4 @@
-"""A view sees what timm's evaluation transform sees."""
+"""Preprocessing sees what timm's evaluation transform sees."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from torch import nn
 
-from restnet_search.data import View, view_of
+from restnet_search.data import Preprocessing, preprocessing_of
 from restnet_search.errors import DataError
 
 
@@ -22,22 +22,22 @@ def test_pixels_then_normalise_equals_timms_transform(name: str, shape: tuple[in
     model = timm.create_model(name)
     config = resolve_model_data_config(model)
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8))
-    view = view_of(model)
-    ours = view.normalise(view.pixels_transform()(image)[None])[0]
+    preprocessing = preprocessing_of(model)
+    ours = preprocessing.normalize(preprocessing.pixels_transform()(image)[None])[0]
     assert torch.equal(ours, create_transform(**config, is_training=False)(image))
-    assert ours.shape == view.size == config["input_size"]
+    assert ours.shape == preprocessing.size == config["input_size"]
 
 
 def test_view_of_an_own_model_defaults_to_imagenet() -> None:
-    view = view_of(nn.Conv2d(3, 4, 1))
-    assert view.size == (3, 224, 224)
-    assert view.mean == timm.data.IMAGENET_DEFAULT_MEAN and view.std == timm.data.IMAGENET_DEFAULT_STD
+    preprocessing = preprocessing_of(nn.Conv2d(3, 4, 1))
+    assert preprocessing.size == (3, 224, 224)
+    assert preprocessing.mean == timm.data.IMAGENET_DEFAULT_MEAN and preprocessing.std == timm.data.IMAGENET_DEFAULT_STD
 
 
 def test_view_of_an_own_model_reads_input_size() -> None:
     model = nn.Conv2d(3, 4, 1)
     model.input_size = [3, 48, 64]  # type: ignore[assignment]
-    assert view_of(model).size == (3, 48, 64)
+    assert preprocessing_of(model).size == (3, 48, 64)
 
 
 @pytest.mark.parametrize("size", [48, (1, 28, 28), (48, 48)])
@@ -45,12 +45,12 @@ def test_view_of_refuses_inputs_that_are_no_rgb_image(size: object) -> None:
     model = nn.Conv2d(3, 4, 1)
     model.input_size = size  # type: ignore[assignment]
     with pytest.raises(DataError, match="size"):
-        view_of(model)
+        preprocessing_of(model)
 
 
-def test_geometry_is_shared_unless_the_pixels_differ(view: View) -> None:
-    other_mean = replace(view, mean=(0.0, 0.0, 0.0))
-    assert view.geometry == other_mean.geometry
-    assert view.geometry != replace(view, crop_pct=1.0).geometry
+def test_geometry_is_shared_unless_the_pixels_differ(preprocessing: Preprocessing) -> None:
+    other_mean = replace(preprocessing, mean=(0.0, 0.0, 0.0))
+    assert preprocessing.geometry == other_mean.geometry
+    assert preprocessing.geometry != replace(preprocessing, crop_pct=1.0).geometry
     # The border crop paints its border in the mean colour.
-    assert replace(view, crop_mode="border").geometry != replace(other_mean, crop_mode="border").geometry
+    assert replace(preprocessing, crop_mode="border").geometry != replace(other_mean, crop_mode="border").geometry

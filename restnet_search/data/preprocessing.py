@@ -1,4 +1,4 @@
-"""How a model sees an image: size, normalisation, resampling, crop."""
+"""Preprocessing of a model: from an image to its input by size, resampling, crop and normalisation."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from restnet_search.errors import DataError
 
-__all__ = ["Geometry", "View", "view_of"]
+__all__ = ["Geometry", "Preprocessing", "preprocessing_of"]
 
 Geometry = tuple[object, ...]
 
 
 @dataclass(frozen=True)
-class View:
-    """How an anchor sees an image.
+class Preprocessing:
+    """The steps from an image to an anchor's input, as timm evaluates with.
 
     Attributes:
         size: ``(C, H, W)`` of the model's input; C is 3, images are converted to RGB.
@@ -39,7 +39,7 @@ class View:
 
     @property
     def geometry(self) -> Geometry:
-        """What decides the uint8 pixels: views that differ only in mean and std share it.
+        """What decides the uint8 pixels: preprocessings that differ only in mean and std share it.
 
         The ``border`` crop pads with the mean colour, so there the mean belongs to it.
         """
@@ -60,21 +60,21 @@ class View:
         )
         return cast("Callable[[Image.Image], Tensor]", transform)  # what timm gives for evaluation
 
-    def normalise(self, pixels: Tensor) -> Tensor:
+    def normalize(self, pixels: Tensor) -> Tensor:
         """uint8 pixels ``(B, C, H, W)`` -> float32 images, with the operations of torchvision's Normalize."""
         mean = torch.tensor(self.mean, device=pixels.device).view(-1, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(-1, 1, 1)
         return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
 
     def pixels(self, images: Tensor) -> Tensor:
-        """The uint8 pixels that :meth:`normalise` made these images of; its exact inverse."""
+        """The uint8 pixels that :meth:`normalize` made these images of; its exact inverse."""
         mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
         return images.mul(std).add_(mean).mul_(255).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def view_of(model: nn.Module) -> View:
-    """Read the view from the model's ``pretrained_cfg``, as timm resolves it for evaluation.
+def preprocessing_of(model: nn.Module) -> Preprocessing:
+    """Read the preprocessing from the model's ``pretrained_cfg``, as timm resolves it for evaluation.
 
     A model without one may say ``input_size = (3, H, W)``; else it sees 224 x 224 with ImageNet's mean and std.
 
@@ -93,7 +93,7 @@ def view_of(model: nn.Module) -> View:
         raise DataError(
             f"{type(model).__name__} sees inputs of size {size}.", expected="RGB images, (3, height, width)"
         )
-    return View(
+    return Preprocessing(
         size=size,
         mean=tuple(float(value) for value in config["mean"]),
         std=tuple(float(value) for value in config["std"]),
