@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
+from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -20,16 +20,10 @@ _CHECKSUM = "checksum"
 
 
 def default_cache_dir() -> Path:
-    """``$RESTNET_CACHE``, else ``restnet-search`` in the platform's folder for caches."""
+    """Return ``$RESTNET_CACHE``, else ``restnet-search`` in the platform's folder for caches."""
     if chosen := os.environ.get("RESTNET_CACHE"):
         return Path(chosen)
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "restnet-search"
+    return user_cache_path("restnet-search", appauthor=False, opinion=False)
 
 
 def make_cache_dir(cache_dir: Path) -> None:

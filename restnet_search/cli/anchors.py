@@ -65,7 +65,7 @@ def fit(
 ) -> None:
     """Fit the anchors of a space to its data, as its section `fit` says, and keep them for searches.
 
-    A search does the same by itself. What was interrupted goes on after its last whole epoch.
+    A search does the same by itself. An interrupted fit continues after its last whole epoch.
     """
     from restnet_search.cli.arguments import choose_space, sources, with_data
     from restnet_search.cli.console import console, print_json

@@ -1,4 +1,4 @@
-"""The Typer application: the search itself at the top, one sub-command per file."""
+"""The Typer application: the search itself without a sub-command, and one file per sub-command."""
 
 from __future__ import annotations
 

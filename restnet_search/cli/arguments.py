@@ -20,17 +20,17 @@ __all__ = ["Devices", "choose_devices", "choose_space", "one_of", "sources", "wi
 
 @dataclass(frozen=True)
 class Devices:
-    """What device profiles give a search: their limits as budgets, and the file with measured latencies, if any."""
+    """Limits of device profiles as budgets, and the file of the one that has measured latencies, if any."""
 
     budgets: tuple[str, ...]
     table: Path | None
 
 
 def choose_devices(profiles: Sequence[str]) -> Devices:
-    """Read device profiles as ``--device-profile`` names them.
+    """Read the device profiles that ``--device-profile`` names.
 
     Raises:
-        BudgetError: If one cannot be used, or two have measured latencies: a search prices hybrids by one device.
+        BudgetError: If a profile cannot be used, or two have measured latencies: a search prices hybrids by one device.
     """
     from restnet_search.costs.latency import read_table
     from restnet_search.space.device_profiles import find_profile, load_profile
@@ -42,7 +42,7 @@ def choose_devices(profiles: Sequence[str]) -> Devices:
         profile = load_profile(path)
         budgets += [profile.budget] if profile.budget else []
         if profile.latency is not None:
-            read_table(path)  # so that a damaged one is told at once
+            read_table(path)  # so that a damaged table is refused at once
             tables.append(path.resolve())
     if len(tables) > 1:
         raise BudgetError(
@@ -54,17 +54,20 @@ def choose_devices(profiles: Sequence[str]) -> Devices:
 
 
 def choose_space(argument: str | None, *, quiet: bool = False) -> tuple[SearchSpace, Path]:
-    """Find and load the space as ``--space`` says; return it with the folder that its relative paths start from."""
+    """Find and load the space that ``--space`` names; return it with the folder that its relative paths start from."""
     from restnet_search.space import find_space, load_space
 
-    found = find_space(argument, environ=os.environ, cwd=Path.cwd())
-    if found.note and not quiet:
-        print(found.note, file=sys.stderr)
-    return load_space(found.path), found.path.parent.resolve()
+    location = find_space(argument, environ=os.environ, cwd=Path.cwd())
+    if location.note and not quiet:
+        print(location.note, file=sys.stderr)
+    return load_space(location.path), location.path.parent.resolve()
 
 
 def with_data(space: SearchSpace, base: Path, data: Path | None) -> SearchSpace:
-    """The space with ``--data`` as seen from the working folder, else its own ``data.root`` as seen from its file."""
+    """Return the space with an absolute data folder.
+
+    ``--data`` is relative to the working folder, the space's own ``data.root`` to its file.
+    """
     root = data.resolve() if data is not None else None
     if root is None and space.data.root is not None:
         root = (base / space.data.root).resolve()
@@ -74,7 +77,7 @@ def with_data(space: SearchSpace, base: Path, data: Path | None) -> SearchSpace:
 
 
 def sources(weights: Path | None, base: Path | None, trust_code: bool) -> CodeAndWeights:
-    """Where anchors come from, as the command line says."""
+    """Return where anchors come from, as the command line names it."""
     from restnet_search.anchors import default_cache_dir
     from restnet_search.search.prepare import CodeAndWeights
 
@@ -82,6 +85,10 @@ def sources(weights: Path | None, base: Path | None, trust_code: bool) -> CodeAn
 
 
 def one_of(option: str, value: str, valid: Sequence[str]) -> None:
-    """Refuse a value that is not among the valid ones."""
+    """Refuse a value that is not among the valid ones.
+
+    Raises:
+        SpaceError: With the valid values, the most similar one first.
+    """
     if value not in valid:
         raise SpaceError(f"{option} {value!r} is not known.", expected=did_you_mean(value, valid))

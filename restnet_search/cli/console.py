@@ -1,4 +1,4 @@
-"""Where output goes: results to standard output, progress and notes to standard error."""
+"""Consoles: results go to standard output, progress and notes to standard error."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["console", "error_console", "print_json"]
 
 
 def console() -> Console:
-    """The console for results; without colour or control codes where standard output is no terminal."""
+    """Return the console for results; it writes no color or control codes where standard output is no terminal."""
     return Console(highlight=False)
 
 
 def error_console() -> Console:
-    """The console for progress."""
+    """Return the console for progress and notes."""
     return Console(stderr=True, highlight=False)
 
 

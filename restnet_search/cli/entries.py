@@ -1,4 +1,4 @@
-"""What a run's results say of a network, as exports want it."""
+"""Facts of a network for its export, taken from the results of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["as_named", "choose_network"]
 
 
 def as_named(text: str) -> str:
-    """A budget as reports name it: ``85MMACs`` is ``85MFLOPs``; any other text stays."""
+    """Return a budget as reports name it: ``85MMACs`` is ``85MFLOPs``; any other text stays."""
     try:
         return parse_budget(text).name
     except BudgetError:
@@ -24,7 +24,7 @@ def as_named(text: str) -> str:
 
 
 def choose_network(report: Report, entry: Entry) -> ChosenNetwork:
-    """What the run's results say of a network that is exported."""
+    """Return what an export needs to know of a network: id, costs, accuracies, data type of memory, latency."""
     from restnet_search.costs.table import Cost
     from restnet_search.export import ChosenNetwork
 
@@ -43,7 +43,7 @@ def _accuracies(entry: Entry) -> list[Accuracy]:
 
 
 def _latency(report: Report, entry: Entry) -> Latency | None:
-    """As it was measured whole; else as the search summed it."""
+    """Return the latency of the whole network if it was measured, else the sum of its parts."""
     from restnet_search.export.network.runtime_cost import Latency, MeasuredOn
 
     note = report.search.latency

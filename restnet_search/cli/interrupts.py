@@ -1,9 +1,8 @@
-"""Ctrl-C while a long command works: never lost, never noisy, and what is kept is said.
+"""Ctrl-C during a long command: it is never lost, and it ends the command with one message.
 
-Python raises ``KeyboardInterrupt`` between any two bytecodes of the main thread. Where that is a finalizer or a
-callback of a weak reference, the interpreter prints it and goes on as if nothing had been pressed; where it is in the
-middle of a database statement or of a log record, the library reports its own trouble with it. Here it waits until such
-code has ended.
+Python raises ``KeyboardInterrupt`` between any two bytecodes of the main thread. In a finalizer or a callback of a weak
+reference, the interpreter prints it and continues as if nothing had been pressed. In the middle of a database statement
+or of a log record, the library reports an error of its own. Therefore an interrupt waits until such code has ended.
 """
 
 from __future__ import annotations
@@ -21,48 +20,48 @@ from restnet_search.errors import RunError
 
 __all__ = ["Interrupted", "interruptible"]
 
-_ENDS_FIRST = frozenset({"logging", "sqlalchemy", "sqlite3", "weakref"})
-"""Top-level modules whose code is short, and is not left in the middle."""
+_UNINTERRUPTED = frozenset({"logging", "sqlalchemy", "sqlite3", "weakref"})
+"""Top-level modules whose code is short and runs to its end before an interrupt is raised."""
 
-_PAUSE = 0.02  # seconds until it is tried again
+_PAUSE = 0.02  # seconds until the interrupt is tried again
 
 
 class Interrupted(RunError):
-    """Ctrl-C; what had finished is kept."""
+    """The user pressed Ctrl-C; finished work is kept."""
 
     exit_code = 130
 
 
 @contextmanager
 def interruptible(kept: str, hint: str) -> Iterator[None]:
-    """Run the block so that Ctrl-C ends it with one message.
+    """Run the block so that Ctrl-C ends it with one message, also where Python alone would have lost it.
 
     Args:
-        kept: One sentence on what is kept.
-        hint: How to go on.
+        kept: A sentence on what is kept.
+        hint: How to continue.
 
     Raises:
-        Interrupted: At Ctrl-C, also where Python alone would have lost it.
+        Interrupted: At Ctrl-C.
     """
     try:
-        with _never_lost():
+        with _interrupts_delivered():
             yield
     except KeyboardInterrupt as error:
         raise Interrupted(kept, hint=hint) from error
 
 
 @contextmanager
-def _never_lost() -> Iterator[None]:
+def _interrupts_delivered() -> Iterator[None]:
     before, report = signal.getsignal(signal.SIGINT), sys.unraisablehook
     main = threading.get_ident()
     elsewhere = main != threading.main_thread().ident
-    if elsewhere or before is not signal.default_int_handler:  # ignored (in the background), or someone's own
+    if elsewhere or before is not signal.default_int_handler:  # ignored (in the background), or a handler of the caller
         yield
         return
     waiting = over = False
 
     def on_ctrl_c(_number: int, frame: FrameType | None) -> None:
-        if _ends_first(frame):
+        if _must_finish(frame):
             wait()
         else:
             raise KeyboardInterrupt
@@ -99,9 +98,9 @@ def _never_lost() -> Iterator[None]:
         sys.unraisablehook = report
 
 
-def _ends_first(frame: FrameType | None) -> bool:
+def _must_finish(frame: FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_globals.get("__name__", "").partition(".")[0] in _ENDS_FIRST:
+        if frame.f_globals.get("__name__", "").partition(".")[0] in _UNINTERRUPTED:
             return True
         frame = frame.f_back
     return False

@@ -1,4 +1,4 @@
-"""Entry point: run the command, turn errors into one clear message and an exit code."""
+"""Entry point: run a command, turn errors into one message and an exit code."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``restnet-search`` and exit: 0 done, 2 bad input, 130 interrupted, 1 anything unforeseen.
 
-    ``--debug`` anywhere shows the traceback of an error.
+    Args:
+        arguments: Words after the program's name; default: those of the process. ``--debug`` anywhere among them shows
+            the traceback of an error.
+
+    Raises:
+        SystemExit: With the exit code, unless ``--debug`` lets an error through.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    # fvcore and timm call what torch is about to drop; a user can do nothing about it
+    # fvcore and timm call functions that torch deprecates; a user can do nothing about it
     warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated")
     prepare_environment()
     from restnet_search.cli.app import app

@@ -1,4 +1,4 @@
-"""Progress of long steps: bars with time left in a terminal, a line per step elsewhere."""
+"""Progress of long steps: bars with the time left in a terminal, one line per step elsewhere."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _NoTask:
 
 
 class _Lines:
-    """One line when a step ends, for logs and pipes."""
+    """One line at the end of each step, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -58,7 +58,7 @@ class _Lines:
 
 @contextmanager
 def show_progress() -> Iterator[interface.Progress]:
-    """Show progress on standard error."""
+    """Show progress on standard error while the block runs."""
     console = error_console()
     if not console.is_terminal:
         yield _Lines(console)

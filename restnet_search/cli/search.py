@@ -23,7 +23,7 @@ __all__ = ["Request", "search"]
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for, as typed."""
+    """The options of a search, as the user typed them; None or empty: not given."""
 
     budgets: tuple[str, ...]
     space: str | None
@@ -52,7 +52,7 @@ def search(request: Request) -> None:
     from restnet_search.reporting.serialize import RESULTS
 
     for text in request.budgets:
-        parse_budget(text)  # before anything slow: a typo answers at once
+        parse_budget(text)  # first, so that a typo is refused at once
     if request.resume is not None:
         _refuse_changes(request)
         folder = _find(request.resume, request.runs)
@@ -60,21 +60,21 @@ def search(request: Request) -> None:
             name = folder.path.name
             print(f"The run {name} had ended: what is missing is done, and its report made anew.", file=sys.stderr)
     else:
-        space, base = _resolve(request)
+        space, base = _resolve_space(request)
         folder = _create(request, space, base)
     try:
         report = _run(folder, request)
     except Interrupted:
         raise
     except RestnetError:
-        if request.resume is None and not folder.study.exists():  # nothing was searched: leave no half a run behind
+        if request.resume is None and not folder.study.exists():  # nothing was searched: leave no unfinished run behind
             folder.discard()
         raise
     _show(report, request, folder)
 
 
-def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:
-    """The space with the command line's choices in place, and the folder that its relative paths start from."""
+def _resolve_space(request: Request) -> tuple[SearchSpace, Path | None]:
+    """Return the space with the options applied, and the folder that its relative paths start from."""
     from restnet_search.cli.arguments import choose_devices, choose_space, with_data
 
     space, base = choose_space(request.space)
@@ -94,19 +94,19 @@ def _resolve(request: Request) -> tuple[SearchSpace, Path | None]:
         plain["ranker"]["kind"] = request.ranker
     if request.cache_gb is not None:
         plain["cache"]["disk_gb"] = request.cache_gb
-    plain["compute"] |= _computing(request)
+    plain["compute"] |= _compute_options(request)
     devices = choose_devices(request.device_profile)
     if devices.budgets:
         plain["budgets"] = [*request.budgets, *devices.budgets]
     if table := devices.table or space.latency.table:
         plain["latency"]["table"] = str((base / table).resolve())
-    return _parsed(plain), base
+    return _parse_space(plain), base
 
 
-def _computing(request: Request) -> dict[str, Any]:
-    """What the command line says of the space's ``compute``."""
-    said = {"device": request.device, "compile": request.compile_fronts or None, "workers": request.workers}
-    return {key: value for key, value in said.items() if value is not None}
+def _compute_options(request: Request) -> dict[str, Any]:
+    """Return the options that replace values of the space's section ``compute``."""
+    given = {"device": request.device, "compile": request.compile_fronts or None, "workers": request.workers}
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def _create(request: Request, space: SearchSpace, base: Path | None) -> RunFolder:
@@ -126,15 +126,15 @@ def _find(resume: str, runs: Path) -> RunFolder:
     return find_run(resume, runs)
 
 
-_GIVEN = (
+_FIXED = (
     "budgets", "space", "data", "run", "trials", "seed", "timeout", "ranker", "strategy", "objective", "cache_gb",
     "device_profile",
 )  # fmt: skip
-"""What belongs to a run; where and how it computes may change from one sitting to the next."""
+"""Options that a run keeps; where and how it computes may change when it is resumed."""
 
 
 def _refuse_changes(request: Request) -> None:
-    changed = [f"--{name.replace('_', '-')}" for name in _GIVEN if getattr(request, name) not in (None, ())]
+    changed = [f"--{name.replace('_', '-')}" for name in _FIXED if getattr(request, name) not in (None, ())]
     if changed:
         raise RunError(
             f"--resume goes on with a run as it was started; {', '.join(changed)} would change it.",
@@ -143,17 +143,17 @@ def _refuse_changes(request: Request) -> None:
         )
 
 
-def _computed_as_asked(space: SearchSpace, request: Request) -> SearchSpace:
-    """The space of a run with where and how to compute as this command says; it changes no result but by rounding."""
-    if not (said := _computing(request)):
+def _with_compute_options(space: SearchSpace, request: Request) -> SearchSpace:
+    """Return the space of a run with this command's choice of device and workers; results change by rounding only."""
+    if not (given := _compute_options(request)):
         return space
     plain: dict[str, Any] = space.model_dump(mode="json")
-    plain["compute"] |= said
-    return _parsed(plain)
+    plain["compute"] |= given
+    return _parse_space(plain)
 
 
-def _parsed(plain: dict[str, Any]) -> SearchSpace:
-    """The space, after options have changed what its file says."""
+def _parse_space(plain: dict[str, Any]) -> SearchSpace:
+    """Check a space whose values options have replaced."""
     from restnet_search.space import parse_space
 
     return parse_space(
@@ -170,7 +170,7 @@ def _run(folder: RunFolder, request: Request) -> Report:
     from restnet_search.search.prepare import CodeAndWeights
 
     space, inputs = folder.read()
-    space = _computed_as_asked(space, request)
+    space = _with_compute_options(space, request)
     weights = request.weights or (Path(inputs.weights) if inputs.weights else None)
     base = Path(inputs.base) if inputs.base else None
     sources = CodeAndWeights(weights, base, request.trust_code, default_cache_dir())

@@ -155,7 +155,7 @@ def _peak(rebuilt: Rebuilt, dtype: MemoryDtype) -> int:
     if record is None or not isinstance(network, Hybrid):
         (name,) = graphs
         return costs.memory[name].total.peak
-    front, back = (record.front, record.front_cut), (record.back, record.back_cut)
+    front, back = (record.front.anchor, record.front.cut), (record.back.anchor, record.back.cut)
     return costs.hybrid_memory(front, network.stitch.plan, back)
 
 
@@ -195,11 +195,11 @@ def _architecture(rebuilt: Rebuilt) -> Architecture:
         (source,) = sources.values()
         return AnchorArchitecture(source)
     return HybridArchitecture(
-        front=_side(sources, rebuilt.anchors, record.front, record.front_cut),
+        front=_side(sources, rebuilt.anchors, record.front.anchor, record.front.cut),
         stitch=network.stitch.plan.kind,
-        back=_side(sources, rebuilt.anchors, record.back, record.back_cut),
+        back=_side(sources, rebuilt.anchors, record.back.anchor, record.back.cut),
         tune=record.tune,
-        tuned=_own_tensors(network.back, rebuilt.anchors[record.back].graph.traced.module),
+        tuned=_own_tensors(network.back, rebuilt.anchors[record.back.anchor].graph.traced.module),
     )
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from restnet_search.costs.table import AnchorCosts, Cost, hybrid_cost
 from restnet_search.graph.cut_points import CutPoint
-from restnet_search.space.schema import CutPointSpec, Order, SearchSpace, StitchKind
+from restnet_search.search.records import Direction
+from restnet_search.space.schema import CutPointSpec, SearchSpace, StitchKind
 from restnet_search.stitching.plan import StitchPlan, why_not_stitchable
 from restnet_search.units import DeviceBudget
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Candidate",
     "CandidateKey",
-    "Direction",
     "Enumeration",
     "by_front",
     "directions_of",
@@ -35,23 +35,6 @@ CandidateKey = tuple[str, int, str, int, str]
 """Front anchor and cut, back anchor and cut, kind of the stitch layer."""
 
 _N = TypeVar("_N", int, float)
-
-
-@dataclass(frozen=True)
-class Direction:
-    """Which anchor supplies the front, which the back."""
-
-    front: str
-    back: str
-    order: Order
-
-    @property
-    def larger(self) -> str:
-        """The anchor with more MACs."""
-        return self.front if self.order == "large_to_small" else self.back
-
-    def __str__(self) -> str:
-        return f"{self.front} > {self.back}"
 
 
 @dataclass(frozen=True)

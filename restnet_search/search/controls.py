@@ -14,7 +14,8 @@ import numpy as np
 
 from restnet_search.costs.table import AnchorCosts, hybrid_cost
 from restnet_search.graph.cut_points import CutPoint
-from restnet_search.search.candidates import Candidate, Direction, Enumeration, offered_cuts
+from restnet_search.search.candidates import Candidate, Enumeration, offered_cuts
+from restnet_search.search.records import Direction
 from restnet_search.search.trial import TrainingChoices
 from restnet_search.space.schema import SearchSpace, TrainingSpec
 from restnet_search.stitching.plan import StitchPlan, why_not_stitchable

@@ -30,7 +30,8 @@ from restnet_search.search.opening import open_context
 from restnet_search.search.passes import Reuse
 from restnet_search.search.prepare import Prepared
 from restnet_search.search.promotion import Entrant, Merit, Place, cost_ranges, promote
-from restnet_search.search.rungs import Dropped, RungName, RungScore, RungStudy, RungSummary
+from restnet_search.search.records import Dropped, RungSummary
+from restnet_search.search.rungs import RungName, RungScore, RungStudy, dropped_candidate
 from restnet_search.search.together import is_kept
 from restnet_search.search.trial import NonFiniteLoss, TrialContext
 from restnet_search.space.schema import SearchSpace
@@ -241,10 +242,10 @@ def _finite(score: float) -> float:
 def _dropped(candidate: Candidate, place: Place, rung: RungName, score: RungScore) -> Dropped:
     told = f"place {place.place} of {place.of} in its range of FLOPs; {place.went_on} went on"
     reason = told if score.reason is None else f"{score.reason}; {told}"
-    return Dropped.of(candidate, rung, score.top1, score.n, reason)
+    return dropped_candidate(candidate, rung, score.top1, score.n, reason)
 
 
 def _ranked_out(candidate: Candidate, top_k: int) -> Dropped:
     score = candidate.score if math.isfinite(candidate.score) else None
     reason = f"place {candidate.rank + 1} among the partners of its front; top_k is {top_k}"
-    return Dropped.of(candidate, "ranker", score, None, reason)
+    return dropped_candidate(candidate, "ranker", score, None, reason)

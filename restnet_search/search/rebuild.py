@@ -13,7 +13,7 @@ from restnet_search.errors import RunError, did_you_mean
 from restnet_search.search.features import CutAnchor
 from restnet_search.search.hybrids import restore_hybrid
 from restnet_search.search.prepare import CodeAndWeights, load_prepared
-from restnet_search.search.records import TrialRecord
+from restnet_search.search.records import HybridRecord
 from restnet_search.search.run_folder import RunFolder, RunInputs
 from restnet_search.search.study import read_records
 from restnet_search.space.schema import SearchSpace
@@ -28,7 +28,7 @@ class Rebuilt:
     network: nn.Module
     preprocessing: Preprocessing
     anchors: dict[str, CutAnchor]
-    record: TrialRecord | None
+    record: HybridRecord | None
     space: SearchSpace
     inputs: RunInputs
 
@@ -60,7 +60,7 @@ def rebuild_networks(
         if id not in records:
             known = [*names, *records]
             raise RunError(f"The run {folder.name} has no network {id!r}.", expected=did_you_mean(id, known))
-    parts = {id: [records[id].front, records[id].back] if id in records else [id] for id in ids}
+    parts = {id: [records[id].front.anchor, records[id].back.anchor] if id in records else [id] for id in ids}
     anchors = load_prepared(folder, space, inputs, sources, [name for part in parts.values() for name in part])
     rebuilt: dict[str, Rebuilt] = {}
     for id, used in parts.items():
@@ -70,7 +70,7 @@ def rebuild_networks(
     return rebuilt
 
 
-def _hybrid(folder: RunFolder, record: TrialRecord, anchors: Mapping[str, CutAnchor]) -> nn.Module:
+def _hybrid(folder: RunFolder, record: HybridRecord, anchors: Mapping[str, CutAnchor]) -> nn.Module:
     graphs = {name: cut.graph for name, cut in anchors.items()}
-    front, back = (record.front, record.front_cut), (record.back, record.back_cut)
-    return restore_hybrid(graphs, record.stitch_kind, front, back, folder.stitch(record.id))
+    front, back = (record.front.anchor, record.front.cut), (record.back.anchor, record.back.cut)
+    return restore_hybrid(graphs, record.stitch.kind, front, back, folder.stitch(record.id))

@@ -15,10 +15,11 @@ import optuna
 from optuna.trial import TrialState
 
 from restnet_search.search.candidates import Candidate, CandidateKey
+from restnet_search.search.records import Dropped, Part, RungSummary, read_dropped
 from restnet_search.search.storage import open_storage
 from restnet_search.search.study import STUDY, directions
 
-__all__ = ["Dropped", "RungName", "RungScore", "RungStudy", "RungSummary"]
+__all__ = ["RungName", "RungScore", "RungStudy", "dropped_candidate"]
 
 RungName = Literal["closed_form", "short"]
 _STUDY = f"{STUDY} rungs"
@@ -44,45 +45,20 @@ class RungScore:
     reason: str | None = None
 
 
-@dataclass(frozen=True)
-class RungSummary:
-    """How many candidates entered a rung, how many went on, and the time that it took, over all sittings."""
-
-    name: str
-    entered: int
-    kept: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """A candidate that was not trained in full: at which rung, its score there, and why.
-
-    ``score`` is the ranker's, or a val accuracy on ``n`` images; ``n`` is None at the rung ``ranker``.
-    """
-
-    front: str
-    front_cut: int
-    back: str
-    back_cut: int
-    kind: str
-    order: str
-    macs: int
-    rung: str
-    score: float | None
-    n: int | None
-    reason: str
-
-    @classmethod
-    def of(cls, candidate: Candidate, rung: str, score: float | None, n: int | None, reason: str) -> Dropped:
-        where, cuts = candidate.direction, (candidate.front_cut, candidate.back_cut)
-        macs = candidate.cost.macs
-        kind = candidate.plan.kind
-        return cls(where.front, cuts[0], where.back, cuts[1], kind, where.order, macs, rung, score, n, reason)
-
-    @property
-    def key(self) -> CandidateKey:
-        return (self.front, self.front_cut, self.back, self.back_cut, self.kind)
+def dropped_candidate(candidate: Candidate, rung: str, score: float | None, n: int | None, reason: str) -> Dropped:
+    """Return the record of a candidate that goes no further; ``n`` is None at the rung ``ranker``."""
+    where = candidate.direction
+    return Dropped(
+        front=Part(where.front, candidate.front_cut),
+        back=Part(where.back, candidate.back_cut),
+        order=where.order,
+        macs=candidate.cost.macs,
+        rung=rung,
+        score=score,
+        reason=reason,
+        n=n,
+        kind=candidate.plan.kind,
+    )
 
 
 class RungStudy:
@@ -135,7 +111,7 @@ class RungStudy:
     def pruned(self) -> list[Dropped]:
         """What :meth:`drop` kept."""
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
-        return [Dropped(**trial.user_attrs[_DROPPED]) for trial in trials]
+        return [read_dropped(trial.user_attrs[_DROPPED]) for trial in trials]
 
     def rank_out(self, dropped: Sequence[Dropped]) -> None:
         """Keep in one entry what the ranker dropped: that may be thousands of stitch points, and costs nothing."""
@@ -144,7 +120,7 @@ class RungStudy:
 
     @property
     def ranked_out(self) -> list[Dropped]:
-        return [Dropped(**values) for values in self._study.user_attrs.get(_RANKED_OUT, [])]
+        return [read_dropped(values) for values in self._study.user_attrs.get(_RANKED_OUT, [])]
 
     def finish(self, summary: RungSummary) -> None:
         """Keep that a rung was decided."""

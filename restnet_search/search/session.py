@@ -17,7 +17,7 @@ from restnet_search.search.controls import Control, control_choices
 from restnet_search.search.hybrids import trained_tensors
 from restnet_search.search.jobs import Job, Workers, run_jobs
 from restnet_search.search.joint import JointOutcome, JointTraining, budget_like_independent
-from restnet_search.search.records import TrialRecord, hybrid_id, joint_id
+from restnet_search.search.records import HybridRecord, Part, Score, Stitch, hybrid_id, joint_id
 from restnet_search.search.run_folder import RunFolder
 from restnet_search.search.study import Proposal, SearchStudy, values_of
 from restnet_search.search.together import is_kept
@@ -119,7 +119,7 @@ def _run_ahead(run: _Sitting, workers: Workers) -> None:
     """
     study = run.study
     asked: deque[tuple[int, Proposal]] = deque()
-    ended: dict[int, TrialRecord | NonFiniteLoss] = {}
+    ended: dict[int, HybridRecord | NonFiniteLoss] = {}
     stopped = False
     workers.use(run.context)
 
@@ -145,7 +145,7 @@ def _run_ahead(run: _Sitting, workers: Workers) -> None:
             for ticket, (outcome,) in workers.wait().items():
                 ended[ticket] = _keep_untold(proposals[ticket], outcome, run)
                 task.advance(isinstance(outcome, TrialOutcome))
-            known = [record.seconds for record in ended.values() if isinstance(record, TrialRecord)]
+            known = [record.seconds for record in ended.values() if isinstance(record, HybridRecord)]
             stopped = time.monotonic() + _seconds_of_controls(run, known) > run.deadline
         while asked:
             tell_first()
@@ -204,7 +204,7 @@ def _keep_joint(id: str, outcome: JointOutcome, lr: float, run: _Sitting) -> Non
     record = _record(id, outcome.candidate, TrainingChoices(lr, epochs=1), outcome.trial, run.context)
     record = replace(record, strategy="joint", images=outcome.images)
     run.folder.save_stitch(id, trained_tensors(outcome.trial.stitch, {}))
-    run.study.add_record(record, values_of(run.space.objectives, record.correct / record.n, outcome.candidate.cost))
+    run.study.add_record(record, values_of(run.space.objectives, record.val.top1, outcome.candidate.cost))
     _log.info("joint hybrid %s finished: %s", id, record)
 
 
@@ -253,7 +253,7 @@ def _run_controls(run: _Sitting) -> None:
                 continue
             record = _record(control.id, control.candidate, choices, outcome, context, control.kind)
             run.folder.save_stitch(record.id, trained_tensors(outcome.stitch, outcome.tuned))
-            accuracy = record.correct / record.n
+            accuracy = record.val.top1
             study.add_record(record, values_of(run.space.objectives, accuracy, control.candidate.cost))
             _log.info("control %s finished: %s", control.id, record)
             task.advance()
@@ -282,26 +282,26 @@ def _keep(proposal: Proposal, outcome: TrialOutcome | NonFiniteLoss, run: _Sitti
 
 def _keep_untold(
     proposal: Proposal, outcome: TrialOutcome | NonFiniteLoss, run: _Sitting
-) -> TrialRecord | NonFiniteLoss:
+) -> HybridRecord | NonFiniteLoss:
     """Keep what a kill must not lose; a trial that failed would fail again."""
     ended = _ended(proposal, outcome, run)
-    if isinstance(ended, TrialRecord):
+    if isinstance(ended, HybridRecord):
         run.study.keep_untold(proposal, ended, _values(proposal, ended, run.space))
     return ended
 
 
-def _tell(proposal: Proposal, ended: TrialRecord | NonFiniteLoss, run: _Sitting) -> None:
+def _tell(proposal: Proposal, ended: HybridRecord | NonFiniteLoss, run: _Sitting) -> None:
     if isinstance(ended, NonFiniteLoss):
         run.study.fail(proposal, str(ended))
     else:
         run.study.finish(proposal, ended, _values(proposal, ended, run.space))
 
 
-def _values(proposal: Proposal, record: TrialRecord, space: SearchSpace) -> list[float]:
-    return values_of(space.objectives, record.correct / record.n, proposal.candidate.cost)
+def _values(proposal: Proposal, record: HybridRecord, space: SearchSpace) -> list[float]:
+    return values_of(space.objectives, record.val.top1, proposal.candidate.cost)
 
 
-def _ended(proposal: Proposal, outcome: TrialOutcome | NonFiniteLoss, run: _Sitting) -> TrialRecord | NonFiniteLoss:
+def _ended(proposal: Proposal, outcome: TrialOutcome | NonFiniteLoss, run: _Sitting) -> HybridRecord | NonFiniteLoss:
     """Write the stitch layer of a finished trial, and say what became of it."""
     number = proposal.trial.number
     if isinstance(outcome, NonFiniteLoss):
@@ -321,26 +321,22 @@ def _record(
     outcome: TrialOutcome,
     context: TrialContext,
     control: str | None = None,
-) -> TrialRecord:
-    return TrialRecord(
+) -> HybridRecord:
+    return HybridRecord(
         id=id,
-        front=candidate.direction.front,
-        front_cut=candidate.front_cut,
-        back=candidate.direction.back,
-        back_cut=candidate.back_cut,
+        front=Part(candidate.direction.front, candidate.front_cut),
+        back=Part(candidate.direction.back, candidate.back_cut),
         order="self" if control == "self" else candidate.direction.order,
+        stitch=Stitch(candidate.plan.kind, candidate.plan.cost.params),
         score=candidate.score if math.isfinite(candidate.score) else None,
-        rank=candidate.rank,
+        rank=None if control == "self" else candidate.rank + 1,
         lr=choices.lr,
         epochs=choices.epochs,
         images=len(context.train),
         macs=candidate.cost.macs,
         params=candidate.cost.params,
-        stitch_kind=candidate.plan.kind,
-        stitch_params=candidate.plan.cost.params,
         r2=outcome.r2,
-        correct=outcome.correct,
-        n=outcome.seen,
+        val=Score.of(outcome.correct, outcome.seen),
         seconds=round(outcome.seconds, 3),
         tune=choices.tune,
         match_epochs=choices.match_epochs,

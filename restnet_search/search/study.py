@@ -15,7 +15,7 @@ from restnet_search.costs.table import Cost
 from restnet_search.errors import RunError
 from restnet_search.search.candidates import Candidate, CandidateKey, by_front
 from restnet_search.search.promotion import Entrant, by_gain
-from restnet_search.search.records import TrialKey, TrialRecord
+from restnet_search.search.records import HybridRecord, TrialKey, read_hybrid
 from restnet_search.search.storage import open_storage
 from restnet_search.search.trial import TrainingChoices
 from restnet_search.space.schema import SearchSpec, TrainingSpec
@@ -121,12 +121,12 @@ class SearchStudy:
         return list({candidate.key: candidate for candidate in self._work.values()}.values())
 
     @property
-    def records(self) -> list[TrialRecord]:
+    def records(self) -> list[HybridRecord]:
         """The finished trials, in the order in which they were asked, without controls."""
         return [record for record in _records(self._study) if record.control is None]
 
     @property
-    def controls(self) -> list[TrialRecord]:
+    def controls(self) -> list[HybridRecord]:
         """The finished controls."""
         return [record for record in _records(self._study) if record.control is not None]
 
@@ -206,12 +206,12 @@ class SearchStudy:
                 self._enqueue(*min(open_keys.items(), key=lambda item: (*self._place(item[1]), item[0])))
         return proposals
 
-    def finish(self, proposal: Proposal, record: TrialRecord, values: Sequence[float]) -> None:
+    def finish(self, proposal: Proposal, record: HybridRecord, values: Sequence[float]) -> None:
         """Keep a finished trial; from here on it survives a kill."""
         proposal.trial.set_user_attr(_RECORD, asdict(record))
         self._study.tell(proposal.trial, list(values))
 
-    def keep_untold(self, proposal: Proposal, record: TrialRecord, values: Sequence[float]) -> None:
+    def keep_untold(self, proposal: Proposal, record: HybridRecord, values: Sequence[float]) -> None:
         """Keep a finished trial without the sampler's seeing it before :meth:`finish`; it survives a kill already."""
         proposal.trial.set_user_attr(_VALUES, list(values))
         proposal.trial.set_user_attr(_RECORD, asdict(record))
@@ -221,7 +221,7 @@ class SearchStudy:
         proposal.trial.set_user_attr(_REASON, reason)
         self._study.tell(proposal.trial, state=TrialState.FAIL)
 
-    def add_record(self, record: TrialRecord, values: Sequence[float]) -> None:
+    def add_record(self, record: HybridRecord, values: Sequence[float]) -> None:
         """Keep what was trained without being asked for (a control, a joint hybrid) in one step.
 
         It has no parameters, so that no sampler learns from it.
@@ -370,7 +370,7 @@ def values_of(objectives: Sequence[str], accuracy: float, cost: Cost) -> list[fl
     return [float(known[objective]) for objective in objectives]
 
 
-def read_records(path: Path) -> list[TrialRecord]:
+def read_records(path: Path) -> list[HybridRecord]:
     """The finished trials of a study on disk.
 
     Raises:
@@ -384,6 +384,6 @@ def read_records(path: Path) -> list[TrialRecord]:
     return _records(optuna.load_study(study_name=STUDY, storage=storage))
 
 
-def _records(study: optuna.Study) -> list[TrialRecord]:
+def _records(study: optuna.Study) -> list[HybridRecord]:
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [TrialRecord(**trial.user_attrs[_RECORD]) for trial in complete if _RECORD in trial.user_attrs]
+    return [read_hybrid(trial.user_attrs[_RECORD]) for trial in complete if _RECORD in trial.user_attrs]

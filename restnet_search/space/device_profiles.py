@@ -13,7 +13,7 @@ from restnet_search.space.checks import Problem, plain_data, raise_problems
 from restnet_search.space.discovery import shipped_files
 from restnet_search.space.fields import Section, Text
 from restnet_search.space.messages import describe_problems
-from restnet_search.space.plain_yaml import read_yaml, write_yaml
+from restnet_search.space.plain_yaml import read_yaml, read_yaml_text, write_yaml
 from restnet_search.units import parse_quantity
 
 __all__ = [
@@ -147,7 +147,7 @@ def load_profile(path: Path) -> DeviceProfile:
         BudgetError, SpaceError: If the file cannot be read, is no YAML, or no valid profile; all problems are named.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_yaml_text(path)
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise BudgetError(

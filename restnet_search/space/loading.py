@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from restnet_search.errors import SpaceError
 from restnet_search.space.messages import describe_problems
-from restnet_search.space.plain_yaml import read_yaml, write_yaml
+from restnet_search.space.plain_yaml import read_yaml, read_yaml_text, write_yaml
 from restnet_search.space.renamed import upgrade_space
 from restnet_search.space.schema import SearchSpace
 
@@ -35,7 +35,7 @@ def load_space(path: str | Path, *, upgrade: bool = False) -> SearchSpace:
     """
     path = Path(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_yaml_text(path)
     except FileNotFoundError as error:
         raise SpaceError(f"There is no file {path}.", expected="a YAML file", hint=_LIST) from error
     except IsADirectoryError as error:

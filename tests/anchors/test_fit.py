@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,16 @@ def test_the_environment_moves_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert default_cache_dir() == tmp_path / "mine"
     monkeypatch.delenv("RESTNET_CACHE")
     assert default_cache_dir().name == "restnet-search"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="folders of Linux")
+def test_on_linux_the_cache_lies_where_it_always_did(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RESTNET_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert default_cache_dir() == tmp_path / "xdg" / "restnet-search"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_cache_dir() == tmp_path / ".cache" / "restnet-search"
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

@@ -79,10 +79,11 @@ class _Trials:
         from restnet_search.data import Split
         from restnet_search.data.sources import ArraySource
         from restnet_search.graph.anchor_graph import cut_model
-        from restnet_search.search.candidates import Candidate, Direction
+        from restnet_search.search.candidates import Candidate
         from restnet_search.search.features import CutAnchor
         from restnet_search.search.hybrids import plan_between
         from restnet_search.search.placing import settle
+        from restnet_search.search.records import Direction
         from restnet_search.search.trial import TrainingChoices
         from restnet_search.space.schema import AnchorSpec, ComputeSpec, StitchSpec, TrainingSpec
 

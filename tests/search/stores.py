@@ -10,10 +10,11 @@ from restnet_search.anchors import load_anchor
 from restnet_search.costs.table import Cost
 from restnet_search.data import Split
 from restnet_search.graph.anchor_graph import cut_model
-from restnet_search.search.candidates import Candidate, Direction
+from restnet_search.search.candidates import Candidate
 from restnet_search.search.disk_features import DiskFeatures
 from restnet_search.search.disk_store import DiskStore
 from restnet_search.search.features import CutAnchor, FeatureStore
+from restnet_search.search.records import Direction
 from restnet_search.search.trial import TrialContext
 from restnet_search.space.schema import AnchorSpec, StitchSpec, TrainingSpec
 from restnet_search.stitching.plan import StitchPlan

@@ -13,10 +13,10 @@ import torch
 from restnet_search.costs.table import Cost
 from restnet_search.data import Split, load_data
 from restnet_search.progress import SilentProgress
-from restnet_search.search.candidates import Candidate, Direction
+from restnet_search.search.candidates import Candidate
 from restnet_search.search.features import FeatureStore
 from restnet_search.search.jobs import Job, Outcome
-from restnet_search.search.records import TrialRecord
+from restnet_search.search.records import Direction, HybridRecord
 from restnet_search.search.run_folder import RunFolder
 from restnet_search.search.session import run_trials
 from restnet_search.search.study import SearchStudy
@@ -135,7 +135,7 @@ class Run:
         return {path.stem: path.stat().st_mtime_ns for path in (self.folder.path / "stitches").iterdir()}
 
 
-def timeless(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+def timeless(records: Iterable[HybridRecord]) -> list[HybridRecord]:
     return [replace(record, seconds=0.0, finished=None) for record in records]
 
 
@@ -147,7 +147,7 @@ def shared(anchors: Anchors, digits: Split, store: FeatureStore) -> TrialContext
 def test_what_is_asked_does_not_depend_on_which_trial_ends_first(
     candidates: list[Candidate], shared: TrialContext, tmp_path: Path
 ) -> None:
-    found: list[list[TrialRecord]] = []
+    found: list[list[HybridRecord]] = []
     orders: list[list[int]] = []
     for seed in range(2):
         workers = AnyOrder(3, seed)
@@ -163,10 +163,10 @@ def test_what_is_asked_does_not_depend_on_which_trial_ends_first(
         job = Job(((points[record.key[:-1]], _choices(record)),))
         (alone,) = job.run(shared)
         assert isinstance(alone, TrialOutcome)
-        assert (alone.correct, alone.r2) == (record.correct, record.r2)
+        assert (alone.correct / alone.seen, alone.r2) == (record.val.top1, record.r2)
 
 
-def _choices(record: TrialRecord):
+def _choices(record: HybridRecord):
     from restnet_search.search.trial import TrainingChoices
 
     return TrainingChoices(record.lr, record.epochs, record.tune, record.match_epochs, record.distill)
@@ -193,7 +193,7 @@ def test_failed_trials_are_told_in_their_turn_too(
 ) -> None:
     training = TrainingSpec(batch_size=40, epochs=(0, 1), lr=(1e38, 1e38))
     wild = context(anchors, digits, store=store, training=training)
-    found: list[tuple[list[TrialRecord], list[tuple[int, str]]]] = []
+    found: list[tuple[list[HybridRecord], list[tuple[int, str]]]] = []
     for seed in range(2):
         study = Run(tmp_path / str(seed), candidates, wild, trials=6).go(AnyOrder(2, seed))
         found.append((timeless(study.records), study.failures))

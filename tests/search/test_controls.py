@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from restnet_search.search.candidates import Enumeration
 from restnet_search.search.controls import Control, control_choices, plan_controls
-from restnet_search.search.records import TrialRecord
+from restnet_search.search.records import HybridRecord, Part, Score, Stitch
 from restnet_search.search.study import SearchStudy, read_records
 from restnet_search.space.schema import SearchSpace, TrainingSpec
 from restnet_search.units import parse_budget
@@ -71,12 +71,13 @@ def test_controls_train_at_the_middle_of_the_ranges(epochs: tuple[int, int], wan
     assert (choices.epochs, choices.lr) == (wanted, pytest.approx(1e-3))
 
 
-def record(control: Control) -> TrialRecord:
+def record(control: Control) -> HybridRecord:
     candidate = control.candidate
-    return TrialRecord(
-        control.id, candidate.direction.front, candidate.front_cut, candidate.direction.back, candidate.back_cut,
-        "self", None, 0, 1e-3, 1, 10, candidate.cost.macs, candidate.cost.params, "linear", 1, None, 5, 10, 0.1,
-        scores={"lstsq": 0.5}, control=control.kind,
+    return HybridRecord(
+        control.id, Part(candidate.direction.front, candidate.front_cut),
+        Part(candidate.direction.back, candidate.back_cut), "self", Stitch("linear", 1), candidate.cost.macs,
+        candidate.cost.params, Score.of(5, 10), 0.1, lr=1e-3, epochs=1, images=10, scores={"lstsq": 0.5},
+        control=control.kind,
     )  # fmt: skip
 
 

@@ -18,10 +18,11 @@ from restnet_search.costs.table import hybrid_cost, profile_anchor
 from restnet_search.data import DataSplits, Preprocessing, load_data
 from restnet_search.graph.anchor_graph import cut_model
 from restnet_search.progress import SilentProgress
-from restnet_search.search.candidates import Candidate, Direction
+from restnet_search.search.candidates import Candidate
 from restnet_search.search.features import CutAnchor, FeatureStore
 from restnet_search.search.hybrids import assemble
 from restnet_search.search.ranking import score_pairs
+from restnet_search.search.records import Direction
 from restnet_search.search.trial import TrainingChoices, TrialContext, run_trial
 from restnet_search.space.schema import DataSpec, RankerSpec, StitchSpec, TrainingSpec
 from restnet_search.stitching.layer import StitchLayer

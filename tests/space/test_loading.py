@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,30 @@ class TestYaml:
     @pytest.mark.parametrize("text", ["[" * 5000, "a: \x00"])
     def test_what_the_parser_chokes_on(self, text: str) -> None:
         assert error_of(text).problem.startswith("my.yaml is ")
+
+    @pytest.mark.parametrize("text", ["[" * 10_000, "a: " + "[" * 10_000 + "]" * 10_000, "- " * 10_000 + "x"])
+    def test_a_list_ten_thousand_deep(self, text: str) -> None:
+        error = error_of(text)
+        assert error.problem.startswith("my.yaml is nested too deeply (my.yaml, line 1, column ")
+
+    @pytest.mark.parametrize("merge", [False, True])
+    def test_aliases_that_stand_for_billions_of_values(self, merge: bool) -> None:
+        first = "{k: 1}" if merge else "[x]"
+        lines = [f"a0: &a0 {first}"]
+        for place in range(1, 11):
+            many = ", ".join([f"*a{place - 1}"] * 10)
+            lines.append(f"a{place}: &a{place} " + (f"{{<<: [{many}]}}" if merge else f"[{many}]"))
+        start = time.monotonic()
+        assert error_of("\n".join(lines)).problem.startswith("my.yaml holds too much (my.yaml, line ")
+        assert time.monotonic() - start < 2
+
+    def test_aliases_that_stand_for_little_are_fine(self) -> None:
+        assert read_yaml("a: &a [1, 2]\nb: [*a, *a]", "my.yaml") == {"a": [1, 2], "b": [[1, 2], [1, 2]]}
+
+    @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
+    def test_a_file_without_end(self) -> None:
+        with pytest.raises(SpaceError, match="/dev/zero is too large"):
+            load_space("/dev/zero")
 
     def test_a_space_that_refers_to_itself(self) -> None:
         error = error_of("anchors: [{model: a, kwargs: &k {k: *k}}, {model: b}]\ndata: {}")

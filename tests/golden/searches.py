@@ -1,0 +1,148 @@
+"""The searches of the golden record, each run as a user runs it, in a process of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.conftest import SPACE
+
+__all__ = ["GOLDEN", "Golden", "reached", "run"]
+
+VIT = """
+  - {name: vit, model: vit_tiny_patch16_224, pretrained: false, kwargs: {img_size: 32, patch_size: 8, embed_dim: 24,
+     depth: 3, num_heads: 2}}
+"""
+HALVING = "{when: always, images: 300, closed_form: 0.6, short: 0.6, short_images: 0.75, buckets: 4}"
+TUNED = (
+    "training: {epochs: [1, 2], lr: [1e-3, 1e-2], images: 400, batch_size: 64, tune: [stitch, stitch+norm, all],"
+    " match_epochs: [0, 1], distill: [0.0, 0.5], views: 2}"
+)
+BUDGETS = ("--budget", "400kFLOPs", "--budget", "600kFLOPs,60kparams")
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One search: its space as YAML, its options, and after how many stitch layers it is killed (None: never)."""
+
+    space: str
+    options: tuple[str, ...] = ()
+    killed_after: int | None = None
+
+
+def _training(text: str) -> str:
+    lines = SPACE.splitlines()
+    return "\n".join(text if line.startswith("training:") else line for line in lines) + "\n"
+
+
+def _with_vit(space: str) -> str:
+    head, tail = space.split("top_k:")
+    return head.rstrip() + VIT + "top_k:" + tail
+
+
+GOLDEN: dict[str, Golden] = {
+    "memory": Golden(SPACE),
+    "disk": Golden(SPACE + "cache: {memory_gb: 1.0e-9, disk: always}\n"),
+    "passed": Golden(SPACE + "cache: {memory_gb: 1.0e-9, disk_gb: 0}\n"),
+    "workers": Golden(SPACE, ("--workers", "2")),
+    "joint": Golden(SPACE, ("--strategy", "joint")),
+    "halving": Golden(SPACE + f"early: {HALVING}\n"),
+    "halving-passed": Golden(SPACE + f"early: {HALVING}\ncache: {{memory_gb: 1.0e-9, disk_gb: 0}}\n"),
+    "tuned": Golden(_training(TUNED)),
+    "tuned-passed": Golden(_training(TUNED) + "cache: {memory_gb: 1.0e-9, disk_gb: 0}\n"),
+    "families": Golden(_with_vit(SPACE.replace("kind: linear", "kind: [linear, lowrank]"))),
+    "resumed": Golden(SPACE, killed_after=3),
+    "resumed-workers": Golden(SPACE, ("--workers", "2"), killed_after=3),
+}
+
+
+def run(name: str, golden: Golden, folder: Path) -> Path:
+    """Run a golden search below a folder (whose ``cache`` all share); returns its run folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.yaml").write_text(golden.space)
+    environment = os.environ | {"RESTNET_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+    command = [sys.executable, "-c", "from restnet_search.cli import main; main()"]
+    start = [*command, "--space", f"{name}.yaml", *BUDGETS, *golden.options, "--run", name]
+    path = folder / "reports" / name
+    if golden.killed_after is not None:
+        process = subprocess.Popen(start, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
+        while process.poll() is None and len(list(path.glob("stitches/h*"))) < golden.killed_after:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        start = [*command, "--resume", str(path)]
+    done = subprocess.run(start, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{name} ended with {done.returncode}: {done.stderr}")
+    return path
+
+
+def reached(path: Path) -> dict[str, Any]:
+    """Return what a run reached: stitch points in the order asked, accuracies, Pareto sets, picks, digests of layers."""
+    results = json.loads((path / "results.json").read_text(encoding="utf-8"))
+    return {
+        "anchors": {
+            one["name"]: [one["macs"], _correct(one["val"]), _correct(one["test"])] for one in results["anchors"]
+        },
+        "hybrids": [_network(one, path) for one in (*results["hybrids"], *results["controls"])],
+        "trials": {key: results["trials"][key] for key in ("finished", "failed", "skipped", "controls")},
+        "rungs": [[one["name"], one["entered"], one["kept"]] for one in results["rungs"]],
+        "dropped": sorted(
+            [
+                one["front"]["anchor"],
+                one["front"]["cut"],
+                one["back"]["anchor"],
+                one["back"]["cut"],
+                one["kind"],
+                one["rung"],
+                _rounded(one["score"]),
+            ]
+            for one in results["dropped"]
+        ),  # fmt: skip
+        "budgets": [[one["name"], one["pareto"], one["pick"]] for one in results["budgets"]],
+        "images": results["search"]["training_images_seen"],
+    }
+
+
+def _network(one: dict[str, Any], path: Path) -> list[Any]:
+    point = [
+        one["front"]["anchor"],
+        one["front"]["cut"],
+        one["back"]["anchor"],
+        one["back"]["cut"],
+        one["stitch"]["kind"],
+    ]
+    chosen = [_rounded(one["lr"]), one["epochs"], one["tune"], one.get("match_epochs") or 0, one.get("distill") or 0]
+    scores = {name: _rounded(score) for name, score in sorted(one["scores"].items())}
+    layer = _digest(path / "stitches" / f"{one['id']}.safetensors")
+    return [
+        one["id"],
+        *point,
+        *chosen,
+        one["macs"],
+        one["params"],
+        _correct(one["val"]),
+        _correct(one["test"]),
+        scores,
+        layer,
+    ]
+
+
+def _correct(outcome: dict[str, Any] | None) -> int | None:
+    return None if outcome is None else round(outcome["top1"] * outcome["n"])
+
+
+def _rounded(value: float | None) -> str | None:
+    return None if value is None else f"{value:.9g}"
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -1,0 +1,42 @@
+"""Documents keep their promises: links lead somewhere, decisions are numbered, dated and listed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import restnet_search
+
+PROJECT = Path(restnet_search.__file__).parents[1]
+DECISIONS = PROJECT / "docs" / "decisions"
+NOTES = sorted(path for path in DECISIONS.glob("*.md") if path.name != "README.md")
+DOCUMENTS = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md"), *PROJECT.glob("search_spaces/*.md")])
+
+LINK = re.compile(r"\[[^\]]+\]\((?!https?:|#|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
+
+
+def named(path: Path) -> str:
+    return path.relative_to(PROJECT).as_posix()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_links_lead_somewhere(document: Path) -> None:
+    targets = LINK.findall(document.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (document.parent / target).exists()] == []
+
+
+def test_notes_are_numbered_without_a_gap() -> None:
+    assert [int(path.name[:4]) for path in NOTES] == list(range(1, len(NOTES) + 1))
+
+
+@pytest.mark.parametrize("note", NOTES, ids=lambda path: path.stem)
+def test_a_note_is_whole_and_listed(note: Path) -> None:
+    """Title, date, context, decision, consequences; the index has its number, date and title."""
+    title, _, date, *lines = note.read_text(encoding="utf-8").splitlines()
+    assert title.startswith("# ")
+    assert re.match(r"\d{4}-\d\d-\d\d", date)
+    assert [line for line in lines if line.startswith("#")] == ["## Context", "## Decision", "## Consequences"]
+    row = f"| [{note.name[:4]}]({note.name}) | {date} | {title[2:]} |"
+    assert row in (DECISIONS / "README.md").read_text(encoding="utf-8").splitlines()
