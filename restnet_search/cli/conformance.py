@@ -31,7 +31,7 @@ def conformance(
         out,
         only=tuple(family or ()),
         fresh=fresh,
-        said=lambda row: typer.echo(
+        report=lambda row: typer.echo(
             f"{row.family}: {row.status} {row.reason} ({row.cut_points} cut points, {row.seconds:.1f} s)"
         ),
     )

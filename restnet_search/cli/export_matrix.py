@@ -26,7 +26,7 @@ def export_matrix(
     rows = run_matrix(
         out,
         [pair for pair in HYBRIDS if not hybrid or pair.name in hybrid],
-        said=lambda row: typer.echo(f"{row.hybrid} {row.format}: {row.status} {row.reason} ({row.seconds:.1f} s)"),
+        report=lambda row: typer.echo(f"{row.hybrid} {row.format}: {row.status} {row.reason} ({row.seconds:.1f} s)"),
     )
     verified = sum(row.status == "verified" for row in rows)
     typer.echo(f"{verified} of {len(rows)} verified: {out / 'export_matrix.md'}")

@@ -1,4 +1,4 @@
-"""Check all families, one after the other; what is done is on disk, so a run that was cut off goes on."""
+"""Check all families, one after the other; results go to disk at once, so a run that was cut off goes on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from restnet_search.conformance.cut_check import CutOutcome, check
+from restnet_search.conformance.cut_check import CutOutcome, check_case
 from restnet_search.conformance.cut_table import read_cut_table, write_cut_table
 from restnet_search.conformance.families import Case
 
@@ -20,7 +20,7 @@ def run_conformance(
     *,
     only: Sequence[str] = (),
     fresh: bool = False,
-    said: Callable[[CutOutcome], None] = lambda _: None,
+    report: Callable[[CutOutcome], None] = lambda _: None,
 ) -> list[CutOutcome]:
     """Check every case and write ``conformance.json`` and ``conformance.md`` after each.
 
@@ -30,7 +30,7 @@ def run_conformance(
             and timm are kept; rows of other families stay only if they are among the cases.
         only: Families to check now; the table names the others as not checked, unless it holds them (default: all).
         fresh: Whether to check again what the table holds (of the families asked for).
-        said: Called with each new outcome.
+        report: Called with each new outcome.
 
     Returns:
         All outcomes that there are, in the order of the cases.
@@ -46,9 +46,9 @@ def run_conformance(
         if only and case.family not in only:
             continue
         if case.family not in done or done[case.family].model != case.model:
-            done[case.family] = check(case)
+            done[case.family] = check_case(case)
             gc.collect()  # traced graphs hold circles
-            said(done[case.family])
+            report(done[case.family])
             ordered = [done[other.family] for other in cases if other.family in done]
             pending = [other.family for other in cases if other.family not in done]
             write_cut_table(folder, ordered, versions, pending)

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from restnet_search.conformance.families import Case
-from restnet_search.conformance.layout_check import check_layouts
+from restnet_search.conformance.layout_check import LayoutCheck, check_layouts
 from restnet_search.errors import GraphError
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 
-__all__ = ["CutOutcome", "build", "check", "largest_difference"]
+__all__ = ["CutOutcome", "build_case", "check_case", "largest_difference"]
 
 BATCHES = (1, 3)  # neither is the batch of the trace
 _CLASSES, _ANY_SIZE = 10, 128
 
 
-@dataclass(frozen=True)
-class CutOutcome:
-    """What checking one model gave.
+@dataclass(frozen=True, kw_only=True)
+class CutOutcome(LayoutCheck):
+    """The result of checking one model.
 
     Attributes:
         family: As in the case.
@@ -33,10 +32,6 @@ class CutOutcome:
         reason: Why it was rejected; empty where it is equal.
         cut_points: How many block-level cut points it has.
         layouts: How many of them have each layout.
-        known: How many have a known layout.
-        unknown: How many have not.
-        checked: How many known layouts were asked where they lie: those with a grid of at least 4x4.
-        astray: Paths of those that did not answer where the image was moved.
         max_diff: The largest absolute difference of logits; None where nothing was compared.
         seconds: Wall-clock time.
     """
@@ -48,47 +43,50 @@ class CutOutcome:
     reason: str = ""
     cut_points: int = 0
     layouts: dict[str, int] = field(default_factory=dict)
-    known: int = 0
-    unknown: int = 0
-    checked: int = 0
-    astray: Sequence[str] = ()
     max_diff: float | None = None
     seconds: float = 0.0
 
 
-def check(case: Case) -> CutOutcome:
+def check_case(case: Case) -> CutOutcome:
     """Build, cut and compare one model; whatever goes wrong is its outcome."""
     begun, built = time.perf_counter(), ""
     try:
-        model, size = build(case)
+        model, size = build_case(case)
         built = ", ".join([str(size[1]), *(f"{key}={value}" for key, value in case.kwargs.items())])
         graph = cut_model(model, size)
         difference = largest_difference(graph)
         layouts = Counter(cut.layout.kind + (" reordered" if cut.layout.order else "") for cut in graph.cut_points)
-        places = check_layouts(graph)
+        layout_check = check_layouts(graph)
     except Exception as error:  # noqa: BLE001  (a model that fails is a row of the table; the others are still checked)
         problem = error.problem if isinstance(error, GraphError) else f"{type(error).__name__}: {error}"
         reason = " ".join(problem.split())[:300]
-        return CutOutcome(case.family, case.model, built, "rejected", reason, seconds=time.perf_counter() - begun)
+        return CutOutcome(
+            family=case.family,
+            model=case.model,
+            built=built,
+            status="rejected",
+            reason=reason,
+            seconds=time.perf_counter() - begun,
+        )
     reason = "front and back do not compose to the whole" if difference else ""
     return CutOutcome(
-        case.family,
-        case.model,
-        built,
-        "rejected" if reason else "equal",
-        reason,
+        family=case.family,
+        model=case.model,
+        built=built,
+        status="rejected" if reason else "equal",
+        reason=reason,
         cut_points=len(graph.cut_points),
         layouts=dict(layouts),
-        known=places.known,
-        unknown=places.unknown,
-        checked=places.checked,
-        astray=list(places.astray),
+        known=layout_check.known,
+        unknown=layout_check.unknown,
+        checked=layout_check.checked,
+        astray=list(layout_check.astray),
         max_diff=difference,
         seconds=time.perf_counter() - begun,
     )
 
 
-def build(case: Case) -> tuple[nn.Module, tuple[int, int, int]]:
+def build_case(case: Case) -> tuple[nn.Module, tuple[int, int, int]]:
     """Build the model in eval mode with random weights that let every part of it reach the logits.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The table of outcomes, as JSON and as Markdown."""
+"""The table of what can be cut, as JSON and as Markdown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HEADER = "| family | model | built with | status | cut points | layouts | known
 
 
 def read_cut_table(path: Path, versions: dict[str, str]) -> dict[str, CutOutcome]:
-    """Outcomes by family that an earlier run with the same versions left; empty where there are none.
+    """Return outcomes by family that an earlier run with the same versions left; empty where there are none.
 
     Raises:
         RunError: If the file is no conformance table.
@@ -45,7 +45,7 @@ def write_cut_table(
 
 
 def render(outcomes: Sequence[CutOutcome], versions: dict[str, str], pending: Sequence[str] = ()) -> str:
-    """The table in Markdown: counts, what was not checked yet, what was rejected, every row."""
+    """Return the table in Markdown: counts, what was not checked yet, what was rejected, every row."""
     lines = ["# Conformance", "", _summary(outcomes), ""]
     lines += [
         "Written by `make conformance`. Each model is built with random weights and cut; at every block-level cut point"

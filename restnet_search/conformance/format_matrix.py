@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from restnet_search.conformance.cut_check import build
+from restnet_search.conformance.cut_check import build_case
 from restnet_search.conformance.families import Case
 from restnet_search.costs.table import Cost
 from restnet_search.data import Preprocessing, load_data
@@ -105,7 +105,7 @@ class FormatRow:
 
 
 def build_source(pair: HybridCase) -> ExportSource:
-    """The hybrid with seeded random weights and batch-norm statistics, cut in the middle of both anchors."""
+    """Return the hybrid with seeded random weights and batch-norm statistics, cut in the middle of both anchors."""
     graphs = [_cut(case, pair.side) for case in (pair.front, pair.back)]
     front, back = graphs
     front_cut, back_cut = _middle(front, back)
@@ -131,12 +131,12 @@ def build_source(pair: HybridCase) -> ExportSource:
 
 
 def _cut(case: Case, side: int) -> AnchorGraph:
-    model, _ = build(case)
+    model, _ = build_case(case)
     return cut_model(model, (3, side, side))
 
 
 def _middle(front: AnchorGraph, back: AnchorGraph) -> tuple[int, int]:
-    """The pair of cut points nearest to the middle of both anchors that a stitch layer joins."""
+    """Return the pair of cut points nearest to the middle of both anchors that a stitch layer joins."""
     pairs = [
         (abs(i / len(front.cut_points) - 0.5) + abs(j / len(back.cut_points) - 0.5), i, j)
         for i, first in enumerate(front.cut_points)
@@ -151,7 +151,7 @@ def run_matrix(
     folder: Path,
     pairs: Sequence[HybridCase] = HYBRIDS,
     formats: Sequence[str] = FORMATS.names(),
-    said: Callable[[FormatRow], None] = lambda _: None,
+    report: Callable[[FormatRow], None] = lambda _: None,
 ) -> list[FormatRow]:
     """Export every hybrid in every format, verified on digits; write ``export_matrix.json`` and ``.md`` after each.
 
@@ -168,7 +168,7 @@ def run_matrix(
         images = digits.images(source.preprocessing, range(0, 20 * _IMAGES, 20))
         for name in missing:
             row = _row(pair, source, images, name)
-            said(row)
+            report(row)
             done[pair.name, name] = row
             rows = [done[p.name, f] for p in HYBRIDS for f in FORMATS.names() if (p.name, f) in done]
             table = {"versions": versions, "rows": [asdict(each) for each in rows]}
@@ -201,13 +201,13 @@ def _row(pair: HybridCase, source: ExportSource, images: torch.Tensor, format: s
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in _PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _read(path: Path, versions: Mapping[str, str]) -> dict[tuple[str, str], FormatRow]:
@@ -220,7 +220,7 @@ def _read(path: Path, versions: Mapping[str, str]) -> dict[tuple[str, str], Form
 
 
 def render(rows: Sequence[FormatRow], versions: Mapping[str, str]) -> str:
-    """The table in Markdown."""
+    """Return the table in Markdown."""
     verified = sum(row.status == "verified" for row in rows)
     lines = [
         "# Export matrix",

@@ -1,4 +1,4 @@
-"""Do features lie where their layouts say? Corners of the image are moved: the same corners of the grids must move."""
+"""Check that features lie where their layouts say: the corners of the grids move with those of the image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STRENGTHS = (1.0, 30.0)  # of the movement
 
 @dataclass(frozen=True)
 class LayoutCheck:
-    """How the layouts of one model's cut points answer.
+    """The layouts of one model's cut points, held against where features move.
 
     Attributes:
         known: Cut points whose layout is known.
@@ -30,10 +30,10 @@ class LayoutCheck:
         astray: Paths of the checked ones that do not move where the image is moved.
     """
 
-    known: int
-    unknown: int
-    checked: int
-    astray: tuple[str, ...]
+    known: int = 0
+    unknown: int = 0
+    checked: int = 0
+    astray: Sequence[str] = ()
 
 
 def check_layouts(graph: AnchorGraph) -> LayoutCheck:
@@ -69,7 +69,7 @@ def check_layouts(graph: AnchorGraph) -> LayoutCheck:
 
 
 def _silent(graph: AnchorGraph, source: CutPoint | None, cuts: Sequence[CutPoint], strength: float) -> list[CutPoint]:
-    """The cut points that do not answer where the corners of the source (None: of the image) are moved."""
+    """Return the cut points that do not answer where the corners of the source (None: of the image) are moved."""
     if not cuts:
         return []
     size = graph.traced.image_size
@@ -101,7 +101,7 @@ def _corners_of(layout: Layout) -> Tensor:
 
 
 def _own_movement(layout: Layout, features: Tensor) -> Tensor:
-    """What each place moves beyond what all move, ``(4, h, w)``; the first image is the one that was not moved."""
+    """Return how far each place moves beyond what all move, ``(4, h, w)``; the first image was not moved."""
     grids = layout.to_grid(features)
     moved = grids[1:] - grids[:1]
     return (moved - moved.mean(dim=(2, 3), keepdim=True)).square().sum(dim=1)

@@ -1,4 +1,4 @@
-"""Write what a device has to measure: ONNX networks over one file of weights, and the script that runs them there."""
+"""Write the work of a device: ONNX networks over one file of weights, and the script that runs them there."""
 
 from __future__ import annotations
 

@@ -13,5 +13,5 @@ BENCH_MANIFEST, SCRIPT, RESULTS = "bench.json", "measure.py", "results.json"
 
 
 def content_digest(content: Mapping[str, Any]) -> str:
-    """Names what a JSON object holds beside its own digest; the script on the device says it alike."""
+    """Return the digest of what a JSON object holds beside its own; the script on the device computes it alike."""
     return canonical_digest({key: value for key, value in content.items() if key != "digest"})

@@ -1,4 +1,4 @@
-"""Read what a device measured."""
+"""Read the measurements of a device."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FORMAT, _VERSION = "restnet-search device results", 1
 
 @dataclass(frozen=True)
 class DeviceResults:
-    """What a device measured, and of which space and when."""
+    """Latencies that a device measured, with their space and time."""
 
     table: LatencyTable
     space: str
@@ -61,7 +61,7 @@ _EXPECTED = f"the {RESULTS} that {SCRIPT} wrote on the device"
 
 
 def measured_profile(results: DeviceResults, name: str, limits: Sequence[str], source: str | None) -> DeviceProfile:
-    """The profile of a device that was measured.
+    """Return the profile of a device that was measured.
 
     Args:
         results: Its latency table.
@@ -72,21 +72,21 @@ def measured_profile(results: DeviceResults, name: str, limits: Sequence[str], s
     Raises:
         BudgetError: If a limit cannot be read, or one cost is limited twice, or the name is none.
     """
-    said: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for text in limits:
         kind = parse_quantity(text).kind
-        if kind in said:
+        if kind in texts:
             raise BudgetError(
-                f"--limit gives two limits of {kind}: {said[kind]} and {text}.", expected="each cost at most once"
+                f"--limit gives two limits of {kind}: {texts[kind]} and {text}.", expected="each cost at most once"
             )
-        said[kind] = text
+        texts[kind] = text
     table = results.table
     content = {
         "name": name,
         "device": table.machine,
         "source": source or "limits: whoever imported the measurements",
         "note": f"Latencies of the space {results.space}: onnxruntime {results.runtime_version}, {results.measured}.",
-        "limits": said,
+        "limits": texts,
         "latency": plain_table(table),
     }
     return parse_profile(content, name)

@@ -1,4 +1,4 @@
-"""How well sums of measured parts say what whole hybrids take, on this machine or on a device that was measured."""
+"""Compare sums of measured parts with whole hybrids, on this machine or on a device that was measured."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from restnet_search.conformance import cut_check as checking
-from restnet_search.conformance.cut_check import build, check
+from restnet_search.conformance.cut_check import build_case, check_case
 from restnet_search.conformance.cut_table import render
 from restnet_search.conformance.families import CASES
 from restnet_search.conformance.layout_check import check_layouts
@@ -42,7 +42,7 @@ WRONG: dict[str, Wrong] = {
 
 @pytest.fixture(scope="module")
 def vit() -> AnchorGraph:
-    return cut_model(*build(BY_FAMILY["vision_transformer"]))
+    return cut_model(*build_case(BY_FAMILY["vision_transformer"]))
 
 
 def _lying(graph: AnchorGraph, cut: int, layout: Layout) -> AnchorGraph:
@@ -62,7 +62,7 @@ def test_a_wrong_order_of_tokens_is_caught_at_either_end(vit: AnchorGraph, wrong
 
 
 def test_rows_taken_for_columns_are_caught_in_swin_and_resnet() -> None:
-    for graph in (cut_model(small_model("swin"), IMAGE), cut_model(*build(BY_FAMILY["resnet"]))):
+    for graph in (cut_model(small_model("swin"), IMAGE), cut_model(*build_case(BY_FAMILY["resnet"]))):
         cut = graph.cut_points[-2]
         axes = (2, 1) if cut.layout.kind == "NHWC" else (3, 2)
 
@@ -76,7 +76,7 @@ def test_rows_taken_for_columns_are_caught_in_swin_and_resnet() -> None:
 
 
 def test_hiera_without_its_order_is_caught() -> None:
-    graph = cut_model(*build(BY_FAMILY["hiera"]))
+    graph = cut_model(*build_case(BY_FAMILY["hiera"]))
     cut = next(cut for cut in graph.cut_points if cut.layout.order)
     assert check_layouts(_lying(graph, cut.index, replace(cut.layout, order=()))).astray == (cut.path,)
 
@@ -90,7 +90,7 @@ def test_hiera_without_its_order_is_caught() -> None:
     ],
 )
 def test_layouts_that_are_hard_to_see_are_known_and_right(family: str, layouts: dict[str, int]) -> None:
-    graph = cut_model(*build(BY_FAMILY[family]))
+    graph = cut_model(*build_case(BY_FAMILY[family]))
     kinds = [cut.layout.kind for cut in graph.cut_points]
     assert {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)} == layouts
     places = check_layouts(graph)
@@ -105,7 +105,7 @@ def test_a_wrong_layout_is_named_in_the_table(monkeypatch: pytest.MonkeyPatch) -
         return _lying(graph, last.index, replace(last.layout, order=tuple(WRONG["turned"](*last.layout.grid))))
 
     monkeypatch.setattr(checking, "cut_model", turned)
-    outcome = check(BY_FAMILY["vision_transformer"])
+    outcome = check_case(BY_FAMILY["vision_transformer"])
     assert (outcome.status, outcome.max_diff, outcome.astray) == ("equal", 0.0, ["blocks.5"])
     table = render([outcome], {})
     assert "## Layouts that do not answer\n\n- vision_transformer (`test_vit`): blocks.5\n" in table

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from restnet_search.conformance.cut_check import build
+from restnet_search.conformance.cut_check import build_case
 from restnet_search.conformance.families import Case
 from restnet_search.costs.table import Cost
 from restnet_search.data import Preprocessing
@@ -49,12 +49,20 @@ def build_source(name: str, graphs: dict[str, AnchorGraph]) -> ExportSource:
         network = Hybrid(graphs[front].front(i), stitch, graphs[back].back(j)).eval()
     params = sum(parameter.numel() for parameter in network.parameters())
     accuracy = (Accuracy("val", 0.7, 100),)
-    return ExportSource(name, network, made, VIEW, tuple("0123456789"), Cost(params, params), accuracy)
+    return ExportSource(
+        id=name,
+        network=network,
+        architecture=made,
+        preprocessing=VIEW,
+        classes=tuple("0123456789"),
+        costs=Cost(params, params),
+        accuracy=accuracy,
+    )
 
 
 @pytest.fixture(scope="module")
 def graphs() -> dict[str, AnchorGraph]:
-    return {name: cut_model(build(Case("any", model, 224))[0], SIZE) for name, model in MODELS.items()}
+    return {name: cut_model(build_case(Case("any", model, 224))[0], SIZE) for name, model in MODELS.items()}
 
 
 def test_it_holds_the_union_and_runs_every_route_to_the_last_bit(

@@ -30,7 +30,7 @@ __all__ = ["AdaptiveModel", "Route"]
 
 @dataclass(frozen=True)
 class _Current:
-    """What calls that begin now run. Replaced whole, so that a call reads it once and is left alone."""
+    """The route of calls that begin now. Replaced whole, so that a call reads it once and is left alone."""
 
     route: Route
     governor: Governor | None = None

@@ -27,7 +27,7 @@ class GovernedRoute:
 
 @dataclass(frozen=True)
 class GovernorTuning:
-    """How a governor measures and decides.
+    """The settings of a governor: how it measures and decides.
 
     Attributes:
         quantile: Of the latest calls' latencies; what is held below the target (0.9: nine calls of ten).
@@ -63,7 +63,7 @@ class GovernorTuning:
 
 @dataclass(frozen=True)
 class GovernorStatus:
-    """Where a governor stands.
+    """The state of a governor.
 
     Attributes:
         route: That runs now.
@@ -160,7 +160,7 @@ class Governor:
                 self._decide()
 
     def _expected(self, route: str) -> float:
-        """Seconds that a route is expected to take under the present conditions."""
+        """Return the seconds that a route is expected to take under the present conditions."""
         if route in self._measured:
             return self._measured[route]
         macs = self._rungs[route].macs
@@ -168,7 +168,7 @@ class Governor:
         return self._measured[nearest] * macs / self._rungs[nearest].macs
 
     def _is_lost(self) -> bool:
-        """Whether so many calls were too slow that the full window's quantile can only be above the target."""
+        """Return True if so many calls were too slow that the full window's quantile can only be above the target."""
         window, quantile = self._tuning.window, self._tuning.quantile
         spared = window - _position(window, quantile) - 1
         return sum(latency > self._target for latency in self._latencies) > spared
@@ -234,7 +234,7 @@ class Governor:
 
 
 def _position(count: int, quantile: float) -> int:
-    """Index, in ascending order, of the smallest of ``count`` values with at least that share of them not above it."""
+    """Return the rank (from 0, ascending) of the smallest of ``count`` values that such a share does not exceed."""
     return max(0, math.ceil(quantile * count - 1e-9) - 1)
 
 

@@ -65,7 +65,7 @@ class SharedWeights:
 
     def take_all(self, model: ModelProto) -> None:
         """Move every weight of a model; it must be written into the folder of the file."""
-        for tensor in _initialisers(model.graph):
+        for tensor in _initializers(model.graph):
             self.take(tensor)
 
     def take(self, tensor: TensorProto) -> None:
@@ -95,10 +95,10 @@ class SharedWeights:
         return offset
 
 
-def _initialisers(graph: GraphProto) -> Iterator[TensorProto]:
+def _initializers(graph: GraphProto) -> Iterator[TensorProto]:
     """Weights of a graph and of the graphs inside its nodes."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
-                yield from _initialisers(inner)
+                yield from _initializers(inner)

@@ -63,7 +63,7 @@ def fold_network(network: nn.Module, image_size: tuple[int, int, int]) -> Folded
 
 
 def flatten_hybrid(hybrid: Hybrid) -> fx.GraphModule:
-    """One graph of front, stitch layer and back on the hybrid's own parameters, under the hybrid's own names."""
+    """Return one graph of front, stitch layer and back on the hybrid's own parameters, under the hybrid's own names."""
     graph = fx.Graph()
     value: fx.Node = graph.placeholder("x")
     for name, part in (("front", hybrid.front), ("stitch", _trace_stitch(hybrid.stitch)), ("back", hybrid.back)):
@@ -164,8 +164,8 @@ def _norm_at(module: fx.GraphModule, node: fx.Node) -> _Norm | None:
             return None
         names = ("running_mean", "running_var", "weight", "bias")
         given = [argument(node, at, name) for at, name in enumerate(names, 1)]
-        mean, variance, weight, bias = found = [constant(module, value) for value in given]
-        if any(value is not None and constant is None for value, constant in zip(given, found, strict=True)):
+        mean, variance, weight, bias = tensors = [constant(module, value) for value in given]
+        if any(value is not None and constant is None for value, constant in zip(given, tensors, strict=True)):
             return None
         eps = argument(node, 7, "eps")
         return _norm(mean, variance, weight, bias, eps if isinstance(eps, float) else 1e-5, ())

@@ -70,26 +70,26 @@ class _Shapes(fx.Interpreter):
 
 
 def _readers(module: fx.GraphModule, node: fx.Node, shapes: dict[fx.Node, tuple[int, ...]]) -> list[LinearMap] | None:
-    """The layers that read a value whose channels are axis 1, through averages; None if anything else reads it."""
-    found: list[LinearMap] = []
+    """Return the layers that read a value (channels: axis 1), through averages; None if anything else reads it."""
+    readers: list[LinearMap] = []
     for user in node.users:
         layer = linear_map_at(module, user)
         if layer is not None and layer.source is node:
             if not _unpadded(module, layer, shapes[node]):
                 return None
-            found.append(layer)
+            readers.append(layer)
         elif _averages(module, user, shapes):
             beyond = _readers(module, user, shapes)
             if beyond is None:
                 return None
-            found += beyond
+            readers += beyond
         else:
             return None
-    return found
+    return readers
 
 
 def _unpadded(module: fx.GraphModule, layer: LinearMap, shape: Sequence[int]) -> bool:
-    """Whether the layer maps channels (axis 1) at places inside the grid alone, all of them to each of its outputs."""
+    """Return True if the layer maps all channels (axis 1) to each output, at places inside the grid alone."""
     if layer.weight.ndim == 2:
         return len(shape) == 2
     if layer.node.op != "call_module":
@@ -102,7 +102,7 @@ def _unpadded(module: fx.GraphModule, layer: LinearMap, shape: Sequence[int]) ->
 
 
 def _averages(module: fx.GraphModule, node: fx.Node, shapes: dict[fx.Node, tuple[int, ...]]) -> bool:
-    """Whether every channel of the value (axis 1) is an average over places of the same channel of the input."""
+    """Return True if every channel of the value (axis 1) is an average over places of the same channel of the input."""
     before, after = shapes.get(cast(fx.Node, node.args[0]), ()), shapes.get(node, ())
     same_channels = len(before) >= 2 <= len(after) and before[:2] == after[:2]
     if not same_channels:

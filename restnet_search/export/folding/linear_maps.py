@@ -32,7 +32,7 @@ class LinearMap:
 
 
 def linear_map_at(module: fx.GraphModule, node: fx.Node) -> LinearMap | None:
-    """The layer at a node; None where it is something else, or a subclass that does more to its weights."""
+    """Return the layer at a node; None where it is something else, or a subclass that does more to its weights."""
     if not node.args or not isinstance(node.args[0], fx.Node):
         return None
     if node.op == "call_module":
@@ -47,7 +47,7 @@ def linear_map_at(module: fx.GraphModule, node: fx.Node) -> LinearMap | None:
 
 
 def _pads_itself(layer: nn.Module) -> bool:
-    """timm's convolution with TensorFlow's padding: a plain convolution of the padded input."""
+    """Return True for timm's convolution with TensorFlow's padding: a plain convolution of the padded input."""
     from timm.layers import Conv2dSame
 
     return type(layer) is Conv2dSame
@@ -58,12 +58,12 @@ def argument(node: fx.Node, position: int, name: str) -> object:
 
 
 def constant(module: fx.GraphModule, value: object) -> Tensor | None:
-    """The tensor behind a ``get_attr`` node."""
+    """Return the tensor behind a ``get_attr`` node."""
     if not isinstance(value, fx.Node) or value.op != "get_attr":
         return None
     owner, _, name = str(value.target).rpartition(".")
-    found = getattr(module.get_submodule(owner), name)
-    return found if isinstance(found, Tensor) else None
+    tensor = getattr(module.get_submodule(owner), name)
+    return tensor if isinstance(tensor, Tensor) else None
 
 
 def replace_weights(module: fx.GraphModule, layer: LinearMap, weight: Tensor, bias: Tensor) -> None:

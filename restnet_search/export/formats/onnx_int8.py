@@ -1,4 +1,4 @@
-"""Post-training static quantisation of an ONNX file, measured beside float32."""
+"""Post-training static quantization of an ONNX file, measured beside float32."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LabeledSplit:
 
 @dataclass(frozen=True)
 class Int8Job:
-    """What quantisation needs: inputs ``(n, C, H, W)`` of train to calibrate with, labelled splits to measure on."""
+    """Input of quantization: inputs ``(n, C, H, W)`` of train to calibrate with, labeled splits to measure on."""
 
     calibration: Tensor
     splits: Sequence[LabeledSplit]
@@ -53,7 +53,7 @@ class Int8Score:
 
 @dataclass(frozen=True)
 class Int8Result:
-    """What quantisation gave and took.
+    """The gains and losses of quantization.
 
     Attributes:
         file: Name of the quantised ONNX file.
@@ -138,7 +138,7 @@ def quantize_file(float32: Path, int8: Path, calibration: Tensor) -> tuple[int, 
 
 
 def _layers_of_stitch(graph: Any) -> list[str]:
-    """Operations that read a weight of the stitch layer; one that was folded into the next layer has none."""
+    """Return the operations that read a weight of the stitch layer; one that was folded away has none."""
     return [node.name for node in graph.node if any(name.startswith(_STITCH) for name in node.input)]
 
 
@@ -153,7 +153,7 @@ def _products_of_activations(graph: Any) -> list[str]:
 
 
 def measure_int8(float32: Path, int8: Path, job: Int8Job, kept: tuple[int, int]) -> Int8Result:
-    """Accuracy on the splits and latency for one image of both files, in runs that take turns.
+    """Measure accuracy on the splits and latency for one image of both files, in runs that take turns.
 
     Args:
         float32: One file.
@@ -196,7 +196,7 @@ def _score(sessions: Sequence[Any], split: LabeledSplit) -> Int8Score:
 
 
 def _times(sessions: Sequence[Any], image: np.ndarray) -> list[tuple[float, float]]:
-    """Median and 95th percentile in milliseconds; the sessions take turns, so that drift hits all alike."""
+    """Return the median and 95th percentile in milliseconds; the sessions take turns, so that drift hits all alike."""
     taken: list[list[float]] = [[] for _ in sessions]
     for turn, (times, session) in _turns(sessions, taken):
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What the files of an export say of its network, whatever their format."""
+"""Facts of a network that its files state, whatever their format."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What lies in the folder of an export: verified model files, ``export.json``, a model card, examples that run."""
+"""The folder of an export: verified model files, ``export.json``, a model card, examples that run."""

@@ -26,7 +26,7 @@ def render_model_card(source: ExportSource, manifest: ExportManifest) -> str:
         _figures(source),
         _input(source),
         _files(source, manifest),
-        *(_quantised(entry.int8) for entry in manifest.formats if entry.int8 is not None),
+        *(_quantized(entry.int8) for entry in manifest.formats if entry.int8 is not None),
         _licences(source),
         _origin(source),
     )
@@ -102,7 +102,7 @@ def _row(source: ExportSource, entry: FormatEntry) -> str:
     return f"| {entry.format} | {names} | {taken} | {difference} | {agreement} | {example} |"
 
 
-def _quantised(int8: Int8Result) -> list[str]:
+def _quantized(int8: Int8Result) -> list[str]:
     rows = [f"| top-1 on {score.split} | {score.float32:.1%} | {score.int8:.1%} |" for score in int8.scores]
     rows += [
         f"| latency, median (p95) | {_milliseconds(int8.float32_latency_ms)} | {_milliseconds(int8.latency_ms)} |",
