@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restnet_search.anchors import Anchor, fit_anchors, load_anchor, prepare_anchors
-from restnet_search.anchors.train import top1
+from restnet_search.anchors.fitting.train import top1
 from restnet_search.compute import open_compute
+from restnet_search.costs.cost_table import AnchorCosts, profile_anchor
 from restnet_search.costs.count import Count, count_costs, count_with_thop
-from restnet_search.costs.table import AnchorCosts, profile_anchor
 from restnet_search.data import load_data
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.progress import Progress
-from restnet_search.reporting.fitting import FitRow, FitTable
-from restnet_search.reporting.rankings import RankedPoint, Rankings
-from restnet_search.search.candidates import enumerate_candidates
-from restnet_search.search.device_costs import asked_for, memory_costs
-from restnet_search.search.features import CutAnchor
-from restnet_search.search.placing import settle
-from restnet_search.search.prepare import CodeAndWeights, prepare
+from restnet_search.reporting.commands.fit_table import FitRow, FitTable
+from restnet_search.reporting.commands.ranker_comparison import RankedPoint, Rankings
+from restnet_search.search.features.store import CutAnchor
+from restnet_search.search.points.candidates import enumerate_candidates
+from restnet_search.search.points.device_costs import asked_for, memory_costs
+from restnet_search.search.prepare.prepared import AnchorSources, prepare
+from restnet_search.search.prepare.prepared.placement import move_to_device
 from restnet_search.search.ranking import draw_training_images, rank_pairs, score_pairs
 from restnet_search.similarity.rankers import RANKERS
 from restnet_search.space.schema import AnchorSpec, SearchSpace
@@ -95,7 +95,7 @@ def _untrained(spec: AnchorSpec, base: Path | None, trust_code: bool, classes: i
 
 
 def similarity_between(
-    space: SearchSpace, names: tuple[str, str], sources: CodeAndWeights, progress: Progress
+    space: SearchSpace, names: tuple[str, str], sources: AnchorSources, progress: Progress
 ) -> tuple[tuple[CutAnchor, CutAnchor], NDArray[np.float64], int]:
     """CKA between all cut points of two anchors, on the space's training images.
 
@@ -122,14 +122,14 @@ def similarity_between(
         anchor.name: CutAnchor(anchor, cut_model(anchor.model, anchor.preprocessing.size, space.cut_points.granularity))
         for anchor in anchors
     }
-    settle(cut, compute)
+    move_to_device(cut, compute)
     first, second = (spec.name for spec in specs)
     ranker = space.ranker.model_copy(update={"kind": "cka"})
     scores = score_pairs(ranker, cut, data.train, seed=space.search.seed, progress=progress, compute=compute)
     return (cut[first], cut[second]), scores[first, second], min(ranker.images, len(data.train))
 
 
-def rank_space(space: SearchSpace, names: Sequence[str], sources: CodeAndWeights, progress: Progress) -> Rankings:
+def rank_space(space: SearchSpace, names: Sequence[str], sources: AnchorSources, progress: Progress) -> Rankings:
     """Rank the stitch points that a search of this space would consider, by every named ranker on the same images.
 
     They can be stitched, fit a budget of the space (if it has any; latency is not measured for this), and cost less
@@ -137,7 +137,7 @@ def rank_space(space: SearchSpace, names: Sequence[str], sources: CodeAndWeights
     """
     data = load_data(space.data)
     prepared = prepare(space, data, sources, progress)
-    settle(prepared.anchors, prepared.compute)
+    move_to_device(prepared.anchors, prepared.compute)
     train = draw_training_images(space, data)
     ranking = rank_pairs(
         space.ranker,
@@ -178,7 +178,7 @@ def rank_space(space: SearchSpace, names: Sequence[str], sources: CodeAndWeights
     )
 
 
-def fit_space(space: SearchSpace, sources: CodeAndWeights, progress: Progress) -> FitTable:
+def fit_space(space: SearchSpace, sources: AnchorSources, progress: Progress) -> FitTable:
     """Fit the anchors of a space to its data, as a search would first; what was fitted is kept for the search.
 
     Raises:

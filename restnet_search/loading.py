@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from restnet_search.reporting.report import Report
-from restnet_search.reporting.serialize import read_results
+from restnet_search.reporting.model.run_report import Report
+from restnet_search.reporting.results_file.codec import read_results
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,6 +52,6 @@ def load_hybrid(
         from restnet_search.export.formats.safetensors import load_export
 
         return load_export(folder, base_dir=Path(base) if base else None, trust_code=trust_code)
-    from restnet_search.search.rebuild import rebuild_network
+    from restnet_search.search.prepare.prepared.rebuild import rebuild_network
 
     return rebuild_network(folder, hybrid, weights=Path(weights) if weights else None, trust_code=trust_code).network

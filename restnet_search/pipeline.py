@@ -14,24 +14,24 @@ from restnet_search.compute import Compute, open_compute
 from restnet_search.data import DataSplits, load_data
 from restnet_search.errors import BudgetError
 from restnet_search.progress import Progress
-from restnet_search.reporting.report import Report
-from restnet_search.reporting.serialize import write_results
+from restnet_search.reporting.model.run_report import Report
+from restnet_search.reporting.results_file.codec import write_results
 from restnet_search.scoring import Search, assemble_report, measure_finalists, score_anchors, score_finalists
-from restnet_search.search.candidates import Enumeration, enumerate_candidates
-from restnet_search.search.clock import Clock
-from restnet_search.search.controls import plan_controls
-from restnet_search.search.device_costs import device_costs
-from restnet_search.search.early import EarlyJob, decide_early
-from restnet_search.search.memory_format import FormatChoice, choose_formats
-from restnet_search.search.opening import fill_store, open_context, workers_of
-from restnet_search.search.placing import at_home, settle
-from restnet_search.search.prepare import CodeAndWeights, Prepared, prepare, remember_anchors
+from restnet_search.search.halving.halving import EarlyJob, decide_early
+from restnet_search.search.points.candidates import Enumeration, enumerate_candidates
+from restnet_search.search.points.controls import plan_controls
+from restnet_search.search.points.device_costs import device_costs
+from restnet_search.search.prepare.prepared import Prepared, prepare, remember_anchors
+from restnet_search.search.prepare.prepared.memory_format import FormatChoice, choose_formats
+from restnet_search.search.prepare.prepared.placement import anchors_on_cpu, move_to_device
 from restnet_search.search.ranking import draw_training_images, rank_pairs, rankers_of_search
-from restnet_search.search.run_folder import RunFolder, RunInputs
-from restnet_search.search.session import run_trials
-from restnet_search.search.study import SearchStudy
-from restnet_search.search.worker import AnchorRecipe
-from restnet_search.search.workers import WorkerPool
+from restnet_search.search.run.clock import Clock
+from restnet_search.search.run.run_folder import AnchorSources, RunFolder, RunInputs
+from restnet_search.search.run.session import run_trials
+from restnet_search.search.study.study import SearchStudy
+from restnet_search.search.training.trial_setup import fill_store, open_context, workers_of
+from restnet_search.search.workers.worker_pool import WorkerPool
+from restnet_search.search.workers.worker_pool.worker import AnchorRecipe
 from restnet_search.space.schema import SearchSpace
 from restnet_search.units import (
     UNLIMITED,
@@ -52,7 +52,7 @@ def run_search(
     space: SearchSpace,
     folder: RunFolder,
     inputs: RunInputs,
-    sources: CodeAndWeights,
+    sources: AnchorSources,
     progress: Progress,
 ) -> Report:
     """Run or resume the search of a run folder and write its results.
@@ -99,7 +99,7 @@ def run_search(
             )
         points = {name: graph.cut_points for name, graph in prepared.graphs.items()}
         chosen = ranking.scores[space.ranker.kind]
-        with _timed(seconds, "device costs"), at_home(prepared.anchors, compute, formats):
+        with _timed(seconds, "device costs"), anchors_on_cpu(prepared.anchors, compute, formats):
             device = device_costs(space, budgets, prepared, folder, progress)
         enumeration = enumerate_candidates(space, budgets, points, prepared.costs, chosen, ranking.scores, device)
         _require_candidates(enumeration, budgets)
@@ -110,8 +110,8 @@ def run_search(
             early = decide_early(job, folder.study, enumeration)
         kept = early.survivors
         study = SearchStudy.open(folder.study, kept, space.objectives, space.training, space.search, early.merits)
-        if early.reuse is not None:
-            study.add_counts("features", asdict(early.reuse))
+        if early.statistics is not None:
+            study.add_counts("features", asdict(early.statistics))
         search = Search(
             space, folder, budgets, data, train, prepared, enumeration, study, controls, ranking, device, early, formats
         )
@@ -131,13 +131,13 @@ def run_search(
                 workers.start()  # they get ready meanwhile
                 fill_store(kept, context, progress)
             run_trials(study, context, folder, space, progress, controls, spent=seconds["early"], workers=workers)
-            study.add_counts("features", asdict(context.store.reuse))
+            study.add_counts("features", asdict(context.store.statistics))
             stack.close()
         with _timed(seconds, "anchors"):
             anchors = score_anchors(search, progress)
         with _timed(seconds, "scoring"):
             hybrids = score_finalists(search, anchors, progress)
-            with at_home(prepared.anchors, compute, formats):
+            with anchors_on_cpu(prepared.anchors, compute, formats):
                 anchors, hybrids = measure_finalists(search, anchors, hybrids, progress)
         report = assemble_report(search, inputs, anchors, hybrids, _total_seconds(study, seconds))
         write_results(report, folder.path)
@@ -148,10 +148,10 @@ def _settled(
     space: SearchSpace, prepared: Prepared, compute: Compute, folder: RunFolder, progress: Progress
 ) -> dict[str, FormatChoice]:
     """Move the anchors to where they run, in the memory formats that are faster there; returns these."""
-    settle(prepared.anchors, compute)
+    move_to_device(prepared.anchors, compute)
     macs = {name: cost.total.macs for name, cost in prepared.costs.items()}
     formats = choose_formats(space.compute.channels_last, prepared.anchors, macs, compute, folder.formats, progress)
-    settle(prepared.anchors, compute, formats)
+    move_to_device(prepared.anchors, compute, formats)
     return formats
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from restnet_search.costs.table import AnchorCosts, Cost
+from restnet_search.costs.cost_table import AnchorCosts, Cost
 from restnet_search.data import DataSplits, Preprocessing, load_data
-from restnet_search.data.opening import open_source
+from restnet_search.data.readers.open_source import open_source
 from restnet_search.errors import BudgetError, DataError, GraphError
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.inspection import inspect_anchor, published_cfg
 from restnet_search.progress import Progress
-from restnet_search.reporting.preview import (
+from restnet_search.reporting.commands.preview_tables import (
     AnchorRow,
     BudgetRow,
     DataFacts,
@@ -22,9 +22,9 @@ from restnet_search.reporting.preview import (
     HybridRow,
     SpacePreview,
 )
-from restnet_search.search.budgets import suggest_budgets
-from restnet_search.search.candidates import Candidate, directions_of, enumerate_candidates, offered_cuts
-from restnet_search.search.device_costs import DeviceCosts, memory_costs
+from restnet_search.search.points.candidates import Candidate, directions_of, enumerate_candidates, offered_cuts
+from restnet_search.search.points.device_costs import DeviceCosts, memory_costs
+from restnet_search.search.points.suggested_budgets import suggest_budgets
 from restnet_search.space.schema import AnchorSpec, SearchSpace
 from restnet_search.stitching.plan import why_not_stitchable
 from restnet_search.units import UNLIMITED, format_bytes, parse_budget
@@ -148,7 +148,7 @@ def _anchor_row(spec: AnchorSpec, graph: AnchorGraph, cost: Cost) -> AnchorRow:
         cut_points=len(graph.cut_points),
         input=tuple(graph.traced.example(1).shape[1:]),
         weights_classes=cfg.num_classes if cfg is not None else None,
-        licence=cfg.license if cfg is not None else None,
+        license=cfg.license if cfg is not None else None,
     )
 
 

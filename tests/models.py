@@ -6,7 +6,7 @@ import timm
 import torch
 from torch import nn
 
-import restnet_search.anchors.cifar_resnet  # noqa: F401  (registers the CIFAR ResNets)
+import restnet_search.anchors.loading.cifar_resnet  # noqa: F401  (registers the CIFAR ResNets)
 
 __all__ = ["IMAGE", "MODELS", "build"]
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from restnet_search.anchors.cifar_resnet import CifarResNet
+from restnet_search.anchors.loading.cifar_resnet import CifarResNet
 
 __all__ = ["block_outputs", "cifar_images"]
 

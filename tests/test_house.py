@@ -28,7 +28,8 @@ BREACHES = {
     "modules above 400 lines": (1, 0),
     "functions above 8 parameters": (7, 0),
     "functions above 6 parameters": (21, 14),
-    "dataclasses with a twin": (61, 0),
+    "dataclasses that are twins": (17, 0),
+    "dataclasses that list the fields of another": (44, 0),
     "docstrings that begin with a question word": (225, 0),
     "file names in two rooms": (16, 0),
     "repeated passages": (28, 0),
@@ -147,13 +148,23 @@ def fields_of(node: ast.ClassDef) -> frozenset[str]:
     )
 
 
-def are_twins(one: frozenset[str], other: frozenset[str]) -> bool:
-    """Say if one of two dataclasses shares more than half of its fields with the other."""
+def shared_fields(one: frozenset[str], other: frozenset[str]) -> int:
+    """Return how many fields two dataclasses share; 0 where they are so few that chance explains them."""
     shared = len(one & other)
-    return shared >= TWIN_FIELDS and 2 * shared > min(len(one), len(other))
+    return shared if shared >= TWIN_FIELDS else 0
 
 
-def twins() -> list[str]:
+def are_twins(one: frozenset[str], other: frozenset[str]) -> bool:
+    """Say if each of two dataclasses shares more than half of its fields with the other."""
+    return 2 * shared_fields(one, other) > max(len(one), len(other))
+
+
+def is_part(one: frozenset[str], other: frozenset[str]) -> bool:
+    """Say if only the smaller one shares more than half of its fields: the larger could hold it as one field."""
+    return max(len(one), len(other)) >= 2 * shared_fields(one, other) > min(len(one), len(other))
+
+
+def pairs_of_dataclasses(related: Callable[[frozenset[str], frozenset[str]], bool]) -> list[str]:
     classes = [
         (f"{module.place}:{node.lineno} {node.name}", fields_of(node))
         for module in modules()
@@ -163,7 +174,7 @@ def twins() -> list[str]:
     return [
         f"{one} ~ {other}: {len(fields & others)} of {len(fields)} and {len(others)} fields"
         for (one, fields), (other, others) in combinations(classes, 2)
-        if are_twins(fields, others)
+        if related(fields, others)
     ]
 
 
@@ -332,7 +343,8 @@ FIGURES: dict[str, Callable[[], list[str]]] = {
     "modules above 400 lines": modules_too_long,
     "functions above 8 parameters": lambda: functions_above(8),
     "functions above 6 parameters": lambda: functions_above(6),
-    "dataclasses with a twin": twins,
+    "dataclasses that are twins": lambda: pairs_of_dataclasses(are_twins),
+    "dataclasses that list the fields of another": lambda: pairs_of_dataclasses(is_part),
     "docstrings that begin with a question word": questions,
     "file names in two rooms": repeated_file_names,
     "repeated passages": passages,
@@ -387,16 +399,18 @@ class TestDetectors:
         assert lines_of(text) == [Line(9, "N = N ("), Line(10, "0 ,")]
 
     @pytest.mark.parametrize(
-        ("one", "other", "expected"),
+        ("one", "other", "twins", "part"),
         [
-            ("abcd", "abcdefgh", True),
-            ("abcdefgh", "abcdwxyz", False),  # half is not more than half
-            ("abcdefgh", "abcdexyz", True),
-            ("abc", "abc", False),
+            ("abcdefgh", "abcdexyz", True, False),
+            ("abcdefgh", "abcdwxyz", False, False),  # half is not more than half
+            ("abcd", "abcdefgh", False, True),
+            ("abcd", "abcdefg", True, False),
+            ("abc", "abc", False, False),
         ],
     )
-    def test_twins(self, one: str, other: str, expected: bool) -> None:
-        assert are_twins(frozenset(one), frozenset(other)) is expected
+    def test_twins_and_parts(self, one: str, other: str, twins: bool, part: bool) -> None:
+        assert are_twins(frozenset(one), frozenset(other)) is twins
+        assert is_part(frozenset(one), frozenset(other)) is part
 
     def test_parameters_are_counted_without_self(self) -> None:
         (function,) = ast.parse("def f(self, a, /, b, *c, d=1, **e): ...").body

@@ -21,7 +21,7 @@ ROOT = Path(restnet_search.__file__).parent
 
 # From the ground up, as ARCHITECTURE.md draws it. A package may import its own layer and those below.
 LAYERS = (
-    ("environment", "errors", "files", "licences", "licenses", "progress", "registry", "units", "version"),
+    ("environment", "errors", "files", "licences", "licenses", "pareto", "progress", "registry", "units", "version"),
     ("space",),
     ("compute", "data", "anchors", "graph"),
     ("costs", "similarity", "stitching"),
@@ -58,7 +58,7 @@ MOVING = {"search", "reporting"}
 GROUND = {"errors", "files", "progress", "registry", "units", "version"}
 ALLOWED = {
     "data": GROUND | {"space"},
-    "reporting": GROUND | {"licences", "licenses", "space", "search.run"},
+    "reporting": GROUND | {"licences", "licenses", "pareto", "space", "search.run"},
     "search.run": GROUND | {"compute", "environment", "space"},
 }
 
@@ -260,8 +260,8 @@ class TestReader:
             ("from restnet_search.space import SearchSpace", ["restnet_search.space"]),
             ("from restnet_search.space import schema", ["restnet_search.space.schema"]),
             ("def f():\n    from restnet_search.cli import main", ["restnet_search.cli.main"]),
-            ("if TYPE_CHECKING:\n    from restnet_search.search import study", ["restnet_search.search.study"]),
-            ("from . import loading", ["restnet_search.space.loading"]),
+            ("if TYPE_CHECKING:\n    from restnet_search.search import study", ["restnet_search.search.study.study"]),
+            ("from . import loading", ["restnet_search.space.space_files"]),
             ("from .schema import Order", ["restnet_search.space.schema"]),
             ("from ..units import parse_budget", ["restnet_search.units"]),
             ("from .. import cli", ["restnet_search.cli"]),
@@ -330,7 +330,7 @@ class TestLight:
             "restnet_search.errors",
             "restnet_search.units",
             "restnet_search.cli",
-            "restnet_search.search.worker",
+            "restnet_search.search.workers.worker_pool.worker",
         ],
     )
     def test_nothing_heavy(self, module: str) -> None:

@@ -26,8 +26,8 @@ class Anchor:
         preprocessing: How it sees images.
         num_classes: Of its present head; 0 where it has none yet.
         digest: Content key of parameters, buffers, model name and arguments, hexadecimal.
-        licence: Of the weights, for example ``apache-2.0``; None where it is unknown (:mod:`restnet_search.licences`).
-        fitted: Whether its weights were made by :func:`restnet_search.anchors.fit.fit_anchor`.
+        license: Of the weights, for example ``apache-2.0``; None where it is unknown (:mod:`restnet_search.licenses`).
+        fitted: Whether its weights were made by :func:`restnet_search.anchors.fitting.fit.fit_anchor`.
         trained: Whether every weight, the head's too, comes from a checkpoint, a factory or a fit.
         kwargs: What the model was built with.
     """
@@ -38,7 +38,7 @@ class Anchor:
     preprocessing: Preprocessing
     num_classes: int
     digest: str
-    licence: str | None
+    license: str | None
     fitted: bool
     trained: bool
     kwargs: Mapping[str, object]

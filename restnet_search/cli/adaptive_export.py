@@ -14,7 +14,7 @@ from restnet_search.errors import ExportError, RunError
 if TYPE_CHECKING:
     from restnet_search.export.adaptive.write_adaptive import AdaptiveExport
     from restnet_search.export.from_run import RunExport
-    from restnet_search.reporting.report import Entry, Report
+    from restnet_search.reporting.model.run_report import Entry, Report
 
 __all__ = ["export_adaptive", "refuse_formats"]
 

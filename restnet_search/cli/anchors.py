@@ -31,7 +31,7 @@ def inspect(
     from restnet_search.cli.arguments import choose_space, one_of
     from restnet_search.cli.console import console, print_json
     from restnet_search.inspection import anchor_spec, inspect_anchor
-    from restnet_search.reporting import tables
+    from restnet_search.reporting.commands import model_tables as tables
 
     one_of("--granularity", granularity, ("block", "all"))
     chosen, base = choose_space(space, quiet=True)
@@ -72,7 +72,7 @@ def fit(
     from restnet_search.cli.interrupts import interruptible
     from restnet_search.cli.progress import show_progress
     from restnet_search.inspection import fit_space
-    from restnet_search.reporting.fitting import render_fits
+    from restnet_search.reporting.commands.fit_table import render_fits
 
     chosen, base = choose_space(space, quiet=as_json)
     kept = "Interrupted. Anchors that were fitted and whole epochs of the one under way are kept."

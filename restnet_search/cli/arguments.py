@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from restnet_search.errors import BudgetError, SpaceError, did_you_mean
 
 if TYPE_CHECKING:
-    from restnet_search.search.prepare import CodeAndWeights
+    from restnet_search.search.run.run_folder import AnchorSources
     from restnet_search.space import SearchSpace
 
 __all__ = ["Devices", "choose_devices", "choose_space", "one_of", "sources", "with_data"]
@@ -32,7 +32,7 @@ def choose_devices(profiles: Sequence[str]) -> Devices:
     Raises:
         BudgetError: If a profile cannot be used, or two have measured latencies: a search prices hybrids by one device.
     """
-    from restnet_search.costs.latency import read_table
+    from restnet_search.costs.latency_table import read_table
     from restnet_search.space.device_profiles import find_profile, load_profile
 
     budgets: list[str] = []
@@ -76,12 +76,12 @@ def with_data(space: SearchSpace, base: Path, data: Path | None) -> SearchSpace:
     return space.model_copy(update={"data": space.data.model_copy(update={"root": str(root)})})
 
 
-def sources(weights: Path | None, base: Path | None, trust_code: bool) -> CodeAndWeights:
+def sources(weights: Path | None, base: Path | None, trust_code: bool) -> AnchorSources:
     """Return where anchors come from, as the command line names it."""
     from restnet_search.anchors import default_cache_dir
-    from restnet_search.search.prepare import CodeAndWeights
+    from restnet_search.search.run.run_folder import AnchorSources
 
-    return CodeAndWeights(weights, base, trust_code, default_cache_dir())
+    return AnchorSources(weights, base, trust_code, default_cache_dir())
 
 
 def one_of(option: str, value: str, valid: Sequence[str]) -> None:

@@ -11,8 +11,8 @@ import typer
 from restnet_search.cli import options
 
 if TYPE_CHECKING:
-    from restnet_search.reporting.cache import CacheRow, CacheTable
-    from restnet_search.search.disk_store import CacheEntry
+    from restnet_search.reporting.commands.cache_table import CacheRow, CacheTable
+    from restnet_search.search.features.store.disk_store import CacheEntry
 
 __all__ = ["app"]
 
@@ -28,7 +28,7 @@ def main() -> None:
 def info(as_json: options.Json = False) -> None:
     """Say where the cache is ($RESTNET_CACHE, else the platform's folder), what it holds and how large it is."""
     from restnet_search.cli.console import console, print_json
-    from restnet_search.reporting.cache import render_cache
+    from restnet_search.reporting.commands.cache_table import render_cache
 
     table = _table(_folder())
     if as_json:
@@ -46,8 +46,8 @@ def clear(
 ) -> None:
     """Remove all kept features. Searches that run go on: what they have open stays readable, the rest they compute."""
     from restnet_search.cli.console import console, print_json
-    from restnet_search.reporting.cache import format_bytes
-    from restnet_search.search.disk_store import DiskStore, features_folder
+    from restnet_search.reporting.commands.cache_table import format_bytes
+    from restnet_search.search.features.store.disk_store import DiskStore, features_folder
 
     folder = _folder()
     freed = DiskStore(features_folder(folder), 0).clear()
@@ -71,8 +71,8 @@ def _fitted(folder: Path) -> list[Path]:
 
 
 def _table(folder: Path) -> CacheTable:
-    from restnet_search.reporting.cache import CacheTable
-    from restnet_search.search.disk_store import DiskStore, features_folder
+    from restnet_search.reporting.commands.cache_table import CacheTable
+    from restnet_search.search.features.store.disk_store import DiskStore, features_folder
 
     rows = tuple(_row(entry) for entry in DiskStore(features_folder(folder), 0).entries())
     fitted = _fitted(folder)
@@ -80,7 +80,7 @@ def _table(folder: Path) -> CacheTable:
 
 
 def _row(entry: CacheEntry) -> CacheRow:
-    from restnet_search.reporting.cache import CacheRow
+    from restnet_search.reporting.commands.cache_table import CacheRow
 
     used = datetime.fromtimestamp(entry.used, UTC).isoformat(timespec="seconds")
     if entry.facts is None:

@@ -42,8 +42,8 @@ class Runtime(StrEnum):
 def list_profiles(as_json: options.Json = False) -> None:
     """List the device profiles that come with restnet-search."""
     from restnet_search.cli.console import console, print_json
-    from restnet_search.costs.latency import table_of
-    from restnet_search.reporting.devices import DeviceRow, DevicesTable, render_devices
+    from restnet_search.costs.latency_table import table_of
+    from restnet_search.reporting.commands.device_tables import DeviceRow, DevicesTable, render_devices
     from restnet_search.space.device_profiles import builtin_profiles, load_profile
 
     rows: list[DeviceRow] = []
@@ -65,7 +65,7 @@ def show(
 ) -> None:
     """Print a device profile as YAML, to copy and change, or as JSON with the device budget that it gives."""
     from restnet_search.cli.console import print_json
-    from restnet_search.costs.latency import table_of
+    from restnet_search.costs.latency_table import table_of
     from restnet_search.space.device_profiles import dump_profile, find_profile, load_profile
 
     path = find_profile(profile, cwd=Path.cwd())
@@ -131,7 +131,7 @@ def import_results(
     from restnet_search.devices.device_results import measured_profile, read_results
     from restnet_search.devices.model_error import model_error
     from restnet_search.files import write_atomically
-    from restnet_search.reporting.devices import render_model_error
+    from restnet_search.reporting.commands.device_tables import render_model_error
     from restnet_search.space.device_profiles import dump_profile
 
     found = read_results(results)
@@ -166,7 +166,7 @@ def check(
     from restnet_search.cli.progress import show_progress
     from restnet_search.devices.cut_space import measure_here
     from restnet_search.devices.model_error import model_error
-    from restnet_search.reporting.devices import render_model_error
+    from restnet_search.reporting.commands.device_tables import render_model_error
 
     chosen, base = _choose(space, data)
     named = chosen.latency.runtime if chosen.latency.runtime != "device" else Runtime.PYTORCH

@@ -10,7 +10,7 @@ from restnet_search.units import parse_budget
 if TYPE_CHECKING:
     from restnet_search.export import Accuracy, ChosenNetwork
     from restnet_search.export.network.runtime_cost import Latency
-    from restnet_search.reporting.report import Entry, Report
+    from restnet_search.reporting.model.run_report import Entry, Report
 
 __all__ = ["as_named", "choose_network"]
 
@@ -25,7 +25,7 @@ def as_named(text: str) -> str:
 
 def choose_network(report: Report, entry: Entry) -> ChosenNetwork:
     """Return what an export needs to know of a network: id, costs, accuracies, data type of memory, latency."""
-    from restnet_search.costs.table import Cost
+    from restnet_search.costs.cost_table import Cost
     from restnet_search.export import ChosenNetwork
 
     cost = Cost(int(entry.macs), int(entry.params))

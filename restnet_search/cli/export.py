@@ -19,7 +19,7 @@ from restnet_search.units import format_count
 
 if TYPE_CHECKING:
     from restnet_search.export import ExportResult, Int8Result
-    from restnet_search.reporting.report import Entry, Report
+    from restnet_search.reporting.model.run_report import Entry, Report
 
 __all__ = ["export"]
 
@@ -100,7 +100,7 @@ def export(
     from restnet_search.cli.progress import show_progress
     from restnet_search.export import DEFAULT_FORMATS, RunExport, export_from_run
     from restnet_search.loading import load_run
-    from restnet_search.search.run_folder import find_run
+    from restnet_search.search.run.run_folder import find_run
 
     folder = find_run(run, runs)
     report = load_run(folder.path)

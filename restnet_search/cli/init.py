@@ -17,7 +17,7 @@ from restnet_search.errors import SpaceError
 from restnet_search.units import format_count, parse_budget
 
 if TYPE_CHECKING:
-    from restnet_search.reporting.preview import SpacePreview
+    from restnet_search.reporting.commands.preview_tables import SpacePreview
     from restnet_search.space.template import SpaceDraft
 
 __all__ = ["init"]
@@ -121,7 +121,7 @@ def _check(draft: SpaceDraft, trust_code: bool) -> tuple[SpaceDraft, SpacePrevie
 
 def _show(preview: SpacePreview, out: Path, as_json: bool) -> None:
     from restnet_search.cli.console import console, print_json
-    from restnet_search.reporting.preview import render_preview
+    from restnet_search.reporting.commands.preview_tables import render_preview
 
     if as_json:
         print_json({"path": str(out), **preview.to_json()})

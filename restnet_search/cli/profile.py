@@ -21,13 +21,13 @@ def profile(
     from restnet_search.cli.arguments import choose_space
     from restnet_search.cli.console import console, print_json
     from restnet_search.inspection import anchor_spec, profile_network
-    from restnet_search.reporting import tables
+    from restnet_search.reporting.commands.model_tables import Profile, render_profile
 
     chosen, base = choose_space(space, quiet=True)
     spec = anchor_spec(chosen, model)
     count, thop = profile_network(spec, base=base, trust_code=trust_code)
-    table = tables.Profile(spec.name, count.macs, count.params, *thop, dict(count.uncounted))
+    table = Profile(spec.name, count.macs, count.params, *thop, dict(count.uncounted))
     if as_json:
         print_json(table.to_json())
     else:
-        console().print(tables.render_profile(table))
+        console().print(render_profile(table))

@@ -44,7 +44,8 @@ def rank(
     from restnet_search.cli.progress import show_progress
     from restnet_search.files import write_atomically
     from restnet_search.inspection import RANKER_NAMES, rank_space
-    from restnet_search.reporting.rankings import render_rankings, write_rankings_png
+    from restnet_search.reporting.commands.ranker_comparison import render_rankings
+    from restnet_search.reporting.figures.ranking_maps import write_rankings_png
 
     for name in ranker or ():
         one_of("--ranker", name, RANKER_NAMES)

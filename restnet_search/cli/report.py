@@ -14,9 +14,9 @@ def report(run: options.Run, runs: options.Runs = Path("reports"), as_json: opti
     """Print the report of a run."""
     from restnet_search.cli.console import console
     from restnet_search.loading import load_run
-    from restnet_search.reporting.serialize import RESULTS
-    from restnet_search.reporting.terminal import render_report
-    from restnet_search.search.run_folder import find_run
+    from restnet_search.reporting.results_file.codec import RESULTS
+    from restnet_search.reporting.terminal.report_page import render_report
+    from restnet_search.search.run.run_folder import find_run
 
     folder = find_run(run, runs)
     loaded = load_run(folder.path)

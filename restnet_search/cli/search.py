@@ -14,8 +14,8 @@ from restnet_search.errors import RestnetError, RunError
 from restnet_search.units import parse_budget
 
 if TYPE_CHECKING:
-    from restnet_search.reporting.report import Report
-    from restnet_search.search.run_folder import RunFolder
+    from restnet_search.reporting.model.run_report import Report
+    from restnet_search.search.run.run_folder import RunFolder
     from restnet_search.space import SearchSpace
 
 __all__ = ["Request", "search"]
@@ -49,7 +49,7 @@ class Request:
 
 def search(request: Request) -> None:
     """Start or resume a run, then print its report."""
-    from restnet_search.reporting.serialize import RESULTS
+    from restnet_search.reporting.results_file.codec import RESULTS
 
     for text in request.budgets:
         parse_budget(text)  # first, so that a typo is refused at once
@@ -110,7 +110,7 @@ def _compute_options(request: Request) -> dict[str, Any]:
 
 
 def _create(request: Request, space: SearchSpace, base: Path | None) -> RunFolder:
-    from restnet_search.search.run_folder import RunFolder, RunInputs
+    from restnet_search.search.run.run_folder import RunFolder, RunInputs
 
     now = datetime.now().astimezone()
     folder = RunFolder(request.runs / (request.run or f"{space.name}-{now:%Y%m%d-%H%M%S}"))
@@ -121,7 +121,7 @@ def _create(request: Request, space: SearchSpace, base: Path | None) -> RunFolde
 
 
 def _find(resume: str, runs: Path) -> RunFolder:
-    from restnet_search.search.run_folder import find_run
+    from restnet_search.search.run.run_folder import find_run
 
     return find_run(resume, runs)
 
@@ -167,13 +167,13 @@ def _run(folder: RunFolder, request: Request) -> Report:
     from restnet_search.anchors import default_cache_dir
     from restnet_search.cli.progress import show_progress
     from restnet_search.pipeline import run_search
-    from restnet_search.search.prepare import CodeAndWeights
+    from restnet_search.search.run.run_folder import AnchorSources
 
     space, inputs = folder.read()
     space = _with_compute_options(space, request)
     weights = request.weights or (Path(inputs.weights) if inputs.weights else None)
     base = Path(inputs.base) if inputs.base else None
-    sources = CodeAndWeights(weights, base, request.trust_code, default_cache_dir())
+    sources = AnchorSources(weights, base, request.trust_code, default_cache_dir())
     kept, hint = f"Interrupted. What had finished is kept in {folder.path}.", f"restnet-search --resume {folder.path}"
     with interruptible(kept, hint), show_progress() as progress:
         return run_search(space, folder, inputs, sources, progress)
@@ -181,11 +181,11 @@ def _run(folder: RunFolder, request: Request) -> Report:
 
 def _show(report: Report, request: Request, folder: RunFolder) -> None:
     if request.as_json:
-        from restnet_search.reporting.serialize import RESULTS
+        from restnet_search.reporting.results_file.codec import RESULTS
 
         sys.stdout.write((folder.path / RESULTS).read_text(encoding="utf-8"))
         return
     from restnet_search.cli.console import console
-    from restnet_search.reporting.terminal import render_report
+    from restnet_search.reporting.terminal.report_page import render_report
 
     console().print(render_report(report))

@@ -23,7 +23,7 @@ Name = Annotated[str | None, typer.Argument(metavar="[NAME|PATH]", help="As for 
 def list_spaces(as_json: options.Json = False) -> None:
     """List the built-in search spaces."""
     from restnet_search.cli.console import console, print_json
-    from restnet_search.reporting.tables import SpaceRow, SpacesTable, render_spaces
+    from restnet_search.reporting.commands.model_tables import SpaceRow, SpacesTable, render_spaces
     from restnet_search.space import builtin_spaces, load_space
 
     rows = []
@@ -71,7 +71,7 @@ def data(as_json: options.Json = False) -> None:
     """List the data sets of the literature that `data.dataset` can name, what has to lie where, and where to get it."""
     from restnet_search.cli.console import console, print_json
     from restnet_search.reporting.data_sets import data_sets_json, render_data_sets
-    from restnet_search.space.datasets import DATA_PRESETS
+    from restnet_search.space.published_data import DATA_PRESETS
 
     presets = tuple(DATA_PRESETS.values())
     if as_json:

@@ -1,6 +1,6 @@
 """Data sets: what is read, how it is split, how an anchor sees it."""
 
-from restnet_search.data.augment import AugmentedImages
+from restnet_search.data.augmentation import AugmentedImages
 from restnet_search.data.pixels import DEFAULT_PIXEL_BYTES, PixelCache
 from restnet_search.data.preprocessing import Preprocessing, preprocessing_of
 from restnet_search.data.splits import DataSplits, Split, load_data

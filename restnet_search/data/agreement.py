@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from restnet_search.data.sources import FileSource, ImageSource, RelabelledSource
+from restnet_search.data.readers.sources import FileSource, ImageSource, RelabelledSource
 from restnet_search.errors import DataError
 
 __all__ = ["agree"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from restnet_search.data.augment import AugmentedImages
+from restnet_search.data.augmentation import AugmentedImages
 from restnet_search.data.preprocessing import Preprocessing
 from restnet_search.data.splits import Split
 

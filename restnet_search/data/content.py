@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from restnet_search.data.sources import FileSource, ImageSource
+from restnet_search.data.readers.sources import FileSource, ImageSource
 from restnet_search.data.splits import Split
 
 __all__ = ["content_digest"]

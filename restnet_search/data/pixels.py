@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from restnet_search.data.preprocessing import Preprocessing
-from restnet_search.data.sources import ImageSource
+from restnet_search.data.readers.sources import ImageSource
 
 __all__ = ["DEFAULT_PIXEL_BYTES", "PixelCache", "decode"]
 

@@ -13,16 +13,16 @@ from PIL import Image
 from torch import LongTensor, Tensor
 
 from restnet_search.data.agreement import agree
-from restnet_search.data.digits import digits_rows, digits_source
-from restnet_search.data.opening import open_source
 from restnet_search.data.pixels import DEFAULT_PIXEL_BYTES, PixelCache, decode
 from restnet_search.data.preprocessing import Preprocessing
+from restnet_search.data.readers.digits import digits_rows, digits_source
+from restnet_search.data.readers.open_source import open_source
+from restnet_search.data.readers.sources import ImageSource
 from restnet_search.data.sampling import stratified_sample
-from restnet_search.data.sources import ImageSource
 from restnet_search.data.unreadable import Unreadable, find_unreadable, name_some, require_few
 from restnet_search.errors import DataError
 from restnet_search.progress import Progress, SilentProgress
-from restnet_search.space.datasets import EMBEDDED
+from restnet_search.space.published_data import EMBEDDED
 from restnet_search.space.schema import DataSpec
 
 __all__ = ["SPLITS", "DataSplits", "Split", "load_data"]
@@ -42,7 +42,7 @@ class Split:
         labels: int64 ``(n,)``, indices into `classes`.
         classes: Class names.
         digest: Content key, hexadecimal: equal for the same images in the same order, wherever they lie. What it
-            covers is said by the source (`restnet_search.data.sources`).
+            covers is said by the source (`restnet_search.data.readers.sources`).
     """
 
     def __init__(

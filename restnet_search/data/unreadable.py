@@ -14,7 +14,7 @@ from itertools import chain
 import numpy as np
 import torch
 
-from restnet_search.data.sources import ArraySource, ImageSource
+from restnet_search.data.readers.sources import ArraySource, ImageSource
 from restnet_search.errors import DataError
 from restnet_search.progress import Progress
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from restnet_search.costs.latency import LatencyTable
-from restnet_search.costs.table import AnchorCosts
+from restnet_search.costs.cost_table import AnchorCosts
+from restnet_search.costs.latency_table import LatencyTable
 from restnet_search.data import load_data
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.inspection import inspect_anchor
 from restnet_search.progress import Progress
-from restnet_search.search.latency import Clock, measure_table
+from restnet_search.search.points.latency_measurement import Clock, measure_table
 from restnet_search.space.schema import LatencySpec, SearchSpace
 
 __all__ = ["cut_space", "measure_here"]

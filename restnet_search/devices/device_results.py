@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from restnet_search.costs.latency import OVERHEAD, LatencyTable, Timing, WholeTiming, plain_table
+from restnet_search.costs.latency_table import OVERHEAD, LatencyTable, Timing, WholeTiming, plain_table
 from restnet_search.devices.bench_files import RESULTS, SCRIPT, content_digest
 from restnet_search.errors import BudgetError
 from restnet_search.space.device_profiles import DeviceProfile, parse_profile

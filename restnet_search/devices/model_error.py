@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from statistics import median
 
-from restnet_search.costs.latency import LatencyTable
+from restnet_search.costs.latency_table import LatencyTable
 from restnet_search.errors import BudgetError
-from restnet_search.reporting.devices import ModelError, WholeRow
+from restnet_search.reporting.commands.device_tables import ModelError, WholeRow
 
 __all__ = ["model_error"]
 

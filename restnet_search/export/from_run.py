@@ -11,8 +11,8 @@ from typing import get_args
 import torch
 from torch import nn
 
-from restnet_search.costs.memory import MemoryDtype, profile_memory
-from restnet_search.costs.table import Cost
+from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.peak_memory import MemoryDtype, profile_memory
 from restnet_search.data import DataSplits, Split, load_data
 from restnet_search.export.formats.onnx_int8 import Int8Job, LabeledSplit
 from restnet_search.export.network.architecture import (
@@ -27,10 +27,11 @@ from restnet_search.export.network.network_facts import Accuracy
 from restnet_search.export.network.runtime_cost import Latency, RuntimeCost
 from restnet_search.export.package.write_export import ExportResult, export_network
 from restnet_search.progress import Progress
-from restnet_search.search.device_costs import DeviceCosts
-from restnet_search.search.features import CutAnchor
-from restnet_search.search.rebuild import Rebuilt, rebuild_network
-from restnet_search.search.run_folder import RunFolder
+from restnet_search.search.points.device_costs import DeviceCosts
+from restnet_search.search.points.stitch_points import StitchPoint
+from restnet_search.search.prepare.cut_anchor import CutAnchor
+from restnet_search.search.prepare.rebuild import Rebuilt, rebuild_network
+from restnet_search.search.run.run_folder import RunFolder
 from restnet_search.space.schema import SearchSpace
 from restnet_search.stitching.layer import Hybrid
 
@@ -156,7 +157,7 @@ def _peak(rebuilt: Rebuilt, dtype: MemoryDtype) -> int:
         (name,) = graphs
         return costs.memory[name].total.peak
     front, back = (record.front.anchor, record.front.cut), (record.back.anchor, record.back.cut)
-    return costs.hybrid_memory(front, network.stitch.plan, back)
+    return costs.hybrid_memory(StitchPoint(front, network.stitch.plan, back))
 
 
 def _describe_data(space: SearchSpace, splits: DataSplits) -> str:
@@ -226,6 +227,6 @@ def _anchor_source(cut: CutAnchor, space: SearchSpace) -> AnchorSource:
         num_classes=cut.anchor.num_classes,
         input_size=cut.graph.traced.image_size,
         granularity=space.cut_points.granularity,
-        licence=cut.anchor.licence,
+        licence=cut.anchor.license,
         digest=cut.anchor.digest,
     )

@@ -9,8 +9,8 @@ from torch import fx, nn
 
 from restnet_search.errors import GraphError
 from restnet_search.graph.layout import Layout, layout_from_shapes
-from restnet_search.graph.order import settle_orders
 from restnet_search.graph.shapes import channel_axis, shapes_at_other_size
+from restnet_search.graph.token_order import settle_orders
 from restnet_search.graph.trace import TracedModel
 
 __all__ = ["CutPoint", "CutPointTable", "Rejection", "find_cut_points"]

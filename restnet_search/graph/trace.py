@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from restnet_search.errors import GraphError
-from restnet_search.graph.exported import export_graph
 from restnet_search.graph.functional import make_functional
 from restnet_search.graph.nodes import data_dependent, is_shape_query
+from restnet_search.graph.torch_export import export_graph
 
 __all__ = ["TracedModel", "trace_model"]
 

@@ -1,98 +1,12 @@
-"""The frozen report object, what computes it, and its renderers (rich, JSON, CSV, PNG). Never imports torch."""
+"""The report of a search: frozen values first, then what renders them. Never imports torch.
 
-from restnet_search.reporting.build import (
-    UNLIMITED,
-    AnchorResult,
-    HybridResult,
-    Outcome,
-    build_report,
-    finalists,
-)
-from restnet_search.reporting.heatmap import Heatmap, render_heatmap, write_heatmap_png
-from restnet_search.reporting.report import (
-    SCHEMA_VERSION,
-    AnchorEntry,
-    BudgetEntry,
-    DroppedEntry,
-    Failure,
-    FeatureReuse,
-    FinalScore,
-    HybridEntry,
-    LatencyNote,
-    Limits,
-    MeasuredLatency,
-    OrderEntry,
-    Part,
-    RankerEntry,
-    Report,
-    RungEntry,
-    Score,
-    SearchSummary,
-    Stitch,
-    Trials,
-    WithinFront,
-)
-from restnet_search.reporting.serialize import from_json, read_results, to_json, write_results
-from restnet_search.reporting.tables import (
-    CutPointRow,
-    CutPointTable,
-    Profile,
-    RejectedRow,
-    RejectedTable,
-    SpaceRow,
-    SpacesTable,
-    render_cut_points,
-    render_profile,
-    render_rejected,
-    render_spaces,
-)
-from restnet_search.reporting.terminal import render_report
+Rooms, each of which imports only those before it:
 
-__all__ = [
-    "SCHEMA_VERSION",
-    "UNLIMITED",
-    "AnchorEntry",
-    "AnchorResult",
-    "BudgetEntry",
-    "CutPointRow",
-    "CutPointTable",
-    "DroppedEntry",
-    "Failure",
-    "FeatureReuse",
-    "FinalScore",
-    "Heatmap",
-    "HybridEntry",
-    "HybridResult",
-    "LatencyNote",
-    "Limits",
-    "MeasuredLatency",
-    "OrderEntry",
-    "Outcome",
-    "Part",
-    "Profile",
-    "RankerEntry",
-    "RejectedRow",
-    "RejectedTable",
-    "Report",
-    "RungEntry",
-    "Score",
-    "SearchSummary",
-    "SpaceRow",
-    "SpacesTable",
-    "Stitch",
-    "Trials",
-    "WithinFront",
-    "build_report",
-    "finalists",
-    "from_json",
-    "read_results",
-    "render_cut_points",
-    "render_heatmap",
-    "render_profile",
-    "render_rejected",
-    "render_report",
-    "render_spaces",
-    "to_json",
-    "write_heatmap_png",
-    "write_results",
-]
+1. ``model``: the frozen report, around the records that the search wrote (:mod:`restnet_search.search.run.records`)
+2. ``assemble``: from records to the report; pure functions
+3. ``results_file``: the report as ``results.json`` and ``pareto.csv``, and back
+4. ``blocks``, ``phrases``: tables, words and figures that all renderers share
+5. ``commands``: what commands other than the search print
+6. ``figures``: plots, in the terminal and as PNG
+7. ``terminal``: the whole report in the terminal
+"""

@@ -10,19 +10,18 @@ import torch
 from torch import Tensor
 
 from restnet_search.compute import Compute
-from restnet_search.data import DataSplits, Split
+from restnet_search.data import Split
 from restnet_search.progress import Progress
-from restnet_search.search.features import CutAnchor
-from restnet_search.search.passes import Taps
+from restnet_search.search.features.store.passes import FeatureExtractors
+from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
 from restnet_search.similarity.cka import MIN_IMAGES
 from restnet_search.similarity.rankers import RANKERS, FeatureBatch, KlRanker, PairScores, RankerSetup
-from restnet_search.space.schema import RankerSpec, SearchSpace
+from restnet_search.space.schema import RankerSpec
 
 __all__ = [
     "CHEAP_PROBES",
     "PairScores",
     "Ranking",
-    "draw_training_images",
     "rank_pairs",
     "rankers_of_search",
     "score_pairs",
@@ -43,13 +42,6 @@ class Ranking:
     seconds: Mapping[str, float]
     features_seconds: float
     images: int
-
-
-def draw_training_images(space: SearchSpace, data: DataSplits) -> Split:
-    """The images that rankers and trials see: a seeded draw of ``training.images``."""
-    generator = torch.Generator().manual_seed(space.search.seed)
-    count = min(space.training.images, len(data.train))
-    return data.train.subset(torch.randperm(len(data.train), generator=generator)[:count])
 
 
 def rank_pairs(
@@ -92,7 +84,7 @@ def rank_pairs(
     most = max(wanted.values(), default=0)
     with progress.task(f"Similarity ({', '.join(names)})", total=most * len(batches)) as task, torch.no_grad():
         for number in range(most):
-            for batch in _batches(anchors, images, batches, clock, Taps(compute or Compute())):
+            for batch in _batches(anchors, images, batches, clock, FeatureExtractors(compute or Compute())):
                 for name, ranker in rankers.items():
                     if number < wanted[name]:
                         with clock.of(name):
@@ -158,11 +150,16 @@ class _Span:
 
 
 def _batches(
-    anchors: Mapping[str, CutAnchor], images: Split, batches: Sequence[Tensor], clock: _Clock, taps: Taps
+    anchors: Mapping[str, CutAnchor],
+    images: Split,
+    batches: Sequence[Tensor],
+    clock: _Clock,
+    extractors: FeatureExtractors,
 ) -> Iterator[FeatureBatch]:
-    compute = taps.compute
+    compute = extractors.compute
     whole = {
-        name: taps.between(name, cut.graph, None, range(len(cut.graph.cut_points))) for name, cut in anchors.items()
+        name: extractors.between(name, cut.graph, None, range(len(cut.graph.cut_points)))
+        for name, cut in anchors.items()
     }
     rests = {name: compute.place(cut.graph.back(len(cut.graph.cut_points) - 1)) for name, cut in anchors.items()}
     for batch in batches:

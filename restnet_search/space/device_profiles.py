@@ -9,11 +9,11 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from restnet_search.errors import BudgetError, did_you_mean
-from restnet_search.space.checks import Problem, plain_data, raise_problems
 from restnet_search.space.discovery import shipped_files
-from restnet_search.space.fields import Section, Text
 from restnet_search.space.messages import describe_problems
 from restnet_search.space.plain_yaml import read_yaml, read_yaml_text, write_yaml
+from restnet_search.space.sections.checks import Problem, plain_data, raise_problems
+from restnet_search.space.sections.fields import Section, Text
 from restnet_search.units import parse_quantity
 
 __all__ = [

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from restnet_search.errors import did_you_mean
-from restnet_search.space.renamed import RENAMED_KEYS
+from restnet_search.space.renamed_keys import RENAMED_KEYS
 
 __all__ = ["describe_problems", "format_path"]
 

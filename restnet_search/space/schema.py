@@ -10,10 +10,12 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from restnet_search.errors import BudgetError
-from restnet_search.space.checks import Problem, each_once, raise_problems, unknown_name
-from restnet_search.space.fields import MemoryDtype, Positive, Section
-from restnet_search.space.images import DataSpec, SplitSpec, SubsetSpec
-from restnet_search.space.learning import (
+from restnet_search.space.sections.anchor_sections import AnchorCutPoints, AnchorSpec, CutPointSpec, FitSpec
+from restnet_search.space.sections.checks import Problem, each_once, raise_problems, unknown_name
+from restnet_search.space.sections.data_section import DataSpec, SplitSpec, SubsetSpec
+from restnet_search.space.sections.fields import MemoryDtype, Positive, Section
+from restnet_search.space.sections.machine_sections import CacheSpec, ComputeSpec, LatencySpec
+from restnet_search.space.sections.search_sections import (
     TUNED,
     ControlSpec,
     HalvingSpec,
@@ -25,8 +27,6 @@ from restnet_search.space.learning import (
     TrainingSpec,
     Tune,
 )
-from restnet_search.space.models import AnchorCutPoints, AnchorSpec, CutPointSpec, FitSpec
-from restnet_search.space.resources import CacheSpec, ComputeSpec, LatencySpec
 from restnet_search.units import parse_budget
 
 __all__ = [

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from restnet_search.space.datasets import DATA_PRESETS, EMBEDDED
 from restnet_search.space.plain_yaml import write_yaml
+from restnet_search.space.published_data import DATA_PRESETS, EMBEDDED
 
 __all__ = ["SpaceDraft", "anchor_entry", "render_template"]
 

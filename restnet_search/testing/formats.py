@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from restnet_search.anchors import load_anchor
-from restnet_search.costs.table import Cost
+from restnet_search.costs.cost_table import Cost
 from restnet_search.data import Preprocessing
 from restnet_search.errors import ExportError
 from restnet_search.export.formats.export_format import ExportFormat
@@ -47,7 +47,7 @@ __all__ = ["HYBRIDS", "FormatSuite", "images_of", "small_hybrid"]
 _SIZE = (3, 32, 32)
 _CLASSES = tuple(str(digit) for digit in range(10))
 _PREPROCESSING = Preprocessing(_SIZE, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), "bilinear", 1.0, "center")
-_TRANSFORMER = {"img_size": 32, "patch_size": 4, "embed_dim": 48, "depth": 3, "num_heads": 3}
+_TRANSFORMER: dict[str, object] = {"img_size": 32, "patch_size": 4, "embed_dim": 48, "depth": 3, "num_heads": 3}
 _MODELS: dict[str, tuple[str, dict[str, object]]] = {
     "small cnn": ("cifar_resnet8", {}),
     "cnn": ("cifar_resnet14", {}),

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from restnet_search.anchors.cifar_resnet import CIFAR_RESNET_DEPTHS
+from restnet_search.anchors.loading.cifar_resnet import CIFAR_RESNET_DEPTHS
 
 
 def parameters(name: str) -> int:

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from restnet_search.anchors import default_cache_dir, fit_anchor, head_matches, prepare_anchors
-from restnet_search.anchors.head import classifiers
-from restnet_search.anchors.train import top1
+from restnet_search.anchors.classifier import classifiers
+from restnet_search.anchors.fitting.train import top1
 from restnet_search.data import DataSplits, load_data
 from restnet_search.errors import AnchorError
 from restnet_search.progress import SilentProgress

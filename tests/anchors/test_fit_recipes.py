@@ -17,8 +17,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from restnet_search.anchors import Anchor, fit_anchor
-from restnet_search.anchors.fit import _key
-from restnet_search.anchors.resume import read_epoch
+from restnet_search.anchors.fitting.fit import _key
+from restnet_search.anchors.fitting.resume import read_epoch
 from restnet_search.data import AugmentedImages, DataSplits, Preprocessing, Split
 from restnet_search.errors import SpaceError
 from restnet_search.progress import SilentProgress

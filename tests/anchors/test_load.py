@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from restnet_search.anchors import Anchor, head_matches, hub
-from restnet_search.anchors.train import top1
+from restnet_search.anchors import Anchor, head_matches
+from restnet_search.anchors.fitting.train import top1
+from restnet_search.anchors.loading import hub
 from restnet_search.data import load_data
 from restnet_search.errors import AnchorError
 from restnet_search.space.schema import DataSpec
@@ -87,7 +88,7 @@ def test_files_are_found_with_and_without_timms_tag(load: Load, tmp_path: Path, 
     save_file(timm.create_model("resnet10t").state_dict(), tmp_path / f"{file}.safetensors")
     anchor = load(model=asked, weights_dir=tmp_path)
     assert_holds(anchor, tmp_path / f"{file}.safetensors")
-    assert anchor.licence == timm.get_pretrained_cfg("resnet10t").license == "apache-2.0"
+    assert anchor.license == timm.get_pretrained_cfg("resnet10t").license == "apache-2.0"
 
 
 def test_weights_are_relative_to_the_weights_folder_then_to_the_space(
@@ -303,7 +304,7 @@ def test_own_code_runs_only_when_trusted(load: Load, factory: Path) -> None:
     anchor = load(factory="mine.py:build", base_dir=factory, trust_code=True, kwargs={"width": 4})
     assert (factory / "ran").exists()
     assert anchor.preprocessing.size == (3, 20, 20) and anchor.model(torch.zeros(3, 3, 20, 20)).shape == (3, 10)
-    assert anchor.name == "build" and anchor.licence is None
+    assert anchor.name == "build" and anchor.license is None
     assert head_matches(anchor, 10)
     assert not head_matches(load(factory="mine.py:build", base_dir=factory, trust_code=True, pretrained=False), 10)
 

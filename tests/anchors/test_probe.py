@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from restnet_search.anchors import fit_anchor, probe
-from restnet_search.anchors.accelerator import Accelerator
-from restnet_search.anchors.head import classifiers
-from restnet_search.anchors.train import top1
+from restnet_search.anchors import fit_anchor
+from restnet_search.anchors.classifier import classifiers
+from restnet_search.anchors.fitting import probe
+from restnet_search.anchors.fitting.mixed_precision import MixedPrecision
+from restnet_search.anchors.fitting.train import top1
 from restnet_search.data import DataSplits
 from restnet_search.errors import AnchorError
 from restnet_search.progress import SilentProgress
@@ -148,7 +149,7 @@ def test_an_auxiliary_head_that_refuses_the_size_is_named(load: Load, digits: Da
 
 
 def test_the_cpu_trains_in_float32() -> None:
-    accelerator = Accelerator("cpu")
+    accelerator = MixedPrecision("cpu")
     layer = nn.Linear(3, 2)
     before = layer.weight.detach().clone()
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.5)
@@ -161,7 +162,7 @@ def test_the_cpu_trains_in_float32() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_casts_the_forward_pass_and_keeps_weights_in_float32() -> None:
-    accelerator = Accelerator()
+    accelerator = MixedPrecision()
     layer = nn.Linear(3, 2).to(accelerator.device)
     with accelerator.autocast():
         output = layer(torch.ones(4, 3, device=accelerator.device))

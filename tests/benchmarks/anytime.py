@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from restnet_search.pareto import hypervolume as area_dominated
+
 __all__ = ["CHANCE", "Event", "curve", "hypervolume", "seconds_until", "value_at"]
 
 CHANCE = 0.1
@@ -25,15 +27,7 @@ def hypervolume(points: Iterable[tuple[float, float]], ceiling: float) -> float:
 
     1 would be a perfect network at no cost. Anchors are not put in: with them little would be left to find.
     """
-    best, area, last = CHANCE, 0.0, 0.0
-    for accuracy, macs in sorted(points, key=lambda point: (point[1], -point[0])):
-        if macs >= ceiling:
-            break
-        if accuracy > best:
-            area += (best - CHANCE) * (macs - last)
-            best, last = accuracy, macs
-    area += (best - CHANCE) * (ceiling - last)
-    return area / ((1 - CHANCE) * ceiling)
+    return area_dominated(points, ceiling, CHANCE) / ((1 - CHANCE) * ceiling)
 
 
 def curve(events: Sequence[Event], ceiling: float) -> list[tuple[float, float]]:

@@ -19,9 +19,9 @@ from tests.benchmarks.measure import growth_exponent, timed
 from tests.benchmarks.result import Condition, Finding
 
 if TYPE_CHECKING:
-    from restnet_search.costs.table import AnchorCosts
+    from restnet_search.costs.cost_table import AnchorCosts
     from restnet_search.graph.anchor_graph import AnchorGraph
-    from restnet_search.search.candidates import Candidate
+    from restnet_search.search.points.candidates import Candidate
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ def run(size: str) -> Finding:
     import timm
     import torch
 
-    import restnet_search.anchors.cifar_resnet  # noqa: F401  (registers them)
-    from restnet_search.costs.table import profile_anchor
+    import restnet_search.anchors.loading.cifar_resnet  # noqa: F401  (registers them)
+    from restnet_search.costs.cost_table import profile_anchor
     from restnet_search.graph.anchor_graph import cut_model
 
     given = SIZES[size]
@@ -62,8 +62,9 @@ def run(size: str) -> Finding:
     table_seconds, candidates = timed(partial(_enumerate, graphs, costs))
     ours = sum(seconds for seconds, _ in profiled.values()) + table_seconds
 
+    from restnet_search.search.prepare.prepared.hybrids import assemble
+
     from restnet_search.costs.count import count_costs
-    from restnet_search.search.hybrids import assemble
     from restnet_search.stitching.layer import StitchLayer
 
     chosen = np.random.default_rng(0).choice(len(candidates), size=min(given.profiled, len(candidates)), replace=False)
@@ -112,7 +113,7 @@ def _what_limits(ours: float, table_seconds: float) -> str:
 
 def _enumerate(graphs: Mapping[str, AnchorGraph], costs: Mapping[str, AnchorCosts]) -> Sequence[Candidate]:
     """All candidates with their costs, as a search lists them; the ranker keeps all and gives no order."""
-    from restnet_search.search.candidates import enumerate_candidates
+    from restnet_search.search.points.candidates import enumerate_candidates
     from restnet_search.space import parse_space
     from restnet_search.units import UNLIMITED
 

@@ -73,18 +73,19 @@ class _Trials:
     """Stitch points behind the last front that leaves a back to train through, with noise for images."""
 
     def __init__(self, given: Size, device: str) -> None:
+        from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
+        from restnet_search.search.prepare.prepared.hybrids import plan_between
+        from restnet_search.search.prepare.prepared.placement import move_to_device
+
         from restnet_search.anchors import load_anchor
         from restnet_search.compute import open_compute
-        from restnet_search.costs.table import Cost
+        from restnet_search.costs.cost_table import Cost
         from restnet_search.data import Split
-        from restnet_search.data.sources import ArraySource
+        from restnet_search.data.readers.sources import ArraySource
         from restnet_search.graph.anchor_graph import cut_model
-        from restnet_search.search.candidates import Candidate
-        from restnet_search.search.features import CutAnchor
-        from restnet_search.search.hybrids import plan_between
-        from restnet_search.search.placing import settle
-        from restnet_search.search.records import Direction
-        from restnet_search.search.trial import TrainingChoices
+        from restnet_search.search.points.candidates import Candidate
+        from restnet_search.search.run.records import Direction
+        from restnet_search.search.training.trial import TrainingChoices
         from restnet_search.space.schema import AnchorSpec, ComputeSpec, StitchSpec, TrainingSpec
 
         self._anchors: dict[str, CutAnchor] = {}
@@ -95,7 +96,7 @@ class _Trials:
             anchor = load_anchor(spec, classes=10, weights_dir=None, base_dir=None, trust_code=False)
             self._anchors[name] = CutAnchor(anchor, cut_model(anchor.model, anchor.preprocessing.size))
         self._compute = open_compute(ComputeSpec(device=device, precision="float32"))
-        settle(self._anchors, self._compute)
+        move_to_device(self._anchors, self._compute)
         self._graphs = {name: cut.graph for name, cut in self._anchors.items()}
         spatial = {
             name: [c.index for c in graph.cut_points if c.layout.spatial] for name, graph in self._graphs.items()
@@ -127,8 +128,8 @@ class _Trials:
 
     def ours(self) -> list[Tensor]:
         """Weights of each stitch layer after its trial."""
-        from restnet_search.search.features import FeatureStore
-        from restnet_search.search.trial import TrialContext, run_trial
+        from restnet_search.search.features.store import FeatureStore
+        from restnet_search.search.training.trial import TrialContext, run_trial
 
         context = TrialContext(
             graphs=self._graphs,
@@ -147,8 +148,8 @@ class _Trials:
         """Likewise, the images going through the front in every step."""
         from torch.nn import functional as F
 
-        from restnet_search.search.learning import Group, Optimiser
-        from restnet_search.search.seeds import generator_for
+        from restnet_search.search.training.optimizer import Group, Optimiser
+        from restnet_search.search.training.seeds import generator_for
         from restnet_search.stitching.layer import StitchLayer
 
         trained: list[Tensor] = []

@@ -30,7 +30,7 @@ from tests.benchmarks.pairs import Pair, open_pair
 if TYPE_CHECKING:
     from restnet_search.data import DataSplits
     from restnet_search.export import ExportSource
-    from restnet_search.search.candidates import Candidate
+    from restnet_search.search.points.candidates import Candidate
 
 __all__ = ["LIMIT", "Row", "main", "measure", "render"]
 
@@ -124,9 +124,10 @@ def _row(candidate: Candidate, pair: Pair, given: Size) -> Row:
 
 def _trained(candidate: Candidate, pair: Pair) -> ExportSource:
     """Train the stitch layer for one epoch and make an export of the hybrid."""
+    from restnet_search.search.prepare.prepared.hybrids import assemble
+
     from restnet_search.export import AnchorSource, ExportSource, HybridArchitecture, Side
-    from restnet_search.search.hybrids import assemble
-    from restnet_search.search.trial import TrainingChoices, run_trial
+    from restnet_search.search.training.trial import TrainingChoices, run_trial
 
     context, data = pair.context, pair.data
     outcome = run_trial(candidate, TrainingChoices(RATE, 1), context)
@@ -162,7 +163,7 @@ def _milliseconds(files: Sequence[Path], image: np.ndarray) -> list[float]:
     """Medians of the processor's time for one image, in turns: the wall clock would count who else runs here."""
     import onnxruntime
 
-    from restnet_search.costs.latency import measure_interleaved
+    from restnet_search.costs.latency_table import measure_interleaved
     from restnet_search.export.formats.onnx import INPUT
 
     options = onnxruntime.SessionOptions()

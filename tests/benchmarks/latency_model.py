@@ -22,7 +22,7 @@ from tests.benchmarks.cifar import DATA, why_missing
 from tests.benchmarks.measure import describe_machine
 
 if TYPE_CHECKING:
-    from restnet_search.reporting.devices import ModelError
+    from restnet_search.reporting.commands.device_tables import ModelError
 
 __all__ = ["LIMIT", "main", "measure", "render"]
 

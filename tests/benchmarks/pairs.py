@@ -17,8 +17,8 @@ from tests.benchmarks.cifar import WEIGHTS, block_paths, space_of
 if TYPE_CHECKING:
     from restnet_search.data import DataSplits, Preprocessing
     from restnet_search.graph.cut_points import CutPoint
-    from restnet_search.search.candidates import Candidate
-    from restnet_search.search.trial import TrainingChoices, TrialContext
+    from restnet_search.search.points.candidates import Candidate
+    from restnet_search.search.training.trial import TrainingChoices, TrialContext
 
 __all__ = ["Pair", "open_pair"]
 
@@ -36,7 +36,7 @@ class Pair:
 
     def anchors(self) -> dict[str, tuple[float, int]]:
         """Accuracy on val and MACs of each anchor."""
-        from restnet_search.search.trial import score_network
+        from restnet_search.search.training.trial import score_network
 
         val, graphs = self.context.val, self.context.graphs
         return {
@@ -55,7 +55,7 @@ class Pair:
 
     def reach(self, candidate: Candidate, kind: Any, choices: TrainingChoices, init: Any = "lstsq") -> dict[str, Any]:
         """Train one hybrid with a stitch layer of that kind and start."""
-        from restnet_search.search.trial import run_trial
+        from restnet_search.search.training.trial import run_trial
         from restnet_search.stitching.plan import StitchPlan
 
         plan = StitchPlan(kind, candidate.plan.source, candidate.plan.target)
@@ -92,12 +92,13 @@ def open_pair(
     from restnet_search.compute import open_compute
     from restnet_search.data import load_data
     from restnet_search.progress import SilentProgress
-    from restnet_search.search.candidates import enumerate_candidates
-    from restnet_search.search.features import FeatureStore
-    from restnet_search.search.prepare import CodeAndWeights, prepare
+    from restnet_search.search.features.store import FeatureStore
+    from restnet_search.search.points.candidates import enumerate_candidates
+    from restnet_search.search.prepare.prepared import prepare
     from restnet_search.search.ranking import draw_training_images
-    from restnet_search.search.teachers import teacher_logits
-    from restnet_search.search.trial import TrialContext
+    from restnet_search.search.run.run_folder import AnchorSources
+    from restnet_search.search.training.teachers import teacher_logits
+    from restnet_search.search.training.trial import TrialContext
     from restnet_search.space import parse_space
     from restnet_search.units import UNLIMITED
 
@@ -116,7 +117,7 @@ def open_pair(
     progress, compute = SilentProgress(), open_compute(space.compute)
     data = load_data(space.data, progress=progress)
     with TemporaryDirectory() as cache:
-        prepared = prepare(space, data, CodeAndWeights(WEIGHTS, None, False, Path(cache)), progress)
+        prepared = prepare(space, data, AnchorSources(WEIGHTS, None, False, Path(cache)), progress)
     images = draw_training_images(space, data)
     points = {name: graph.cut_points for name, graph in prepared.graphs.items()}
     scores = {(a, b): np.zeros((len(points[a]), len(points[b]))) for a, b in product(points, points) if a != b}

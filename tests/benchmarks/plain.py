@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restnet_search.anchors.cifar_resnet import CifarResNet
+from restnet_search.anchors.loading.cifar_resnet import CifarResNet
 
 __all__ = ["Point", "Reached", "explore", "main"]
 
@@ -170,7 +170,7 @@ def main(space: dict[str, Any], cuts: dict[str, list[str]], setting: dict[str, A
     started = time.perf_counter()
     from safetensors.torch import load_file
 
-    from restnet_search.anchors.load import load_anchor
+    from restnet_search.anchors.loading.load import load_anchor
     from restnet_search.data import load_data
     from restnet_search.progress import SilentProgress
     from restnet_search.search.ranking import draw_training_images

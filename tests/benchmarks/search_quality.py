@@ -98,7 +98,7 @@ def _what_limits(rising: list[tuple[float, float]], seconds: float) -> str:
 
 
 def _ceiling() -> int:
-    from restnet_search.anchors.cifar_resnet import CifarResNet
+    from restnet_search.anchors.loading.cifar_resnet import CifarResNet
     from tests.benchmarks.plain import count_macs
 
     return count_macs(CifarResNet((LARGE - 2) // 6).eval())

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from restnet_search.cli import main
-from restnet_search.reporting.serialize import from_json, to_json
-from restnet_search.space.datasets import DATA_PRESETS
+from restnet_search.reporting.results_file.codec import from_json, to_json
+from restnet_search.space.published_data import DATA_PRESETS
 
 SPACE = """
 name: pets

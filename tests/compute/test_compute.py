@@ -8,6 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from restnet_search.search.features.store.feature_keys import pass_key
+from restnet_search.search.features.store.passes import CutAnchor
+from restnet_search.search.prepare.prepared.memory_format import (
+    FormatChoice,
+    choose_formats,
+    is_channels_last,
+    measure_gain,
+    set_format,
+)
+from restnet_search.search.prepare.prepared.placement import anchors_on_cpu, move_to_device
 from torch import Tensor, fx, nn
 
 from restnet_search.compute import Compute, Pieces, choose_device, open_compute
@@ -15,14 +25,11 @@ from restnet_search.data import Split, load_data
 from restnet_search.errors import RunError, SpaceError
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.progress import SilentProgress
-from restnet_search.reporting.computing import ComputeSummary, computing
-from restnet_search.search.feature_keys import pass_key
-from restnet_search.search.features import FeatureStore
-from restnet_search.search.joint import JointBudget, JointTraining
-from restnet_search.search.memory_format import FormatChoice, choose_formats, is_channels_last, measure_gain, set_format
-from restnet_search.search.passes import CutAnchor
-from restnet_search.search.placing import at_home, settle
-from restnet_search.search.trial import TrainingChoices, TrialOutcome, run_trial
+from restnet_search.reporting.model.summary import ComputeSummary
+from restnet_search.reporting.terminal.facts import computing
+from restnet_search.search.features.store import FeatureStore
+from restnet_search.search.training.joint import JointBudget, JointTraining
+from restnet_search.search.training.trial import TrainingChoices, TrialOutcome, run_trial
 from restnet_search.space.schema import ComputeSpec, DataSpec, JointSpec, TrainingSpec
 from restnet_search.stitching.tuning import StatisticsFit
 from tests.compute.pretend import pretend_gpu
@@ -227,14 +234,14 @@ class TestFormat:
     def test_both_formats_compute_the_same_and_have_other_keys(self, anchors: Anchors, digits: Split) -> None:
         own = cut_anchor(RESNET)
         choice = {RESNET: FormatChoice(channels_last=True)}
-        settle({RESNET: own}, Compute(), choice)
+        move_to_device({RESNET: own}, Compute(), choice)
         assert is_channels_last(own.anchor.model) and is_channels_last(own.graph.front(1))
         one, other = (
             torch.cat(list(FeatureStore({RESNET: cut}, 2**30).batches(RESNET, 1, digits, 64)))
             for cut in (own, anchors[RESNET])
         )
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
-        with at_home({RESNET: own}, Compute(), choice):
+        with anchors_on_cpu({RESNET: own}, Compute(), choice):
             assert not is_channels_last(own.anchor.model)
         assert is_channels_last(own.anchor.model)
         assert own.anchor.digest == anchors[RESNET].anchor.digest

@@ -7,25 +7,24 @@ from typing import Any
 
 import pytest
 import torch
+from restnet_search.search.features.store.disk_features import DiskFeatures
+from restnet_search.search.features.store.disk_store import DiskStore
+from restnet_search.search.prepare.prepared.placement import move_to_device
 
 from restnet_search.compute import Compute, open_compute
 from restnet_search.data import Split, load_data
 from restnet_search.pipeline import run_search
 from restnet_search.progress import SilentProgress
-from restnet_search.reporting.report import Report
-from restnet_search.reporting.serialize import read_results
-from restnet_search.search.closed_form import closed_form_scores
-from restnet_search.search.disk_features import DiskFeatures
-from restnet_search.search.disk_store import DiskStore
-from restnet_search.search.features import FeatureStore
-from restnet_search.search.joint import JointBudget, JointTraining
-from restnet_search.search.placing import settle
-from restnet_search.search.prepare import CodeAndWeights
+from restnet_search.reporting.model.run_report import Report
+from restnet_search.reporting.results_file.codec import read_results
+from restnet_search.search.features.store import FeatureStore
+from restnet_search.search.prepare.prepared import AnchorSources
 from restnet_search.search.ranking import rank_pairs
-from restnet_search.search.run_folder import RunFolder, RunInputs
-from restnet_search.search.teachers import teacher_logits
-from restnet_search.search.together import run_together
-from restnet_search.search.trial import TrainingChoices, TrialOutcome, run_trial
+from restnet_search.search.run.run_folder import RunFolder, RunInputs
+from restnet_search.search.training.closed_form import closed_form_scores
+from restnet_search.search.training.joint import JointBudget, JointTraining
+from restnet_search.search.training.teachers import teacher_logits
+from restnet_search.search.training.trial import TrainingChoices, TrialOutcome, run_together, run_trial
 from restnet_search.similarity.rankers import RANKERS
 from restnet_search.space import parse_space
 from restnet_search.space.schema import ComputeSpec, DataSpec, JointSpec, RankerSpec, TrainingSpec
@@ -48,7 +47,7 @@ def two() -> Anchors:
 
 def on_gpu(spec: ComputeSpec = FLOAT32) -> tuple[Anchors, Compute]:
     anchors, compute = two(), open_compute(spec)
-    settle(anchors, compute)
+    move_to_device(anchors, compute)
     return anchors, compute
 
 
@@ -206,7 +205,7 @@ def test_what_is_filled_ahead_for_workers_is_what_they_ask_for(tmp_path: Path) -
     filling.fill(RESNET, [0, 1], train)
     for cut in (0, 1):
         list(asking.batches(RESNET, cut, train, 16))
-    assert (filling.reuse.forwarded, asking.reuse.forwarded) == (len(train), 0)
+    assert (filling.statistics.forwarded, asking.statistics.forwarded) == (len(train), 0)
 
 
 SPACE: dict[str, Any] = {
@@ -238,7 +237,7 @@ def search(folder: Path, **changes: Any) -> Report:
     space = parse_space({**SPACE, **changes}, source="the test")
     run = RunFolder(folder / "run")
     run.create(space, RunInputs("test", "2026-01-01T00:00:00+00:00"))
-    return run_search(space, run, run.read()[1], CodeAndWeights(None, None, False, folder / "cache"), SilentProgress())
+    return run_search(space, run, run.read()[1], AnchorSources(None, None, False, folder / "cache"), SilentProgress())
 
 
 def accuracies(report: Report) -> dict[str, tuple[float, float | None]]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from restnet_search.costs.latency import (
+from restnet_search.costs.cost_table import profile_anchor
+from restnet_search.costs.latency_table import (
     OVERHEAD,
     LatencyTable,
     Timing,
@@ -17,11 +18,10 @@ from restnet_search.costs.latency import (
     read_table,
     write_table,
 )
-from restnet_search.costs.table import profile_anchor
 from restnet_search.errors import BudgetError
 from restnet_search.graph.anchor_graph import cut_model
 from restnet_search.progress import SilentProgress
-from restnet_search.search.latency import SummedLatency, anchor_digest, measure_table, stitch_points
+from restnet_search.search.points.latency_measurement import SummedLatency, anchor_digest, measure_table, stitch_points
 from restnet_search.space.schema import LatencySpec, SearchSpace
 from tests.models import IMAGE, build
 

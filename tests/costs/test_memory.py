@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from restnet_search.costs.live import LiveBytes
-from restnet_search.costs.memory import AnchorMemory, hybrid_memory, module_memory, profile_memory
+from restnet_search.costs.live_bytes import LiveBytes
+from restnet_search.costs.peak_memory import AnchorMemory, hybrid_memory, module_memory, profile_memory
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.plan import StitchPlan, why_not_stitchable

@@ -7,7 +7,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from restnet_search.data import Preprocessing, load_data
-from restnet_search.data.digits import CANVAS, HELD_OUT, TRAIN_VARIANTS, digits_rows, digits_source
+from restnet_search.data.readers.digits import CANVAS, HELD_OUT, TRAIN_VARIANTS, digits_rows, digits_source
 from restnet_search.space.schema import DataSpec
 
 VIEW = Preprocessing((3, 32, 32), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear", 1.0, "center")

@@ -177,7 +177,7 @@ class Counting:
 @pytest.fixture
 def counted(make_folder: MakeFolder):
     from restnet_search.data import Split
-    from restnet_search.data.opening import open_source
+    from restnet_search.data.readers.open_source import open_source
 
     source = Counting(open_source("", make_folder("train", cat=40, dog=40), "train"))
     return lambda max_bytes: (source, Split("train", source, cache=PixelCache(max_bytes)))

@@ -14,8 +14,8 @@ from PIL import Image
 
 from restnet_search.data import DataSplits, Preprocessing, Split, load_data
 from restnet_search.data.agreement import agree
-from restnet_search.data.colour import to_rgb
-from restnet_search.data.sources import ArraySource
+from restnet_search.data.readers.color import to_rgb
+from restnet_search.data.readers.sources import ArraySource
 from restnet_search.errors import DataError
 from restnet_search.space.schema import DataSpec
 

@@ -22,7 +22,7 @@ from scipy.stats import binomtest, kendalltau, spearmanr
 
 from restnet_search import load_hybrid, load_run
 from restnet_search.data import Preprocessing, load_data
-from restnet_search.search.run_folder import RunFolder
+from restnet_search.search.run.run_folder import RunFolder
 from restnet_search.space.schema import DataSpec
 from tests.e2e.conftest import SPACE, Cli
 

@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import nn
 
-from restnet_search.costs.table import AnchorCosts, profile_anchor
+from restnet_search.costs.cost_table import AnchorCosts, profile_anchor
 from restnet_search.export import AnchorSource
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from restnet_search.costs.cost_table import hybrid_cost
 from restnet_search.costs.count import count_costs
-from restnet_search.costs.table import hybrid_cost
 from restnet_search.data import Preprocessing
 from restnet_search.export import ExportSource, HybridArchitecture, Side
 from restnet_search.export.formats.safetensors import load_export, save_export

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from restnet_search.reporting import (
-    AnchorResult,
-    Failure,
-    HybridResult,
-    Outcome,
-    Part,
-    Report,
-    SearchSummary,
-    Stitch,
-    Trials,
-    build_report,
-    finalists,
-)
-from restnet_search.units import parse_budget
+from restnet_search.reporting.assemble.build import build_report, finalists
+from restnet_search.reporting.assemble.statistics import final_score
+from restnet_search.reporting.model.judgements import Failure, Trials
+from restnet_search.reporting.model.run_report import SCHEMA_VERSION, Report
+from restnet_search.reporting.model.summary import SearchSummary
+from restnet_search.search.run.records import AnchorRecord, Direction, FinalScore, HybridRecord, Part, Score, Stitch
+from restnet_search.units import DeviceBudget, parse_budget
 
 SMALL, LARGE = "cifar_resnet8", "cifar_resnet56"
 FRONT, BACK = Part(SMALL, 1, "layer1.0"), Part(LARGE, 10, "layer2.0")
@@ -39,15 +33,15 @@ SUMMARY = SearchSummary(
 )
 
 
-def anchors(small: float = 0.786, large: float = 0.894, n: int = 2500) -> list[AnchorResult]:
+def anchors(small: float = 0.786, large: float = 0.894, n: int = 2500) -> list[AnchorRecord]:
     return [
-        AnchorResult(
+        AnchorRecord(
             name,
             name,
             MACS[name],
             PARAMS[name],
-            Outcome(round(n * top1), n),
-            _a_little_worse(Outcome(round(n * top1), n)),
+            Score.of(round(n * top1), n),
+            _a_little_worse(Score.of(round(n * top1), n)),
         )
         for name, top1 in ((LARGE, large), (SMALL, small))
     ]
@@ -63,19 +57,19 @@ def hybrid(
     n: int = 2500,
     params: float = 500_000,
     score: float | None = None,
-    test: Outcome | None = None,
-) -> HybridResult:
+    test: FinalScore | None = None,
+) -> HybridRecord:
     order = "small_to_large" if front.anchor == SMALL else "large_to_small"
-    return HybridResult(
-        id, front, back, order, Stitch("linear", 544), macs, params, Outcome(round(n * top1), n), 9.5,
+    return HybridRecord(
+        id, front, back, order, Stitch("linear", 544), macs, params, Score.of(round(n * top1), n), 9.5,
         test=test, score=score, rank=1, lr=3e-3, epochs=2, images=4000,
     )  # fmt: skip
 
 
-def cifar_hybrids(count: int = 40, seed: int = 0) -> list[HybridResult]:
+def cifar_hybrids(count: int = 40, seed: int = 0) -> list[HybridRecord]:
     """Hybrids of both orders whose accuracy rises with their MACs, with noise; scores follow loosely."""
     rng = random.Random(seed)
-    made: list[HybridResult] = []
+    made: list[HybridRecord] = []
     for i in range(count):
         flip = i % 2 == 0
         small = Part(SMALL, rng.randrange(3), f"layer{rng.randrange(1, 4)}.0")
@@ -93,9 +87,9 @@ def cifar_hybrids(count: int = 40, seed: int = 0) -> list[HybridResult]:
 
 
 def report(
-    hybrids: Sequence[HybridResult] | None = None,
+    hybrids: Sequence[HybridRecord] | None = None,
     budgets: Sequence[str] = ("85MFLOPs",),
-    anchor_results: Sequence[AnchorResult] | None = None,
+    anchor_results: Sequence[AnchorRecord] | None = None,
     trials: Trials | None = None,
 ) -> Report:
     """Score the finalists on test, as the main job does, and build the report."""
@@ -105,7 +99,7 @@ def report(
     chosen = set(finalists(anchor_results, hybrids, limits, SUMMARY.objectives))
     scored = [replace(h, test=_a_little_worse(h.val)) if h.id in chosen and h.test is None else h for h in hybrids]
     failures = (Failure(17, "the loss became nan in epoch 1"), Failure(23, "the loss became inf in epoch 2"))
-    return build_report(
+    return built(
         run="cifar10_resnet-20261122-185612",
         created="2026-11-22T18:56:12+00:00",
         command="restnet-search --space cifar10_resnet --budget 85MFLOPs",
@@ -120,5 +114,18 @@ def report(
     )
 
 
-def _a_little_worse(val: Outcome) -> Outcome:
-    return Outcome(max(val.correct - val.n // 125, 0), val.n)
+def built(
+    *,
+    budgets: Sequence[DeviceBudget],
+    ranker_scores: Mapping[str, Mapping[str, float]] | None = None,
+    candidates: Mapping[Direction, int] | None = None,
+    **measured: Any,
+) -> Report:
+    """Build a report of what was measured, given by the names of the report's fields."""
+    frozen = {name: tuple(value) if isinstance(value, list) else value for name, value in measured.items()}
+    report = Report(schema_version=SCHEMA_VERSION, rankers=(), budgets=(), **frozen)
+    return build_report(report, budgets, ranker_scores=ranker_scores, candidates=candidates)
+
+
+def _a_little_worse(val: Score) -> FinalScore:
+    return final_score(max(round(val.top1 * val.n) - val.n // 125, 0), val.n)

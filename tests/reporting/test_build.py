@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from restnet_search.errors import RunError
-from restnet_search.reporting import HybridResult, Limits, Outcome, Part, build_report, finalists
-from restnet_search.reporting.build import UNLIMITED
-from restnet_search.units import DeviceBudget, parse_budget
+from restnet_search.reporting.assemble.build import finalists
+from restnet_search.reporting.assemble.statistics import final_score
+from restnet_search.reporting.model.budget_sets import Limits
+from restnet_search.search.run.records import HybridRecord, Part, Score
+from restnet_search.units import UNLIMITED, DeviceBudget, parse_budget
 
 from . import samples
 
@@ -26,7 +28,7 @@ results = st.lists(
 
 
 @given(results)
-def test_pareto_sets_picks_and_flags_follow_their_definitions(hybrids: list[HybridResult]) -> None:
+def test_pareto_sets_picks_and_flags_follow_their_definitions(hybrids: list[HybridRecord]) -> None:
     report = samples.report(hybrids, ("85MFLOPs", "10MFLOPs", "200kparams"), samples.anchors(n=20))
     entries = report.entries
 
@@ -34,7 +36,7 @@ def test_pareto_sets_picks_and_flags_follow_their_definitions(hybrids: list[Hybr
         return a.val.top1 >= b.val.top1 and a.macs <= b.macs and (a.val.top1, -a.macs) != (b.val.top1, -b.macs)
 
     for hybrid in report.hybrids:
-        assert hybrid.dominated == any(beats(other, hybrid) for other in entries)
+        assert (hybrid.id in report.dominated) == any(beats(other, hybrid) for other in entries)
     for budget in report.budgets:
         inside = [entry for entry in entries if budget.allows(entry)]
         assert set(budget.pareto) == {e.id for e in inside if not any(beats(other, e) for other in inside)}
@@ -48,8 +50,8 @@ def test_pareto_sets_picks_and_flags_follow_their_definitions(hybrids: list[Hybr
 
 
 def test_the_pick_is_chosen_on_val_even_where_test_disagrees() -> None:
-    lucky = samples.hybrid("lucky", 50e6, 0.80, test=Outcome(2400, 2500))
-    best = samples.hybrid("best", 60e6, 0.85, test=Outcome(1000, 2500))
+    lucky = samples.hybrid("lucky", 50e6, 0.80, test=final_score(2400, 2500))
+    best = samples.hybrid("best", 60e6, 0.85, test=final_score(1000, 2500))
     (budget,) = samples.report([lucky, best]).budgets
     assert budget.pick == "best"
 
@@ -98,7 +100,7 @@ def test_spearman_is_over_stitch_points_each_with_the_best_hybrid_trained_there(
         samples.hybrid(f"h{i}", 50e6 + i, top1, front=front, back=back, score=score)
         for i, ((front, back), score, top1) in enumerate(zip(places, scores, accuracies, strict=True))
     ]
-    again = replace(hybrids[0], id="again", val=Outcome(1, 2500))
+    again = replace(hybrids[0], id="again", val=Score.of(1, 2500))
     (ranker,) = samples.report([*hybrids, again]).rankers
     assert ranker.n == 6
     assert ranker.spearman == pytest.approx(spearmanr(scores, accuracies)[0])
@@ -158,4 +160,4 @@ def build(**changes):
         "search": samples.SUMMARY, "anchors": samples.anchors(), "hybrids": [samples.hybrid("h0", 5e7, 0.8)],
         "budgets": [DeviceBudget("b", (("macs", 8.5e7),))], "trials": samples.Trials(1, 0, 0),
     }  # fmt: skip
-    return build_report(**(arguments | changes))  # pyright: ignore[reportArgumentType]
+    return samples.built(**(arguments | changes))  # pyright: ignore[reportArgumentType]

@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
-from restnet_search.reporting import HybridResult, Part, Report, from_json, render_report, to_json
-from restnet_search.reporting.controls import random_controls, self_controls
-from restnet_search.reporting.statistics import kendall, regret_of_first, within_front
+from restnet_search.reporting.assemble.control_comparisons import random_controls, self_controls
+from restnet_search.reporting.assemble.statistics import kendall, regret_of_first, within_front
+from restnet_search.reporting.model.run_report import Report
+from restnet_search.reporting.results_file.codec import from_json, to_json
+from restnet_search.reporting.terminal.report_page import render_report
+from restnet_search.search.run.records import HybridRecord, Part
 
 from . import samples
 from .test_build import build
@@ -111,7 +114,7 @@ def test_kendall_is_scipys(values: list[tuple[int, int]]) -> None:
 
 
 def test_random_controls_say_how_many_of_a_rankers_points_they_are() -> None:
-    hybrids: list[HybridResult] = [
+    hybrids: list[HybridRecord] = [
         replace(samples.hybrid(f"h{i}", 5e7 + i, 0.7 + i / 100, score=i / 10), front=Part(samples.SMALL, i))
         for i in range(6)
     ]

@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from restnet_search.reporting import FeatureReuse, from_json, render_report, to_json
-from restnet_search.reporting.cache import CacheRow, CacheTable, format_bytes, render_cache
+from restnet_search.reporting.commands.cache_table import CacheRow, CacheTable, format_bytes, render_cache
+from restnet_search.reporting.model.summary import FeatureReuse
+from restnet_search.reporting.results_file.codec import from_json, to_json
+from restnet_search.reporting.terminal.report_page import render_report
 from tests.reporting.samples import report
 
 

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.image import imread
 from rich.cells import cell_len
 
-from restnet_search.reporting import Heatmap, render_heatmap, write_heatmap_png
+from restnet_search.reporting.figures.heatmap import Heatmap, render_heatmap, write_heatmap_png
 
 
 def made(rows: int, columns: int, seed: int = 0) -> Heatmap:

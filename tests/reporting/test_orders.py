@@ -1,4 +1,4 @@
-"""Stitch orders and licences in the report: counted from the hybrids, shown, and read back."""
+"""Stitch orders and licenses in the report: counted from the hybrids, shown, and read back."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from restnet_search.reporting import Report, build_report, finalists, from_json, render_report, to_json
-from restnet_search.reporting.report import Part, Trials
-from tests.reporting.samples import BACK, FRONT, LARGE, SMALL, SUMMARY, anchors, hybrid
+from restnet_search.reporting.assemble.build import finalists
+from restnet_search.reporting.assemble.statistics import final_score
+from restnet_search.reporting.model.judgements import Trials
+from restnet_search.reporting.model.run_report import Report
+from restnet_search.reporting.results_file.codec import from_json, to_json
+from restnet_search.reporting.terminal.report_page import render_report
+from restnet_search.search.run.records import Direction, Part
+from tests.reporting.samples import BACK, FRONT, LARGE, SMALL, SUMMARY, anchors, built, hybrid
 
 
-def mixed(licences: tuple[str | None, str | None] = ("apache-2.0", "cc-by-nc-4.0")) -> Report:
+def mixed(licenses: tuple[str | None, str | None] = ("apache-2.0", "cc-by-nc-4.0")) -> Report:
     """The large anchor a CNN, the small one a Transformer; three hybrids from it, one onto it."""
     large, small = anchors()
-    both = [replace(large, kind="cnn", licence=licences[0]), replace(small, kind="transformer", licence=licences[1])]
+    both = [replace(large, kind="cnn", license=licenses[0]), replace(small, kind="transformer", license=licenses[1])]
     found = [
         hybrid("h000", 30e6, 0.80),
         hybrid("h001", 40e6, 0.82),
@@ -23,11 +28,14 @@ def mixed(licences: tuple[str | None, str | None] = ("apache-2.0", "cc-by-nc-4.0
         hybrid("h003", 60e6, 0.70, front=Part(LARGE, 3, "layer1.2"), back=Part(SMALL, 2, "layer2.0")),
     ]
     chosen = finalists(both, found, ())
-    scored = [replace(one, test=one.val) if one.id in chosen else one for one in found]
-    return build_report(
+    scored = [
+        replace(one, test=final_score(round(one.val.top1 * one.val.n), one.val.n)) if one.id in chosen else one
+        for one in found
+    ]
+    return built(
         run="mixed", created="2026-11-22T12:00:00+00:00", command="restnet-search", space="mixed", seed=0,
         environment={}, search=SUMMARY, anchors=both, hybrids=scored, budgets=(), trials=Trials(4, 0, 0),
-        candidates={(SMALL, LARGE, "small_to_large"): 9, (LARGE, SMALL, "large_to_small"): 5},
+        candidates={Direction(SMALL, LARGE, "small_to_large"): 9, Direction(LARGE, SMALL, "large_to_small"): 5},
     )  # fmt: skip
 
 
@@ -53,27 +61,27 @@ def test_they_are_shown_within_80_columns() -> None:
     assert max(map(len, section.splitlines())) <= 80
 
 
-def test_licences_are_said_and_warned_of() -> None:
+def test_licenses_are_said_and_warned_of() -> None:
     report = mixed()
     text = " ".join(told(report).split())
     assert f"Weights of {SMALL}: cc-by-nc-4.0 (non-commercial)" in text
     assert f"NOT FOR COMMERCIAL USE: 4 of 4 hybrids hold the weights of {SMALL}." in text
-    assert all(one.non_commercial == (SMALL,) for one in report.hybrids)
+    assert all(report.non_commercial[one.id] == (SMALL,) for one in report.hybrids)
     free = mixed(("apache-2.0", None))
     assert "COMMERCIAL" not in told(free) and f"Weights of {SMALL}: unknown" in told(free)
-    assert all(one.non_commercial == () for one in free.hybrids)
+    assert free.non_commercial == {}
 
 
 def test_the_json_holds_them_and_older_results_are_read_without() -> None:
     report = mixed()
     plain = to_json(report)
     assert from_json(plain) == report
-    assert plain["anchors"][1]["licence"] == "cc-by-nc-4.0" and plain["hybrids"][0]["non_commercial"] == [SMALL]
+    assert plain["anchors"][1]["license"] == "cc-by-nc-4.0" and plain["non_commercial"]["h000"] == [SMALL]
     del (
         plain["orders"],
-        plain["anchors"][0]["licence"],
+        plain["anchors"][0]["license"],
         plain["anchors"][0]["kind"],
-        plain["hybrids"][0]["non_commercial"],
+        plain["non_commercial"],
     )
     older = from_json(plain)
-    assert older.orders == () and older.anchors[0].licence is None and "Stitch orders" not in told(older)
+    assert older.orders == () and older.anchors[0].license is None and "Stitch orders" not in told(older)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 
-from restnet_search.reporting.plot import AccuracyPlot
+from restnet_search.reporting.figures.accuracy_plot import AccuracyPlot
 
 from . import samples
 
@@ -11,7 +11,7 @@ def test_each_kind_has_its_marker_and_the_legend_counts_it(printed) -> None:
     report = samples.report()
     text = printed(AccuracyPlot(report), 120)
     canvas, legend = text.split("MACs, log scale")
-    dominated = sum(hybrid.dominated for hybrid in report.hybrids)
+    dominated = len(report.dominated)
     assert canvas.count("◆") == 2
     assert 1 <= canvas.count("●") <= len(report.hybrids) - dominated
     assert canvas.count("·") >= 3

@@ -5,7 +5,7 @@ import json
 import pytest
 from rich.cells import cell_len
 
-from restnet_search.reporting.preview import (
+from restnet_search.reporting.commands.preview_tables import (
     AnchorRow,
     BudgetRow,
     DataFacts,

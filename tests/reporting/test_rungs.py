@@ -8,19 +8,22 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from restnet_search.reporting import DroppedEntry, Report, RungEntry, from_json, render_report, to_json
+from restnet_search.reporting.model.run_report import Report
+from restnet_search.reporting.results_file.codec import from_json, to_json
+from restnet_search.reporting.terminal.report_page import render_report
+from restnet_search.search.run.records import Dropped, RungSummary
 from tests.reporting.samples import BACK, FRONT, report
 
 RUNGS = (
-    RungEntry("cost", 224, 172, 0.0),
-    RungEntry("ranker", 172, 61, 4.2),
-    RungEntry("closed_form", 61, 40, 12.25),
-    RungEntry("full", 40, 36, 431.0),
+    RungSummary("cost", 224, 172, 0.0),
+    RungSummary("ranker", 172, 61, 4.2),
+    RungSummary("closed_form", 61, 40, 12.25),
+    RungSummary("full", 40, 36, 431.0),
 )
 DROPPED = (
-    DroppedEntry(FRONT, BACK, "small_to_large", 30_000_000, "ranker", 0.31, "place 9 among the partners of its front"),
-    DroppedEntry(FRONT, BACK, "small_to_large", 40_000_000, "closed_form", 0.715, "place 5 of 6", 400),
-    DroppedEntry(FRONT, BACK, "small_to_large", 50_000_000, "closed_form", None, "the loss became nan", 400),
+    Dropped(FRONT, BACK, "small_to_large", 30_000_000, "ranker", 0.31, "place 9 among the partners of its front"),
+    Dropped(FRONT, BACK, "small_to_large", 40_000_000, "closed_form", 0.715, "place 5 of 6", 400),
+    Dropped(FRONT, BACK, "small_to_large", 50_000_000, "closed_form", None, "the loss became nan", 400),
 )
 
 
@@ -32,7 +35,7 @@ def text_of(found: Report) -> str:
 
 def test_the_section_shows_each_rung_and_the_best_that_was_dropped() -> None:
     text = text_of(replace(report(), rungs=RUNGS, dropped=DROPPED))
-    section = text[text.index("Decided early") : text.index("Was the ranker right?")]
+    section = text[text.index("Successive halving") : text.index("Was the ranker right?")]
     rows = [line.split() for line in section.splitlines()]
     assert ["ranker", "(cka)", "172", "61", "4.2"] in rows
     assert any(row[:2] == ["closed-form", "stitch,"] and row[-3:] == ["61", "40", "12.2"] for row in rows)
@@ -41,10 +44,10 @@ def test_the_section_shows_each_rung_and_the_best_that_was_dropped() -> None:
     )
 
 
-def test_where_nothing_was_decided_early_there_is_no_section() -> None:
+def test_where_nothing_was_halved_there_is_no_section() -> None:
     plain = [rung for rung in RUNGS if rung.name != "closed_form"]
-    assert "Decided early" not in text_of(replace(report(), rungs=tuple(plain), dropped=DROPPED[:1]))
-    assert "Decided early" not in text_of(report())
+    assert "Successive halving" not in text_of(replace(report(), rungs=tuple(plain), dropped=DROPPED[:1]))
+    assert "Successive halving" not in text_of(report())
 
 
 def test_results_keep_them_and_older_results_have_none() -> None:
@@ -56,7 +59,7 @@ def test_results_keep_them_and_older_results_have_none() -> None:
         "front": {"anchor": FRONT.anchor, "cut": FRONT.cut, "path": FRONT.path},
         "back": {"anchor": BACK.anchor, "cut": BACK.cut, "path": BACK.path},
         "order": "small_to_large", "macs": 40_000_000, "rung": "closed_form", "score": 0.715,
-        "reason": "place 5 of 6", "n": 400,
+        "reason": "place 5 of 6", "n": 400, "kind": None,
     }  # fmt: skip
     del data["rungs"], data["dropped"]
     assert (from_json(data).rungs, from_json(data).dropped) == ((), ())

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, kendalltau, rankdata
 
-from restnet_search.reporting.statistics import difference_interval, spearman, wilson_interval, within_front
+from restnet_search.reporting.assemble.statistics import difference_interval, spearman, wilson_interval, within_front
 
 counts = st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 finite = st.floats(-1e6, 1e6).map(lambda x: round(x, 3))

@@ -5,7 +5,7 @@ import json
 import pytest
 from rich.cells import cell_len
 
-from restnet_search.reporting import (
+from restnet_search.reporting.commands.model_tables import (
     CutPointRow,
     CutPointTable,
     Profile,

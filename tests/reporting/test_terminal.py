@@ -7,7 +7,10 @@ import sys
 import pytest
 from rich.cells import cell_len
 
-from restnet_search.reporting import Outcome, Part, Trials, render_report
+from restnet_search.reporting.assemble.statistics import final_score
+from restnet_search.reporting.model.judgements import Trials
+from restnet_search.reporting.terminal.report_page import render_report
+from restnet_search.search.run.records import Part
 from restnet_search.units import CONVENTION
 
 from . import samples
@@ -101,9 +104,9 @@ def test_a_dominated_anchor_stays_in_the_picture(printed) -> None:
 
 def test_a_hybrid_that_wins_is_the_pick_with_its_margin(printed) -> None:
     anchors = samples.anchors()
-    winner = samples.hybrid("win", 60e6, 0.84, test=Outcome(2100, 2500))
+    winner = samples.hybrid("win", 60e6, 0.84, test=final_score(2100, 2500))
     assert anchors[1].test is not None
-    margin = 100 * (2100 - anchors[1].test.correct) / 2500
+    margin = 100 * (2100 / 2500 - anchors[1].test.top1)
     text = flat(printed(render_report(samples.report([winner], anchor_results=anchors))))
     assert "Pick: win, cifar_resnet8[..layer1.0] + cifar_resnet56[layer2.0..]." in text
     assert f"On test it is +{margin:.1f} points above cifar_resnet8" in text
@@ -114,13 +117,13 @@ def test_a_hybrid_that_wins_is_the_pick_with_its_margin(printed) -> None:
 def test_a_margin_within_chance_is_called_so(printed) -> None:
     anchors = samples.anchors()
     assert anchors[1].test is not None
-    close = samples.hybrid("close", 60e6, 0.79, test=Outcome(anchors[1].test.correct + 5, 2500))
+    close = samples.hybrid("close", 60e6, 0.79, test=final_score(round(anchors[1].test.top1 * 2500) + 5, 2500))
     text = flat(printed(render_report(samples.report([close], anchor_results=anchors))))
     assert "which chance alone could explain" in text
 
 
 def test_a_pick_that_loses_on_test_is_admitted(printed) -> None:
-    loser = samples.hybrid("lose", 60e6, 0.84, test=Outcome(1500, 2500))
+    loser = samples.hybrid("lose", 60e6, 0.84, test=final_score(1500, 2500))
     assert "On test it does not beat the anchors" in flat(printed(render_report(samples.report([loser]))))
 
 
@@ -172,6 +175,6 @@ def test_names_with_brackets_are_printed_literally(printed) -> None:
 
 def test_reporting_imports_neither_torch_nor_plotting() -> None:
     heavy = ["torch", "timm", "optuna", "matplotlib", "plotext", "scipy", "sklearn", "numpy"]
-    code = f"import sys, restnet_search.reporting; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, restnet_search.reporting.terminal.report_page; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from restnet_search.costs.table import Cost
+from restnet_search.costs.cost_table import Cost
 from restnet_search.data import Split, load_data
 from restnet_search.progress import SilentProgress
-from restnet_search.search.candidates import Candidate
-from restnet_search.search.features import FeatureStore
-from restnet_search.search.jobs import Job, Outcome
-from restnet_search.search.records import Direction, HybridRecord
-from restnet_search.search.run_folder import RunFolder
-from restnet_search.search.session import run_trials
-from restnet_search.search.study import SearchStudy
-from restnet_search.search.trial import TrialContext, TrialOutcome
+from restnet_search.search.features.store import FeatureStore
+from restnet_search.search.points.candidates import Candidate
+from restnet_search.search.run.records import Direction, HybridRecord
+from restnet_search.search.run.run_folder import RunFolder
+from restnet_search.search.run.session import run_trials
+from restnet_search.search.study.study import SearchStudy
+from restnet_search.search.training.jobs import Job, Outcome
+from restnet_search.search.training.trial import TrialContext, TrialOutcome
 from restnet_search.space.schema import DataSpec, SearchSpace, TrainingSpec
 from tests.search.stores import Anchors, candidate, context, cut_anchor
 
@@ -167,7 +167,7 @@ def test_what_is_asked_does_not_depend_on_which_trial_ends_first(
 
 
 def _choices(record: HybridRecord):
-    from restnet_search.search.trial import TrainingChoices
+    from restnet_search.search.training.trial import TrainingChoices
 
     return TrainingChoices(record.lr, record.epochs, record.tune, record.match_epochs, record.distill)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restnet_search.search.budgets import suggest_budgets
+from restnet_search.search.points.suggested_budgets import suggest_budgets
 from restnet_search.units import parse_budget
 
 MACS = st.integers(10_000, 10**11)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from restnet_search.search.candidates import Enumeration
-from restnet_search.search.controls import Control, control_choices, plan_controls
-from restnet_search.search.records import HybridRecord, Part, Score, Stitch
-from restnet_search.search.study import SearchStudy, read_records
+from restnet_search.search.points.candidates import Enumeration
+from restnet_search.search.points.controls import Control, control_choices, plan_controls
+from restnet_search.search.run.records import HybridRecord, Part, Score, Stitch
+from restnet_search.search.study.study import SearchStudy, read_records
 from restnet_search.space.schema import SearchSpace, TrainingSpec
 from restnet_search.units import parse_budget
 from tests.search.test_candidates import NAMES, _anchors, _enumerate, _space

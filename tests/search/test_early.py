@@ -11,17 +11,17 @@ import optuna
 import pytest
 import torch
 
-from restnet_search.costs.table import profile_anchor
+from restnet_search.costs.cost_table import profile_anchor
 from restnet_search.data import Split, load_data
 from restnet_search.errors import RunError
 from restnet_search.progress import SilentProgress
-from restnet_search.search.candidates import Enumeration, enumerate_candidates
-from restnet_search.search.controls import control_choices
-from restnet_search.search.early import Early, EarlyJob, decide_early, enters
-from restnet_search.search.prepare import Prepared
-from restnet_search.search.rungs import RungStudy
-from restnet_search.search.study import SearchStudy, read_records
-from restnet_search.search.trial import run_trial
+from restnet_search.search.halving.halving import Early, EarlyJob, decide_early, enters
+from restnet_search.search.halving.rungs import RungStudy
+from restnet_search.search.points.candidates import Enumeration, enumerate_candidates
+from restnet_search.search.points.controls import control_choices
+from restnet_search.search.prepare.prepared import Prepared
+from restnet_search.search.study.study import SearchStudy, read_records
+from restnet_search.search.training.trial import run_trial
 from restnet_search.space.schema import DataSpec, SearchSpace
 from restnet_search.units import UNLIMITED
 from tests.search.stores import cut_anchor
@@ -180,7 +180,7 @@ def test_a_second_look_computes_and_writes_nothing(whole: tuple[Early, Path], de
     early, folder = whole
     again = decide(folder, space_of())
     assert facts(again) == facts(early)
-    assert again.reuse is None
+    assert again.statistics is None
 
 
 def test_features_too_large_to_keep_give_the_same_scores(

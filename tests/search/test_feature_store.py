@@ -13,15 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from restnet_search.search.features.store.cache_dtypes import DTYPES, downcast
+from restnet_search.search.features.store.disk_features import DiskFeatures
+from restnet_search.search.features.store.disk_store import DiskStore
+from restnet_search.search.features.store.feature_files import DamagedFile, FeatureWriter, map_rows, read_header
+from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
 
 from restnet_search.data import Split
-from restnet_search.data.opening import open_source
-from restnet_search.data.sources import ArraySource, FileSource
-from restnet_search.search.disk_features import DiskFeatures
-from restnet_search.search.disk_store import DiskStore
-from restnet_search.search.feature_files import DamagedFile, FeatureWriter, map_rows, read_header
-from restnet_search.search.features import CutAnchor, FeatureStore
-from restnet_search.search.precision import DTYPES, narrowed
+from restnet_search.data.readers.open_source import open_source
+from restnet_search.data.readers.sources import ArraySource, FileSource
+from restnet_search.search.features.store import FeatureStore
 from tests.search.stores import Anchors, cut_anchor, disk_store, features
 
 RESNET, VIT = "cifar_resnet8", "vit"
@@ -58,8 +59,8 @@ class TestSame:
             disk = disk_store(anchors, tmp_path)
             for cut in (1, 2):
                 assert torch.equal(features(disk, name, cut, images), features(memory, name, cut, images))
-        assert disk.reuse.forwarded == 0
-        assert disk.reuse.read == 2
+        assert disk.statistics.forwarded == 0
+        assert disk.statistics.read == 2
 
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
     def test_half_types_are_the_rounded_features_in_half_the_bytes(
@@ -83,8 +84,8 @@ class TestSame:
             list(store.batches_at(RESNET, asked, images, 64))
             for cut in (0, 1, 2):
                 features(store, RESNET, cut, images)
-            assert store.reuse.forwarded == len(images)
-            assert store.reuse.used == (3 + len(asked)) * len(images)
+            assert store.statistics.forwarded == len(images)
+            assert store.statistics.used == (3 + len(asked)) * len(images)
 
     @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
     def test_in_memory_every_layer_runs_once_and_none_before_it_is_asked(
@@ -105,7 +106,7 @@ class TestSame:
                 deepest = max(order[: order.index(cut) + 1])
                 there = {name for name, _ in graph.front(deepest).named_modules()} & layers.keys()
                 assert runs == {name: 2 if name in there else 0 for name in layers}  # two batches
-            assert store.reuse.forwarded == len(images)
+            assert store.statistics.forwarded == len(images)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -123,7 +124,7 @@ class TestSame:
         ):
             for one, other in zip(got, wanted, strict=True):
                 torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
-        assert store.reuse.forwarded == len(images)
+        assert store.statistics.forwarded == len(images)
         assert files(tmp_path) == []
 
 
@@ -134,7 +135,7 @@ class TestStale:
         store = disk_store(anchors, folder, dtype=dtype)
         wanted = features(FeatureStore(anchors, 2**30), RESNET, 1, images)
         torch.testing.assert_close(features(store, RESNET, 1, images), wanted, rtol=2e-3, atol=2e-3)
-        return store.reuse.forwarded
+        return store.statistics.forwarded
 
     def test_the_same_again_is_read(self, images: Split, tmp_path: Path) -> None:
         assert self.forwarded({RESNET: cut_anchor(RESNET)}, images, tmp_path) == len(images)
@@ -205,11 +206,11 @@ class TestDamaged:
         with caplog.at_level(logging.WARNING, "restnet_search"):
             again = disk_store(anchors, tmp_path)
             assert torch.equal(features(again, RESNET, 1, images), wanted)
-        assert again.reuse.forwarded == len(images)
+        assert again.statistics.forwarded == len(images)
         assert path.name in caplog.text
         sound = disk_store(anchors, tmp_path)
         assert torch.equal(features(sound, RESNET, 1, images), wanted)
-        assert sound.reuse.forwarded == 0
+        assert sound.statistics.forwarded == 0
 
     def test_every_single_bit_of_a_file_counts(self, tmp_path: Path) -> None:
         path = tmp_path / "x.features"
@@ -250,9 +251,9 @@ class TestBound:
         features(store, RESNET, 2, images)
         assert {read_header(path).facts["cut"] for path in files(tmp_path)} == {0, 2}
         assert sum(path.stat().st_size for path in files(tmp_path)) <= bound
-        before = store.reuse.forwarded
+        before = store.statistics.forwarded
         features(store, RESNET, 0, images)
-        assert store.reuse.forwarded == before
+        assert store.statistics.forwarded == before
 
     def test_an_evicted_file_that_is_mapped_stays_readable(
         self, anchors: Anchors, images: Split, tmp_path: Path
@@ -283,7 +284,7 @@ class TestPrecision:
     ) -> None:
         plain = scale * torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
         for name, holds in (("float16", float16), ("bfloat16", bfloat16), ("float32", True)):
-            rounded = narrowed(plain, name)
+            rounded = downcast(plain, name)
             assert (rounded is not None) == holds
             if rounded is not None:
                 assert rounded.dtype == DTYPES[name]
@@ -292,9 +293,9 @@ class TestPrecision:
     def test_features_that_are_not_finite_are_left_to_float32(self) -> None:
         for bad in (float("nan"), float("inf")):
             broken = torch.tensor([[1.0, bad], [2.0, 3.0]])
-            assert narrowed(broken, "float16") is None
-            assert narrowed(broken, "bfloat16") is None
-            assert narrowed(broken, "float32") is not None
+            assert downcast(broken, "float16") is None
+            assert downcast(broken, "bfloat16") is None
+            assert downcast(broken, "float32") is not None
 
     def test_features_that_overflow_float16_are_kept_in_bfloat16(self, images: Split, tmp_path: Path) -> None:
         loud = {RESNET: cut_anchor(RESNET)}
@@ -336,7 +337,7 @@ def start(folder: Path, after: str, *, before: str = "", strict: bool = True) ->
 
 class TestProcesses:
     def test_two_at_once_compute_once_and_read_the_same(self, tmp_path: Path) -> None:
-        after = "print(features(store, 'vit', 2, images).double().sum().item(), store.reuse.forwarded)"
+        after = "print(features(store, 'vit', 2, images).double().sum().item(), store.statistics.forwarded)"
         pair = [start(tmp_path, after) for _ in range(2)]
         for process in pair:
             assert process.stdin is not None
@@ -352,15 +353,15 @@ class TestProcesses:
         # the limit on a file's size makes a real write fail half-way, as a quota does
         before = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))"
         after = """
-    from restnet_search.search.disk_features import DiskFeatures
-    from restnet_search.search.disk_store import DiskStore
-    from restnet_search.search.features import FeatureStore
+    from restnet_search.search.features.store.disk_features import DiskFeatures
+    from restnet_search.search.features.store.disk_store import DiskStore
+    from restnet_search.search.features.store import FeatureStore
     told = []
     store = FeatureStore(anchors, 2**30, disk=DiskFeatures(DiskStore(Path(sys.argv[1]), 2**30)), warn=told.append)
     plain = FeatureStore(anchors, 2**30)
     for cut in (1, 2, 1):
         assert torch.equal(features(store, 'vit', cut, images), features(plain, 'vit', cut, images))
-    assert store.reuse.forwarded < 3 * 600, store.reuse
+    assert store.statistics.forwarded < 3 * 600, store.statistics
     print(len(told), told[0])
 """
         process = start(tmp_path / "full", after.strip(), before=before, strict=False)

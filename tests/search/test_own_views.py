@@ -10,20 +10,21 @@ import numpy as np
 import pytest
 import timm
 import torch
+from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
+from restnet_search.search.prepare.prepared.hybrids import assemble
 from torch import nn
 
 from restnet_search.anchors import Anchor
+from restnet_search.costs.cost_table import hybrid_cost, profile_anchor
 from restnet_search.costs.count import count_costs
-from restnet_search.costs.table import hybrid_cost, profile_anchor
 from restnet_search.data import DataSplits, Preprocessing, load_data
 from restnet_search.graph.anchor_graph import cut_model
 from restnet_search.progress import SilentProgress
-from restnet_search.search.candidates import Candidate
-from restnet_search.search.features import CutAnchor, FeatureStore
-from restnet_search.search.hybrids import assemble
+from restnet_search.search.features.store import FeatureStore
+from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.ranking import score_pairs
-from restnet_search.search.records import Direction
-from restnet_search.search.trial import TrainingChoices, TrialContext, run_trial
+from restnet_search.search.run.records import Direction
+from restnet_search.search.training.trial import TrainingChoices, TrialContext, run_trial
 from restnet_search.space.schema import DataSpec, RankerSpec, StitchSpec, TrainingSpec
 from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.plan import StitchPlan

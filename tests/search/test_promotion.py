@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restnet_search.search.promotion import Entrant, by_gain, cost_ranges, promote
+from restnet_search.search.halving.promotion import Entrant, by_gain, cost_ranges, promote
 
 SHARES = st.floats(0.01, 1.0)
 

@@ -7,11 +7,11 @@ from itertools import product
 
 import pytest
 
-from restnet_search.costs.table import Cost
+from restnet_search.costs.cost_table import Cost
 from restnet_search.graph.layout import Layout
-from restnet_search.search.candidates import Candidate
-from restnet_search.search.records import Direction
-from restnet_search.search.sharing import Window, share_layers, window_of
+from restnet_search.search.points.candidates import Candidate
+from restnet_search.search.run.records import Direction
+from restnet_search.search.training.sharing import Window, share_layers, window_of
 from restnet_search.space.schema import JointSpec
 from restnet_search.stitching.plan import StitchPlan
 

@@ -9,10 +9,16 @@ import torch
 
 from restnet_search.data import Split, load_data
 from restnet_search.data.augmented_views import AugmentedView, images_of
-from restnet_search.search.candidates import Candidate
-from restnet_search.search.features import FeatureStore
-from restnet_search.search.together import pass_order, run_together
-from restnet_search.search.trial import NonFiniteLoss, TrainingChoices, TrialOutcome, run_trial
+from restnet_search.search.features.store import FeatureStore
+from restnet_search.search.points.candidates import Candidate
+from restnet_search.search.training.trial import (
+    NonFiniteLoss,
+    TrainingChoices,
+    TrialOutcome,
+    pass_order,
+    run_together,
+    run_trial,
+)
 from restnet_search.space.schema import DataSpec, StitchSpec, TrainingSpec
 from tests.search.stores import Anchors, candidate, context, cut_anchor, disk_store
 
@@ -65,11 +71,11 @@ def test_together_is_alone_to_the_last_bit(anchors: Anchors, digits: Split, jobs
         shared = context(anchors, digits, store=fresh(), stitch=stitch)
         (alone,) = finished(run_together([job], shared))
         assert_equal(outcome, alone)
-        forwarded += shared.store.reuse.forwarded
-    assert together_store.reuse.forwarded < forwarded
+        forwarded += shared.store.statistics.forwarded
+    assert together_store.statistics.forwarded < forwarded
     # two epochs and val; and the closed form's images, once for the front and once for each anchor behind
     closed_form = {"lstsq": 96 * 3, "random": 0}[init]
-    assert together_store.reuse.forwarded == 2 * 192 + 60 + closed_form
+    assert together_store.statistics.forwarded == 2 * 192 + 60 + closed_form
 
 
 def test_together_is_the_plain_trial_where_the_images_come_in_the_same_order(
@@ -155,4 +161,4 @@ class TestAugmentedViews:
         ):
             assert (a - b).norm() < 0.1 * (a - c).norm()  # other batches of the pass round otherwise, nothing more
         # train plain and augmented once each for three epochs, val, and the closed form's images of the back
-        assert kept.reuse.forwarded == 2 * 192 + 60 + 96
+        assert kept.statistics.forwarded == 2 * 192 + 60 + 96

@@ -12,20 +12,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from restnet_search.search.workers.worker_pool.worker import AnchorRecipe
 
 from restnet_search.anchors import load_anchor
 from restnet_search.data import Split, load_data
 from restnet_search.errors import DataError, RunError
 from restnet_search.pipeline import _workers
 from restnet_search.progress import SilentProgress
-from restnet_search.search.candidates import Candidate
-from restnet_search.search.jobs import Job, Outcome
-from restnet_search.search.opening import fill_store, open_store
-from restnet_search.search.prepare import CodeAndWeights, Prepared, cut_anchors, remember_anchors
-from restnet_search.search.run_folder import RunFolder, RunInputs
-from restnet_search.search.trial import NonFiniteLoss, TrainingChoices, TrialContext, TrialOutcome
-from restnet_search.search.worker import AnchorRecipe
-from restnet_search.search.workers import WorkerPool
+from restnet_search.search.points.candidates import Candidate
+from restnet_search.search.prepare.prepared import Prepared, cut_anchors, remember_anchors
+from restnet_search.search.run.run_folder import AnchorSources, RunFolder, RunInputs
+from restnet_search.search.training.jobs import Job, Outcome
+from restnet_search.search.training.trial import NonFiniteLoss, TrainingChoices, TrialContext, TrialOutcome
+from restnet_search.search.training.trial_setup import fill_store, open_store
+from restnet_search.search.workers.worker_pool import WorkerPool
 from restnet_search.space.schema import DataSpec, SearchSpace
 from tests.search.stores import candidate, context
 
@@ -46,7 +46,7 @@ def make_run(folder: Path, anchors: list[dict[str, object]], **changes: object) 
     space = SearchSpace.model_validate({"anchors": anchors, "data": {"dataset": "digits"}} | changes)
     run, inputs = RunFolder(folder / "run"), RunInputs("", "")
     run.create(space, inputs)
-    return AnchorRecipe(run, space, inputs, CodeAndWeights(None, folder, True, folder / "cache"), {})
+    return AnchorRecipe(run, space, inputs, AnchorSources(None, folder, True, folder / "cache"), {})
 
 
 def prepared(recipe: AnchorRecipe) -> Prepared:
@@ -160,11 +160,11 @@ def test_workers_reach_what_this_process_reaches_on_features_computed_once(
     assert setting.context.store.recipe().dtype == "float32"  # all would fit into memory
     points: list[Candidate] = [point for job in setting.jobs for point, _ in job.trials]
     fill_store(points, setting.context, SilentProgress())
-    forwarded = setting.context.store.reuse.forwarded
+    forwarded = setting.context.store.statistics.forwarded
     assert forwarded == 2 * (160 + 60 + 96)  # each anchor as a front on train and val, as a back on the first images
     found = list(pool.map(setting.jobs))
-    assert setting.context.store.reuse.forwarded == forwarded
-    assert setting.context.store.reuse.used > 0
+    assert setting.context.store.statistics.forwarded == forwarded
+    assert setting.context.store.statistics.used > 0
     assert_equal(found, setting.alone())
     assert warnings == []
 
@@ -180,7 +180,7 @@ def test_what_several_workers_miss_at_once_is_computed_by_one_of_them(
     found = list(pool.map([setting.jobs[0], setting.jobs[0], setting.jobs[2], setting.jobs[3]]))
     alone = setting.alone()
     assert_equal(found, [alone[0], alone[0], alone[2], alone[3]])
-    assert store.reuse.forwarded == 160 + 60 + 96  # one front anchor, one back anchor
+    assert store.statistics.forwarded == 160 + 60 + 96  # one front anchor, one back anchor
     pool.use(here)
 
 

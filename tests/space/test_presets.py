@@ -7,7 +7,7 @@ import pytest
 from timm.models import get_pretrained_cfg
 
 from restnet_search.inspection import inspect_anchor
-from restnet_search.search.candidates import enumerate_candidates
+from restnet_search.search.points.candidates import enumerate_candidates
 from restnet_search.space import SearchSpace, builtin_spaces, load_space
 from restnet_search.units import parse_budget
 

@@ -11,7 +11,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from restnet_search.graph.anchor_graph import cut_model
-from restnet_search.graph.exported import export_graph
+from restnet_search.graph.torch_export import export_graph
 from restnet_search.stitching.tuning import TUNES, Tune, TunedBack, norm_parameters, reestimate_statistics, with_tensors
 from tests.models import IMAGE, build
 

@@ -11,7 +11,7 @@ from restnet_search.data import Preprocessing, load_data
 from restnet_search.export.adaptive.write_adaptive import AdaptiveExport, AdaptiveSource, export_adaptive
 from restnet_search.export.from_run import ChosenNetwork, RunExport, build_source, spread_indices
 from restnet_search.progress import Progress
-from restnet_search.search.rebuild import rebuild_networks
+from restnet_search.search.prepare.rebuild import rebuild_networks
 
 __all__ = ["export_adaptive_from_run"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from restnet_search.anchors import load_anchor
-from restnet_search.anchors.head import replace_classifier
+from restnet_search.anchors.classifier import replace_classifier
 from restnet_search.errors import ExportError
 from restnet_search.export.network.architecture import (
     AnchorArchitecture,

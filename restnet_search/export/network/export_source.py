@@ -15,7 +15,7 @@ from restnet_search.export.folding.fold_network import Folded, fold_network
 from restnet_search.export.network.architecture import Architecture, licences_of
 from restnet_search.export.network.network_facts import RunFacts
 from restnet_search.export.network.normalized import Normalized
-from restnet_search.licences import licence_warning
+from restnet_search.licenses import license_warning
 from restnet_search.version import __version__
 
 __all__ = ["ExportSource"]
@@ -66,7 +66,7 @@ class ExportSource(RunFacts):
     def metadata(self) -> dict[str, str]:
         """The texts in every file of weights: version, id, and its weights' licences as JSON by anchor."""
         licences = licences_of(self.architecture)
-        warning = licence_warning(licences, licences)
+        warning = license_warning(licences, licences)
         texts = {"restnet_search_version": __version__, "id": self.id, "licences": json.dumps(licences)}
         return texts if warning is None else {**texts, "licence_warning": warning}
 

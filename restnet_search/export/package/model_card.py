@@ -10,7 +10,7 @@ from restnet_search.export.network.export_source import ExportSource
 from restnet_search.export.network.network_facts import Accuracy
 from restnet_search.export.package.export_manifest import EXPORT_MANIFEST, ExportManifest, FormatEntry
 from restnet_search.export.package.inference_examples import example_name, find_example
-from restnet_search.licences import licence_warning, shown
+from restnet_search.licenses import license_warning, shown
 from restnet_search.space.schema import TUNED
 from restnet_search.units import CONVENTION, format_count
 from restnet_search.version import __version__
@@ -131,7 +131,7 @@ def _milliseconds(latency: tuple[float, float]) -> str:
 def _licences(source: ExportSource) -> list[str]:
     licences = licences_of(source.architecture)
     lines = [f"- {name}: {shown(licence)}" for name, licence in sorted(licences.items())]
-    warning = licence_warning(licences, licences)
+    warning = license_warning(licences, licences)
     return ["Licences of the anchors' weights:", "", *lines, *(["", f"**{warning}**"] if warning else [])]
 
 

@@ -1,0 +1,1 @@
+"""Fitting of anchors to the classes of the data: recipes, training, and what is kept of it."""

@@ -1,0 +1,84 @@
+"""The contents of the cache folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["CacheRow", "CacheTable", "format_bytes", "render_cache"]
+
+
+@dataclass(frozen=True)
+class CacheRow:
+    """One file of features: whose, where, and when it was used last (ISO 8601); a damaged one has only a file."""
+
+    file: str
+    bytes: int
+    used: str
+    anchor: str | None = None
+    cut: int | None = None
+    path: str | None = None
+    split: str | None = None
+    augmented: int | None = None
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+
+
+@dataclass(frozen=True)
+class CacheTable:
+    """The cache folder: features, the most recently used first, and fitted anchors (files and bytes)."""
+
+    folder: str
+    features: tuple[CacheRow, ...]
+    fitted_anchors: int
+    fitted_bytes: int
+
+    @property
+    def feature_bytes(self) -> int:
+        return sum(row.bytes for row in self.features)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; ``damaged`` files are removed when a search asks for them."""
+        return {
+            "folder": self.folder,
+            "features": {
+                "files": len(self.features),
+                "bytes": self.feature_bytes,
+                "entries": [vars(row) | {"damaged": row.shape is None} for row in self.features],
+            },
+            "fitted_anchors": {"files": self.fitted_anchors, "bytes": self.fitted_bytes},
+        }
+
+
+def format_bytes(count: int) -> str:
+    """Format bytes: ``640 B``, ``12.0 MB``, ``1.5 GB`` (powers of 1024, as ``--cache-gb`` counts)."""
+    for scale, unit in ((2**30, "GB"), (2**20, "MB"), (2**10, "kB")):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count} B"
+
+
+def render_cache(table: CacheTable) -> RenderableType:
+    """Return the table, and the sums above it."""
+    sums = [
+        f"Cache {table.folder}",
+        f"  features        {len(table.features)} files, {format_bytes(table.feature_bytes)}",
+        f"  fitted anchors  {table.fitted_anchors} files, {format_bytes(table.fitted_bytes)}",
+    ]
+    if not table.features:
+        return Group(*map(Text, sums))
+    grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("anchor", "cut", "split", "features", "type", "size", "last used"):
+        grid.add_column(title, justify="right" if title in ("cut", "size") else "left", overflow="fold")
+    for row in table.features:
+        if row.shape is None:
+            grid.add_row(row.file, "", "", "damaged", "", format_bytes(row.bytes), row.used)
+            continue
+        split = f"{row.split}, view {row.augmented}" if row.augmented else str(row.split)
+        shape = "x".join(map(str, row.shape))
+        grid.add_row(str(row.anchor), str(row.cut), split, shape, row.dtype, format_bytes(row.bytes), row.used)
+    return Group(*map(Text, sums), Text(""), grid)

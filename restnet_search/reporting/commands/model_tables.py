@@ -1,0 +1,173 @@
+"""Cut points, rejected nodes, costs and search spaces, as ``anchors``, ``profile`` and ``spaces`` print them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from restnet_search.reporting.blocks import literal, name_column, number_column, table, text_column
+from restnet_search.units import CONVENTION, format_count
+
+__all__ = [
+    "CutPointRow",
+    "CutPointTable",
+    "Profile",
+    "RejectedRow",
+    "RejectedTable",
+    "SpaceRow",
+    "SpacesTable",
+    "render_cut_points",
+    "render_profile",
+    "render_rejected",
+    "render_spaces",
+]
+
+
+@dataclass(frozen=True)
+class CutPointRow:
+    """A cut point: the shape of its tensor for one image (no batch axis), and the costs of the front up to it."""
+
+    index: int
+    path: str
+    layout: str
+    shape: tuple[int, ...]
+    macs: float
+    params: float
+
+
+@dataclass(frozen=True)
+class CutPointTable:
+    """The cut points of one anchor, whose whole costs are ``macs`` and ``params``."""
+
+    anchor: str
+    macs: float
+    params: float
+    rows: tuple[CutPointRow, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "anchor": self.anchor,
+            "macs": self.macs,
+            "params": self.params,
+            "cut_points": [asdict(row) | {"shape": list(row.shape)} for row in self.rows],
+        }
+
+
+@dataclass(frozen=True)
+class RejectedRow:
+    """A node of the traced graph that is no cut point, and why."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RejectedTable:
+    """The nodes of one anchor that are no cut points."""
+
+    anchor: str
+    rows: tuple[RejectedRow, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"anchor": self.anchor, "rejected": [asdict(row) for row in self.rows]}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Costs of one model by fvcore, beside thop's; ``uncounted`` maps ops without a formula to how often they ran."""
+
+    model: str
+    macs: float
+    params: float
+    thop_macs: float | None
+    thop_params: float | None
+    uncounted: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "macs": self.macs,
+            "params": self.params,
+            "thop": {"macs": self.thop_macs, "params": self.thop_params},
+            "uncounted": dict(self.uncounted),
+        }
+
+
+@dataclass(frozen=True)
+class SpaceRow:
+    """A search space that can be named: where it comes from (built-in, a file) and its anchors."""
+
+    name: str
+    source: str
+    anchors: tuple[str, ...]
+    description: str
+
+
+@dataclass(frozen=True)
+class SpacesTable:
+    """The search spaces on offer."""
+
+    rows: tuple[SpaceRow, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"spaces": [asdict(row) | {"anchors": list(row.anchors)} for row in self.rows]}
+
+
+def render_cut_points(cuts: CutPointTable) -> RenderableType:
+    """Return cut points by index, with the share of the anchor's MACs that lies before each."""
+    grid = table(
+        number_column("cut"),
+        text_column("after module"),
+        *map(name_column, ("layout", "shape")),
+        *map(number_column, ("MACs\nbefore", "share", "params\nbefore")),
+    )
+    for row in cuts.rows:
+        share = f"{100 * row.macs / cuts.macs:.0f} %" if cuts.macs else "-"
+        shape = " x ".join(map(str, row.shape))
+        grid.add_row(
+            *literal(str(row.index), row.path, row.layout, shape),
+            *literal(format_count(row.macs), share, format_count(row.params)),
+        )
+    title = (
+        f"{cuts.anchor}: {len(cuts.rows)} cut point{'s' * (len(cuts.rows) != 1)}, "
+        f"{format_count(cuts.macs)} MACs, {format_count(cuts.params)} params"
+    )
+    return Group(Text(title, style="bold"), grid, Text(f"{CONVENTION} Shapes are of one image.", style="dim"))
+
+
+def render_rejected(rejected: RejectedTable) -> RenderableType:
+    """Return the nodes that are no cut points, and the reason of each."""
+    grid = table(*map(text_column, ("node", "why it is no cut point")))
+    for row in rejected.rows:
+        grid.add_row(*literal(row.node, row.reason))
+    return Group(Text(f"{rejected.anchor}: nodes that are no cut points: {len(rejected.rows)}", style="bold"), grid)
+
+
+def render_profile(profile: Profile) -> RenderableType:
+    """Return MACs and parameters by fvcore beside thop, with thop's difference, and the ops that nobody counted."""
+    grid = table(text_column(""), *map(number_column, ("fvcore", "thop", "difference")))
+    for name, ours, theirs in (
+        ("MACs", profile.macs, profile.thop_macs),
+        ("params", profile.params, profile.thop_params),
+    ):
+        difference = "-" if theirs is None or not ours else f"{100 * (theirs - ours) / ours:+.2f} %"
+        grid.add_row(*literal(name, format_count(ours), "-" if theirs is None else format_count(theirs), difference))
+    ops = ", ".join(f"{op} ({count})" for op, count in sorted(profile.uncounted.items()))
+    return Group(
+        Text(profile.model, style="bold"),
+        grid,
+        Text(f"Uncounted ops: {ops}." if ops else "Every op that costs MACs was counted."),
+        Text(f"{CONVENTION} Costs are per image.", style="dim"),
+    )
+
+
+def render_spaces(spaces: SpacesTable) -> RenderableType:
+    """Return the search spaces by name."""
+    grid = table(*map(text_column, ("space", "from", "anchors", "description")))
+    for row in spaces.rows:
+        grid.add_row(*literal(row.name, row.source, ", ".join(row.anchors), row.description))
+    return grid

@@ -1,0 +1,159 @@
+"""A search space before any training, as ``restnet-search init`` prints it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from restnet_search.reporting.blocks import literal, number_column, table, text_column
+from restnet_search.units import CONVENTION, format_bytes, format_count
+
+__all__ = ["AnchorRow", "BudgetRow", "DataFacts", "DirectionRow", "HybridRow", "SpacePreview", "render_preview"]
+
+
+@dataclass(frozen=True)
+class AnchorRow:
+    """An anchor: costs with a head for the data's classes, input ``(C, H, W)``, and what is known of its weights.
+
+    ``memory`` is its peak in bytes for one image, counted in the preview's ``memory_dtype``.
+    ``weights_classes`` is None where nobody published weights under that name; ``license`` is as timm declares it.
+    """
+
+    name: str
+    macs: float
+    params: float
+    memory: float
+    cut_points: int
+    input: tuple[int, ...]
+    weights_classes: int | None
+    license: str | None
+
+
+@dataclass(frozen=True)
+class DirectionRow:
+    """Front and back anchor: all pairs of cut points, those a stitch layer can join, and those below the larger."""
+
+    front: str
+    back: str
+    order: str
+    stitch_points: int
+    stitchable: int
+    candidates: int
+
+
+@dataclass(frozen=True)
+class HybridRow:
+    """One hybrid (``which``: cheapest, middle, dearest) with its stitch layer's share of the costs."""
+
+    which: str
+    front: str
+    front_path: str
+    back: str
+    back_path: str
+    macs: float
+    params: float
+    memory: float
+    stitch_macs: float
+
+
+@dataclass(frozen=True)
+class BudgetRow:
+    """A budget: how many hybrids it lets through, and which anchors fit it as they are.
+
+    ``unmeasured`` says that it limits latency, too, which is measured by the search and not counted here.
+    """
+
+    name: str
+    hybrids: int
+    anchors: tuple[str, ...]
+    unmeasured: bool = False
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """The data as it was opened; ``test_from`` is ``test`` or ``val``, where it was cut from."""
+
+    source: str
+    classes: int
+    train: int
+    val: int
+    test: int
+    test_from: str
+
+
+@dataclass(frozen=True)
+class SpacePreview:
+    """Everything a search space's cost table says, with random weights."""
+
+    space: str
+    anchors: tuple[AnchorRow, ...]
+    directions: tuple[DirectionRow, ...]
+    hybrids: tuple[HybridRow, ...]
+    budgets: tuple[BudgetRow, ...]
+    data: DataFacts
+    memory_dtype: str
+
+    def to_json(self) -> dict[str, Any]:
+        rows = {name: [asdict(row) for row in getattr(self, name)] for name in ("directions", "hybrids")}
+        anchors = [asdict(row) | {"input": list(row.input)} for row in self.anchors]
+        budgets = [asdict(row) | {"anchors": list(row.anchors)} for row in self.budgets]
+        facts = {"space": self.space, "data": asdict(self.data), "memory_dtype": self.memory_dtype}
+        return {**facts, "anchors": anchors, **rows, "budgets": budgets}
+
+
+def render_preview(preview: SpacePreview) -> RenderableType:
+    """Return data, anchors, directions, three hybrids and the budgets."""
+    data = preview.data
+    cut = "" if data.test_from == "test" else " (cut from val)"
+    text = (
+        f"Data: {data.source}: {data.classes} classes; {data.train} train, {data.val} val, {data.test} test images{cut}"
+    )
+    blocks = [Text(text), _anchors(preview), _directions(preview), _hybrids(preview), _budgets(preview)]
+    notes = [CONVENTION, f"Memory is the peak for one image in {preview.memory_dtype}: weights and live activations."]
+    if any(row.unmeasured for row in preview.budgets):
+        notes.append("Latency is measured by the search: its limits are not counted here.")
+    return Group(*(part for block in blocks for part in (block, Text())), Text(" ".join(notes), style="dim"))
+
+
+def _anchors(preview: SpacePreview) -> Table:
+    figures = map(number_column, ("MACs", "params", "memory", "cut\npoints", "input"))
+    grid = table(text_column("anchor"), *figures, *map(text_column, ("weights", "license")))
+    for row in preview.anchors:
+        matches = row.weights_classes == preview.data.classes
+        fitted = "" if matches else "; fitted first"
+        known = "none published; yours or fitted" if row.weights_classes is None else f"{row.weights_classes} classes"
+        weights = known if row.weights_classes is None else known + fitted
+        size = "x".join(map(str, row.input[1:]))
+        costs = (format_count(row.macs), format_count(row.params), format_bytes(row.memory), str(row.cut_points))
+        grid.add_row(*literal(row.name, *costs, size, weights, row.license or "-"))
+    return grid
+
+
+def _directions(preview: SpacePreview) -> Table:
+    counted = map(number_column, ("stitch\npoints", "can be\nstitched", "worth a\ntrial"))
+    grid = table(text_column("front > back"), *counted)
+    for row in preview.directions:
+        counts = map(str, (row.stitch_points, row.stitchable, row.candidates))
+        grid.add_row(*literal(f"{row.front} > {row.back}", *counts))
+    return grid
+
+
+def _hybrids(preview: SpacePreview) -> Table:
+    figures = map(number_column, ("MACs", "params", "memory", "stitch\nMACs"))
+    grid = table(*map(text_column, ("hybrid", "cut")), *figures)
+    for row in preview.hybrids:
+        cut = f"{row.front} up to {row.front_path} > {row.back} after {row.back_path}"
+        costs = (*map(format_count, (row.macs, row.params)), format_bytes(row.memory), format_count(row.stitch_macs))
+        grid.add_row(*literal(row.which, cut, *costs))
+    return grid
+
+
+def _budgets(preview: SpacePreview) -> Table:
+    grid = table(text_column("budget"), number_column("hybrids\nwithin"), text_column("anchors within"))
+    for row in preview.budgets:
+        grid.add_row(*literal(row.name, str(row.hybrids), ", ".join(row.anchors) or "none"))
+    return grid

@@ -1,0 +1,1 @@
+"""The frozen report: everything one search found, as plain values."""

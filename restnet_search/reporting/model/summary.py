@@ -1,0 +1,128 @@
+"""What was searched, how it was computed, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["ComputeSummary", "FeatureReuse", "JointSummary", "LatencyNote", "SearchSummary", "SkippedImages"]
+
+
+@dataclass(frozen=True)
+class LatencyNote:
+    """How latency was measured, and how far sums of ``parts`` measured parts were off on ``checked`` whole hybrids.
+
+    ``error_median`` and ``error_max`` are fractions of the measured latency; None where nothing was checked.
+    ``foreign`` says that all of it is from another device's table, so that nothing was measured whole.
+    """
+
+    runtime: str
+    threads: int
+    batch: int
+    machine: str
+    parts: int
+    runs: int
+    checked: int
+    error_median: float | None
+    error_max: float | None
+    foreign: bool = False
+
+
+@dataclass(frozen=True)
+class SkippedImages:
+    """How many of the ``of`` images of a split could not be read and were left out, and the first few files."""
+
+    split: str
+    count: int
+    of: int
+    first: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FeatureReuse:
+    """The work that keeping features saved, counted while the trials ran.
+
+    ``used`` counts images times cut points whose features were handed to a trial: without reuse, each is a forward
+    through a front (or, for the closed-form start, through the back's anchor up to its cut point). ``forwarded`` counts
+    the images that did go through one, at most once for all cut points computed together; ``read`` the files of
+    features that were on disk already.
+    """
+
+    used: int
+    forwarded: int
+    read: int = 0
+
+
+@dataclass(frozen=True)
+class JointSummary:
+    """Joint training: how many stitch layers all candidates shared, steps taken, and training images seen in them."""
+
+    stitch_layers: int
+    steps: int
+    images: int
+
+
+@dataclass(frozen=True)
+class ComputeSummary:
+    """The way in which the search computed, on ``SearchSummary.device``.
+
+    ``precision`` is that of forward passes while stitch layers were trained (scores are float32 always), ``compiled``
+    says if frozen fronts went through torch.compile. ``channels_last`` names the anchors that ran in that memory
+    format; ``gains`` says how many times as fast it was, where that was measured.
+    """
+
+    precision: str
+    compiled: bool
+    channels_last: tuple[str, ...] = ()
+    gains: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SearchSummary:
+    """A search and what it cost.
+
+    Attributes:
+        ranker: The search's own.
+        objectives: ``accuracy`` and the costs that Pareto sets are made of.
+        device: Where networks ran (``cpu``, ``cuda:0 (NVIDIA H100)``).
+        seconds: Wall time by stage (fit, similarity, trials, scoring, ...).
+        cut_points: Their number by anchor.
+        stitch_points: All pairs of cut points offered.
+        candidates: Those of them that the ranker kept.
+        over_budget: Those of them that were dropped because they exceed every budget.
+        images: Images used, by split.
+        training_images_seen: Images times epochs, over all trials and in short training.
+        skipped_images: Those that cannot be read, of the splits as they were drawn.
+        data_notes: What else a reader should know of the data.
+        features: What keeping features saved; None where that was not counted.
+        ranking_seconds: By ranker, beside the ``features`` that all of them share.
+        ranking_images: Images that the rankers looked at.
+        memory_dtype: What memory is counted in.
+        latency: How it was measured; None where nothing asked for it.
+        strategy: How hybrids were trained, ``independent`` or ``joint``.
+        joint: Joint training; None where there was none.
+        workers: Processes that trained, where they were more than this one.
+        compute: How networks were computed; None in runs of earlier versions.
+    """
+
+    ranker: str
+    objectives: tuple[str, ...]
+    device: str
+    seconds: Mapping[str, float]
+    cut_points: Mapping[str, int]
+    stitch_points: int
+    candidates: int
+    over_budget: int
+    images: Mapping[str, int]
+    training_images_seen: int
+    skipped_images: tuple[SkippedImages, ...] = ()
+    data_notes: tuple[str, ...] = ()
+    features: FeatureReuse | None = None
+    ranking_seconds: Mapping[str, float] = field(default_factory=dict)
+    ranking_images: int = 0
+    memory_dtype: str | None = None
+    latency: LatencyNote | None = None
+    strategy: str = "independent"
+    joint: JointSummary | None = None
+    workers: int | None = None
+    compute: ComputeSummary | None = None

@@ -1,0 +1,1 @@
+"""``results.json`` and ``pareto.csv`` of a run folder."""

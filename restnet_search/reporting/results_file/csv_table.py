@@ -1,0 +1,54 @@
+"""``pareto.csv``: one row per budget and member of its Pareto set."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from restnet_search.reporting.model.budget_sets import BudgetEntry
+from restnet_search.reporting.model.run_report import Entry, Report
+from restnet_search.search.run.records import AnchorRecord
+
+__all__ = ["pareto_csv"]
+
+_COLUMNS: tuple[str, ...] = (
+    "budget", "id", "kind", "front", "front_cut", "back", "back_cut", "order", "macs", "params",
+    "val_top1", "val_n", "test_top1", "test_low", "test_high", "test_n", "pick", "memory", "latency",
+    "measured_median", "measured_p95", "tune",
+)  # fmt: skip
+
+
+def pareto_csv(report: Report) -> str:
+    """Return the table as text; accuracies are fractions."""
+    buffer = io.StringIO()
+    writer: csv.DictWriter[str] = csv.DictWriter(buffer, _COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for budget in report.budgets:
+        for id in budget.pareto:
+            writer.writerow(_row(budget, report.entry(id)))
+    return buffer.getvalue()
+
+
+def _row(budget: BudgetEntry, entry: Entry) -> dict[str, object]:
+    row: dict[str, object] = {
+        "budget": budget.name,
+        "id": entry.id,
+        "macs": entry.macs,
+        "params": entry.params,
+        "val_top1": entry.val.top1,
+        "val_n": entry.val.n,
+        "pick": str(entry.id == budget.pick).lower(),
+    }
+    if isinstance(entry, AnchorRecord):
+        row["kind"] = "anchor"
+    else:
+        row |= {"kind": "hybrid", "order": entry.order, "tune": entry.tune}
+        row |= {"front": entry.front.anchor, "front_cut": entry.front.cut}
+        row |= {"back": entry.back.anchor, "back_cut": entry.back.cut}
+    row |= {kind: value for kind in ("memory", "latency") if (value := getattr(entry, kind)) is not None}
+    if entry.measured is not None:
+        row |= {"measured_median": entry.measured.median, "measured_p95": entry.measured.p95}
+    if entry.test is not None:
+        low, high = entry.test.ci95
+        row |= {"test_top1": entry.test.top1, "test_low": low, "test_high": high, "test_n": entry.test.n}
+    return row

@@ -1,0 +1,1 @@
+"""The report in the terminal: rich renderables made from the frozen report alone."""

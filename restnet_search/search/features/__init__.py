@@ -1,0 +1,1 @@
+"""Activations of frozen fronts, computed once for all who need them."""

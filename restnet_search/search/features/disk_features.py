@@ -1,0 +1,201 @@
+"""Features kept on disk: mapped where they are there, computed and written where not."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor
+
+from restnet_search.data.content import content_digest
+from restnet_search.search.features.store.cache_dtypes import DTYPES, downcast, types_for
+from restnet_search.search.features.store.disk_store import DiskStore
+from restnet_search.search.features.store.feature_files import FeatureWriter
+from restnet_search.search.features.store.feature_keys import entry_key, pass_key
+from restnet_search.search.features.store.passes import Pass, PassKey
+from restnet_search.search.prepare.prepared.memory_format import is_channels_last
+
+__all__ = ["CannotKeepError", "DiskFeatures"]
+
+
+class CannotKeepError(Exception):
+    """Features cannot be written; the message names the folder and the reason."""
+
+
+class DiskFeatures:
+    """Features by content in a :class:`~restnet_search.search.features.store.disk_store.DiskStore`.
+
+    They are always computed from the images, so that rounding to the file's type happens once. The mapped pages live in
+    the system's page cache, which is the memory in front of the disk.
+
+    Args:
+        store: Where files lie, and how many bytes of them.
+        dtype: The type they are kept in: ``auto``, ``float16``, ``bfloat16`` or ``float32``.
+        contents: Digests of splits' images, by ``Split.digest``, that the process which started this one has computed.
+    """
+
+    def __init__(self, store: DiskStore, dtype: str = "auto", contents: Mapping[str, str] | None = None) -> None:
+        self.store, self.dtype = store, dtype
+        self._mapped: dict[tuple[PassKey, int], Tensor] = {}
+        self._contents: dict[str, str] = dict(contents or {})
+        self._passes: dict[PassKey, str] = {}
+        self._entries: dict[tuple[PassKey, int], str] = {}
+        self._too_wide: set[tuple[PassKey, int]] = set()
+
+    @property
+    def contents(self) -> Mapping[str, str]:
+        """Digests of splits' images computed so far, by ``Split.digest``."""
+        return dict(self._contents)
+
+    def can_cache(self, work: Pass, cut: int) -> bool:
+        """Whether the features fit the bound by themselves, in the narrowest type as far as is known."""
+        return self._size(work, cut) <= self.store.bound and (work.key, cut) not in self._too_wide
+
+    def can_cache_all(self, asks: Iterable[tuple[Pass, int]]) -> bool:
+        """Whether all these features fit the bound together, even in the widest type that they may need."""
+        return sum(self._size_in(work, cut, types_for(self.dtype)[-1]) for work, cut in asks) <= self.store.bound
+
+    def get(self, work: Pass, cuts: Sequence[int], wanted: Collection[int]) -> dict[int, Tensor]:
+        """Features at the cut points that fit, in the files' types, by cut point; one pass writes all that are missing.
+
+        ``wanted`` cut points are written in the same pass where the bound leaves room beside what this process uses.
+
+        Raises:
+            CannotKeepError: If they cannot be written.
+            OSError, DataError: If an image cannot be read.
+        """
+        entries = {cut: self._entry(work, cut) for cut in {*cuts, *wanted} if self.can_cache(work, cut)}
+        asked = [cut for cut in cuts if cut in entries]
+        missing = [cut for cut in asked if not self._map(work, cut)]
+        if missing:
+            try:
+                with self.store.building(self._pass(work)):
+                    # another process may have written them while this one waited
+                    missing = [cut for cut in missing if not self._map(work, cut)]
+                    if missing:
+                        self._build(work, self._chosen(work, missing, [cut for cut in wanted if cut in entries]))
+            except OSError as error:
+                raise CannotKeepError(f"{self.store.folder}: {error}") from error
+        return {cut: self._mapped[work.key, cut] for cut in asked if (work.key, cut) in self._mapped}
+
+    def _size(self, work: Pass, cut: int) -> int:
+        return self._size_in(work, cut, types_for(self.dtype)[0])
+
+    @staticmethod
+    def _size_in(work: Pass, cut: int, dtype: str) -> int:
+        return work.size(cut, DTYPES[dtype].itemsize)
+
+    def _chosen(self, work: Pass, missing: Sequence[int], wanted: Sequence[int]) -> list[int]:
+        """Missing cut points as far as the bound holds them together, then wanted ones that are not there either."""
+        chosen: list[int] = []
+        room = self.store.bound
+        for cut in missing:
+            if self._size(work, cut) <= room:
+                chosen.append(cut)
+                room -= self._size(work, cut)
+        room -= sum(tensor.nbytes for tensor in self._mapped.values())
+        for cut in sorted(set(wanted) - set(missing)):
+            if self._size(work, cut) <= room and not self._map(work, cut):
+                chosen.append(cut)
+                room -= self._size(work, cut)
+        return sorted(chosen)
+
+    def _map(self, work: Pass, cut: int, *, own: bool = False) -> bool:
+        """Map an entry if it is there; ``own`` says that this process has just written it."""
+        key, entry = (work.key, cut), self._entry(work, cut)
+        if key in self._mapped:
+            if self.store.touch(entry):
+                return True
+            del self._mapped[key]  # evicted: the mapping would still hold its bytes
+        found = self.store.open(entry)
+        if found is None:
+            return False
+        file, rows = found
+        self._mapped[key] = torch.from_numpy(rows).view(DTYPES[file.facts["dtype"]]).view(file.facts["shape"])
+        work.statistics.read += not own
+        return True
+
+    def _build(self, work: Pass, cuts: Sequence[int]) -> None:
+        """Write features, again in a wider type where the narrower one does not hold them."""
+        types = dict.fromkeys(cuts, types_for(self.dtype))
+        while types:
+            refused = self._write(work, {cut: names[0] for cut, names in types.items()})
+            types = {cut: types[cut][1:] for cut in sorted(refused)}
+            wide = {cut for cut, names in types.items() if self._size_in(work, cut, names[0]) > self.store.bound}
+            self._too_wide |= {(work.key, cut) for cut in wide}
+            types = {cut: names for cut, names in types.items() if cut not in wide}
+            while sum(self._size_in(work, cut, names[0]) for cut, names in types.items()) > self.store.bound:
+                types.popitem()  # the next ask for it writes it
+        for cut in cuts:
+            self._map(work, cut, own=True)
+
+    def _write(self, work: Pass, types: Mapping[int, str]) -> set[int]:
+        """One pass that writes the features at every cut point in its type; returns those that do not fit theirs."""
+        cuts, refused = list(types), set[int]()
+        sizes = {cut: self._size_in(work, cut, dtype) for cut, dtype in types.items()}
+        self.store.reserve(sum(sizes.values()))
+        for key in [key for key in self._mapped if not self.store.path(self._entries[key]).exists()]:
+            del self._mapped[key]
+        with ExitStack() as stack:
+            writers: dict[int, FeatureWriter] = {}
+            for cut, dtype in types.items():
+                entry, facts = self._entry(work, cut), _facts(work, cut, dtype)
+                writers[cut] = stack.enter_context(self.store.writer(entry, facts, sizes[cut]))
+            for features in work.run(cuts, work.images()):
+                for cut, values in zip(cuts, features, strict=True):
+                    rounded = None if cut in refused else downcast(values, types[cut])
+                    if rounded is None:
+                        refused.add(cut)
+                    else:
+                        writers[cut].write(_bytes(rounded))
+                if len(refused) == len(cuts):
+                    break
+            for cut in types.keys() - refused:
+                writers[cut].commit()
+        return refused
+
+    def _pass(self, work: Pass) -> str:
+        if work.key not in self._passes:
+            if work.split.digest not in self._contents:
+                self._contents[work.split.digest] = content_digest(work.split)
+            self._passes[work.key] = pass_key(
+                work.cut_anchor.anchor,
+                self._contents[work.split.digest],
+                dtype=self.dtype,
+                batch_size=work.batch,
+                augmented=work.augmented,
+                device=_device(work),
+            )
+        return self._passes[work.key]
+
+    def _entry(self, work: Pass, cut: int) -> str:
+        key = (work.key, cut)
+        if key not in self._entries:
+            self._entries[key] = entry_key(self._pass(work), work.cut_anchor.graph, cut)
+        return self._entries[key]
+
+
+def _device(work: Pass) -> str:
+    """Where and how the anchor runs, as far as rounding depends on it; plain ``cpu`` for the plain way."""
+    formats = ["channels_last"] if is_channels_last(work.cut_anchor.anchor.model) else []
+    if not work.exact and work.compute.frozen_dtype is not None:
+        formats.append(str(work.compute.frozen_dtype).removeprefix("torch."))
+    return ", ".join([work.compute.name, *formats, *["compiled"] * work.compute.compiled])
+
+
+def _facts(work: Pass, cut: int, dtype: str) -> dict[str, object]:
+    """What the file says of itself, for people and for reading it back."""
+    return {
+        "anchor": work.name,
+        "cut": cut,
+        "path": work.cut_anchor.graph.cut_points[cut].path,
+        "split": work.split.name,
+        "augmented": work.augmented.index if work.augmented else 0,
+        "shape": work.shape(cut),
+        "dtype": dtype,
+    }
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data

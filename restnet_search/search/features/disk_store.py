@@ -1,0 +1,174 @@
+"""Kept features on disk: bounded, least recently used out first, checked when read, shared by processes."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from restnet_search.search.features.store.feature_files import (
+    DamagedFile,
+    FeatureFile,
+    FeatureWriter,
+    map_rows,
+    read_header,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["CacheEntry", "DiskStore", "features_folder"]
+
+_SUFFIX = ".features"
+_PATIENCE = 3600.0  # seconds; then it is built twice, and one of both is kept
+_ABANDONED = 3600.0  # seconds without a write, after which a draft is one that a killed process left
+
+_log = logging.getLogger("restnet_search")
+
+
+def features_folder(cache: Path) -> Path:
+    """Where features lie below the cache folder, which fitted anchors share."""
+    return cache / "features"
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """One file: ``size`` in bytes, ``used`` in seconds since 1970; ``facts`` are None where its head is damaged."""
+
+    path: Path
+    size: int
+    used: float
+    facts: dict[str, Any] | None
+
+
+class DiskStore:
+    """Files of features below one folder, by key, at most ``bound`` bytes of them.
+
+    Several processes may share the folder. A file appears whole or not at all; using one moves its modification time,
+    by which the least recently used is found. A file that is evicted while it is mapped stays readable there.
+    """
+
+    def __init__(self, folder: Path, bound: int) -> None:
+        self.folder, self.bound = folder, bound
+
+    def path(self, key: str) -> Path:
+        return self.folder / f"{key}{_SUFFIX}"
+
+    def open(self, key: str) -> tuple[FeatureFile, np.memmap] | None:
+        """Map an entry's rows after checking them; None where there is none, or a damaged one, which is removed."""
+        path = self.path(key)
+        try:
+            file = read_header(path)
+            if file.facts.get("key") != key:
+                raise DamagedFile(f"it says that its key is {file.facts.get('key')}")
+            rows = map_rows(file)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (DamagedFile, OSError) as error:
+            _log.warning("the kept features %s are damaged (%s); they are computed again", path, error)
+            _remove(path)
+            return None
+        self.touch(key)
+        return file, rows
+
+    def touch(self, key: str) -> bool:
+        """Mark an entry as used now; says whether it is still there."""
+        try:
+            os.utime(self.path(key))
+        except FileNotFoundError:
+            return False
+        except OSError:  # a folder that may only be read
+            return True
+        return True
+
+    def writer(self, key: str, facts: dict[str, Any], length: int) -> FeatureWriter:
+        """Start an entry of ``length`` bytes of rows, for which room was made.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        return FeatureWriter(self.path(key), facts | {"key": key, "bytes": length}, length)
+
+    def reserve(self, length: int) -> None:
+        """Make room for ``length`` bytes of new entries.
+
+        Raises:
+            OSError: If the folder cannot be made, or the disk has not so much left.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.make_room(length)
+        free = shutil.disk_usage(self.folder).free
+        if free < length:
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {length:,} bytes wanted, {free:,} free")
+
+    def make_room(self, length: int = 0) -> None:
+        """Remove abandoned drafts, and the least recently used entries until ``length`` more bytes fit the bound."""
+        for draft in self.folder.glob(f".*{_SUFFIX}.*.tmp"):
+            with suppress(FileNotFoundError):
+                if time.time() - draft.stat().st_mtime > _ABANDONED:
+                    _remove(draft)
+        files = sorted(self._files(), key=lambda item: item[1].st_mtime)
+        total = sum(status.st_size for _, status in files)
+        for path, status in files:
+            if total + length <= self.bound:
+                return
+            _remove(path)
+            total -= status.st_size
+
+    @contextmanager
+    def building(self, name: str) -> Iterator[None]:
+        """Hold the right to build what ``name`` stands for, so that processes do not compute the same twice.
+
+        Who cannot get it goes on without: the last of two equal files stays.
+
+        Raises:
+            OSError: If the lock cannot be written.
+        """
+        from filelock import FileLock, Timeout
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / f"{name}.lock", timeout=_PATIENCE, poll_interval=0.1)
+        with suppress(Timeout):
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def entries(self) -> list[CacheEntry]:
+        """All entries, the most recently used first."""
+        found: list[CacheEntry] = []
+        for path, status in self._files():
+            facts = None
+            with suppress(DamagedFile, OSError):
+                facts = read_header(path).facts
+            found.append(CacheEntry(path, status.st_size, status.st_mtime, facts))
+        return sorted(found, key=lambda entry: -entry.used)
+
+    def clear(self) -> int:
+        """Remove every entry, and what killed processes left; returns the bytes that were freed."""
+        freed = 0
+        for path in list(self.folder.iterdir()) if self.folder.is_dir() else []:
+            with suppress(FileNotFoundError):
+                freed += path.stat().st_size
+            _remove(path)
+        return freed
+
+    def _files(self) -> list[tuple[Path, os.stat_result]]:
+        found: list[tuple[Path, os.stat_result]] = []
+        for path in self.folder.glob(f"*{_SUFFIX}"):
+            with suppress(FileNotFoundError):  # another process was quicker
+                found.append((path, path.stat()))
+        return found
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # gone already, or another process has it open where that matters
+        path.unlink()

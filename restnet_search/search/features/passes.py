@@ -1,0 +1,123 @@
+"""One anchor's pass over the images of one split: what it computes, what its features take, what it costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from restnet_search.compute import Compute
+from restnet_search.data import Split
+from restnet_search.data.augmented_views import AugmentedView, images_of
+from restnet_search.graph.anchor_graph import AnchorGraph
+from restnet_search.search.prepare.prepared.compiled import Compiled
+from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
+
+__all__ = ["PASS_BATCH", "Pass", "PassKey", "CacheStatistics", "FeatureExtractors"]
+
+PASS_BATCH = 250
+"""Images per batch of a pass, at most."""
+
+PassKey = tuple[str, str, AugmentedView | None]
+
+
+@dataclass
+class CacheStatistics:
+    """What was asked of a store and what it cost.
+
+    Attributes:
+        used: Images whose features were handed out; without a store each would have been a forward through a front.
+        forwarded: Images that went through a front from their pixels on, once for all cut points computed together; a
+            pass that goes on where an earlier one ended sends no image again.
+        read: Files of features that an earlier process, or another one, had written.
+    """
+
+    used: int = 0
+    forwarded: int = 0
+    read: int = 0
+
+
+@dataclass(frozen=True)
+class FeatureExtractors:
+    """Slices of anchors that give features at cut points, on the device; compiled ones are kept, for they are dear."""
+
+    compute: Compute = field(default_factory=Compute)
+    _compiled: dict[tuple[str, int | None, tuple[int, ...]], nn.Module] = field(default_factory=dict)
+
+    def between(self, name: str, graph: AnchorGraph, start: int | None, cuts: Sequence[int]) -> nn.Module:
+        """From the images (``start`` None) or a cut point to later ones, of the anchor of this name."""
+        if not self.compute.compiled:
+            return self.compute.place(graph.between(start, cuts))
+        key = (name, start, tuple(cuts))
+        if key not in self._compiled:
+            placed = self.compute.place(graph.between(start, cuts))
+            self._compiled[key] = Compiled(placed, f"the front of {name}")
+        return self._compiled[key]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """An anchor over a split's images, as they are or as an augmented view changes them."""
+
+    name: str
+    cut_anchor: CutAnchor
+    split: Split
+    augmented: AugmentedView | None
+    statistics: CacheStatistics
+    extractors: FeatureExtractors = field(default_factory=FeatureExtractors)
+
+    @property
+    def compute(self) -> Compute:
+        return self.extractors.compute
+
+    @property
+    def exact(self) -> bool:
+        """Whether the images score hybrids, and so go through in float32 always."""
+        return self.split.name != "train"
+
+    @property
+    def key(self) -> PassKey:
+        return self.name, self.split.digest, self.augmented
+
+    def shape(self, cut: int) -> tuple[int, ...]:
+        """Of the features of all images: ``(n, ...)``."""
+        return len(self.split), *self.cut_anchor.graph.cut_points[cut].shape
+
+    def size(self, cut: int, width: int) -> int:
+        """Bytes of the features of all images, ``width`` bytes each value."""
+        return width * prod(self.shape(cut))
+
+    @property
+    def batch(self) -> int:
+        """Images per batch: the split in the fewest batches of at most ``PASS_BATCH``, all of one size.
+
+        Every batch that runs through a front has this size, whichever images it holds and in which order they come, so
+        that kernels round the same and an image has the same features to the last bit wherever they are computed.
+        """
+        return math.ceil(len(self.split) / math.ceil(len(self.split) / PASS_BATCH))
+
+    def images(self, order: Tensor | None = None) -> Iterator[Tensor]:
+        """Yield batches of the images, normalized, in order or as ``order`` says."""
+        indices = torch.arange(len(self.split)) if order is None else order
+        return images_of(self.split, self.cut_anchor.anchor.preprocessing, self.batch, indices, self.augmented)
+
+    def run(
+        self, cuts: Sequence[int], batches: Iterable[Tensor], start: int | None = None
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Yield features on the device at the cut points, per batch of images or of features at the cut ``start``.
+
+        They are float32, whatever the type of the pass. A batch that is smaller than :attr:`batch` is filled up with
+        zeros on its way.
+        """
+        tap = self.extractors.between(self.name, self.cut_anchor.graph, start, cuts)
+        for batch in batches:
+            count = len(batch)
+            if missing := self.batch - count:
+                batch = torch.cat([batch, batch.new_zeros(missing, *batch.shape[1:])])  # noqa: PLW2901
+            features = self.compute.run(tap, batch, f"features of {self.name}", exact=self.exact)
+            self.statistics.forwarded += count if start is None else 0
+            yield tuple(one[:count] for one in ((features,) if isinstance(features, Tensor) else features))

@@ -1,0 +1,1 @@
+"""Successive halving: candidates climb rungs, each dearer and surer, before any is trained in full."""

@@ -1,0 +1,240 @@
+"""Successive halving: candidates climb rungs, each dearer and surer than the one before, and few are trained in full.
+
+The rungs are the cost table and the ranker (both before this module), the closed-form stitch, short training, and full
+training. The val images of these rungs are some of those that score the trials: val decides everywhere in a search, and
+test is untouched. Training images would be no honest measure, for the anchors have learned most of them by heart.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from restnet_search.data.sampling import stratified_sample
+from restnet_search.search.features.store.passes import CacheStatistics
+from restnet_search.search.halving.promotion import Configuration, Promotion, Scores, cost_ranges, promote
+from restnet_search.search.halving.rungs import RungName, RungStudy, dropped_candidate
+from restnet_search.search.points.candidates import Candidate, CandidateKey, Enumeration
+from restnet_search.search.prepare.prepared import Prepared
+from restnet_search.search.prepare.prepared.images import SearchImages
+from restnet_search.search.run.records import Dropped, RungSummary
+from restnet_search.search.run.session import Session
+from restnet_search.search.training.choices import control_choices
+from restnet_search.search.training.closed_form import RungScore, closed_form_scores
+from restnet_search.search.training.context import TrialContext, TrialImages
+from restnet_search.search.training.jobs import Engine, Job, group_by_pass, run_jobs
+from restnet_search.search.training.stitch_trainer import NonFiniteLoss
+from restnet_search.search.training.trial_setup import open_context
+from restnet_search.space.schema import SearchSpace
+
+__all__ = ["Halving", "halve", "takes_part"]
+
+_RUNGS: Mapping[RungName, str] = {"closed_form": "Closed-form stitches", "short": "Short training"}
+_PER_DIRECTION = 2  # candidates of every front anchor and back anchor that always go on
+_SHARE_OF_TIMEOUT = 0.5
+
+_log = logging.getLogger("restnet_search")
+
+Step = tuple[list[RungScore], float]
+"""Scores of a rung that came at a time, and the seconds that they took."""
+
+
+@dataclass(frozen=True)
+class Halving:
+    """What became of the candidates before any full training.
+
+    Attributes:
+        survivors: Those that may be trained in full.
+        scores: Of the survivors, by candidate, the latest first; empty where no rung was decided.
+        rungs: That were run.
+        dropped: By the ranker and the rungs.
+        images_seen: Training images in short training, each as often as it was seen.
+        statistics: Of the feature store in this session.
+        seconds: That this session took for it.
+    """
+
+    survivors: tuple[Candidate, ...]
+    scores: Mapping[CandidateKey, Scores] = field(default_factory=dict)
+    rungs: tuple[RungSummary, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+    images_seen: int = 0
+    statistics: CacheStatistics | None = None
+    seconds: float = 0.0
+
+
+def takes_part(space: SearchSpace, rung: RungName, candidates: int) -> bool:
+    """Say whether so many candidates go through a rung: where it could drop some, and ``halving`` wants it."""
+    spec = space.halving
+    share = spec.closed_form if rung == "closed_form" else spec.short
+    if spec.when == "never" or share == 1 or (rung == "short" and space.training.epochs[1] == 0):
+        return False
+    return candidates > space.search.trials * (2 if spec.when == "auto" else 1)
+
+
+def halve(
+    session: Session, prepared: Prepared, images: SearchImages, enumeration: Enumeration, engine: Engine
+) -> Halving:
+    """Run the rungs, or what is left of them, and say which candidates go on.
+
+    Every score is kept as it comes, and what a rung decides follows from the scores alone; so a search that was killed
+    goes on as an uninterrupted one would. Of ``search.timeout``, half is what the rungs may take: a rung that has no
+    time left drops nothing.
+
+    Args:
+        session: Of the search; the study in its folder has no trials yet, unless rungs were opened before.
+        prepared: The anchors.
+        images: Of the search; the rungs see some of them.
+        enumeration: The candidates, and what the ranker passed over.
+        engine: Does the short training; closed forms share their sums, so they are solved in this process.
+    """
+    left, began = list(enumeration.candidates), time.perf_counter()
+    # stitch layers that are trained as one network are not dropped one by one
+    joint = session.space.search.strategy == "joint"
+    rungs = None if joint else RungStudy.open(session.folder.study, session.space.objectives)
+    if rungs is None:
+        return Halving(tuple(left))
+    run = _Rungs(session, prepared, images, engine, rungs)
+    rungs.rank_out([_ranked_out(candidate, session.space.top_k) for candidate in enumeration.passed_over])
+    limits = cost_ranges([candidate.cost.macs for candidate in left], session.space.halving.buckets)
+    scores: dict[CandidateKey, Scores] = {}
+    summaries: list[RungSummary] = []
+    for rung in _RUNGS:
+        if not takes_part(session.space, rung, len(left)):
+            continue
+        entered, reached = len(left), run.scores(rung, left)
+        if all(candidate.key in reached for candidate in left):  # else it ran out of time
+            scores = {c.key: _scores(reached[c.key], scores.get(c.key, (_finite(c.score),))) for c in left}
+            promotions = run.promote(rung, left, scores, limits)
+            gone = [(c, promotion) for c, promotion in zip(left, promotions, strict=True) if not promotion.kept]
+            rungs.drop(_dropped(candidate, promotion, rung, reached[candidate.key]) for candidate, promotion in gone)
+            left = [c for c, promotion in zip(left, promotions, strict=True) if promotion.kept]
+        summary = RungSummary(rung, entered, len(left), round(rungs.seconds(rung), 3))
+        if rungs.finished(rung) is None:
+            rungs.finish(summary)
+        summaries.append(summary)
+        _log.info("rung %s: %d candidates, %d went on", rung, entered, len(left))
+    return Halving(
+        survivors=tuple(left),
+        scores={candidate.key: scores[candidate.key] for candidate in left if scores},
+        rungs=tuple(summaries),
+        dropped=(*rungs.ranked_out, *rungs.pruned),
+        images_seen=sum(score.images for rung in _RUNGS for score in rungs.scores(rung).values()),
+        statistics=run.statistics,
+        seconds=time.perf_counter() - began,
+    )
+
+
+class _Rungs:
+    """The rungs of one search, with a store of their own: the trials keep features for survivors alone."""
+
+    def __init__(
+        self, session: Session, prepared: Prepared, images: SearchImages, engine: Engine, kept: RungStudy
+    ) -> None:
+        self._session, self._prepared, self._images = session, prepared, images
+        self._engine, self._kept = engine, kept
+        self._deadline = time.monotonic() + _SHARE_OF_TIMEOUT * (session.space.search.timeout or float("inf"))
+        self._context: TrialContext | None = None
+
+    @property
+    def statistics(self) -> CacheStatistics | None:
+        return self._context.store.statistics if self._context else None
+
+    def scores(self, rung: RungName, candidates: Sequence[Candidate]) -> Mapping[CandidateKey, RungScore]:
+        """Return the scores at a rung, after scoring what has none yet, until the deadline."""
+        if self._kept.finished(rung) is None:
+            self._context = self._context or self._open(candidates)
+            self._score(rung, candidates, self._context)
+        return self._kept.scores(rung)
+
+    def promote(
+        self,
+        rung: RungName,
+        candidates: Sequence[Candidate],
+        scores: Mapping[CandidateKey, Scores],
+        limits: Sequence[float],
+    ) -> list[Promotion]:
+        """Return which candidates go on."""
+        space = self._session.space
+        share = space.halving.closed_form if rung == "closed_form" else space.halving.short
+        configurations = [Configuration(c.key, c.cost.macs, scores[c.key]) for c in candidates]
+        return promote(configurations, limits, share, at_least=space.search.trials, per_direction=_PER_DIRECTION)
+
+    def _open(self, candidates: Sequence[Candidate]) -> TrialContext:
+        """Open a trial's context on few images."""
+        spec, space = self._session.space.halving, self._session.space
+        train, val = self._images.train, self._images.val
+        fitted = min(spec.images, space.stitch.images, len(train))
+        short = max(fitted, math.ceil(spec.short_images * len(train))) if spec.short < 1 else fitted
+        train = train.subset(torch.arange(short))
+        fit = train.subset(torch.arange(fitted)) if fitted < short else train  # one split: one pass for both
+        labels, generator = val.labels.numpy(), np.random.default_rng([space.search.seed, 2])
+        val = val.subset(stratified_sample(labels, min(spec.images, len(labels)), generator))
+        images = TrialImages(train, fit, val)
+        return open_context(self._session, self._prepared, candidates, images, solved=True)
+
+    def _score(self, rung: RungName, candidates: Sequence[Candidate], context: TrialContext) -> None:
+        known = self._kept.scores(rung)
+        missing = [candidate for candidate in candidates if candidate.key not in known]
+        steps = closed_form_scores(missing, context) if rung == "closed_form" else self._short(missing, context)
+        with self._session.progress.task(_RUNGS[rung], total=len(candidates)) as task:
+            task.advance(len(candidates) - len(missing))
+            waiting = len(missing)
+            for scores, seconds in steps:
+                self._kept.keep(rung, scores, seconds)
+                task.advance(len(scores))
+                waiting -= len(scores)
+                if waiting and time.monotonic() > self._deadline:
+                    self._session.warn(
+                        f"{_RUNGS[rung]}: no time left for {waiting} candidates, so none is dropped (search.timeout)."
+                    )
+                    return
+
+    def _short(self, candidates: Sequence[Candidate], context: TrialContext) -> Iterator[Step]:
+        """Train one epoch over the context's images."""
+        choices = replace(control_choices(context.training), epochs=1)
+        begun: deque[list[Candidate]] = deque()
+
+        def jobs() -> Iterator[Job]:
+            ordered = sorted(candidates, key=lambda candidate: candidate.key)
+            for group in group_by_pass(ordered, context, self._session.space.cache.trials_per_pass):
+                begun.append(group)
+                yield Job(tuple((candidate, choices) for candidate in group))
+
+        started = time.perf_counter()
+        for outcomes in run_jobs(jobs(), context, self._engine):
+            count, n = len(context.train), len(context.val)
+            scores = [
+                RungScore(candidate.key, None, n, images=count, reason=str(outcome))
+                if isinstance(outcome, NonFiniteLoss)
+                else RungScore(candidate.key, outcome.correct / outcome.seen, n, images=count)
+                for candidate, outcome in zip(begun.popleft(), outcomes, strict=True)
+            ]
+            yield scores, time.perf_counter() - started
+            started = time.perf_counter()
+
+
+def _scores(score: RungScore, before: Scores) -> Scores:
+    return (-1.0 if score.top1 is None else score.top1, score.tie, *before)
+
+
+def _finite(score: float) -> float:
+    return score if math.isfinite(score) else -math.inf
+
+
+def _dropped(candidate: Candidate, promotion: Promotion, rung: RungName, score: RungScore) -> Dropped:
+    text = f"place {promotion.place} of {promotion.of} in its range of FLOPs; {promotion.went_on} went on"
+    reason = text if score.reason is None else f"{score.reason}; {text}"
+    return dropped_candidate(candidate, rung, score.top1, score.n, reason)
+
+
+def _ranked_out(candidate: Candidate, top_k: int) -> Dropped:
+    score = candidate.score if math.isfinite(candidate.score) else None
+    reason = f"place {candidate.rank + 1} among the partners of its front; top_k is {top_k}"
+    return dropped_candidate(candidate, "ranker", score, None, reason)

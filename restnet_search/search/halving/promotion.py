@@ -1,0 +1,156 @@
+"""Promotion from one rung to the next: the best of every range of FLOPs, and in what order they are trained. Pure.
+
+Ranges are equally wide on a logarithmic scale, not equally full: a part of the front where hybrids are rare is a range
+of its own, from which the best aldirections goes on.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import log
+
+from restnet_search.pareto import hypervolume
+from restnet_search.search.points.candidates import CandidateKey
+
+__all__ = ["Configuration", "Scores", "Promotion", "order_by_hypervolume_gain", "cost_ranges", "promote"]
+
+Scores = tuple[float, ...]
+"""What a candidate reached, the latest and dearest score first; what follows breaks ties. Higher is better."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A candidate at a rung: what identifies it, its MACs, and its scores."""
+
+    key: CandidateKey
+    macs: int
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """How a configuration did: its place (1 is best) among the ``of`` in its range of MACs, of which ``went_on`` did."""
+
+    configuration: Configuration
+    place: int
+    of: int
+    went_on: int
+    kept: bool
+
+
+def cost_ranges(macs: Iterable[int], count: int) -> tuple[float, ...]:
+    """The inner limits of ``count`` ranges between the least and the largest MACs, equally wide in log MACs.
+
+    Raises:
+        ValueError: If there are no MACs, or the count is below 1.
+    """
+    values = list(macs)
+    if not values or count < 1:
+        raise ValueError(f"need MACs and at least one range, came {len(values)} and {count}")
+    low, high = (max(1, edge) for edge in (min(values), max(values)))
+    return tuple(low * (high / low) ** (part / count) for part in range(1, count)) if high > low else ()
+
+
+def promote(
+    configurations: Sequence[Configuration],
+    limits: Sequence[float],
+    share: float,
+    at_least: int = 0,
+    per_direction: int = 0,
+) -> list[Promotion]:
+    """Keep the best ``share`` of every range, rounded up, so at least one; and no fewer than ``at_least`` in all.
+
+    The ``per_direction`` best of every direction (front anchor and back anchor) go on besides, so that no direction is judged by
+    its start alone: what a stitch gains by training differs between kinds of anchors.
+
+    Where the shares of all ranges are too few together, the share rises until they are enough: those go on next that
+    come first in the order of (place - 1) / (size of the range), then by scores.
+
+    Args:
+        limits: Of the ranges, as :func:`cost_ranges` gives them; a rung keeps those of the rung before.
+        share: Above 0, at most 1.
+
+    Returns:
+        What became of each configuration, in their order.
+
+    Raises:
+        ValueError: If the share is out of bounds.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"the share must lie in (0, 1], came {share}")
+    ranges: dict[int, list[Configuration]] = defaultdict(list)
+    for configuration in configurations:
+        ranges[bisect_right(limits, configuration.macs)].append(configuration)
+    # a configuration goes on where the share of its range that is better than it is below the share kept
+    better: dict[CandidateKey, tuple[int, int]] = {}
+    for members in ranges.values():
+        members.sort(key=_best_first)
+        better |= {configuration.key: (above, len(members)) for above, configuration in enumerate(members)}
+
+    def turn(configuration: Configuration) -> tuple[object, ...]:
+        above, size = better[configuration.key]
+        return (above / size, *_best_first(configuration))
+
+    order = sorted(configurations, key=turn)
+    # 1e-9: 0.3 of 10 are 3, although 3 / 10 may round to above 0.3
+    count = sum(above / size < share - 1e-9 or above == 0 for above, size in better.values())
+    kept = {configuration.key for configuration in order[: max(count, at_least)]}
+    directions: dict[tuple[str, str], list[Configuration]] = defaultdict(list)
+    for configuration in sorted(configurations, key=_best_first):
+        directions[configuration.key[0], configuration.key[2]].append(configuration)
+    kept |= {configuration.key for members in directions.values() for configuration in members[:per_direction]}
+    went_on = {index: sum(configuration.key in kept for configuration in members) for index, members in ranges.items()}
+    return [
+        Promotion(
+            configuration,
+            better[configuration.key][0] + 1,
+            better[configuration.key][1],
+            went_on[index],
+            configuration.key in kept,
+        )
+        for configuration in configurations
+        for index in (bisect_right(limits, configuration.macs),)
+    ]
+
+
+def order_by_hypervolume_gain(
+    configurations: Iterable[Configuration], work: Mapping[CandidateKey, float] | None = None
+) -> list[Configuration]:
+    """Configurations in the turn in which each adds most to the hypervolume of those before it, per unit of its work.
+
+    The hypervolume of a set is the mean, over budgets spread evenly in log MACs from the cheapest configuration to the dearest, of
+    the best first score within the budget: the hypervolume that the Pareto set would have if scores were accuracies.
+    When no configuration adds anything, those that are left start anew: the first front first, then the front behind it.
+
+    Args:
+        work: What each takes, in any unit, above 0; None: all take the same.
+    """
+    left = sorted(configurations, key=_best_first)
+    turns: list[Configuration] = []
+    while left:
+        ceiling = log(max(configuration.macs for configuration in left)) + 1.0  # so that the dearest counts, too
+        chosen: list[Configuration] = []
+        while True:
+            before = _hypervolume(chosen, ceiling)
+            gains = [
+                (_hypervolume([*chosen, configuration], ceiling) - before) / (work[configuration.key] if work else 1.0)
+                for configuration in left
+            ]
+            best = max(range(len(left)), key=gains.__getitem__, default=None)
+            if best is None or (chosen and gains[best] <= 0):
+                break
+            chosen.append(left.pop(best))
+        turns += chosen
+    return turns
+
+
+def _hypervolume(configurations: Iterable[Configuration], ceiling: float) -> float:
+    """Area under the best first score so far, over log MACs up to the ceiling; scores below 0 count as 0."""
+    return hypervolume(((one.scores[0], log(one.macs)) for one in configurations), ceiling)
+
+
+def _best_first(configuration: Configuration) -> tuple[object, ...]:
+    return (*(-value for value in configuration.scores), configuration.key)

@@ -1,0 +1,1 @@
+"""Stitch points: which there are, what they cost, and which are candidates."""

@@ -1,0 +1,1 @@
+"""Anchors made ready (loaded, cut, placed), and hybrids assembled from them."""

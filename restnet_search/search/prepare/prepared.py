@@ -1,0 +1,202 @@
+"""Get anchors ready: loaded, fitted where needed, cut, profiled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from restnet_search.anchors import Anchor, load_anchor
+from restnet_search.anchors import prepare_anchors as load_anchors
+from restnet_search.compute import Compute, open_compute
+from restnet_search.costs.budget_terms import stated_at
+from restnet_search.costs.cost_table import AnchorCosts, profile_anchor
+from restnet_search.costs.peak_memory import AnchorMemory, MemoryDtype, profile_memory
+from restnet_search.data import DataSplits
+from restnet_search.errors import RunError
+from restnet_search.files import write_atomically
+from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
+from restnet_search.graph.cut_points import CutPoint
+from restnet_search.progress import Progress
+from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
+from restnet_search.search.prepare.prepared.memory_format import FormatChoice, choose_formats
+from restnet_search.search.prepare.prepared.placement import anchors_on_cpu, move_to_device
+from restnet_search.search.run.run_folder import AnchorSources, RunFolder, RunInputs
+from restnet_search.search.run.session import Session
+from restnet_search.space.schema import SearchSpace
+
+__all__ = ["Prepared", "cut_anchors", "load_prepared", "prepare", "prepare_anchors", "remember_anchors"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The anchors of a search, in the space's order.
+
+    Attributes:
+        anchors: Each with its cut points, on the device of ``compute`` once they are placed.
+        costs: MACs and parameters of their parts.
+        classes: Of the data.
+        compute: Where they run.
+        formats: In which memory format each runs.
+        memory: Peak memory of their parts.
+        memory_dtype: What weights and activations count as in it.
+    """
+
+    anchors: Mapping[str, CutAnchor]
+    costs: Mapping[str, AnchorCosts]
+    classes: tuple[str, ...]
+    compute: Compute = field(default_factory=Compute)
+    formats: Mapping[str, FormatChoice] = field(default_factory=dict)
+    memory: Mapping[str, AnchorMemory] = field(default_factory=dict)
+    memory_dtype: MemoryDtype = "float32"
+
+    @property
+    def graphs(self) -> dict[str, AnchorGraph]:
+        return {name: anchor.graph for name, anchor in self.anchors.items()}
+
+    @property
+    def cut_points(self) -> dict[str, tuple[CutPoint, ...]]:
+        return {name: tuple(anchor.graph.cut_points) for name, anchor in self.anchors.items()}
+
+    def on_cpu(self) -> AbstractContextManager[None]:
+        """Hold the anchors on the CPU in the plain format: for what is measured there as it is delivered."""
+        return anchors_on_cpu(self.anchors, self.compute, self.formats)
+
+
+def prepare_anchors(session: Session, data: DataSplits) -> Prepared:
+    """Load, fit, cut and profile the anchors of a search, keep what a resumed run needs, and place them on the device.
+
+    Raises:
+        RunError: If the run was started with other weights.
+    """
+    space, compute = session.space, session.compute
+    prepared = prepare(space, data, session.sources, session.progress, compute)
+    remember_anchors(session.folder, prepared)
+    dtype: MemoryDtype = stated_at("memory", session.budgets, space.memory_dtype)  # pyright: ignore[reportAssignmentType]
+    memory = {name: profile_memory(graph, dtype) for name, graph in prepared.graphs.items()}
+    move_to_device(prepared.anchors, compute)
+    macs = {name: cost.total.macs for name, cost in prepared.costs.items()}
+    policy, kept = space.compute.channels_last, session.folder.formats
+    formats = choose_formats(policy, prepared.anchors, macs, compute, kept, session.progress)
+    move_to_device(prepared.anchors, compute, formats)
+    return replace(prepared, formats=formats, memory=memory, memory_dtype=dtype)
+
+
+def prepare(
+    space: SearchSpace, data: DataSplits, sources: AnchorSources, progress: Progress, compute: Compute | None = None
+) -> Prepared:
+    """Load every anchor, fit those whose head does not match the data's classes, then cut and profile them.
+
+    They still lie on the CPU: see :func:`restnet_search.search.prepare.prepared.placement.move_to_device`. Without ``compute``,
+    the space says where they are fitted.
+    """
+    place = compute or open_compute(space.compute, progress.log)
+    anchors = load_anchors(
+        space,
+        data,
+        weights_dir=sources.weights,
+        base_dir=sources.base,
+        trust_code=sources.trust_code,
+        cache_dir=sources.cache,
+        progress=progress,
+        compute=place,
+    )
+    return replace(cut_anchors(space, anchors, data.classes, progress), compute=place)
+
+
+def cut_anchors(
+    space: SearchSpace, anchors: Sequence[Anchor], classes: tuple[str, ...], progress: Progress
+) -> Prepared:
+    """Cut and profile loaded anchors."""
+    cut: dict[str, CutAnchor] = {}
+    costs: dict[str, AnchorCosts] = {}
+    with progress.task("Cutting and profiling anchors", total=len(anchors)) as task:
+        for anchor in anchors:
+            graph = cut_model(anchor.model, anchor.preprocessing.size, space.cut_points.granularity)
+            cut[anchor.name] = CutAnchor(anchor, graph)
+            costs[anchor.name] = profile_anchor(graph)
+            task.advance()
+    return Prepared(cut, costs, classes)
+
+
+def remember_anchors(folder: RunFolder, prepared: Prepared) -> None:
+    """Keep fitted weights and every anchor's digest in the run, so that its hybrids can be rebuilt and are checked.
+
+    Raises:
+        RunError: If the run was started with other weights.
+    """
+    from safetensors.torch import save
+
+    path = folder.path / "anchors.json"
+    facts = {
+        "classes": list(prepared.classes),
+        "anchors": {
+            name: {"digest": cut.anchor.digest, "fitted": cut.anchor.fitted, "licence": cut.anchor.license}
+            for name, cut in prepared.anchors.items()
+        },
+    }
+    if path.exists():
+        _check_same(json.loads(path.read_text(encoding="utf-8")), facts, folder)
+        return
+    for name, cut in prepared.anchors.items():
+        if cut.anchor.fitted:
+            state = {key: value.contiguous() for key, value in cut.anchor.model.state_dict().items()}
+            write_atomically(folder.anchor(name), save(state))
+    write_atomically(path, json.dumps(facts, indent=2) + "\n")
+
+
+def load_prepared(
+    folder: RunFolder, space: SearchSpace, inputs: RunInputs, sources: AnchorSources, names: Sequence[str]
+) -> dict[str, CutAnchor]:
+    """Rebuild anchors of a run without its data: fitted ones from the run folder, others from where they came.
+
+    Raises:
+        RunError: If the run has no anchors yet, or an anchor's weights are not those of the run.
+    """
+    path = folder.path / "anchors.json"
+    if not path.exists():
+        raise RunError(
+            f"The run {folder.name} stopped before its anchors were ready.",
+            hint=f"go on with it: restnet-search --resume {folder.path}",
+        )
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    rebuilt: dict[str, CutAnchor] = {}
+    for spec in space.anchors:
+        if spec.name not in names:
+            continue
+        kept = folder.anchor(spec.name)
+        source = spec.model_copy(update={"weights": str(kept.resolve())}) if kept.exists() else spec
+        anchor = load_anchor(
+            source,
+            classes=len(facts["classes"]),
+            weights_dir=sources.weights or (Path(inputs.weights) if inputs.weights else None),
+            base_dir=sources.base or (Path(inputs.base) if inputs.base else None),
+            trust_code=sources.trust_code,
+        )
+        if anchor.digest != facts["anchors"][spec.name]["digest"]:
+            raise RunError(
+                f"The weights of {spec.name} are not those that the run {folder.name} was started with.",
+                hint="point --weights at the folder that the run was started with",
+            )
+        # a fitted anchor is read back from a file of ours, which does not say whose weights it was fitted from
+        anchor = replace(anchor, license=facts["anchors"][spec.name]["licence"])
+        graph = cut_model(anchor.model, anchor.preprocessing.size, space.cut_points.granularity)
+        rebuilt[spec.name] = CutAnchor(anchor, graph)
+    return rebuilt
+
+
+def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:
+    if _identity(before) != _identity(now):
+        raise RunError(
+            f"The anchors or classes are not those that the run {folder.name} was started with.",
+            expected=f"the weights and data recorded in {folder.path / 'anchors.json'}",
+            hint="point --weights and --data at them again, or start a new run",
+        )
+
+
+def _identity(facts: Mapping[str, Any]) -> tuple[object, dict[str, tuple[object, object]]]:
+    """What makes anchors the same; what is said of their licence does not."""
+    return facts["classes"], {name: (said["digest"], said["fitted"]) for name, said in facts["anchors"].items()}

@@ -1,0 +1,76 @@
+"""Rebuild a network of a finished run from its folder: a hybrid, or an anchor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from restnet_search.data import Preprocessing
+from restnet_search.errors import RunError, did_you_mean
+from restnet_search.search.prepare.prepared import load_prepared
+from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
+from restnet_search.search.prepare.prepared.hybrids import restore_hybrid
+from restnet_search.search.run.records import HybridRecord
+from restnet_search.search.run.run_folder import AnchorSources, RunFolder, RunInputs
+from restnet_search.search.study.study import read_records
+from restnet_search.space.schema import SearchSpace
+
+__all__ = ["Rebuilt", "rebuild_network", "rebuild_networks"]
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """A network of a run with what an export needs to know of it; ``record`` is None for an anchor."""
+
+    network: nn.Module
+    preprocessing: Preprocessing
+    anchors: dict[str, CutAnchor]
+    record: HybridRecord | None
+    space: SearchSpace
+    inputs: RunInputs
+
+
+def rebuild_network(path: Path, id: str, *, weights: Path | None = None, trust_code: bool = False) -> Rebuilt:
+    """Build the hybrid (by id) or the anchor (by name) of a run.
+
+    Raises:
+        RunError: If the run has no such network, or its files are missing, damaged or not those of the run.
+    """
+    return rebuild_networks(path, [id], weights=weights, trust_code=trust_code)[id]
+
+
+def rebuild_networks(
+    path: Path, ids: Sequence[str], *, weights: Path | None = None, trust_code: bool = False
+) -> dict[str, Rebuilt]:
+    """Build several networks of a run; they share the parameters of their anchors, each of which is loaded once.
+
+    Raises:
+        RunError: As :func:`rebuild_network`.
+    """
+    folder = RunFolder(path)
+    space, inputs = folder.read()
+    sources = AnchorSources(weights=weights, base=None, trust_code=trust_code, cache=folder.path)
+    names = [anchor.name for anchor in space.anchors]
+    hybrids = [id for id in ids if id not in names]
+    records = {record.id: record for record in read_records(folder.study)} if hybrids else {}
+    for id in hybrids:
+        if id not in records:
+            known = [*names, *records]
+            raise RunError(f"The run {folder.name} has no network {id!r}.", expected=did_you_mean(id, known))
+    parts = {id: [records[id].front.anchor, records[id].back.anchor] if id in records else [id] for id in ids}
+    anchors = load_prepared(folder, space, inputs, sources, [name for part in parts.values() for name in part])
+    rebuilt: dict[str, Rebuilt] = {}
+    for id, used in parts.items():
+        network = _hybrid(folder, records[id], anchors) if id in records else anchors[id].graph.traced.module
+        own = {name: anchors[name] for name in used}
+        rebuilt[id] = Rebuilt(network, anchors[used[0]].anchor.preprocessing, own, records.get(id), space, inputs)
+    return rebuilt
+
+
+def _hybrid(folder: RunFolder, record: HybridRecord, anchors: Mapping[str, CutAnchor]) -> nn.Module:
+    graphs = {name: cut.graph for name, cut in anchors.items()}
+    front, back = (record.front.anchor, record.front.cut), (record.back.anchor, record.back.cut)
+    return restore_hybrid(graphs, record.stitch.kind, front, back, folder.stitch(record.id))

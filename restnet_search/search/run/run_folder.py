@@ -1,0 +1,165 @@
+"""The folder of one run: where things lie, and how they are written so that a kill leaves nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from restnet_search.errors import RunError
+from restnet_search.files import write_atomically
+from restnet_search.space.schema import SearchSpace
+from restnet_search.space.space_files import dump_space, load_space
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["AnchorSources", "RunFolder", "RunInputs", "find_run"]
+
+
+@dataclass(frozen=True)
+class AnchorSources:
+    """Where anchors come from.
+
+    Attributes:
+        weights: Folder with weights; None: as the space says.
+        base: Folder that relative paths start from; None: the working folder.
+        trust_code: True if code that the space names may run.
+        cache: Folder for fitted anchors and features.
+    """
+
+    weights: Path | None
+    base: Path | None
+    trust_code: bool
+    cache: Path
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """What a run was started with beside its space; a resumed run and an export read it back."""
+
+    command: str
+    created: str
+    weights: str | None = None
+    base: str | None = None
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """``reports/<run>/``: the space, the study, the stitch layers, fitted anchors, results and a log."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def study(self) -> Path:
+        return self.path / "study.db"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "search.log"
+
+    @property
+    def joint(self) -> Path:
+        """The state of a joint training under way."""
+        return self.path / "joint.pt"
+
+    @property
+    def formats(self) -> Path:
+        """In which memory format each anchor runs, as it was measured."""
+        return self.path / "formats.json"
+
+    @property
+    def exports(self) -> Path:
+        return self.path / "export"
+
+    def stitch(self, hybrid: str) -> Path:
+        return self.path / "stitches" / f"{hybrid}.safetensors"
+
+    def anchor(self, name: str) -> Path:
+        """Where a fitted anchor's weights are kept."""
+        return self.path / "anchors" / f"{name}.safetensors"
+
+    def create(self, space: SearchSpace, inputs: RunInputs) -> None:
+        """Make the folder and write what the run was started with.
+
+        Raises:
+            RunError: If there is a run of this name already.
+        """
+        if (self.path / "space.yaml").exists():
+            raise RunError(
+                f"There is a run {self.name!r} in {self.path.parent} already.",
+                hint=f"pass --resume {self.path} to go on with it, or another --run NAME",
+            )
+        for folder in (self.path, self.path / "stitches", self.path / "anchors"):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path / "run.json", json.dumps(asdict(inputs), indent=2) + "\n")
+        write_atomically(self.path / "space.yaml", dump_space(space))
+
+    def discard(self) -> None:
+        """Take back what :meth:`create` and a search that never reached its study wrote; other files stay."""
+        for folder in (self.path / "stitches", self.path / "anchors"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for name in ("run.json", "space.yaml", "anchors.json", self.formats.name, ".lock", self.log.name):
+            (self.path / name).unlink(missing_ok=True)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def read(self) -> tuple[SearchSpace, RunInputs]:
+        """Read back what the run was started with."""
+        try:
+            raw: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            return load_space(self.path / "space.yaml", upgrade=True), RunInputs(**raw)
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(f"The run {self.path} cannot be read: {error}") from error
+
+    def save_stitch(self, hybrid: str, tensors: dict[str, Tensor]) -> None:
+        """Write a stitch layer; the file is there whole or not at all."""
+        from safetensors.torch import save
+
+        write_atomically(self.stitch(hybrid), save({key: value.contiguous() for key, value in tensors.items()}))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process, so that no other one works on it.
+
+        Raises:
+            RunError: If another process holds it.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RunError(f"Another process is working on the run {self.path}.", hint="wait until it ends") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def find_run(argument: str, runs: Path) -> RunFolder:
+    """Find a run by path or by its name below ``runs``; ``latest`` is the newest.
+
+    Raises:
+        RunError: If there is none; names those that exist.
+    """
+    known = sorted((path.parent for path in runs.glob("*/space.yaml")), key=lambda path: path.stat().st_mtime)
+    if argument == "latest" and known:
+        return RunFolder(known[-1])
+    for path in (Path(argument), runs / argument):
+        if (path / "space.yaml").is_file():
+            return RunFolder(path)
+    raise RunError(
+        f"There is no run {argument!r}.",
+        expected=f"a run folder, or one of the runs in {runs}: {', '.join(p.name for p in known) or 'none yet'}",
+        hint="name one of these, or `latest`" if known else "start one: restnet-search --space demo",
+    )

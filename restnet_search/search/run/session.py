@@ -1,0 +1,112 @@
+"""A session of a run: what it was asked for, where it keeps what it finds, and how it computes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from restnet_search.compute import Compute, open_compute
+from restnet_search.progress import Progress
+from restnet_search.search.run.run_folder import AnchorSources, RunFolder, RunInputs
+from restnet_search.space.schema import SearchSpace
+from restnet_search.units import UNLIMITED, DeviceBudget, parse_budget
+
+__all__ = ["Session", "StageClock", "Warner", "open_session"]
+
+_log = logging.getLogger("restnet_search")
+
+
+class Warner:
+    """Passes each message on once, to the log and to the user."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._passed_on: set[str] = set()
+
+    def __call__(self, message: str) -> None:
+        if message not in self._passed_on:  # successive halving and training open a store each
+            self._passed_on.add(message)
+            _log.warning(message)
+            self._progress.log(message)
+
+
+@dataclass(frozen=True)
+class StageClock:
+    """Wall time of the stages of a session, in seconds; ``started`` is when the session began (``perf_counter``)."""
+
+    started: float = field(default_factory=time.perf_counter)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the time that passes inside for a stage."""
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+
+@dataclass(frozen=True)
+class Session:
+    """What all steps of a search share from its beginning.
+
+    A run that was cut off is gone on with by another session, on the same folder.
+
+    Attributes:
+        space: The resolved space.
+        budgets: Those of the space, or one without limits.
+        folder: Of the run.
+        inputs: What the run was started with.
+        sources: Where anchors come from, and the cache folder.
+        progress: Shows the long steps.
+        warn: Takes what a user should know while the run goes on.
+        compute: Where networks run, and how.
+        clock: Counts the seconds of every stage.
+    """
+
+    space: SearchSpace
+    budgets: tuple[DeviceBudget, ...]
+    folder: RunFolder
+    inputs: RunInputs
+    sources: AnchorSources
+    progress: Progress
+    warn: Warner
+    compute: Compute
+    clock: StageClock = field(default_factory=StageClock)
+
+    @property
+    def workers(self) -> int:
+        """Processes that train the trials; joint training is one network in one process."""
+        return 1 if self.space.search.strategy == "joint" else self.space.compute.workers
+
+
+@contextmanager
+def open_session(
+    space: SearchSpace, folder: RunFolder, inputs: RunInputs, sources: AnchorSources, progress: Progress
+) -> Iterator[Session]:
+    """Hold a run for this process and write its log, while a session on it is open.
+
+    Raises:
+        RunError: If another process works on the run.
+        SpaceError: If the device that the space names is not there.
+    """
+    clock, warn = StageClock(), Warner(progress)
+    budgets = tuple(parse_budget(text) for text in space.budgets) or (UNLIMITED,)
+    compute = open_compute(space.compute, warn)
+    with folder.locked(), _logged(folder):
+        yield Session(space, budgets, folder, inputs, sources, progress, warn, compute, clock)
+
+
+@contextmanager
+def _logged(folder: RunFolder) -> Iterator[None]:
+    handler = logging.FileHandler(folder.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    _log.addHandler(handler)
+    _log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        _log.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,294 @@
+"""The Optuna study: the only state of a search. It asks for candidates, keeps what trials reached, and resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from restnet_search.costs.cost_table import Cost
+from restnet_search.search.points.candidates import Candidate, CandidateKey
+from restnet_search.search.run.record_store import ELAPSED, RECORD, STUDY, directions, records_in
+from restnet_search.search.run.records import HybridRecord, TrialKey
+from restnet_search.search.run.storage import open_storage
+from restnet_search.search.study.study.candidate_grid import CandidateGrid
+from restnet_search.search.study.study.sampler import make_sampler
+from restnet_search.search.training.choices import TrainingChoices
+from restnet_search.space.schema import SearchSpace
+
+__all__ = ["Proposal", "SearchStudy", "values_of"]
+
+_REASON, _ANCHOR, _FAILED, _HYBRID, _VALUES = "reason", "anchor", "failed control", "hybrid", "values"
+_STUCK = 3  # repeats in a row after which the sampler is offered something new
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial that Optuna asked for; ``record`` where it ended in an earlier session and was not told yet."""
+
+    trial: Trial
+    candidate: Candidate
+    choices: TrainingChoices
+    record: HybridRecord | None = None
+
+    @property
+    def number(self) -> int:
+        """Of the trial."""
+        return self.trial.number
+
+    @property
+    def key(self) -> TrialKey:
+        return (*self.candidate.key, self.choices.tune)
+
+
+class SearchStudy:
+    """One study over a fixed list of candidates.
+
+    Optuna picks the direction, the front cut, the back cut by its rank, what is tuned (where the space leaves a choice),
+    the learning rate and the epochs. A stitch point is trained once with each such choice; where the sampler asks for
+    it again, that trial is skipped (state PRUNED).
+
+    Trials that were asked and not told are *pending*. They are told in the order in which they were asked, so that what
+    the sampler knows at an ask follows from how many are pending, not from which trial ends first. A study that was cut
+    off anywhere goes on with the pending trials that it had.
+
+    Args:
+        study: Optuna's.
+        grid: What may be trained.
+        space: Of the search.
+    """
+
+    def __init__(self, study: optuna.Study, grid: CandidateGrid, space: SearchSpace) -> None:
+        self._study, self._grid, self._space = study, grid, space
+        study.sampler = make_sampler(space.search)
+        records = records_in(study)
+        self._records = {record.id: record for record in records if record.control is None}
+        self._controls = {record.id: record for record in records if record.control is not None}
+        self._failures = [(trial.number, trial.user_attrs.get(_REASON, "")) for trial in self._trials(TrialState.FAIL)]
+        self._failed_keys = [grid.key_of(trial.params) for trial in self._trials(TrialState.FAIL)]
+        self._skipped = len(self._trials(TrialState.PRUNED))
+        self._repeats = self._count_repeats()
+        self._pending: list[Proposal] = []
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        candidates: Sequence[Candidate],
+        space: SearchSpace,
+        scores: Mapping[CandidateKey, Sequence[float]] | None = None,
+    ) -> SearchStudy:
+        """Create the study in an SQLite file, or open the one that is there and take up what is pending.
+
+        Args:
+            path: The file.
+            candidates: What may be trained; the same as when the study was created.
+            space: Of the search.
+            scores: At the rungs of successive halving, the latest first: they stand above the ranker's order.
+        """
+        study = optuna.create_study(
+            study_name=STUDY,
+            storage=open_storage(path),
+            directions=directions(space.objectives),
+            load_if_exists=True,
+        )
+        grid = CandidateGrid(candidates, space.training, scores or {})
+        opened = cls(study, grid, space)
+        opened._take_up_pending()
+        trials = study.get_trials(deepcopy=False)
+        # nothing was asked yet, though a kill may have cut the queueing short
+        if space.search.strategy != "joint" and all(trial.state == TrialState.WAITING for trial in trials):
+            for key in grid.start(max(1, space.search.trials // 2))[len(trials) :]:
+                study.enqueue_trial(grid.parameters(key))
+        return opened
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """All that may be proposed."""
+        return list(self._grid.candidates)
+
+    @property
+    def records(self) -> list[HybridRecord]:
+        """The finished trials, in the order in which they were asked, without controls."""
+        return list(self._records.values())
+
+    @property
+    def controls(self) -> list[HybridRecord]:
+        """The finished controls."""
+        return list(self._controls.values())
+
+    @property
+    def hybrids(self) -> list[HybridRecord]:
+        """The anchors' hybrids that were trained: the search's own, then the random controls, which are some, too."""
+        return [*self.records, *(record for record in self.controls if record.control == "random")]
+
+    @property
+    def failed_controls(self) -> dict[str, str]:
+        """Controls whose loss became infinite, by id, with the reason."""
+        return self._study.user_attrs.get(_FAILED, {})
+
+    @property
+    def failures(self) -> list[tuple[int, str]]:
+        """Failed trials with their reason."""
+        return list(self._failures)
+
+    @property
+    def failed_hybrids(self) -> set[str]:
+        """Ids of the hybrids that :meth:`fail_hybrid` kept."""
+        trials = (trial.user_attrs.get(_HYBRID) for trial in self._trials(TrialState.FAIL))
+        return {id for id in trials if id is not None}
+
+    @property
+    def skipped(self) -> int:
+        """Trials that the sampler asked for although their stitch point was trained already, or was pending."""
+        return self._skipped
+
+    @property
+    def pending(self) -> tuple[Proposal, ...]:
+        """Trials that were asked and not told, in the order in which they were asked."""
+        return tuple(self._pending)
+
+    @property
+    def unfinished(self) -> bool:
+        """True while there is a trial to run."""
+        return bool(self._pending) or (len(self._records) < self._space.search.trials and bool(self._untried()))
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds from the beginning of the search to the last sign of progress that was kept."""
+        finished = (record.finished or 0.0 for record in (*self.records, *self.controls))
+        return max((self.noted(ELAPSED) or 0.0, *finished))
+
+    def note_elapsed(self, seconds: float) -> None:
+        """Keep a sign of progress where no trial finishes for long."""
+        self.note(ELAPSED, seconds)
+
+    def ask(self) -> Proposal | None:
+        """Ask for one more trial, of a stitch point that is neither tried nor pending.
+
+        Returns:
+            The trial, which is pending now; None where the pending ones will be enough, or nothing is left to try.
+        """
+        if len(self._records) + len(self._pending) >= self._space.search.trials:
+            return None
+        while untried := self._untried():
+            if self._repeats and self._repeats % _STUCK == 0 and not self._trials(TrialState.WAITING):
+                best = min(untried, key=lambda key: (*self._grid.place(untried[key]), key))
+                self._study.enqueue_trial(self._grid.parameters(best))
+            if self._take_up(self._study.ask()):
+                return self._pending[-1]
+        return None
+
+    def record_pending(self, proposal: Proposal, record: HybridRecord) -> None:
+        """Keep a finished trial before it is told; from here on it survives a kill."""
+        proposal.trial.set_user_attr(_VALUES, self._values(proposal.candidate, record))
+        proposal.trial.set_user_attr(RECORD, asdict(record))
+
+    def tell(self, proposal: Proposal, record: HybridRecord) -> None:
+        """Tell Optuna what a pending trial reached."""
+        proposal.trial.set_user_attr(RECORD, asdict(record))
+        self._study.tell(proposal.trial, self._values(proposal.candidate, record))
+        self._pending.remove(proposal)
+        self._records[record.id] = record
+
+    def fail(self, proposal: Proposal, reason: str) -> None:
+        """Tell Optuna that a pending trial failed, with its reason."""
+        proposal.trial.set_user_attr(_REASON, reason)
+        self._study.tell(proposal.trial, state=TrialState.FAIL)
+        self._pending.remove(proposal)
+        self._failures.append((proposal.number, reason))
+        self._failed_keys.append(proposal.key)
+
+    def add_record(self, record: HybridRecord, candidate: Candidate) -> None:
+        """Keep what was trained without being asked for (a control, a joint hybrid) in one step.
+
+        It has no parameters, so that no sampler learns from it.
+        """
+        values = self._values(candidate, record)
+        self._study.add_trial(optuna.trial.create_trial(values=values, user_attrs={RECORD: asdict(record)}))
+        (self._records if record.control is None else self._controls)[record.id] = record
+
+    def add_anchor(self, name: str, accuracy: float, cost: Cost) -> None:
+        """Put an anchor into the study as a reference point, once."""
+        if not any(trial.user_attrs.get(_ANCHOR) == name for trial in self._trials(TrialState.COMPLETE)):
+            values = values_of(self._space.objectives, accuracy, cost)
+            self._study.add_trial(optuna.trial.create_trial(values=values, user_attrs={_ANCHOR: name}))
+
+    def fail_control(self, id: str, reason: str) -> None:
+        """Keep that a control failed; it would fail again."""
+        self._study.set_user_attr(_FAILED, self.failed_controls | {id: reason})
+
+    def fail_hybrid(self, id: str, reason: str) -> None:
+        """Keep that a hybrid of joint training failed, as a failed trial."""
+        attributes = {_HYBRID: id, _REASON: reason}
+        self._study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=attributes))
+        self._failures = [(t.number, t.user_attrs.get(_REASON, "")) for t in self._trials(TrialState.FAIL)]
+
+    def note(self, key: str, value: Any) -> None:
+        """Keep a JSON value beside the trials (test scores)."""
+        self._study.set_user_attr(key, value)
+
+    def noted(self, key: str) -> Any | None:
+        """Return what :meth:`note` kept."""
+        return self._study.user_attrs.get(key)
+
+    def add_counts(self, key: str, counts: Mapping[str, float]) -> dict[str, float]:
+        """Add to numbers that are kept beside the trials, over all sessions of a run; return their sums."""
+        before = self.noted(key) or {}
+        total = {name: before.get(name, 0) + count for name, count in counts.items()}
+        self.note(key, total)
+        return total
+
+    def _trials(self, state: TrialState) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=(state,))
+
+    def _values(self, candidate: Candidate, record: HybridRecord) -> list[float]:
+        return values_of(self._space.objectives, record.val.top1, candidate.cost)
+
+    def _untried(self) -> dict[TrialKey, Candidate]:
+        tried = {record.key for record in self._records.values()} | {proposal.key for proposal in self._pending}
+        # a second learning rate may do where the first failed, a third is not tried
+        tried |= {key for key in self._failed_keys if key is not None and self._failed_keys.count(key) > 1}
+        return {key: candidate for key, candidate in self._grid.work.items() if key not in tried}
+
+    def _take_up(self, trial: Trial, record: HybridRecord | None = None) -> bool:
+        """Let a trial choose; it is pending then, or skipped where its stitch point is tried or pending already."""
+        proposal = Proposal(trial, *self._grid.suggest(trial), record)
+        if proposal.key in self._untried():
+            self._repeats = 0
+            self._pending.append(proposal)
+            return True
+        known = "is pending" if any(proposal.key == other.key for other in self._pending) else "was trained already"
+        trial.set_user_attr(_REASON, f"its stitch point {known}")
+        self._study.tell(trial, state=TrialState.PRUNED)
+        self._repeats += 1
+        self._skipped += 1
+        return False
+
+    def _take_up_pending(self) -> None:
+        """Go on with the trials that a session which was cut off had asked and not told, in their order."""
+        for frozen in self._trials(TrialState.RUNNING):
+            # Optuna has no public way to take up a trial that another process asked for
+            trial = Trial(self._study, frozen._trial_id)
+            ended = frozen.user_attrs.keys() >= {RECORD, _VALUES}
+            self._take_up(trial, records_in(self._study, [frozen])[0] if ended else None)
+
+    def _count_repeats(self) -> int:
+        """Trials in a row that were skipped last."""
+        count = 0
+        for trial in reversed(self._study.get_trials(deepcopy=False)):
+            if trial.state == TrialState.PRUNED:
+                count += 1
+            elif trial.state != TrialState.WAITING:
+                break
+        return count
+
+
+def values_of(objectives: Sequence[str], accuracy: float, cost: Cost) -> list[float]:
+    """Return the objectives' values in the space's order."""
+    known = {"accuracy": accuracy, **asdict(cost)}
+    return [float(known[objective]) for objective in objectives]

@@ -1,0 +1,73 @@
+"""Full training: open the study, train the hybrids by the space's strategy, then the controls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import torch
+
+from restnet_search.registry import STRATEGIES
+from restnet_search.search.halving.halving import Halving
+from restnet_search.search.points.controls import Control
+from restnet_search.search.prepare.prepared import Prepared
+from restnet_search.search.prepare.prepared.images import SearchImages
+from restnet_search.search.run.session import Session
+from restnet_search.search.study.study import SearchStudy
+from restnet_search.search.study.study.control_trials import train_controls
+from restnet_search.search.study.study.training_run import Strategy, TrainingRun
+from restnet_search.search.training.context import TrialContext, TrialImages
+from restnet_search.search.training.jobs import Engine
+from restnet_search.search.training.trial_setup import fill_store, open_context
+
+__all__ = ["open_study", "train_hybrids"]
+
+
+def open_study(session: Session, halving: Halving) -> SearchStudy:
+    """Open the study of the candidates that halving kept."""
+    study = SearchStudy.open(session.folder.study, halving.survivors, session.space, halving.scores)
+    if halving.statistics is not None:
+        study.add_counts("features", asdict(halving.statistics))
+    return study
+
+
+def train_hybrids(
+    session: Session,
+    prepared: Prepared,
+    images: SearchImages,
+    controls: Sequence[Control],
+    study: SearchStudy,
+    engine: Engine,
+    spent: float,
+) -> None:
+    """Train what the study has still to try, by the strategy that the space names, then the controls.
+
+    A finished trial's stitch layer is on disk before the study says that it finished, so a kill at any moment loses at
+    most the trials under way. A trial whose loss is not finite fails with its reason, and the next one is asked.
+
+    Args:
+        session: Of the search.
+        prepared: The anchors.
+        images: Of the search.
+        controls: To train at the end; of ``search.timeout``, the time that they will take is kept back for them.
+        study: With the candidates.
+        engine: Trains trials and controls.
+        spent: Seconds of ``search.timeout`` that halving took.
+    """
+    context = _open_context(session, prepared, images, study)
+    if session.workers > 1 and study.unfinished:
+        engine.start()  # they get ready meanwhile
+        fill_store(study.candidates, context, session.progress)
+    deadline = time.monotonic() + (session.space.search.timeout or float("inf")) - spent
+    run = TrainingRun(session, study, context, engine, controls, deadline)
+    strategy: Strategy = STRATEGIES.get(session.space.search.strategy, trust_code=session.sources.trust_code)
+    strategy(run)
+    train_controls(run)
+    study.add_counts("features", asdict(context.store.statistics))
+
+
+def _open_context(session: Session, prepared: Prepared, images: SearchImages, study: SearchStudy) -> TrialContext:
+    fit = images.train.subset(torch.arange(min(session.space.stitch.images, len(images.train))))
+    splits = TrialImages(images.train, fit, images.val)
+    return open_context(session, prepared, study.candidates, splits, before=study.elapsed)

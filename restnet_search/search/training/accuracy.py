@@ -1,0 +1,56 @@
+"""Accuracy: how many images networks classify correctly, from features of a front or from pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from restnet_search.compute import Compute
+from restnet_search.data import Preprocessing, Split
+from restnet_search.search.points.candidates import Candidate
+from restnet_search.search.training.context import TrialContext
+
+__all__ = ["count_correct", "predict", "score_network", "score_on_val"]
+
+_SCORING = "scoring"  # images at once are kept under this name
+
+
+def score_on_val(stitch: StitchLayer, back: nn.Module, candidate: Candidate, context: TrialContext) -> int:
+    """How many images of val the hybrid classifies correctly, from kept features of its front."""
+    features = context.store.batches(
+        candidate.direction.front, candidate.front_cut, context.val, context.training.batch_size
+    )
+    return count_correct((predict(stitch, back, x, context.compute) for x in features), context.val.labels)
+
+
+def predict(stitch: StitchLayer, back: nn.Module, features: Tensor, compute: Compute, *, exact: bool = True) -> Tensor:
+    """The classes ``(b,)`` that a hybrid puts first for front features, on the CPU; ``exact``: computed in float32."""
+    return compute.run(lambda x: back(stitch(x)), features, _SCORING, exact=exact).argmax(dim=1).cpu()
+
+
+def score_network(
+    network: nn.Module,
+    preprocessing: Preprocessing,
+    split: Split,
+    batch_size: int = 250,
+    compute: Compute | None = None,
+) -> int:
+    """How many of a split's images a network classifies correctly, from the pixels; computed in float32.
+
+    Args:
+        network: On the device of ``compute``.
+        preprocessing: How it sees images.
+        split: Images and labels.
+        batch_size: Images at once.
+        compute: Where it runs; None: the CPU.
+    """
+    place = compute or Compute()
+    found = (place.run(network, images, _SCORING) for images in split.batches(preprocessing, batch_size))
+    return count_correct((logits.argmax(dim=1).cpu() for logits in found), split.labels)
+
+
+def count_correct(predicted: Iterable[Tensor], labels: Tensor) -> int:
+    """How many labels are those predicted in consecutive batches, all on the CPU."""
+    return int((torch.cat(list(predicted)) == labels).sum())

@@ -1,0 +1,154 @@
+"""Score many candidates by their closed-form stitches alone: one Gram matrix for all backs behind a front cut."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import nn
+
+from restnet_search.search.points.candidates import Candidate, CandidateKey
+from restnet_search.search.training.accuracy import predict
+from restnet_search.search.training.context import TrialContext
+from restnet_search.search.training.trial import is_cached
+from restnet_search.stitching.initialise import SharedFit, reading
+from restnet_search.stitching.layer import StitchLayer
+
+__all__ = ["RungScore", "closed_form_scores"]
+
+MEMORY = 2**30
+"""Bytes that the sums of front cuts which share a pass may take; a single front cut may take more."""
+
+
+@dataclass(frozen=True)
+class RungScore:
+    """What a candidate reached at a rung.
+
+    Attributes:
+        key: Of the candidate.
+        top1: Val accuracy on ``n`` images, a fraction; None where it has none, for the ``reason``.
+        tie: What decides between equal accuracies, higher first.
+        images: Training images seen, each as often as it was.
+    """
+
+    key: CandidateKey
+    top1: float | None
+    n: int
+    tie: float = 0.0
+    images: int = 0
+    reason: str | None = None
+
+
+def closed_form_scores(
+    candidates: Sequence[Candidate], context: TrialContext, memory: int = MEMORY
+) -> Iterator[tuple[list[RungScore], float]]:
+    """Solve the stitch layer of each candidate on ``context.fit`` and score its hybrid on ``context.val``.
+
+    Each front cut is read once for all backs behind it. Where its features are kept, it is a step of its own; else as
+    many front cuts of an anchor as the memory allows share one pass over the images. What a candidate reaches does not
+    depend on which steps there are.
+
+    Yields:
+        After each step, the scores of all candidates of its front cuts, and its seconds.
+    """
+    for step in _steps(candidates, context, memory):
+        started = time.perf_counter()
+        yield _score(step, context), time.perf_counter() - started
+
+
+def _steps(candidates: Sequence[Candidate], context: TrialContext, memory: int) -> Iterator[list[Candidate]]:
+    ordered = sorted(candidates, key=lambda candidate: candidate.key)
+    for _, same_front in groupby(ordered, key=lambda candidate: candidate.direction.front):
+        side_by_side: list[Candidate] = []
+        taken = 0
+        for _, row in groupby(same_front, key=lambda candidate: candidate.front_cut):
+            group = list(row)
+            if is_cached(group[0], context):
+                yield group
+                continue
+            needed = sum(_bytes(members) for members in _shared(group))
+            if side_by_side and taken + needed > memory:
+                yield side_by_side
+                side_by_side, taken = [], 0
+            side_by_side += group
+            taken += needed
+        if side_by_side:
+            yield side_by_side
+
+
+def _shared(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
+    """Candidates of one Gram matrix: of one front cut, and equal in how they read it."""
+    groups: dict[tuple[object, ...], list[Candidate]] = {}
+    for candidate in candidates:
+        groups.setdefault((candidate.front_cut, *reading(candidate.plan)), []).append(candidate)
+    return list(groups.values())
+
+
+def _bytes(group: Sequence[Candidate]) -> int:
+    inputs = group[0].plan.source.channels * group[0].plan.kernel ** 2
+    return 8 * inputs * (inputs + sum(candidate.plan.target.channels for candidate in group))
+
+
+@torch.no_grad()
+def _score(candidates: Sequence[Candidate], context: TrialContext) -> list[RungScore]:
+    """All of one front anchor."""
+    generator = torch.Generator().manual_seed(context.seed)  # the weights drawn are overwritten by the solution
+    place = context.compute.place
+    stitches = {candidate.key: place(StitchLayer(candidate.plan, generator)) for candidate in candidates}
+    r2 = _solve(candidates, stitches, context)
+    correct = _correct(candidates, stitches, context)
+    n = len(context.val)
+    return [RungScore(c.key, correct[c.key] / n, n, tie=r2[c.key]) for c in candidates]
+
+
+def _solve(
+    candidates: Sequence[Candidate], stitches: dict[CandidateKey, StitchLayer], context: TrialContext
+) -> dict[CandidateKey, float]:
+    """Set the stitch layers to their least-squares maps, in one pass of every anchor; returns R²."""
+    groups = _shared(candidates)
+    fits = [SharedFit([stitches[candidate.key] for candidate in group], context.stitch.ridge) for group in groups]
+    front, front_cuts = candidates[0].direction.front, sorted({candidate.front_cut for candidate in candidates})
+    back_cuts: dict[str, list[int]] = {}
+    for name, cut in sorted({(candidate.direction.back, candidate.back_cut) for candidate in candidates}):
+        back_cuts.setdefault(name, []).append(cut)
+    store, batch, first = context.store, context.training.batch_size, torch.arange(len(context.fit))
+    passes = [store.batches_at(name, cuts, context.fit, batch) for name, cuts in back_cuts.items()]
+    for found, *wanted in zip(store.batches_at(front, front_cuts, context.train, batch, first), *passes, strict=True):
+        source = dict(zip(front_cuts, found, strict=True))
+        target = {
+            (name, cut): values
+            for (name, cuts), features in zip(back_cuts.items(), wanted, strict=True)
+            for cut, values in zip(cuts, features, strict=True)
+        }
+        for group, fit in zip(groups, fits, strict=True):
+            targets = [target[candidate.direction.back, candidate.back_cut] for candidate in group]
+            fit.update(source[group[0].front_cut], targets)
+    return {
+        candidate.key: value
+        for group, fit in zip(groups, fits, strict=True)
+        for candidate, value in zip(group, fit.solve(), strict=True)
+    }
+
+
+def _correct(
+    candidates: Sequence[Candidate], stitches: dict[CandidateKey, StitchLayer], context: TrialContext
+) -> dict[CandidateKey, int]:
+    """How many of the val images each hybrid classifies correctly."""
+    backs: dict[tuple[str, int], nn.Module] = {
+        (name, cut): context.compute.place(context.graphs[name].back(cut))
+        for name, cut in {(candidate.direction.back, candidate.back_cut) for candidate in candidates}
+    }
+    correct = {candidate.key: 0 for candidate in candidates}
+    front, cuts = candidates[0].direction.front, sorted({candidate.front_cut for candidate in candidates})
+    batch = context.training.batch_size
+    features = context.store.batches_at(front, cuts, context.val, batch)
+    for found, labels in zip(features, context.val.labels.split(batch), strict=True):
+        at = dict(zip(cuts, found, strict=True))
+        for candidate in candidates:
+            back = backs[candidate.direction.back, candidate.back_cut]
+            predicted = predict(stitches[candidate.key], back, at[candidate.front_cut], context.compute, exact=False)
+            correct[candidate.key] += int((predicted == labels).sum())
+    return correct

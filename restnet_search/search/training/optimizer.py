@@ -1,0 +1,80 @@
+"""The optimizer of stitch layers, with its schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from restnet_search.compute import Pieces
+
+__all__ = ["Group", "Optimizer"]
+
+_GRADIENT_NORM = 1.0
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that learn at one peak rate."""
+
+    parameters: list[nn.Parameter]
+    lr: float
+
+
+class Optimizer:
+    """AdamW with one cosine cycle and clipped gradients.
+
+    Parameters that a loss does not reach have no gradient in that step and stay as they are, their moments too.
+    """
+
+    def __init__(self, groups: Sequence[Group], weight_decay: float, steps: int) -> None:
+        self._parameters = [parameter for group in groups for parameter in group.parameters]
+        given = [{"params": group.parameters, "lr": group.lr} for group in groups]
+        self._optimizer = torch.optim.AdamW(given, weight_decay=weight_decay)
+        peaks = [group.lr for group in groups]
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(self._optimizer, peaks, total_steps=max(steps, 2))
+
+    def step(self, count: int, loss_of: Callable[[slice], Tensor], pieces: Pieces) -> float:
+        """One step on a batch; nothing is changed where its loss is not finite.
+
+        Where the batch does not fit memory, gradients are summed over pieces of it: the same step, but for rounding.
+
+        Args:
+            count: Images of the batch.
+            loss_of: Mean loss of the images that the rows of the batch name.
+            pieces: How many images fit.
+
+        Returns:
+            The loss of the batch.
+        """
+        loss = pieces.whole("training", count, lambda parts: self._backward(parts, count, loss_of))
+        if math.isfinite(loss):
+            nn.utils.clip_grad_norm_(self._parameters, _GRADIENT_NORM)
+            self._optimizer.step()
+            self._schedule.step()
+        return loss
+
+    def _backward(self, parts: Sequence[slice], count: int, loss_of: Callable[[slice], Tensor]) -> float:
+        self._optimizer.zero_grad()
+        total = 0.0
+        for rows in parts:
+            loss = loss_of(rows)
+            if len(parts) > 1:
+                loss = loss * ((rows.stop - rows.start) / count)
+            if not math.isfinite(value := loss.item()):
+                return value
+            loss.backward()
+            total += value
+        return total
+
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`load_state_dict` needs to go on as if nothing had happened."""
+        return {"optimizer": self._optimizer.state_dict(), "schedule": self._schedule.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])

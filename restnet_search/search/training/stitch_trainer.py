@@ -1,0 +1,146 @@
+"""The trainer of one stitch layer: it learns batch by batch, whoever brings the batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from restnet_search.search.points.candidates import Candidate
+from restnet_search.search.training.accuracy import predict
+from restnet_search.search.training.choices import TrainingChoices
+from restnet_search.search.training.context import TrialContext
+from restnet_search.search.training.losses import match_loss
+from restnet_search.search.training.optimizer import Group, Optimizer
+from restnet_search.search.training.seeds import generator_for
+from restnet_search.space.schema import Tune
+from restnet_search.stitching.layer import StitchLayer
+from restnet_search.stitching.tuning import StatisticsFit, TunedBack
+
+__all__ = ["BACK_RATES", "NonFiniteLoss", "StitchTrainer", "TrialOutcome"]
+
+BACK_RATES: Mapping[Tune, float] = {"stitch+norm": 3.0, "stitch+lora": 1.0, "all": 0.3}
+"""Learning rate of what is tuned in the back, relative to the stitch layer's."""
+
+
+class NonFiniteLoss(Exception):
+    """The loss of a trial became infinite or not a number; the trial fails, the search goes on."""
+
+
+@dataclass(frozen=True)
+class TrialOutcome:
+    """A trained stitch layer and how its hybrid scored.
+
+    ``tuned`` holds the tensors that the back has for itself, by name; ``r2`` is that of the closed-form start (None if
+    random).
+    """
+
+    stitch: StitchLayer
+    tuned: Mapping[str, Tensor]
+    correct: int
+    seen: int
+    r2: float | None
+    seconds: float
+
+
+class StitchTrainer:
+    """One stitch layer under training: AdamW, one cosine cycle with warm-up to ``choices.lr``.
+
+    What is tuned in the back learns at ``BACK_RATES`` of that rate. Weights that are drawn depend on the search's seed
+    and the stitch point alone.
+    """
+
+    def __init__(self, candidate: Candidate, choices: TrainingChoices, context: TrialContext) -> None:
+        self.candidate, self.choices, self._context = candidate, choices, context
+        generator = generator_for(context.seed, candidate.key)
+        place = context.compute.place
+        self.stitch = place(StitchLayer(candidate.plan, generator))
+        sliced = place(context.graphs[candidate.direction.back].back(candidate.back_cut).requires_grad_(False))
+        self._tuned = place(TunedBack(sliced, choices.tune, generator)) if choices.tune != "stitch" else None
+        self.back: nn.Module = self._tuned or sliced
+        steps = choices.epochs * math.ceil(len(context.train) / context.batch)
+        groups = [Group(list(self.stitch.parameters()), choices.lr)]
+        if self._tuned is not None and (own := list(self._tuned.parameters())):
+            groups.append(Group(own, choices.lr * BACK_RATES[choices.tune]))
+        self._task = Optimizer(groups, context.training.weight_decay, steps)
+        matching = choices.match_epochs * math.ceil(len(context.train) / context.batch)
+        self._matching = Optimizer(groups[:1], context.training.weight_decay, matching) if matching else None
+
+    def match(self, features: Tensor, wanted: Tensor) -> None:
+        """Train the stitch layer on one batch to give the back anchor's own features.
+
+        Raises:
+            NonFiniteLoss: If the loss is no finite number.
+        """
+        assert self._matching is not None
+        variance = wanted.var()
+        self._learn(
+            len(features), lambda rows: match_loss(self._mapped(features[rows]), wanted[rows], variance), self._matching
+        )
+
+    def step(self, features: Tensor, indices: Tensor) -> None:
+        """Train on one batch of front features, of the training images that the indices name.
+
+        Raises:
+            NonFiniteLoss: If the loss is no finite number.
+        """
+        self._learn(
+            len(features),
+            lambda rows: self._context.task_loss(
+                self.candidate, self._logits(features[rows]), indices[rows], self.choices.distill
+            ),
+            self._task,
+        )
+
+    def _mapped(self, features: Tensor) -> Tensor:
+        with self._context.compute.autocast():
+            return self.stitch(features).float()
+
+    def _logits(self, features: Tensor) -> Tensor:
+        with self._context.compute.autocast():
+            return self.back(self.stitch(features)).float()
+
+    def _learn(self, count: int, loss_of: Callable[[slice], Tensor], optimizer: Optimizer) -> None:
+        loss = optimizer.step(count, loss_of, self._context.compute.pieces)
+        if not math.isfinite(loss):
+            raise NonFiniteLoss(f"the loss became {loss} at learning rate {self.choices.lr:.3g}")
+
+    def statistics_fit(self) -> StatisticsFit | None:
+        """What re-estimates the back's batch-norm statistics; None where they stay as they are."""
+        return None if self._tuned is None else StatisticsFit(self._tuned.back)
+
+    @torch.no_grad()
+    def see_statistics(self, fit: StatisticsFit, features: Tensor) -> None:
+        """Show the fit a batch of front features.
+
+        Where the batch does not fit memory, each of its pieces counts as a batch: layers behind the first then see
+        what the statistics of smaller batches make, and come out a little different.
+        """
+        compute = self._context.compute
+
+        def see(rows: slice) -> None:
+            with compute.autocast_frozen():
+                fit.update(self.stitch(features[rows]))
+
+        for _ in compute.pieces.each("batch-norm statistics", len(features), see, least=2):
+            pass
+
+    def use_statistics(self, statistics: Mapping[str, Tensor]) -> None:
+        """Give the back batch-norm statistics of its own."""
+        assert self._tuned is not None
+        self._tuned.statistics = dict(statistics)
+
+    def outcome(self, correct: int, r2: float | None, seconds: float) -> TrialOutcome:
+        """What the training ended with, on the CPU."""
+        tuned = {} if self._tuned is None else self._tuned.changed()
+        tuned = {name: tensor.cpu() for name, tensor in tuned.items()}
+        return TrialOutcome(
+            self._context.compute.home(self.stitch.eval()), tuned, correct, len(self._context.val), r2, seconds
+        )
+
+    def predict(self, features: Tensor) -> Tensor:
+        """The classes ``(b,)`` that the hybrid puts first, on the CPU."""
+        return predict(self.stitch, self.back, features, self._context.compute)

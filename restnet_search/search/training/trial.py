@@ -1,0 +1,179 @@
+"""A trial: start a stitch layer in closed form, train it alone, score the hybrid on val.
+
+There is one way to train a candidate. Candidates of one front anchor may be trained side by side, so that each batch of
+images goes through their front once; a trial alone is a group of one. Batches come in an order that depends on the
+search's seed, the front anchor and the epoch, so a candidate reaches the same alone, in any company, in any process, and
+wherever the features of its front are kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from restnet_search.data import Split
+from restnet_search.search.points.candidates import Candidate
+from restnet_search.search.training.choices import TrainingChoices
+from restnet_search.search.training.context import TrialContext
+from restnet_search.search.training.seeds import generator_for
+from restnet_search.search.training.stitch_trainer import NonFiniteLoss, StitchTrainer, TrialOutcome
+from restnet_search.stitching.initialise import StitchFit
+
+__all__ = ["image_order", "is_cached", "run_trials"]
+
+
+def is_cached(candidate: Candidate, context: TrialContext) -> bool:
+    """Say whether the features of its front can be cached; else trials of one front anchor better share a pass."""
+    return context.store.can_cache(candidate.direction.front, candidate.front_cut, context.train)
+
+
+def run_trials(
+    trials: Sequence[tuple[Candidate, TrainingChoices]], context: TrialContext
+) -> list[TrialOutcome | NonFiniteLoss]:
+    """Train and score candidates of one front anchor, each batch of images going through its front once.
+
+    Args:
+        trials: One or more.
+        context: What the trials of the search share.
+
+    Returns:
+        The outcome of each, in order; one whose loss stops being finite does not end the others. ``seconds`` are an
+        equal share of the time that all took.
+
+    Raises:
+        ValueError: If the front anchors differ.
+    """
+    if len({candidate.direction.front for candidate, _ in trials}) != 1:
+        raise ValueError("trials that run side by side need one front anchor")
+    started = time.perf_counter()
+    trainers = [StitchTrainer(candidate, choices, context) for candidate, choices in trials]
+    r2 = _initialise(trainers, context)
+    failed = _match(trainers, context)
+    _reestimate([trainer for trainer in trainers if trainer not in failed], context)
+    failed |= _train([trainer for trainer in trainers if trainer not in failed], context)
+    correct = _score([trainer for trainer in trainers if trainer not in failed], context)
+    seconds = (time.perf_counter() - started) / len(trainers)
+    return [failed.get(trainer) or trainer.outcome(correct[trainer], r2.get(trainer), seconds) for trainer in trainers]
+
+
+def image_order(seed: int, front: str, epoch: int, count: int) -> Tensor:
+    """Return the order ``(count,)`` in which all stitch layers behind a front anchor see the images in an epoch."""
+    return torch.randperm(count, generator=generator_for(seed, front, epoch))
+
+
+def _initialise(trainers: Sequence[StitchTrainer], context: TrialContext) -> dict[StitchTrainer, float]:
+    """The closed-form start of all: one pass of the front anchor and one of every back anchor."""
+    if context.stitch.init == "random":
+        return {}
+    fits = {trainer: StitchFit(trainer.stitch, context.stitch.ridge) for trainer in trainers}
+    for source, target in _aligned(trainers, context, context.fit, torch.arange(len(context.fit))):
+        for trainer, fit in fits.items():
+            fit.update(source[trainer.candidate.front_cut], target[_back_of(trainer)])
+    return {trainer: fit.solve() for trainer, fit in fits.items()}
+
+
+def _match(trainers: Sequence[StitchTrainer], context: TrialContext) -> dict[StitchTrainer, NonFiniteLoss]:
+    failed: dict[StitchTrainer, NonFiniteLoss] = {}
+    front = trainers[0].candidate.direction.front
+    for epoch in range(max((trainer.choices.match_epochs for trainer in trainers), default=0)):
+        matching = [trainer for trainer in trainers if trainer.choices.match_epochs > epoch and trainer not in failed]
+        if not matching:
+            break
+        order = image_order(context.seed, f"{front} matched", epoch, len(context.train))
+        for source, target in _aligned(matching, context, context.train, order):
+            for trainer in matching:
+                if trainer in failed:
+                    continue
+                try:
+                    trainer.match(source[trainer.candidate.front_cut], target[_back_of(trainer)])
+                except NonFiniteLoss as error:
+                    failed[trainer] = error
+    return failed
+
+
+def _aligned(
+    trainers: Sequence[StitchTrainer], context: TrialContext, images: Split, order: Tensor
+) -> Iterator[tuple[dict[int, Tensor], dict[tuple[str, int], Tensor]]]:
+    """Features of the front anchor by cut, and of the back anchors by name and cut, for the same training images.
+
+    One pass of the front anchor and one of every back anchor; ``images`` are the first of the training images.
+    """
+    batch = context.batch
+    front, cuts = trainers[0].candidate.direction.front, _front_cuts(trainers)
+    backs = {name: _back_cuts(trainers, name) for name in {t.candidate.direction.back: None for t in trainers}}
+    targets = [context.store.batches_at(name, wanted, images, batch, order) for name, wanted in backs.items()]
+    sources = context.store.batches_at(front, cuts, context.train, batch, order)
+    for found, *wanted in zip(sources, *targets, strict=True):
+        yield (
+            dict(zip(cuts, found, strict=True)),
+            {
+                (name, cut): values
+                for (name, back_cuts), features in zip(backs.items(), wanted, strict=True)
+                for cut, values in zip(back_cuts, features, strict=True)
+            },
+        )
+
+
+@torch.no_grad()
+def _reestimate(trainers: Sequence[StitchTrainer], context: TrialContext) -> None:
+    """New batch-norm statistics for all that have some of their own, in one pass of the front anchor."""
+    fits = {trainer: fit for trainer in trainers if (fit := trainer.statistics_fit()) is not None}
+    if not fits:
+        return
+    front, cuts = trainers[0].candidate.direction.front, _front_cuts(list(fits))
+    for found in context.store.batches_at(front, cuts, context.train, context.batch):
+        at = dict(zip(cuts, found, strict=True))
+        for trainer, fit in fits.items():
+            trainer.see_statistics(fit, at[trainer.candidate.front_cut])
+    for trainer, fit in fits.items():
+        trainer.use_statistics(fit.result())
+
+
+def _train(trainers: Sequence[StitchTrainer], context: TrialContext) -> dict[StitchTrainer, NonFiniteLoss]:
+    failed: dict[StitchTrainer, NonFiniteLoss] = {}
+    for epoch in range(max((trainer.choices.epochs for trainer in trainers), default=0)):
+        front = trainers[0].candidate.direction.front
+        active = [trainer for trainer in trainers if trainer.choices.epochs > epoch and trainer not in failed]
+        if not active:
+            break
+        cuts, order = _front_cuts(active), image_order(context.seed, front, epoch, len(context.train))
+        features = context.store.batches_at(front, cuts, context.train, context.batch, order, context.view_of(epoch))
+        for found, indices in zip(features, order.split(context.batch), strict=True):
+            at = dict(zip(cuts, found, strict=True))
+            for trainer in active:
+                if trainer in failed:
+                    continue
+                try:
+                    trainer.step(at[trainer.candidate.front_cut], indices)
+                except NonFiniteLoss as error:
+                    failed[trainer] = error
+    return failed
+
+
+def _score(trainers: Sequence[StitchTrainer], context: TrialContext) -> dict[StitchTrainer, int]:
+    if not trainers:
+        return {}
+    correct = dict.fromkeys(trainers, 0)
+    front, cuts = trainers[0].candidate.direction.front, _front_cuts(trainers)
+    batch = context.training.batch_size
+    features = context.store.batches_at(front, cuts, context.val, batch)
+    for found, labels in zip(features, context.val.labels.split(batch), strict=True):
+        at = dict(zip(cuts, found, strict=True))
+        for trainer in trainers:
+            correct[trainer] += int((trainer.predict(at[trainer.candidate.front_cut]) == labels).sum())
+    return correct
+
+
+def _front_cuts(trainers: Sequence[StitchTrainer]) -> list[int]:
+    return sorted({trainer.candidate.front_cut for trainer in trainers})
+
+
+def _back_of(trainer: StitchTrainer) -> tuple[str, int]:
+    return trainer.candidate.direction.back, trainer.candidate.back_cut
+
+
+def _back_cuts(trainers: Sequence[StitchTrainer], back: str) -> list[int]:
+    return sorted({t.candidate.back_cut for t in trainers if t.candidate.direction.back == back})

@@ -1,0 +1,129 @@
+"""Set-up of trials: open what they share, the feature store above all, on disk where memory is too small."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from math import prod
+
+from restnet_search.data import Split
+from restnet_search.data.augmented_views import AugmentedView
+from restnet_search.progress import Progress
+from restnet_search.search.features.store import FeatureStore
+from restnet_search.search.features.store.disk_features import DiskFeatures
+from restnet_search.search.features.store.disk_store import DiskStore, features_folder
+from restnet_search.search.points.candidates import Candidate
+from restnet_search.search.prepare.prepared import Prepared
+from restnet_search.search.run.clock import Clock
+from restnet_search.search.run.session import Session
+from restnet_search.search.training.context import TrialContext, TrialImages
+from restnet_search.search.training.teachers import teacher_logits
+
+__all__ = ["GB", "fill_store", "open_context", "open_store"]
+
+GB = 2**30
+
+
+def open_context(
+    session: Session,
+    prepared: Prepared,
+    candidates: Iterable[Candidate],
+    images: TrialImages,
+    *,
+    solved: bool = False,
+    before: float = 0.0,
+) -> TrialContext:
+    """Open what trials on these images share, with a feature store of its own.
+
+    Args:
+        session: Of the search.
+        prepared: Its anchors.
+        candidates: Whose features will be asked for.
+        images: What they are trained and scored on.
+        solved: True if closed-form stitches will be asked for, whatever start the trials have.
+        before: Seconds that earlier sessions of the search took.
+    """
+    space = session.space
+    init = "lstsq" if solved else space.stitch.init
+    follows = any(space.training.distill)
+    return TrialContext(
+        graphs=prepared.graphs,
+        store=open_store(session, prepared, candidates, images, init),
+        images=images,
+        stitch=space.stitch,
+        training=space.training,
+        seed=space.search.seed,
+        teachers=teacher_logits(prepared.anchors, images.train, session.progress, session.compute) if follows else {},
+        clock=Clock(session.clock.started, before),
+    )
+
+
+def open_store(
+    session: Session, prepared: Prepared, candidates: Iterable[Candidate], images: TrialImages, init: str
+) -> FeatureStore:
+    """Open the feature store that the trials of a search share.
+
+    Features stay in memory where all that the candidates may ask for fit there; else, or with ``cache.disk: always``,
+    they are kept on disk. Several workers share what lies on disk; where that is too small, each worker has its part of
+    the memory.
+
+    Args:
+        session: Of the search; its cache folder is where files lie.
+        prepared: Its anchors.
+        candidates: Whose features will be asked for.
+        images: What they are trained and scored on.
+        init: ``lstsq`` where a closed-form start asks for the back anchors' features, too.
+    """
+    cache, workers = session.space.cache, session.workers
+    wanted: dict[tuple[str, str], set[int]] = {}
+    sizes: dict[tuple[str, str, int], int] = {}
+    for candidate in candidates:
+        for name, cut, split, views in _asks(candidate, images, session.space.training.views, init):
+            values = prod(prepared.graphs[name].cut_points[cut].shape)
+            wanted.setdefault((name, split.digest), set()).add(cut)
+            sizes[name, split.digest, cut] = 4 * views * len(split) * values
+    total, memory, bound = sum(sizes.values()), int(cache.memory_gb * GB), int(cache.disk_gb * GB)
+    needs_disk, dtype = cache.disk == "always" or total > memory, cache.dtype
+    if workers > 1 and not needs_disk and total <= bound:
+        needs_disk, dtype = True, "float32"  # what one process would keep in memory, as it is there
+    folder = features_folder(session.sources.cache)
+    disk = DiskFeatures(DiskStore(folder, bound), dtype) if bound and needs_disk else None
+    if workers > 1 and disk is None:
+        session.warn(
+            f"Features do not fit into the {cache.disk_gb:g} GB of cache.disk_gb where workers share them: "
+            f"each of the {workers} workers computes its own, in {cache.memory_gb / workers:g} GB of memory."
+        )
+    return FeatureStore(
+        prepared.anchors, memory // workers, disk=disk, wanted=wanted, warn=session.warn, compute=session.compute
+    )
+
+
+def fill_store(candidates: Sequence[Candidate], context: TrialContext, progress: Progress) -> None:
+    """Write to disk what the candidates' trials will ask for, before several processes ask for it at once.
+
+    Each anchor's pass over a split (and over each augmented view of it) happens once, with all of this process's
+    threads. Where not all of it can be kept, or not on disk, nothing is done.
+    """
+    passes: dict[tuple[str, str, AugmentedView | None], tuple[Split, set[int]]] = {}
+    views = context.training.views
+    for candidate in candidates:
+        for name, cut, split, count in _asks(candidate, context.images, views, context.stitch.init):
+            for epoch in range(count):
+                view = context.view_of(epoch)
+                passes.setdefault((name, split.digest, view), (split, set()))[1].add(cut)
+    asks = [(name, cut, split, view) for (name, _, view), (split, cuts) in passes.items() for cut in cuts]
+    if not (context.store.shared and context.store.can_cache_all(asks)):
+        return
+    with progress.task("Features for the workers", total=len(passes)) as task:
+        for (name, _, view), (split, cuts) in passes.items():
+            if context.store.shared:  # the disk may turn out to be full
+                context.store.fill(name, sorted(cuts), split, view)
+            task.advance()
+
+
+def _asks(candidate: Candidate, images: TrialImages, views: int, init: str) -> Iterator[tuple[str, int, Split, int]]:
+    """Yield the features that a candidate's trial asks for: anchor, cut point, split, and how many views of it."""
+    front, back = candidate.direction.front, candidate.direction.back
+    yield front, candidate.front_cut, images.train, views
+    yield front, candidate.front_cut, images.val, 1
+    if init == "lstsq":
+        yield back, candidate.back_cut, images.fit, 1

@@ -1,0 +1,1 @@
+"""Engines that train elsewhere: processes of this machine."""

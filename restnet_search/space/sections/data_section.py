@@ -1,0 +1,56 @@
+"""Sections of a search space about the data: which images, how they are split, how many are drawn."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from restnet_search.space.published_data import with_published_splits
+from restnet_search.space.sections.checks import no_bool
+from restnet_search.space.sections.fields import Fraction, NonNegative, Positive, Section, Text
+
+__all__ = ["DataSpec", "SplitSpec", "SubsetSpec"]
+
+
+class SubsetSpec(Section):
+    """How many images of each split are used (null: all), drawn by the seed, classes kept in proportion."""
+
+    train: Positive | None = None
+    val: Positive | None = None
+    test: Positive | None = None
+
+
+class SplitSpec(Section):
+    """Where each split is: a folder or tar below the root, or a split name that timm's data set knows."""
+
+    train: Text = "train"
+    val: Text = "val"
+    test: Text | None = Field(default=None, description="null: cut from val, disjoint, stratified, by the seed.")
+
+
+class DataSpec(Section):
+    """A data set of the literature, anything else that timm.data.create_dataset reads, or the embedded `digits`."""
+
+    dataset: str = Field(
+        default="",
+        description="'' for folders and tars, a preset (`restnet-search spaces data`), a timm name such as "
+        "torch/mnist, or digits.",
+    )
+    root: Text | None = Field(default=None, description="Folder of the data; --data DIR on the command line wins.")
+    splits: SplitSpec = SplitSpec()
+    subset: SubsetSpec = SubsetSpec()
+    test_fraction: Annotated[float, BeforeValidator(no_bool), Field(gt=0.0, lt=1.0)] = Field(
+        default=0.5, description="Share of val that becomes test when there is no test split."
+    )
+    seed: NonNegative = 0
+    max_unreadable: Fraction | None = Field(
+        default=0.01,
+        description="Share of a split's images that may be unreadable; they are left out. null: none is looked for.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published_splits(cls, value: object) -> object:
+        """A preset's own splits stand in for those that are not named."""
+        return with_published_splits(value)

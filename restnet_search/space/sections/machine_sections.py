@@ -1,0 +1,64 @@
+"""Sections of a search space about the machine: how it computes, what it keeps, how latency is measured."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from restnet_search.space.sections.checks import Problem, raise_problems
+from restnet_search.space.sections.fields import NonNegativeFloat, Positive, PositiveFloat, Section, Text
+
+__all__ = ["CacheSpec", "ComputeSpec", "LatencySpec"]
+
+
+class CacheSpec(Section):
+    """Where features of the anchors are kept, so that each is computed once (GB: 2^30 bytes)."""
+
+    memory_gb: PositiveFloat = Field(default=4.0, description="Bound in memory.")
+    disk_gb: NonNegativeFloat = Field(default=10.0, description="Bound on disk, over all searches; 0: no files.")
+    disk: Literal["auto", "always"] = Field(default="auto", description="auto: only what does not fit the memory.")
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = Field(
+        default="auto", description="On disk. auto: float16 where it holds the features; float32 is exact."
+    )
+    trials_per_pass: Positive = Field(default=8, description="Trials asked together where features fit neither bound.")
+
+
+class ComputeSpec(Section):
+    """How the search computes; `--device` and `--compile` may differ when a run is resumed."""
+
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: a GPU where there is one, else the CPU."
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="Of forward passes while stitch layers are trained (auto: bfloat16 on a GPU only); bfloat16: of"
+        " the anchors on training images, too, and of successive halving. Scores of trials are float32 always.",
+    )
+    channels_last: Literal["auto", "always", "never"] = Field(
+        default="auto", description="Memory layout of convolutions; auto: what is faster, measured on the anchors."
+    )
+    compile: bool = Field(default=False, description="Run frozen fronts through torch.compile.")
+    workers: Positive = Field(default=1, description="Local processes that train trials, the threads divided.")
+
+
+class LatencySpec(Section):
+    """How latency is measured where a budget or an objective asks for it."""
+
+    runtime: Literal["pytorch", "onnxruntime", "device"] = Field(
+        default="pytorch", description="pytorch (CPU, eager), onnxruntime (CPU), or device: as `table` says."
+    )
+    threads: Positive = 1
+    batch: Positive = 1
+    warmup: Positive = Field(default=3, description="Runs of every part that are not counted.")
+    runs: Positive = Field(default=20, description="Counted runs of every part, interleaved.")
+    checked: Positive = Field(default=8, description="Whole hybrids that the sums of parts are checked against.")
+    table: Text | None = Field(
+        default=None, description="A device profile with latencies (YAML), or a run's latency.json; null: measure here."
+    )
+
+    @model_validator(mode="after")
+    def _device_needs_a_table(self) -> LatencySpec:
+        if self.runtime == "device" and self.table is None:
+            raise_problems("LatencySpec", [Problem(("table",), "is needed for runtime: device", self.table)])
+        return self

@@ -1,0 +1,181 @@
+"""Sections of a search space about stitch points: how they are ranked, trained, searched and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from restnet_search.space.sections.checks import Problem, each_once, one_is_a_list, raise_problems
+from restnet_search.space.sections.fields import (
+    AtLeastFour,
+    Fraction,
+    KindSection,
+    NonNegative,
+    NonNegativeFloat,
+    Positive,
+    PositiveFloat,
+    Section,
+    Share,
+)
+
+__all__ = [
+    "TUNED",
+    "ControlSpec",
+    "HalvingSpec",
+    "JointSpec",
+    "RankerSpec",
+    "SearchSpec",
+    "StitchKind",
+    "StitchSpec",
+    "TrainingSpec",
+    "Tune",
+]
+
+StitchKind = Literal["linear", "conv3x3", "lowrank", "mlp"]
+Tune = Literal["stitch", "stitch+norm-stats", "stitch+norm", "stitch+lora", "all"]
+TUNED: Mapping[str, str] = {
+    "stitch+norm-stats": "stitch+norm-stats, the back's batch-norm statistics, estimated anew without a gradient",
+    "stitch+norm": "stitch+norm, these and the back's norm scales and shifts",
+    "stitch+lora": "stitch+lora, the statistics and low-rank deltas of the back's weights",
+    "all": "all, every parameter of the back",
+}
+"""What the choices of ``training.tune`` mean, beyond the stitch layer."""
+
+
+class RankerSpec(KindSection):
+    """How stitch points are ordered before any training."""
+
+    kind: Literal["cka", "kl", "lstsq", "random"] = "cka"
+    images: AtLeastFour = Field(default=512, description="Training images the ranker looks at.")
+    batch_size: AtLeastFour = Field(default=128, description="Images per minibatch (at least 4).")
+
+
+class ControlSpec(Section):
+    """What a search trains beside its candidates, to compare them with."""
+
+    self: NonNegative = Field(default=1, description="Cut points at which each anchor is stitched to itself.")
+    random: NonNegative = Field(
+        default=2, description="Stitch points drawn among those the ranker did not keep, at like FLOPs."
+    )
+
+
+class StitchSpec(KindSection):
+    """The layer between front and back."""
+
+    kind: list[StitchKind] = Field(
+        default=["linear"],
+        min_length=1,
+        description="linear: a map of channels (1x1). conv3x3: also of the 3x3 neighbourhood. lowrank: through fewer "
+        "channels, at half of linear's MACs. mlp: linear plus a hidden layer, at twice its MACs. One, or a list to "
+        "search.",
+    )
+    init: Literal["lstsq", "random"] = Field(default="lstsq", description="Closed-form least squares, or random.")
+    images: Positive = Field(default=1000, description="Training images the least-squares start is solved on.")
+    ridge: NonNegativeFloat = Field(default=1e-4, description="Ridge relative to the mean diagonal.")
+
+    _kinds = field_validator("kind", mode="before")(one_is_a_list)
+    _distinct = field_validator("kind")(each_once)
+
+
+class TrainingSpec(Section):
+    """How a stitch layer is trained; ranges are searched by Optuna."""
+
+    epochs: tuple[NonNegative, NonNegative] = Field(default=(1, 2), description="[low, high]; 0 keeps the start.")
+    lr: tuple[PositiveFloat, PositiveFloat] = Field(
+        default=(1e-4, 1e-2), description="[low, high] of the peak rate, log scale."
+    )
+    batch_size: Positive = 128
+    images: Positive = Field(default=4000, description="Training images per epoch, drawn once by the seed.")
+    weight_decay: NonNegativeFloat = 0.0
+    views: Positive = Field(
+        default=1,
+        description="Views of each image, epochs in turn: 1 the image itself, more: also fixed augmented ones.",
+    )
+
+    tune: Annotated[list[Tune], Field(min_length=1)] = Field(
+        default=["stitch"],
+        description="What changes: the stitch layer alone; also the back's batch-norm statistics (no gradient), its "
+        "norm parameters, low-rank deltas of its weights, or all of it. One, or a list to search.",
+    )
+    match_epochs: list[NonNegative] = Field(
+        default=[0],
+        min_length=1,
+        description="Epochs before the others in which the stitch learns the back anchor's own features. One number, "
+        "or a list to search.",
+    )
+    distill: list[Fraction] = Field(
+        default=[0.0],
+        min_length=1,
+        description="Share of the loss that follows the larger anchor's logits instead of the labels. One share, or a "
+        "list to search.",
+    )
+
+    _lists = field_validator("tune", "match_epochs", "distill", mode="before")(one_is_a_list)
+    _distinct = field_validator("tune", "match_epochs", "distill")(each_once)
+
+    @field_validator("epochs", "lr", mode="before")
+    @classmethod
+    def _single_value_is_a_range(cls, value: object) -> object:
+        return (value, value) if isinstance(value, int | float) else value
+
+    @field_validator("epochs", "lr")
+    @classmethod
+    def _low_before_high(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError("low is above high; write [low, high]")
+        return value
+
+
+class JointSpec(Section):
+    """Which neighbouring stitch points share a stitch layer under ``strategy: joint`` (SN-Net's sliding windows)."""
+
+    kernel: Positive = Field(default=2, description="Cut points of each anchor that a window holds; 1: none is shared.")
+    stride: Positive = Field(default=1, description="Cut points from one window to the next; at most the kernel.")
+
+    @model_validator(mode="after")
+    def _windows_meet(self) -> JointSpec:
+        if self.stride > self.kernel:
+            raise_problems("JointSpec", [Problem(("stride",), f"is above kernel ({self.kernel})", self.stride)])
+        return self
+
+
+class HalvingSpec(Section):
+    """Successive halving, which drops candidates before any full training: rungs, each dearer and surer than the last.
+
+    Within each range of FLOPs the best go on, and never fewer in all than ``search.trials``.
+    """
+
+    when: Literal["auto", "always", "never"] = Field(
+        default="auto", description="auto: each rung where more than twice as many candidates come as search.trials."
+    )
+    images: AtLeastFour = Field(
+        default=400, description="Training images a closed-form stitch is solved on, and val images it is scored on."
+    )
+    closed_form: Share = Field(
+        default=0.3, description="Share kept by the val accuracy of the closed-form stitch; 1: no such rung."
+    )
+    short: Share = Field(default=0.5, description="Share kept by the val accuracy after short training; 1: none.")
+    short_images: Share = Field(
+        default=0.25, description="Share of training.images in short training, which is one epoch."
+    )
+    buckets: Positive = Field(default=8, description="Ranges of FLOPs, equally wide on a logarithmic scale.")
+
+
+class SearchSpec(Section):
+    """The Optuna study."""
+
+    strategy: Literal["independent", "joint"] = Field(
+        default="independent",
+        description="independent: each stitch layer is trained by itself, chosen by the sampler. joint: those of all "
+        "candidates together, one drawn per step, shared between neighbours (SN-Net), with as many images in all.",
+    )
+    joint: JointSpec = JointSpec()
+
+    trials: Positive = Field(
+        default=40, description="Fully trained trials to reach; what `halving` tries and drops comes on top."
+    )
+    sampler: Literal["tpe", "random", "nsga2"] = "tpe"
+    seed: NonNegative = 0
+    timeout: PositiveFloat | None = Field(default=None, description="Seconds; null: no limit.")

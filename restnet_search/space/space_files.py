@@ -1,0 +1,83 @@
+"""Read and write search spaces as YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from restnet_search.errors import SpaceError
+from restnet_search.space.messages import describe_problems
+from restnet_search.space.plain_yaml import read_yaml, read_yaml_text, write_yaml
+from restnet_search.space.renamed_keys import upgrade_space
+from restnet_search.space.schema import SearchSpace
+
+__all__ = ["dump_space", "load_space", "parse_space"]
+
+_EXPECTED = "a mapping with at least the keys anchors and data"
+_LIST = "list the built-in spaces: restnet-search spaces list"
+_HINT = "look at a complete one: restnet-search spaces show demo"
+
+
+def load_space(path: str | Path, *, upgrade: bool = False) -> SearchSpace:
+    """Read a search space from a YAML file.
+
+    Paths inside it (``weights``, ``data.root``, the file of a ``factory``) are left as written.
+
+    Args:
+        path: The file.
+        upgrade: Take keys of earlier releases, too, as a run folder's own copy may hold them.
+
+    Raises:
+        SpaceError: If the file is missing, is no YAML, or is no valid space; all problems are named at once.
+    """
+    path = Path(path)
+    try:
+        text = read_yaml_text(path)
+    except FileNotFoundError as error:
+        raise SpaceError(f"There is no file {path}.", expected="a YAML file", hint=_LIST) from error
+    except IsADirectoryError as error:
+        raise SpaceError(f"{path} is a folder.", expected="a YAML file", hint="name the file inside it") from error
+    except UnicodeDecodeError as error:
+        raise SpaceError(f"{path} is no text: byte {error.start} is not UTF-8.", expected="a YAML file") from error
+    except OSError as error:
+        raise SpaceError(f"{path} cannot be read: {error.strerror}.") from error
+    content = read_yaml(text, str(path)) if upgrade else text
+    return parse_space(upgrade_space(content) if isinstance(content, Mapping) else text, source=str(path))
+
+
+def parse_space(
+    content: str | Mapping[str, Any], source: str = "the space", mend: str = "mend the file"
+) -> SearchSpace:
+    """Validate a search space.
+
+    Args:
+        content: YAML text, or what such text holds.
+        source: What errors call it: a file name.
+        mend: What errors tell the user to do first.
+
+    Raises:
+        SpaceError: If it is no valid space. Every problem is one line: the path in the file, what is wrong and what
+            would be right, the value.
+    """
+    data = read_yaml(content, source) if isinstance(content, str) else content
+    if data is None or data == {}:
+        raise SpaceError(f"{source} is empty.", expected=_EXPECTED, hint=_HINT)
+    if not isinstance(data, Mapping):
+        kind = "a list" if isinstance(data, list) else f"a single value ({type(data).__name__})"
+        raise SpaceError(f"{source} holds {kind} at the top.", expected=_EXPECTED, hint=_HINT)
+    try:
+        return SearchSpace.model_validate(dict(data))
+    except ValidationError as error:
+        lines = describe_problems(error, data, SearchSpace)
+    except RecursionError as error:
+        raise SpaceError(f"{source} is nested too deeply, or refers to itself.") from error
+    count = "a problem" if len(lines) == 1 else f"{len(lines)} problems"
+    raise SpaceError("\n  ".join([f"{source} has {count}:", *lines]), hint=f"{mend}; {_HINT}")
+
+
+def dump_space(space: SearchSpace) -> str:
+    """Write a space as YAML, all defaults filled in; :func:`parse_space` gives back an equal one."""
+    return write_yaml(space.model_dump(mode="json"))
