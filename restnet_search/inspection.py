@@ -19,9 +19,10 @@ from restnet_search.reporting.commands.ranker_comparison import RankedPoint, Ran
 from restnet_search.search.features.store import CutAnchor
 from restnet_search.search.points.candidates import enumerate_candidates
 from restnet_search.search.points.device_costs import asked_for, memory_costs
+from restnet_search.search.prepare.images import draw_training_images
+from restnet_search.search.prepare.placement import move_to_device
 from restnet_search.search.prepare.prepared import AnchorSources, prepare
-from restnet_search.search.prepare.prepared.placement import move_to_device
-from restnet_search.search.ranking import draw_training_images, rank_pairs, score_pairs
+from restnet_search.search.ranking import rank_pairs, score_pairs
 from restnet_search.similarity.rankers import RANKERS
 from restnet_search.space.schema import AnchorSpec, SearchSpace
 from restnet_search.units import UNLIMITED, parse_budget
@@ -149,13 +150,12 @@ def rank_space(space: SearchSpace, names: Sequence[str], sources: AnchorSources,
         compute=prepared.compute,
     )
     points = {name: graph.cut_points for name, graph in prepared.graphs.items()}
-    every = space.model_copy(update={"top_k": max(map(len, points.values()))})
+    ranker = space.ranker.model_copy(update={"kind": names[0]})
+    every = space.model_copy(update={"top_k": max(map(len, points.values())), "ranker": ranker})
     budgets = [parse_budget(text) for text in space.budgets] or [UNLIMITED]
     device = memory_costs(space, budgets, prepared.graphs) if asked_for("memory", (), budgets) else None
     known = [budget.without("latency") for budget in budgets]
-    found = enumerate_candidates(
-        every, known, points, prepared.costs, ranking.scores[names[0]], ranking.scores, device
-    ).candidates
+    found = enumerate_candidates(every, known, points, prepared.costs, ranking.scores, device).candidates
     stitch_points = {c.key[:-1]: c for c in reversed(found)}  # one candidate each, of the first kind of stitch layer
     return Rankings(
         space.name,

@@ -123,7 +123,7 @@ def _hybrids(
     every = space.model_copy(update={"top_k": max(len(graph.cut_points) for graph in graphs.values())})
     scores = {(a, b): np.zeros((len(graphs[a].cut_points), len(graphs[b].cut_points))) for a in graphs for b in graphs}
     points = {name: graph.cut_points for name, graph in graphs.items()}
-    enumeration = enumerate_candidates(every, [UNLIMITED], points, costs, scores, device=device)
+    enumeration = enumerate_candidates(every, [UNLIMITED], points, costs, {space.ranker.kind: scores}, device)
     if not enumeration.candidates:
         names = " and ".join(graphs)
         why = "their cut points lie on different kinds of features"

@@ -24,20 +24,23 @@ if TYPE_CHECKING:
 __all__ = ["export"]
 
 
+Budgets = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="The device budget whose pick is exported (default: the first). With --adaptive, repeat it for several"
+        " Pareto sets (default: all).",
+    ),
+]
+
+
 def export(
     run: options.Run,
     hybrid: Annotated[
         str | None,
         typer.Argument(metavar="HYBRID", help="Id of a hybrid or name of an anchor (default: the budget's pick)."),
     ] = None,
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="The device budget whose pick is exported (default: the first). With --adaptive, repeat it for several"
-            " Pareto sets (default: all).",
-        ),
-    ] = None,
+    budget: Budgets = None,
     adaptive: Annotated[
         bool,
         typer.Option(

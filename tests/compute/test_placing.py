@@ -7,9 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from restnet_search.search.features.store.disk_features import DiskFeatures
-from restnet_search.search.features.store.disk_store import DiskStore
-from restnet_search.search.prepare.prepared.placement import move_to_device
 
 from restnet_search.compute import Compute, open_compute
 from restnet_search.data import Split, load_data
@@ -17,7 +14,10 @@ from restnet_search.pipeline import run_search
 from restnet_search.progress import SilentProgress
 from restnet_search.reporting.model.run_report import Report
 from restnet_search.reporting.results_file.codec import read_results
+from restnet_search.search.features.disk_features import DiskFeatures
+from restnet_search.search.features.disk_store import DiskStore
 from restnet_search.search.features.store import FeatureStore
+from restnet_search.search.prepare.placement import move_to_device
 from restnet_search.search.prepare.prepared import AnchorSources
 from restnet_search.search.ranking import rank_pairs
 from restnet_search.search.run.run_folder import RunFolder, RunInputs

@@ -43,7 +43,14 @@ class Int8Job:
 
 @dataclass(frozen=True)
 class Int8Score:
-    """Top-1 accuracy of both on a split of ``n`` images."""
+    """Top-1 accuracy of both on one split, as fractions.
+
+    Attributes:
+        split: Its name.
+        n: Images in it.
+        float32: Of the network that was exported.
+        int8: Of the quantized one.
+    """
 
     split: str
     n: int

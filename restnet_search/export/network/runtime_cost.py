@@ -12,7 +12,14 @@ __all__ = ["Latency", "MeasuredOn", "RuntimeCost"]
 
 @dataclass(frozen=True)
 class MeasuredOn:
-    """The place of a measurement: ``runtime`` is ``pytorch``, ``onnxruntime``, or ``device`` (another's table)."""
+    """The place of a measurement.
+
+    Attributes:
+        runtime: ``pytorch``, ``onnxruntime``, or ``device``: the table of another machine.
+        threads: Of the runtime.
+        batch: Images at a time.
+        machine: In words.
+    """
 
     runtime: str
     threads: int
