@@ -41,7 +41,7 @@ def render_adaptive_card(manifest: AdaptiveManifest) -> str:
         _usage(manifest),
         _input(manifest),
         "`sha256sum --check SHA256SUMS` says whether the files are as they were written.",
-        _licences(manifest),
+        _licenses(manifest),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -169,7 +169,7 @@ def _input(manifest: AdaptiveManifest) -> str:
     return "\n".join(lines)
 
 
-def _licences(manifest: AdaptiveManifest) -> str:
+def _licenses(manifest: AdaptiveManifest) -> str:
     lines = sorted(f"- {anchor.name}: {anchor.licence or 'not declared'}" for anchor in manifest.anchors)
     versions = ", ".join(f"{name} {version}" for name, version in manifest.environment.items())
     made = f"Exported by restnet-search {manifest.restnet_search}{f' ({versions})' if versions else ''}."

@@ -17,7 +17,7 @@ __all__ = [
     "HybridArchitecture",
     "NamedArchitecture",
     "Side",
-    "licences_of",
+    "licenses_of",
 ]
 
 A = TypeVar("A")
@@ -112,6 +112,6 @@ NamedArchitecture = AnchorArchitecture[str] | HybridArchitecture[str]
 """A network whose anchors are described elsewhere, under these names."""
 
 
-def licences_of(architecture: Architecture) -> dict[str, str | None]:
+def licenses_of(architecture: Architecture) -> dict[str, str | None]:
     """Return the licence of every anchor's weights by the anchor's name; None where it is unknown."""
     return {anchor.name: anchor.licence for anchor in architecture.anchors}

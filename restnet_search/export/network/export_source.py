@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from restnet_search.export.folding.fold_network import Folded, fold_network
-from restnet_search.export.network.architecture import Architecture, licences_of
+from restnet_search.export.network.architecture import Architecture, licenses_of
 from restnet_search.export.network.network_facts import RunFacts
 from restnet_search.export.network.normalized import Normalized
 from restnet_search.licenses import license_warning
@@ -65,9 +65,9 @@ class ExportSource(RunFacts):
     @property
     def metadata(self) -> dict[str, str]:
         """The texts in every file of weights: version, id, and its weights' licences as JSON by anchor."""
-        licences = licences_of(self.architecture)
-        warning = license_warning(licences, licences)
-        texts = {"restnet_search_version": __version__, "id": self.id, "licences": json.dumps(licences)}
+        licenses = licenses_of(self.architecture)
+        warning = license_warning(licenses, licenses)
+        texts = {"restnet_search_version": __version__, "id": self.id, "licences": json.dumps(licenses)}
         return texts if warning is None else {**texts, "licence_warning": warning}
 
     @property

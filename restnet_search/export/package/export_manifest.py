@@ -10,7 +10,7 @@ from restnet_search.errors import ExportError
 from restnet_search.export.checksummed_json import read_checksummed, validate_as
 from restnet_search.export.formats.export_format import Runner, get_format
 from restnet_search.export.formats.onnx_int8 import Int8Result
-from restnet_search.export.network.architecture import licences_of
+from restnet_search.export.network.architecture import licenses_of
 from restnet_search.export.network.export_source import ExportSource
 from restnet_search.export.network.network_facts import RunFacts
 from restnet_search.export.output_folder import read_exported
@@ -120,7 +120,7 @@ def describe_export(
         command=source.command,
         format_version=_VERSION,
         restnet_search=__version__,
-        licences=licences_of(source.architecture),
+        licences=licenses_of(source.architecture),
         formats=tuple(formats.values()),
     )
 

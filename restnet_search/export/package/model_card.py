@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from restnet_search.export.formats.onnx_int8 import Int8Result
-from restnet_search.export.network.architecture import HybridArchitecture, licences_of
+from restnet_search.export.network.architecture import HybridArchitecture, licenses_of
 from restnet_search.export.network.export_source import ExportSource
 from restnet_search.export.network.network_facts import Accuracy
 from restnet_search.export.package.export_manifest import EXPORT_MANIFEST, ExportManifest, FormatEntry
@@ -27,7 +27,7 @@ def render_model_card(source: ExportSource, manifest: ExportManifest) -> str:
         _input(source),
         _files(source, manifest),
         *(_quantized(entry.int8) for entry in manifest.formats if entry.int8 is not None),
-        _licences(source),
+        _licenses(source),
         _origin(source),
     )
     return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
@@ -128,10 +128,10 @@ def _milliseconds(latency: tuple[float, float]) -> str:
     return f"{latency[0]:.2f} ms ({latency[1]:.2f})"
 
 
-def _licences(source: ExportSource) -> list[str]:
-    licences = licences_of(source.architecture)
-    lines = [f"- {name}: {shown(licence)}" for name, licence in sorted(licences.items())]
-    warning = license_warning(licences, licences)
+def _licenses(source: ExportSource) -> list[str]:
+    licenses = licenses_of(source.architecture)
+    lines = [f"- {name}: {shown(license)}" for name, license in sorted(licenses.items())]
+    warning = license_warning(licenses, licenses)
     return ["Licences of the anchors' weights:", "", *lines, *(["", f"**{warning}**"] if warning else [])]
 
 
