@@ -42,9 +42,9 @@ def check_layouts(graph: AnchorGraph) -> LayoutCheck:
     This takes nothing from how the layouts were derived (:mod:`restnet_search.graph.token_order`): it looks from the
     image, at all four corners, at grids of every kind. An eighth of the image's side is replaced by another image's
     pixels; the movement is the squared difference of features, summed over channels and four pairs of images. What
-    moves alike in all places is taken off first, because layers that mix all places (attention, token mixing) add the same
-    to each: what is left is how the place differs from the others. The place that moves most must then lie within a
-    quarter of the grid of the corner, on either axis, since fields of view overlap. Where they overlap throughout
+    moves alike in all places is taken off first, because layers that mix all places (attention, token mixing) add the
+    same to each: what is left is how the place differs from the others. The place that moves most must then lie within
+    a quarter of the grid of the corner, on either axis, since fields of view overlap. Where they overlap throughout
     (small grids, large kernels) inner places may move most; then each corner of the grid must owe the largest share of
     its movement to its own corner of the image, each corner's movement counted as 1. Grids below 4x4 are not asked. A
     flip puts it at the other end of an axis, a transposition exchanges top right and bottom left, windows or unrolled
