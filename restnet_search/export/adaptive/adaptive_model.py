@@ -43,8 +43,8 @@ class AdaptiveModel(nn.Module):
     Starts on the most accurate route. Switching replaces one reference: nothing is loaded, and a call that has begun
     ends on the route it began with. Every method may be called from any thread.
 
-    **Input.** Either float images, normalised as the route's :attr:`Route.preprocessing` says, as the exported hybrid
-    takes them; or uint8 RGB pixels, which the route that runs normalises itself. Routes take their front's
+    **Input.** Either float images, normalized as the route's :attr:`Route.preprocessing` says, as the exported hybrid
+    takes them; or uint8 RGB pixels, which the route that runs normalizes itself. Routes take their front's
     preprocessing, so they may disagree. Then the input cannot be made before it is known which route runs, and a call
     must name it::
 
@@ -181,7 +181,7 @@ class AdaptiveModel(nn.Module):
         """Images or pixels ``(B, C, H, W)`` to logits ``(B, classes)``.
 
         Args:
-            x: Float, normalised; or uint8 RGB. See the class.
+            x: Float, normalized; or uint8 RGB. See the class.
             route: Runs this one for this call alone.
 
         Raises:

@@ -56,7 +56,7 @@ def require_identical(model: AdaptiveModel, route: str, source: ExportSource, im
         model: Read back from disk.
         route: Its name.
         source: The network, to export alone.
-        images: ``(B, C, H, W)``, normalised by the route's preprocessing.
+        images: ``(B, C, H, W)``, normalized by the route's preprocessing.
         scratch: An existing folder; what is written there is removed again.
 
     Returns:

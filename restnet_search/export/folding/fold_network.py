@@ -180,7 +180,7 @@ def _norm(
     eps: float,
     then: tuple[nn.Module, ...],
 ) -> _Norm | None:
-    if mean is None or variance is None:  # it normalises by the batch at hand
+    if mean is None or variance is None:  # it normalizes by the batch at hand
         return None
     scale = (variance.double() + eps).rsqrt()
     if weight is not None:

@@ -21,7 +21,7 @@ _STITCH = "stitch.map"
 def fold_stitch(module: fx.GraphModule, image_size: tuple[int, int, int]) -> tuple[str, ...]:
     """Fold a 1x1 stitch layer into the layers that read it, where that is exact and costs nothing.
 
-    Exact it is where nothing but unpadded convolutions and linear layers read it (no residual, no normalisation, and
+    Exact it is where nothing but unpadded convolutions and linear layers read it (no residual, no normalization, and
     no zero padding, which knows nothing of the stitch layer's bias), directly or through averages over places.
     Free it is where neither parameters nor MACs grow.
 

@@ -63,7 +63,7 @@ class Int8Result:
     """The gains and losses of quantization.
 
     Attributes:
-        file: Name of the quantised ONNX file.
+        file: Name of the quantized ONNX file.
         bytes: Its size; ``float32_bytes``: that of the other.
         calibrated_on: Images of train.
         kept_float: Products of two activations (attention), which stay in float32.
@@ -88,7 +88,7 @@ class Int8Result:
 def quantize_file(float32: Path, int8: Path, calibration: Tensor) -> tuple[int, int]:
     """Quantise an ONNX file: int8 weights per channel, uint8 activations (up to twice as fast as int8 ones).
 
-    Products of two activations stay in float32: quantised, attention loses far more than it gains. So does a stitch
+    Products of two activations stay in float32: quantized, attention loses far more than it gains. So does a stitch
     layer that was not folded away: of the layers that were spared one at a time (on a CIFAR-10 hybrid), it helped most.
 
     Args:
@@ -100,7 +100,7 @@ def quantize_file(float32: Path, int8: Path, calibration: Tensor) -> tuple[int, 
         How many products of activations, and how many operations of the stitch layer, stay in float32.
 
     Raises:
-        ExportError: If there are no images, or onnxruntime cannot quantise the network.
+        ExportError: If there are no images, or onnxruntime cannot quantize the network.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -137,7 +137,7 @@ def quantize_file(float32: Path, int8: Path, calibration: Tensor) -> tuple[int, 
                 weight_type=QuantType.QInt8,
                 nodes_to_exclude=[*products, *stitch],
             )
-    except Exception as error:  # the quantiser raises whatever it trips over
+    except Exception as error:  # the quantizer raises whatever it trips over
         raise ExportError(f"{float32.name} cannot be quantised: {type(error).__name__}: {error}") from error
     finally:
         root.setLevel(level)

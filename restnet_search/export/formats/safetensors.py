@@ -99,7 +99,7 @@ def load_export(path: Path, *, base_dir: Path | None = None, trust_code: bool = 
         trust_code: Whether an anchor's factory may run.
 
     Returns:
-        The network in eval mode, no parameter requires a gradient; images ``(B, C, H, W)``, normalised as the JSON's
+        The network in eval mode, no parameter requires a gradient; images ``(B, C, H, W)``, normalized as the JSON's
         ``preprocessing`` says, to logits ``(B, classes)``.
 
     Raises:

@@ -23,7 +23,7 @@ _log = logging.getLogger("restnet_search")
 
 
 def export_program(source: ExportSource, batch: int | None = None) -> ExportedProgram:
-    """Export the deployed network (folded; with its normalisation if asked for) for any batch, or for a fixed one."""
+    """Export the deployed network (folded; with its normalization if asked for) for any batch, or for a fixed one."""
     example = source.example(batch or _EXAMPLE_BATCH)
     shapes = None if batch else ({0: torch.export.Dim("batch")},)
     with torch.no_grad():

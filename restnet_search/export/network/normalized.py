@@ -11,7 +11,7 @@ __all__ = ["Normalized"]
 
 
 class Normalized(nn.Module):
-    """uint8 RGB pixels ``(B, 3, H, W)`` to logits: the operations of ``Preprocessing.normalise``, then the network.
+    """uint8 RGB pixels ``(B, 3, H, W)`` to logits: the operations of ``Preprocessing.normalize``, then the network.
 
     Bytes, because that is what cameras and decoders give: a quarter of the traffic, and no scale to agree about.
     """
