@@ -22,8 +22,9 @@ from restnet_search.reporting.commands.preview_tables import (
     HybridRow,
     SpacePreview,
 )
-from restnet_search.search.points.candidates import Candidate, directions_of, enumerate_candidates, offered_cuts
+from restnet_search.search.points.candidates import Candidate, enumerate_candidates
 from restnet_search.search.points.device_costs import DeviceCosts, memory_costs
+from restnet_search.search.points.stitch_points import directions_of, offered_cuts
 from restnet_search.search.points.suggested_budgets import suggest_budgets
 from restnet_search.space.schema import AnchorSpec, SearchSpace
 from restnet_search.stitching.plan import why_not_stitchable
