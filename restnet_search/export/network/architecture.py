@@ -8,7 +8,7 @@ from typing import Generic, Literal, TypeVar
 
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.space.schema import Tune
-from restnet_search.stitching.plan import StitchKind, StitchPlan
+from restnet_search.stitching.plan import StitchPlan
 
 __all__ = [
     "AnchorArchitecture",
@@ -85,7 +85,7 @@ class HybridArchitecture(Generic[A]):
     """
 
     front: Side[A]
-    stitch: StitchKind
+    stitch: str
     back: Side[A]
     kind: Literal["hybrid"] = field(default="hybrid")
     tune: Tune = "stitch"
