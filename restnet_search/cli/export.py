@@ -129,8 +129,7 @@ def _formats(texts: list[str] | None, *, trust_code: bool = False) -> list[str]:
     names = [name.strip() for text in texts or () for name in text.split(",") if name.strip()]
     for name in names:
         one_of("--format", name, FORMATS.known_names())
-        if name not in FORMATS.names():
-            FORMATS.get(name, trust_code=trust_code)  # refused at once, and not after the run was read
+        FORMATS.admit(name, trust_code=trust_code)  # refused at once, and not after the run was read
     return names
 
 
