@@ -37,8 +37,8 @@ TOP = len(LAYERS) - 2  # from here on, modules may ask the root package for what
 # none of them imports another.
 ROOMS: dict[str, tuple[str | tuple[str, ...], ...]] = {
     "space": (
-        "discovery", "plain_yaml", "renamed_keys", "published_data", "messages", "sections", "template",
-        "device_profiles", "schema", "space_files",
+        "anchor_sources", "discovery", "plain_yaml", "renamed_keys", "published_data", "messages", "sections",
+        "template", "device_profiles", "schema", "space_files",
     ),
     "data": (
         "preprocessing", "sampling", "readers", "agreement", "pixels", "unreadable", "splits", "augmentation",
