@@ -24,6 +24,7 @@ from restnet_search.search.prepare.images import draw_training_images
 from restnet_search.search.prepare.placement import move_to_device
 from restnet_search.search.prepare.prepared import prepare
 from restnet_search.search.ranking import rank_pairs, score_pairs
+from restnet_search.search.run.records import Part
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import AnchorSpec, SearchSpace
 from restnet_search.units import UNLIMITED, parse_budget
@@ -153,12 +154,8 @@ def rank_space(space: SearchSpace, names: Sequence[str], sources: AnchorSources,
         ranking.features_seconds,
         tuple(
             RankedPoint(
-                c.direction.front,
-                c.front_cut,
-                points[c.direction.front][c.front_cut].path,
-                c.direction.back,
-                c.back_cut,
-                points[c.direction.back][c.back_cut].path,
+                Part(c.direction.front, c.front_cut, points[c.direction.front][c.front_cut].path),
+                Part(c.direction.back, c.back_cut, points[c.direction.back][c.back_cut].path),
                 c.cost.macs,
                 c.scores,
             )

@@ -123,9 +123,9 @@ def _show(preview: SpacePreview, out: Path, as_json: bool) -> None:
 
 
 def _facts(preview: SpacePreview) -> str:
-    """What was found out, as one comment: classes, and what anchors and hybrids cost."""
+    """Put into one comment what was learned: classes, and what anchors and hybrids cost."""
     anchors = ", ".join(f"{row.name} {format_count(row.macs)}" for row in preview.anchors)
-    least, most = format_count(preview.hybrids[0].macs), format_count(preview.hybrids[-1].macs)
+    least, most = format_count(preview.examples[0].macs), format_count(preview.examples[-1].macs)
     return f"{preview.data.classes} classes. FLOPs: {anchors}; hybrids {least} to {most}."
 
 
