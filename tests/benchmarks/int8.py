@@ -127,7 +127,7 @@ def _trained(candidate: Candidate, pair: Pair) -> ExportSource:
     from restnet_search.export import AnchorSource, ExportSource, HybridArchitecture, Side
     from restnet_search.search.prepare.hybrids import assemble
     from restnet_search.search.training.choices import TrainingChoices
-    from restnet_search.search.training.trial import run_trial
+    from tests.search.stores import run_trial
 
     context, data = pair.context, pair.data
     outcome = run_trial(candidate, TrainingChoices(RATE, 1), context)
