@@ -148,6 +148,7 @@ class _Trials:
 
         from restnet_search.search.training.optimizer import Group, Optimizer
         from restnet_search.search.training.seeds import generator_for
+        from restnet_search.search.training.trial import image_order
         from restnet_search.stitching.layer import StitchLayer
 
         trained: list[Tensor] = []
@@ -159,9 +160,9 @@ class _Trials:
             stitch = self._compute.place(StitchLayer(candidate.plan, generator))
             groups = [Group(list(stitch.parameters()), self._choices.lr)]
             steps = self._choices.epochs * -(-count // batch)
-            optimiser = Optimizer(groups, self._training.weight_decay, steps)
-            for _ in range(self._choices.epochs):
-                for chunk in torch.randperm(count, generator=generator).split(batch):
+            optimizer = Optimizer(groups, self._training.weight_decay, steps)
+            for epoch in range(self._choices.epochs):
+                for chunk in image_order(0, candidate.direction.front, epoch, count).split(batch):
                     rows = self._compute.put(chunk)
                     images, labels = self._images[rows], self._labels[rows]
 
@@ -170,7 +171,7 @@ class _Trials:
                             features = front(images)  # noqa: B023  (called before the next candidate)
                         return F.cross_entropy(back(stitch(features)), labels)  # noqa: B023
 
-                    optimiser.step(len(chunk), loss_of, self._compute.pieces)
+                    optimizer.step(len(chunk), loss_of, self._compute.pieces)
             trained.append(_weights(stitch))
         return trained
 

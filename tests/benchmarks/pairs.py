@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from restnet_search.graph.cut_points import CutPoint
     from restnet_search.search.points.candidates import Candidate
     from restnet_search.search.training.choices import TrainingChoices
-    from restnet_search.search.training.context import TrialContext, TrialImages
+    from restnet_search.search.training.context import TrialContext
 
 __all__ = ["Pair", "open_pair"]
 
