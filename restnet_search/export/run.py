@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from restnet_search.costs.cost_table import Cost
-from restnet_search.costs.peak_memory import MemoryDtype, profile_memory
+from restnet_search.costs.peak_memory import profile_memory
 from restnet_search.data import DataSplits, Split, load_data
 from restnet_search.export.architecture import AnchorArchitecture, AnchorSource, Architecture, HybridArchitecture, Side
 from restnet_search.export.format import ExportResult
@@ -27,6 +27,7 @@ from restnet_search.search.prepare.prepared.rebuild import Rebuilt, rebuild_netw
 from restnet_search.search.run.run_folder import RunFolder
 from restnet_search.space.schema import SearchSpace
 from restnet_search.stitching.layer import Hybrid
+from restnet_search.units import MemoryDtype
 
 __all__ = [
     "CALIBRATION_IMAGES",

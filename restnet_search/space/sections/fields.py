@@ -1,8 +1,8 @@
-"""What sections of search spaces and device profiles are made of: their base class, and the types of their numbers."""
+"""Building blocks of sections of search spaces and device profiles: their base class and the types of their numbers."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -13,7 +13,6 @@ __all__ = [
     "CutPointReference",
     "Fraction",
     "KindSection",
-    "MemoryDtype",
     "NonNegative",
     "NonNegativeFloat",
     "Positive",
@@ -30,7 +29,6 @@ Positive = Annotated[int, BeforeValidator(no_bool), Field(ge=1)]
 AtLeastFour = Annotated[int, BeforeValidator(no_bool), Field(ge=4)]
 NonNegativeFloat = Annotated[float, BeforeValidator(no_bool), Field(ge=0.0)]
 PositiveFloat = Annotated[float, BeforeValidator(no_bool), Field(gt=0.0)]
-MemoryDtype = Literal["float32", "float16", "bfloat16", "int8"]
 Text = Annotated[str, Field(min_length=1)]
 CutPointReference = Annotated[int | str, BeforeValidator(cut_point_reference)]
 
