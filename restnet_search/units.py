@@ -39,7 +39,7 @@ MEMORY_DTYPES: tuple[MemoryDtype, ...] = get_args(MemoryDtype)
 ITEM_BYTES: Mapping[MemoryDtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 """Bytes of a weight or activation; integer tensors of a model (indices) keep their own size."""
 RUNTIMES = ("pytorch", "onnxruntime", "device")
-"""Runtimes that a latency limit may be measured on: ``30ms@onnxruntime``; ``device``: as a table measured there says."""
+"""Runtimes that a latency limit may be measured on: ``30ms@onnxruntime``; ``device``: as a table of it says."""
 
 _QUALIFIERS = {"memory": MEMORY_DTYPES, "latency": RUNTIMES}
 _SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
@@ -139,7 +139,7 @@ def format_count(value: float) -> str:
 
 
 def round_up(value: float) -> float:
-    """Return the least number of three significant digits that is not below a positive value: a limit that it keeps to."""
+    """Return the least number of three significant digits that is not below a positive value."""
     step = 10.0 ** (math.floor(math.log10(value)) - 2)
     return math.ceil(value / step) * step
 
