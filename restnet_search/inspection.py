@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from restnet_search.anchors import Anchor, fit_anchors, load_anchor, prepare_anchors
 from restnet_search.anchors.fitting.train import top1
 from restnet_search.compute import open_compute
+from restnet_search.costs.budget_terms import asked_for
 from restnet_search.costs.cost_table import AnchorCosts, profile_anchor
 from restnet_search.costs.count import Count, count_costs, count_with_thop
 from restnet_search.data import load_data
@@ -16,12 +17,13 @@ from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.progress import Progress
 from restnet_search.reporting.commands.fit_table import FitRow, FitTable
 from restnet_search.reporting.commands.ranker_comparison import RankedPoint, Rankings
-from restnet_search.search.features.store import CutAnchor
 from restnet_search.search.points.candidates import enumerate_candidates
-from restnet_search.search.points.device_costs import asked_for, memory_costs
+from restnet_search.search.points.device_costs import memory_costs
+from restnet_search.search.prepare.cut_anchor import CutAnchor
+from restnet_search.search.prepare.images import draw_training_images
+from restnet_search.search.prepare.placement import move_to_device
 from restnet_search.search.prepare.prepared import prepare
-from restnet_search.search.prepare.prepared.placement import move_to_device
-from restnet_search.search.ranking import draw_training_images, rank_pairs, score_pairs
+from restnet_search.search.ranking import rank_pairs, score_pairs
 from restnet_search.similarity.rankers import RANKERS
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import AnchorSpec, SearchSpace
@@ -141,13 +143,12 @@ def rank_space(space: SearchSpace, names: Sequence[str], sources: AnchorSources,
         compute=prepared.compute,
     )
     points = {name: graph.cut_points for name, graph in prepared.graphs.items()}
-    every = space.model_copy(update={"top_k": max(map(len, points.values()))})
+    ranker = space.ranker.model_copy(update={"kind": names[0]})
+    every = space.model_copy(update={"top_k": max(map(len, points.values())), "ranker": ranker})
     budgets = [parse_budget(text) for text in space.budgets] or [UNLIMITED]
     device = memory_costs(space, budgets, prepared.graphs) if asked_for("memory", (), budgets) else None
     known = [budget.without("latency") for budget in budgets]
-    found = enumerate_candidates(
-        every, known, points, prepared.costs, ranking.scores[names[0]], ranking.scores, device
-    ).candidates
+    found = enumerate_candidates(every, known, points, prepared.costs, ranking.scores, device).candidates
     stitch_points = {c.key[:-1]: c for c in reversed(found)}  # one candidate each, of the first kind of stitch layer
     return Rankings(
         space.name,

@@ -52,6 +52,6 @@ def load_hybrid(
         from restnet_search.export.safetensors import load_export
 
         return load_export(folder, base_dir=Path(base) if base else None, trust_code=trust_code)
-    from restnet_search.search.prepare.prepared.rebuild import rebuild_network
+    from restnet_search.search.prepare.rebuild import rebuild_network
 
     return rebuild_network(folder, hybrid, weights=Path(weights) if weights else None, trust_code=trust_code).network

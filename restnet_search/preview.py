@@ -22,8 +22,9 @@ from restnet_search.reporting.commands.preview_tables import (
     HybridRow,
     SpacePreview,
 )
-from restnet_search.search.points.candidates import Candidate, directions_of, enumerate_candidates, offered_cuts
+from restnet_search.search.points.candidates import Candidate, enumerate_candidates
 from restnet_search.search.points.device_costs import DeviceCosts, memory_costs
+from restnet_search.search.points.stitch_points import directions_of, offered_cuts
 from restnet_search.search.points.suggested_budgets import suggest_budgets
 from restnet_search.space.schema import AnchorSpec, SearchSpace
 from restnet_search.stitching.plan import why_not_stitchable
@@ -123,7 +124,7 @@ def _hybrids(
     every = space.model_copy(update={"top_k": max(len(graph.cut_points) for graph in graphs.values())})
     scores = {(a, b): np.zeros((len(graphs[a].cut_points), len(graphs[b].cut_points))) for a in graphs for b in graphs}
     points = {name: graph.cut_points for name, graph in graphs.items()}
-    enumeration = enumerate_candidates(every, [UNLIMITED], points, costs, scores, device=device)
+    enumeration = enumerate_candidates(every, [UNLIMITED], points, costs, {space.ranker.kind: scores}, device)
     if not enumeration.candidates:
         names = " and ".join(graphs)
         why = "their cut points lie on different kinds of features"

@@ -126,7 +126,16 @@ RANKERS = Registry(
 
 STITCH_LAYERS = Registry("stitch layer", "restnet_search.stitch_layers", MappingProxyType({}))
 
-STRATEGIES = Registry("strategy", "restnet_search.strategies", MappingProxyType({}))
+STRATEGIES = Registry(
+    "strategy",
+    "restnet_search.strategies",
+    MappingProxyType(
+        {
+            "independent": "restnet_search.search.study.independent:train_independently",
+            "joint": "restnet_search.search.study.joint_strategy:train_jointly",
+        }
+    ),
+)
 
 FORMATS = Registry(
     "export format",

@@ -325,7 +325,7 @@ class TestLight:
             "restnet_search.errors",
             "restnet_search.units",
             "restnet_search.cli",
-            "restnet_search.search.workers.worker_pool.worker",
+            "restnet_search.search.workers.worker",
         ],
     )
     def test_nothing_heavy(self, module: str) -> None:

@@ -12,7 +12,7 @@ from restnet_search.cli import options
 
 if TYPE_CHECKING:
     from restnet_search.reporting.commands.cache_table import CacheRow, CacheTable
-    from restnet_search.search.features.store.disk_store import CacheEntry
+    from restnet_search.search.features.disk_store import CacheEntry
 
 __all__ = ["app"]
 
@@ -47,7 +47,7 @@ def clear(
     """Remove all kept features. Searches that run go on: what they have open stays readable, the rest they compute."""
     from restnet_search.cli.console import console, print_json
     from restnet_search.reporting.commands.cache_table import format_bytes
-    from restnet_search.search.features.store.disk_store import DiskStore, features_folder
+    from restnet_search.search.features.disk_store import DiskStore, features_folder
 
     folder = _folder()
     freed = DiskStore(features_folder(folder), 0).clear()
@@ -72,7 +72,7 @@ def _fitted(folder: Path) -> list[Path]:
 
 def _table(folder: Path) -> CacheTable:
     from restnet_search.reporting.commands.cache_table import CacheTable
-    from restnet_search.search.features.store.disk_store import DiskStore, features_folder
+    from restnet_search.search.features.disk_store import DiskStore, features_folder
 
     rows = tuple(_row(entry) for entry in DiskStore(features_folder(folder), 0).entries())
     fitted = _fitted(folder)

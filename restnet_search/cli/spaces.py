@@ -70,7 +70,7 @@ def check(name: Name = None, as_json: options.Json = False) -> None:
 def data(as_json: options.Json = False) -> None:
     """List the data sets of the literature that `data.dataset` can name, what has to lie where, and where to get it."""
     from restnet_search.cli.console import console, print_json
-    from restnet_search.reporting.data_sets import data_sets_json, render_data_sets
+    from restnet_search.reporting.commands.data_set_list import data_sets_json, render_data_sets
     from restnet_search.space.published_data import DATA_PRESETS
 
     presets = tuple(DATA_PRESETS.values())

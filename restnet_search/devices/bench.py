@@ -19,8 +19,9 @@ from restnet_search.errors import BudgetError
 from restnet_search.export.adaptive.onnx_routes import WEIGHTS_FILE, SharedWeights
 from restnet_search.files import file_digest
 from restnet_search.progress import Progress
-from restnet_search.search.points.latency_measurement import StitchPoint, anchor_digest, networks_to_measure
+from restnet_search.search.points.latency_measurement import anchor_digest, networks_to_measure, parts_of
 from restnet_search.search.points.onnx_sessions import write_part
+from restnet_search.search.points.stitch_points import StitchPoint
 from restnet_search.space.schema import LatencySpec, SearchSpace
 
 __all__ = ["Bench", "write_bench"]
@@ -110,7 +111,7 @@ def _write_networks(
 
 
 def _whole(id: str, point: StitchPoint) -> dict[str, str]:
-    front, stitch, back = point.parts
+    front, stitch, back = parts_of(point)
     return {"id": id, "front": front, "stitch": stitch, "back": back}
 
 

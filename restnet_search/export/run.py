@@ -22,8 +22,9 @@ from restnet_search.export.source import Accuracy, ExportSource
 from restnet_search.export.write import export_network
 from restnet_search.progress import Progress
 from restnet_search.search.points.device_costs import DeviceCosts
-from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
-from restnet_search.search.prepare.prepared.rebuild import Rebuilt, rebuild_network
+from restnet_search.search.points.stitch_points import StitchPoint
+from restnet_search.search.prepare.cut_anchor import CutAnchor
+from restnet_search.search.prepare.rebuild import Rebuilt, rebuild_network
 from restnet_search.search.run.run_folder import RunFolder
 from restnet_search.space.schema import SearchSpace
 from restnet_search.stitching.layer import Hybrid
@@ -140,7 +141,7 @@ def _peak(rebuilt: Rebuilt, dtype: MemoryDtype) -> int:
         (name,) = graphs
         return costs.memory[name].total.peak
     front, back = (record.front.anchor, record.front.cut), (record.back.anchor, record.back.cut)
-    return costs.hybrid_memory(front, network.stitch.plan, back)
+    return costs.hybrid_memory(StitchPoint(front, network.stitch.plan, back))
 
 
 def _said_data(space: SearchSpace, splits: DataSplits) -> str:

@@ -12,8 +12,10 @@ from torch import Tensor
 from restnet_search.compute import Compute
 from restnet_search.data import Split
 from restnet_search.progress import Progress
-from restnet_search.search.features.store.passes import FeatureExtractors
-from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
+from restnet_search.search.features.passes import FeatureExtractors
+from restnet_search.search.prepare.cut_anchor import CutAnchor
+from restnet_search.search.prepare.prepared import Prepared
+from restnet_search.search.run.session import Session
 from restnet_search.similarity.cka import MIN_IMAGES
 from restnet_search.similarity.rankers import RANKERS, FeatureBatch, KlRanker, PairScores, RankerSetup
 from restnet_search.space.schema import RankerSpec
@@ -23,6 +25,7 @@ __all__ = [
     "PairScores",
     "Ranking",
     "rank_pairs",
+    "rank_stitch_points",
     "rankers_of_search",
     "score_pairs",
 ]
@@ -42,6 +45,22 @@ class Ranking:
     seconds: Mapping[str, float]
     features_seconds: float
     images: int
+
+
+def rank_stitch_points(session: Session, prepared: Prepared, images: Split) -> Ranking:
+    """Score the stitch points of a search's anchors with its own ranker and all that are cheap beside it."""
+    space = session.space
+    with session.clock.stage("similarity"):
+        names = rankers_of_search(space.ranker, prepared.anchors, images)
+        return rank_pairs(
+            space.ranker,
+            names,
+            prepared.anchors,
+            images,
+            seed=space.search.seed,
+            progress=session.progress,
+            compute=session.compute,
+        )
 
 
 def rank_pairs(

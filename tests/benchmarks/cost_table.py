@@ -62,9 +62,8 @@ def run(size: str) -> Finding:
     table_seconds, candidates = timed(partial(_enumerate, graphs, costs))
     ours = sum(seconds for seconds, _ in profiled.values()) + table_seconds
 
-    from restnet_search.search.prepare.prepared.hybrids import assemble
-
     from restnet_search.costs.count import count_costs
+    from restnet_search.search.prepare.hybrids import assemble
     from restnet_search.stitching.layer import StitchLayer
 
     chosen = np.random.default_rng(0).choice(len(candidates), size=min(given.profiled, len(candidates)), replace=False)

@@ -73,10 +73,6 @@ class _Trials:
     """Stitch points behind the last front that leaves a back to train through, with noise for images."""
 
     def __init__(self, given: Size, device: str) -> None:
-        from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
-        from restnet_search.search.prepare.prepared.hybrids import plan_between
-        from restnet_search.search.prepare.prepared.placement import move_to_device
-
         from restnet_search.anchors import load_anchor
         from restnet_search.compute import open_compute
         from restnet_search.costs.cost_table import Cost
@@ -84,8 +80,11 @@ class _Trials:
         from restnet_search.data.readers.sources import ArraySource
         from restnet_search.graph.anchor_graph import cut_model
         from restnet_search.search.points.candidates import Candidate
+        from restnet_search.search.prepare.cut_anchor import CutAnchor
+        from restnet_search.search.prepare.hybrids import plan_between
+        from restnet_search.search.prepare.placement import move_to_device
         from restnet_search.search.run.records import Direction
-        from restnet_search.search.training.trial import TrainingChoices
+        from restnet_search.search.training.choices import TrainingChoices
         from restnet_search.space.schema import AnchorSpec, ComputeSpec, StitchSpec, TrainingSpec
 
         self._anchors: dict[str, CutAnchor] = {}
@@ -129,7 +128,8 @@ class _Trials:
     def ours(self) -> list[Tensor]:
         """Weights of each stitch layer after its trial."""
         from restnet_search.search.features.store import FeatureStore
-        from restnet_search.search.training.trial import TrialContext, run_trial
+        from restnet_search.search.training.context import TrialContext
+        from restnet_search.search.training.trial import run_trial
 
         context = TrialContext(
             graphs=self._graphs,

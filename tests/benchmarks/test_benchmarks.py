@@ -76,11 +76,10 @@ def test_cka_is_that_of_the_plain_formula_in_float64() -> None:
 
 def test_the_plain_script_and_the_search_have_the_same_stitch_points_and_costs(shared: Path) -> None:
     """Costs by fvcore of the plain script's own hybrids, against the package's table, for every stitch point."""
-    from restnet_search.search.prepare.prepared.hybrids import plan_between
-
     from restnet_search.anchors.loading.cifar_resnet import CifarResNet
     from restnet_search.costs.cost_table import hybrid_cost, profile_anchor
     from restnet_search.graph.anchor_graph import cut_model
+    from restnet_search.search.prepare.hybrids import plan_between
     from tests.benchmarks.cifar import block_paths
     from tests.benchmarks.plain import _points, count_macs, hybrid_of
 

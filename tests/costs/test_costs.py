@@ -8,11 +8,11 @@ from itertools import permutations
 import pytest
 import timm
 import torch
-from restnet_search.search.prepare.prepared.hybrids import assemble
 
 from restnet_search.costs.cost_table import AnchorCosts, hybrid_cost, profile_anchor
 from restnet_search.costs.count import count_costs, count_parameters, count_with_thop
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
+from restnet_search.search.prepare.hybrids import assemble
 from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.plan import StitchPlan
 from tests.models import IMAGE, build

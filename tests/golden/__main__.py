@@ -46,7 +46,7 @@ def main() -> int:
             differing.append(name)
             for key, value in result.items():
                 if value != before.get(key):
-                    print(f"  {key}: {value}\n  before: {before.get(key)}")
+                    print(f"  {key}: {str(value)[:200]}\n  before: {str(before.get(key))[:200]}")
         record["searches"][name] = result
     if chosen.write:
         record["made on"] = described()

@@ -50,14 +50,14 @@ def _with_vit(space: str) -> str:
 
 GOLDEN: dict[str, Golden] = {
     "memory": Golden(SPACE),
-    "disk": Golden(SPACE + "cache: {memory_gb: 1.0e-9, disk: always}\n"),
-    "passed": Golden(SPACE + "cache: {memory_gb: 1.0e-9, disk_gb: 0}\n"),
+    "disk": Golden(SPACE + "cache: {memory_gb: 0, disk: always}\n"),
+    "passed": Golden(SPACE + "cache: {memory_gb: 0, disk_gb: 0}\n"),
     "workers": Golden(SPACE, ("--workers", "2")),
     "joint": Golden(SPACE, ("--strategy", "joint")),
     "halving": Golden(SPACE + f"halving: {HALVING}\n"),
-    "halving-passed": Golden(SPACE + f"halving: {HALVING}\ncache: {{memory_gb: 1.0e-9, disk_gb: 0}}\n"),
+    "halving-passed": Golden(SPACE + f"halving: {HALVING}\ncache: {{memory_gb: 0, disk_gb: 0}}\n"),
     "tuned": Golden(_training(TUNED)),
-    "tuned-passed": Golden(_training(TUNED) + "cache: {memory_gb: 1.0e-9, disk_gb: 0}\n"),
+    "tuned-passed": Golden(_training(TUNED) + "cache: {memory_gb: 0, disk_gb: 0}\n"),
     "families": Golden(_with_vit(SPACE.replace("kind: linear", "kind: [linear, lowrank]"))),
     "resumed": Golden(SPACE, killed_after=3),
     "resumed-workers": Golden(SPACE, ("--workers", "2"), killed_after=3),

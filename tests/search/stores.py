@@ -5,18 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from restnet_search.search.features.store.disk_features import DiskFeatures
-from restnet_search.search.features.store.disk_store import DiskStore
-from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
 
 from restnet_search.anchors import load_anchor
 from restnet_search.costs.cost_table import Cost
 from restnet_search.data import Split
 from restnet_search.graph.anchor_graph import cut_model
+from restnet_search.search.features.disk_features import DiskFeatures
+from restnet_search.search.features.disk_store import DiskStore
 from restnet_search.search.features.store import FeatureStore
 from restnet_search.search.points.candidates import Candidate
+from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.run.records import Direction
-from restnet_search.search.training.trial import TrialContext
+from restnet_search.search.training.context import TrialContext
 from restnet_search.space.schema import AnchorSpec, StitchSpec, TrainingSpec
 from restnet_search.stitching.plan import StitchPlan
 from tests.models import MODELS

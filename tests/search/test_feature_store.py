@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from restnet_search.search.features.store.cache_dtypes import DTYPES, downcast
-from restnet_search.search.features.store.disk_features import DiskFeatures
-from restnet_search.search.features.store.disk_store import DiskStore
-from restnet_search.search.features.store.feature_files import DamagedFile, FeatureWriter, map_rows, read_header
-from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
 
 from restnet_search.data import Split
 from restnet_search.data.readers.open_source import open_source
 from restnet_search.data.readers.sources import ArraySource, FileSource
+from restnet_search.search.features.cache_dtypes import DTYPES, downcast
+from restnet_search.search.features.disk_features import DiskFeatures
+from restnet_search.search.features.disk_store import DiskStore
+from restnet_search.search.features.feature_files import DamagedFile, FeatureWriter, map_rows, read_header
 from restnet_search.search.features.store import FeatureStore
+from restnet_search.search.prepare.cut_anchor import CutAnchor
 from tests.search.stores import Anchors, cut_anchor, disk_store, features
 
 RESNET, VIT = "cifar_resnet8", "vit"
@@ -353,8 +353,8 @@ class TestProcesses:
         # the limit on a file's size makes a real write fail half-way, as a quota does
         before = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))"
         after = """
-    from restnet_search.search.features.store.disk_features import DiskFeatures
-    from restnet_search.search.features.store.disk_store import DiskStore
+    from restnet_search.search.features.disk_features import DiskFeatures
+    from restnet_search.search.features.disk_store import DiskStore
     from restnet_search.search.features.store import FeatureStore
     told = []
     store = FeatureStore(anchors, 2**30, disk=DiskFeatures(DiskStore(Path(sys.argv[1]), 2**30)), warn=told.append)

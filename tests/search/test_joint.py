@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from restnet_search.search.prepare.prepared.hybrids import assemble
 from torch.nn import functional as F
 
 from restnet_search.anchors.fitting.resume import read_epoch, write_epoch
@@ -15,9 +14,11 @@ from restnet_search.data import Split, load_data
 from restnet_search.progress import SilentProgress
 from restnet_search.search.features.store import FeatureStore
 from restnet_search.search.points.candidates import Candidate
+from restnet_search.search.prepare.hybrids import assemble
+from restnet_search.search.training.accuracy import score_network
+from restnet_search.search.training.context import TrialContext
 from restnet_search.search.training.joint import JointBudget, JointTraining
 from restnet_search.search.training.teachers import teacher_logits
-from restnet_search.search.training.trial import TrialContext, score_network
 from restnet_search.space.schema import DataSpec, JointSpec, StitchSpec, TrainingSpec
 from restnet_search.stitching.initialise import fit_stitch
 from restnet_search.stitching.layer import StitchLayer

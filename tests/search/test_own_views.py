@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
-from restnet_search.search.prepare.prepared.hybrids import assemble
 from torch import nn
 
 from restnet_search.anchors import Anchor
@@ -22,9 +20,13 @@ from restnet_search.graph.anchor_graph import cut_model
 from restnet_search.progress import SilentProgress
 from restnet_search.search.features.store import FeatureStore
 from restnet_search.search.points.candidates import Candidate
+from restnet_search.search.prepare.cut_anchor import CutAnchor
+from restnet_search.search.prepare.hybrids import assemble
 from restnet_search.search.ranking import score_pairs
 from restnet_search.search.run.records import Direction
-from restnet_search.search.training.trial import TrainingChoices, TrialContext, run_trial
+from restnet_search.search.training.choices import TrainingChoices
+from restnet_search.search.training.context import TrialContext
+from restnet_search.search.training.trial import run_trial
 from restnet_search.space.schema import DataSpec, RankerSpec, StitchSpec, TrainingSpec
 from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.plan import StitchPlan

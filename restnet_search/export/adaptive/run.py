@@ -12,7 +12,7 @@ from restnet_search.data import Preprocessing, load_data
 from restnet_search.export.adaptive.write import AdaptiveResult, export_adaptive
 from restnet_search.export.run import Chosen, source_of, spread
 from restnet_search.progress import Progress
-from restnet_search.search.prepare.prepared.rebuild import rebuild_networks
+from restnet_search.search.prepare.rebuild import rebuild_networks
 from restnet_search.search.run.run_folder import RunFolder
 
 __all__ = ["export_adaptive_from_run"]

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from restnet_search.data.content import content_digest
-from restnet_search.search.features.store.cache_dtypes import DTYPES, downcast, types_for
-from restnet_search.search.features.store.disk_store import DiskStore
-from restnet_search.search.features.store.feature_files import FeatureWriter
-from restnet_search.search.features.store.feature_keys import entry_key, pass_key
-from restnet_search.search.features.store.passes import Pass, PassKey
-from restnet_search.search.prepare.prepared.memory_format import is_channels_last
+from restnet_search.search.features.cache_dtypes import DTYPES, downcast, types_for
+from restnet_search.search.features.disk_store import DiskStore
+from restnet_search.search.features.feature_files import FeatureWriter
+from restnet_search.search.features.feature_keys import entry_key, pass_key
+from restnet_search.search.features.passes import Pass, PassKey
+from restnet_search.search.prepare.memory_format import is_channels_last
 
 __all__ = ["CannotKeepError", "DiskFeatures"]
 
@@ -24,7 +24,7 @@ class CannotKeepError(Exception):
 
 
 class DiskFeatures:
-    """Features by content in a :class:`~restnet_search.search.features.store.disk_store.DiskStore`.
+    """Features by content in a :class:`~restnet_search.search.features.disk_store.DiskStore`.
 
     They are always computed from the images, so that rounding to the file's type happens once. The mapped pages live in
     the system's page cache, which is the memory in front of the disk.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from restnet_search.search.features.store.feature_files import (
+from restnet_search.search.features.feature_files import (
     DamagedFile,
     FeatureFile,
     FeatureWriter,

@@ -30,7 +30,7 @@ def pass_key(
     Args:
         anchor: Its weights are read now, so that a change in place counts.
         data: Of the images: :func:`restnet_search.data.content.content_digest`.
-        dtype: The policy, see :func:`restnet_search.search.features.store.cache_dtypes.types_for`.
+        dtype: The policy, see :func:`restnet_search.search.features.cache_dtypes.types_for`.
         batch_size: Of the pass; kernels may round differently for another.
         augmented: How the images were changed; None: not.
         device: Where the anchor runs, and how as far as rounding depends on it.

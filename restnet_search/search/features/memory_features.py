@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from restnet_search.search.features.store.passes import Pass, PassKey
+from restnet_search.search.features.passes import Pass, PassKey
 
 __all__ = ["MemoryFeatures"]
 

@@ -14,10 +14,10 @@ from restnet_search.compute import Compute
 from restnet_search.data import Split
 from restnet_search.data.augmented_views import AugmentedView, images_of
 from restnet_search.graph.anchor_graph import AnchorGraph
-from restnet_search.search.prepare.prepared.compiled import Compiled
-from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
+from restnet_search.search.prepare.compiled import Compiled
+from restnet_search.search.prepare.cut_anchor import CutAnchor
 
-__all__ = ["PASS_BATCH", "Pass", "PassKey", "CacheStatistics", "FeatureExtractors"]
+__all__ = ["PASS_BATCH", "CacheStatistics", "FeatureExtractors", "Pass", "PassKey"]
 
 PASS_BATCH = 250
 """Images per batch of a pass, at most."""

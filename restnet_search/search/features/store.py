@@ -13,11 +13,11 @@ from torch import Tensor
 from restnet_search.compute import Compute
 from restnet_search.data import Split
 from restnet_search.data.augmented_views import AugmentedView
-from restnet_search.search.features.store.disk_features import CannotKeepError, DiskFeatures
-from restnet_search.search.features.store.disk_store import DiskStore
-from restnet_search.search.features.store.memory_features import MemoryFeatures
-from restnet_search.search.features.store.passes import CacheStatistics, FeatureExtractors, Pass
-from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
+from restnet_search.search.features.disk_features import CannotKeepError, DiskFeatures
+from restnet_search.search.features.disk_store import DiskStore
+from restnet_search.search.features.memory_features import MemoryFeatures
+from restnet_search.search.features.passes import CacheStatistics, FeatureExtractors, Pass
+from restnet_search.search.prepare.cut_anchor import CutAnchor
 
 __all__ = ["FeatureStore", "StoreRecipe"]
 

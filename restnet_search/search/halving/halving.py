@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from restnet_search.data.sampling import stratified_sample
-from restnet_search.search.features.store.passes import CacheStatistics
+from restnet_search.search.features.passes import CacheStatistics
 from restnet_search.search.halving.promotion import Configuration, Promotion, Scores, cost_ranges, promote
 from restnet_search.search.halving.rungs import RungName, RungStudy, dropped_candidate
 from restnet_search.search.points.candidates import Candidate, CandidateKey, Enumeration
+from restnet_search.search.prepare.images import SearchImages
 from restnet_search.search.prepare.prepared import Prepared
-from restnet_search.search.prepare.prepared.images import SearchImages
 from restnet_search.search.run.records import Dropped, RungSummary
 from restnet_search.search.run.session import Session
 from restnet_search.search.training.choices import control_choices
@@ -57,7 +57,6 @@ class Halving:
         dropped: By the ranker and the rungs.
         images_seen: Training images in short training, each as often as it was seen.
         statistics: Of the feature store in this session.
-        seconds: That this session took for it.
     """
 
     survivors: tuple[Candidate, ...]
@@ -66,7 +65,6 @@ class Halving:
     dropped: tuple[Dropped, ...] = ()
     images_seen: int = 0
     statistics: CacheStatistics | None = None
-    seconds: float = 0.0
 
 
 def takes_part(space: SearchSpace, rung: RungName, candidates: int) -> bool:
@@ -94,7 +92,14 @@ def halve(
         enumeration: The candidates, and what the ranker passed over.
         engine: Does the short training; closed forms share their sums, so they are solved in this process.
     """
-    left, began = list(enumeration.candidates), time.perf_counter()
+    with session.clock.stage("halving"):
+        return _halve(session, prepared, images, enumeration, engine)
+
+
+def _halve(
+    session: Session, prepared: Prepared, images: SearchImages, enumeration: Enumeration, engine: Engine
+) -> Halving:
+    left = list(enumeration.candidates)
     # stitch layers that are trained as one network are not dropped one by one
     joint = session.space.search.strategy == "joint"
     rungs = None if joint else RungStudy.open(session.folder.study, session.space.objectives)
@@ -127,7 +132,6 @@ def halve(
         dropped=(*rungs.ranked_out, *rungs.pruned),
         images_seen=sum(score.images for rung in _RUNGS for score in rungs.scores(rung).values()),
         statistics=run.statistics,
-        seconds=time.perf_counter() - began,
     )
 
 

@@ -15,7 +15,7 @@ from math import log
 from restnet_search.pareto import hypervolume
 from restnet_search.search.points.candidates import CandidateKey
 
-__all__ = ["Configuration", "Scores", "Promotion", "order_by_hypervolume_gain", "cost_ranges", "promote"]
+__all__ = ["Configuration", "Promotion", "Scores", "cost_ranges", "order_by_hypervolume_gain", "promote"]
 
 Scores = tuple[float, ...]
 """What a candidate reached, the latest and dearest score first; what follows breaks ties. Higher is better."""

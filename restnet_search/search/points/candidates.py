@@ -14,7 +14,9 @@ from restnet_search.errors import BudgetError
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.search.points.device_costs import DeviceCosts
 from restnet_search.search.points.stitch_points import Plans, StitchPoint, directions_of, offered_cuts
+from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.records import Direction
+from restnet_search.search.run.session import Session
 from restnet_search.similarity.rankers import PairScores
 from restnet_search.space.schema import SearchSpace
 from restnet_search.stitching.plan import StitchPlan
@@ -26,6 +28,7 @@ __all__ = [
     "Enumeration",
     "by_front",
     "enumerate_candidates",
+    "list_candidates",
     "require_candidates",
 ]
 
@@ -147,6 +150,20 @@ def enumerate_candidates(
                     for plan, cost in kinds
                 )
     return Enumeration(tuple(kept), **counts, passed_over=tuple(passed_over), **vars(least))
+
+
+def list_candidates(
+    session: Session, prepared: Prepared, scores: Mapping[str, PairScores], prices: DeviceCosts
+) -> Enumeration:
+    """Enumerate the candidates of a search; arguments as for :func:`enumerate_candidates`.
+
+    Raises:
+        BudgetError: If there is none.
+    """
+    cut_points, costs = prepared.cut_points, prepared.costs
+    enumeration = enumerate_candidates(session.space, session.budgets, cut_points, costs, scores, prices)
+    require_candidates(enumeration, session.budgets)
+    return enumeration
 
 
 def require_candidates(enumeration: Enumeration, budgets: Sequence[DeviceBudget]) -> None:

@@ -6,17 +6,16 @@ that the ranker passed over, at like FLOPs, show what the ranker is worth. Both 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from restnet_search.costs.cost_table import AnchorCosts, hybrid_cost
-from restnet_search.graph.cut_points import CutPoint
 from restnet_search.search.points.candidates import Candidate, Enumeration
 from restnet_search.search.points.device_costs import DeviceCosts
 from restnet_search.search.points.stitch_points import StitchPoint, self_stitches
+from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.records import Direction
 from restnet_search.space.schema import SearchSpace
 
@@ -35,17 +34,13 @@ class Control:
 
 
 def plan_controls(
-    space: SearchSpace,
-    cut_points: Mapping[str, Sequence[CutPoint]],
-    costs: Mapping[str, AnchorCosts],
-    enumeration: Enumeration,
-    device: DeviceCosts | None = None,
+    space: SearchSpace, prepared: Prepared, enumeration: Enumeration, device: DeviceCosts | None = None
 ) -> tuple[Control, ...]:
     """Plan the controls of a search; the same for the same space, seed and ranking, also after a resume."""
     own = [
-        _self_candidate(point, costs[name], device)
-        for name in cut_points
-        for point in self_stitches(space, name, cut_points[name], costs[name])
+        _self_candidate(point, prepared.costs[name], device)
+        for name, cuts in prepared.cut_points.items()
+        for point in self_stitches(space, name, cuts, prepared.costs[name])
     ]
     drawn = _draw(enumeration, space.controls.random, np.random.default_rng([space.search.seed, 1]))
     return (

@@ -102,7 +102,7 @@ def price_parts(session: Session, prepared: Prepared) -> DeviceCosts:
     elif foreign:
         table = read_table(Path(str(spec.table)))
     else:
-        with prepared.on_cpu():
+        with session.clock.stage("device costs"), prepared.on_cpu():
             table = measure_table(space, graphs, prepared.costs, spec, session.progress)
     table.require({name: anchor_digest(graph, prepared.costs[name]) for name, graph in graphs.items()})
     if not kept.exists():

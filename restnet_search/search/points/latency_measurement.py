@@ -22,7 +22,7 @@ from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.progress import Progress
 from restnet_search.search.points.onnx_sessions import onnx_call
 from restnet_search.search.points.stitch_points import StitchPoint, self_stitches, stitch_points
-from restnet_search.search.prepare.prepared.hybrids import assemble
+from restnet_search.search.prepare.hybrids import assemble
 from restnet_search.space.schema import LatencySpec, SearchSpace
 from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.plan import StitchPlan

@@ -36,7 +36,8 @@ class SearchImages:
 
 def load_images(session: Session) -> SearchImages:
     """Open the data of a search, and say in its log what is to be known of it."""
-    data = load_data(session.space.data, progress=session.progress)
+    with session.clock.stage("fit"):
+        data = load_data(session.space.data, progress=session.progress)
     for note in data.notes:
         _log.warning("data: %s", note)
     for split, left_out in data.unreadable.items():

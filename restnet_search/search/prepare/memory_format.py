@@ -20,7 +20,7 @@ from torch import nn
 from restnet_search.compute import Compute
 from restnet_search.files import write_atomically
 from restnet_search.progress import Progress
-from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
+from restnet_search.search.prepare.cut_anchor import CutAnchor
 
 __all__ = ["FormatChoice", "choose_formats", "is_channels_last", "measure_gain", "set_format"]
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 
 from restnet_search.compute import Compute
-from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
-from restnet_search.search.prepare.prepared.memory_format import FormatChoice, set_format
+from restnet_search.search.prepare.cut_anchor import CutAnchor
+from restnet_search.search.prepare.memory_format import FormatChoice, set_format
 
 __all__ = ["anchors_on_cpu", "move_to_device"]
 

@@ -21,9 +21,9 @@ from restnet_search.files import write_atomically
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.progress import Progress
-from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
-from restnet_search.search.prepare.prepared.memory_format import FormatChoice, choose_formats
-from restnet_search.search.prepare.prepared.placement import anchors_on_cpu, move_to_device
+from restnet_search.search.prepare.cut_anchor import CutAnchor
+from restnet_search.search.prepare.memory_format import FormatChoice, choose_formats
+from restnet_search.search.prepare.placement import anchors_on_cpu, move_to_device
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
 from restnet_search.search.run.session import Session
 from restnet_search.space.anchor_sources import AnchorSources
@@ -75,15 +75,16 @@ def prepare_anchors(session: Session, data: DataSplits) -> Prepared:
         RunError: If the run was started with other weights.
     """
     space, compute = session.space, session.compute
-    prepared = prepare(space, data, session.sources, session.progress, compute)
-    remember_anchors(session.folder, prepared)
-    dtype: MemoryDtype = stated_at("memory", session.budgets, space.memory_dtype)  # pyright: ignore[reportAssignmentType]
-    memory = {name: profile_memory(graph, dtype) for name, graph in prepared.graphs.items()}
-    move_to_device(prepared.anchors, compute)
-    macs = {name: cost.total.macs for name, cost in prepared.costs.items()}
-    policy, kept = space.compute.channels_last, session.folder.formats
-    formats = choose_formats(policy, prepared.anchors, macs, compute, kept, session.progress)
-    move_to_device(prepared.anchors, compute, formats)
+    with session.clock.stage("fit"):
+        prepared = prepare(space, data, session.sources, session.progress, compute)
+        remember_anchors(session.folder, prepared)
+        dtype: MemoryDtype = stated_at("memory", session.budgets, space.memory_dtype)  # pyright: ignore[reportAssignmentType]
+        memory = {name: profile_memory(graph, dtype) for name, graph in prepared.graphs.items()}
+        move_to_device(prepared.anchors, compute)
+        macs = {name: cost.total.macs for name, cost in prepared.costs.items()}
+        policy, kept = space.compute.channels_last, session.folder.formats
+        formats = choose_formats(policy, prepared.anchors, macs, compute, kept, session.progress)
+        move_to_device(prepared.anchors, compute, formats)
     return replace(prepared, formats=formats, memory=memory, memory_dtype=dtype)
 
 
@@ -92,7 +93,7 @@ def prepare(
 ) -> Prepared:
     """Load every anchor, fit those whose head does not match the data's classes, then cut and profile them.
 
-    They still lie on the CPU: see :func:`restnet_search.search.prepare.prepared.placement.move_to_device`. Without ``compute``,
+    They still lie on the CPU: see :func:`restnet_search.search.prepare.placement.move_to_device`. Without ``compute``,
     the space says where they are fitted.
     """
     place = compute or open_compute(space.compute, progress.log)

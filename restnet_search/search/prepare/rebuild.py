@@ -10,12 +10,12 @@ from torch import nn
 
 from restnet_search.data import Preprocessing
 from restnet_search.errors import RunError, did_you_mean
+from restnet_search.search.prepare.cut_anchor import CutAnchor
+from restnet_search.search.prepare.hybrids import restore_hybrid
 from restnet_search.search.prepare.prepared import load_prepared
-from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
-from restnet_search.search.prepare.prepared.hybrids import restore_hybrid
+from restnet_search.search.run.record_store import read_records
 from restnet_search.search.run.records import HybridRecord
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
-from restnet_search.search.study.study import read_records
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import SearchSpace
 

@@ -98,7 +98,10 @@ class CandidateGrid:
         else:
             spread = [self._spread(members, -(-count // len(rows))) for members in rows.values()]
             turns = [candidate for turn in zip_longest(*spread) for candidate in turn if candidate is not None][:count]
-        return [(*candidate.key, tune) for candidate, tune in zip(turns, cycle(self._training.tune), strict=False)]
+        keys: list[TrialKey] = []
+        for candidate, tune in zip(turns, cycle(self._training.tune), strict=False):
+            keys.append((*candidate.key, tune))
+        return keys
 
     def _by_hypervolume(self, rows: Mapping[str, Sequence[Candidate]], count: int) -> list[Candidate]:
         known = {candidate.key: candidate for members in rows.values() for candidate in members}

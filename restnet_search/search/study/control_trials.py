@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from restnet_search.search.points.controls import Control
-from restnet_search.search.study.study.training_run import TrainingRun, record_of
+from restnet_search.search.study.training_run import TrainingRun, record_of
 from restnet_search.search.training.choices import control_choices
 from restnet_search.search.training.jobs import Job, group_by_pass, run_jobs
 from restnet_search.search.training.stitch_trainer import NonFiniteLoss

@@ -6,7 +6,7 @@ import logging
 
 from restnet_search.search.run.records import HybridRecord, hybrid_id
 from restnet_search.search.study.study import Proposal
-from restnet_search.search.study.study.training_run import TrainingRun, record_of
+from restnet_search.search.study.training_run import TrainingRun, record_of
 from restnet_search.search.training.jobs import Job, Outcome, first_group
 from restnet_search.search.training.stitch_trainer import NonFiniteLoss
 

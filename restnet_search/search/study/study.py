@@ -15,14 +15,15 @@ from restnet_search.search.points.candidates import Candidate, CandidateKey
 from restnet_search.search.run.record_store import ELAPSED, RECORD, STUDY, directions, records_in
 from restnet_search.search.run.records import HybridRecord, TrialKey
 from restnet_search.search.run.storage import open_storage
-from restnet_search.search.study.study.candidate_grid import CandidateGrid
-from restnet_search.search.study.study.sampler import make_sampler
+from restnet_search.search.study.candidate_grid import CandidateGrid
+from restnet_search.search.study.sampler import make_sampler
 from restnet_search.search.training.choices import TrainingChoices
 from restnet_search.space.schema import SearchSpace
 
 __all__ = ["Proposal", "SearchStudy", "values_of"]
 
 _REASON, _ANCHOR, _FAILED, _HYBRID, _VALUES = "reason", "anchor", "failed control", "hybrid", "values"
+_CUT_OFF = "cut off before it finished; its stitch point was queued again"  # as earlier versions did
 _STUCK = 3  # repeats in a row after which the sampler is offered something new
 
 
@@ -68,8 +69,9 @@ class SearchStudy:
         records = records_in(study)
         self._records = {record.id: record for record in records if record.control is None}
         self._controls = {record.id: record for record in records if record.control is not None}
-        self._failures = [(trial.number, trial.user_attrs.get(_REASON, "")) for trial in self._trials(TrialState.FAIL)]
-        self._failed_keys = [grid.key_of(trial.params) for trial in self._trials(TrialState.FAIL)]
+        failed = self._trials(TrialState.FAIL)
+        self._failures = [(trial.number, trial.user_attrs.get(_REASON, _CUT_OFF)) for trial in failed]
+        self._failed_keys = [grid.key_of(trial.params) for trial in failed if _REASON in trial.user_attrs]
         self._skipped = len(self._trials(TrialState.PRUNED))
         self._repeats = self._count_repeats()
         self._pending: list[Proposal] = []
@@ -226,7 +228,7 @@ class SearchStudy:
         """Keep that a hybrid of joint training failed, as a failed trial."""
         attributes = {_HYBRID: id, _REASON: reason}
         self._study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=attributes))
-        self._failures = [(t.number, t.user_attrs.get(_REASON, "")) for t in self._trials(TrialState.FAIL)]
+        self._failures = [(t.number, t.user_attrs.get(_REASON, _CUT_OFF)) for t in self._trials(TrialState.FAIL)]
 
     def note(self, key: str, value: Any) -> None:
         """Keep a JSON value beside the trials (test scores)."""

@@ -11,12 +11,12 @@ import torch
 from restnet_search.registry import STRATEGIES
 from restnet_search.search.halving.halving import Halving
 from restnet_search.search.points.controls import Control
+from restnet_search.search.prepare.images import SearchImages
 from restnet_search.search.prepare.prepared import Prepared
-from restnet_search.search.prepare.prepared.images import SearchImages
 from restnet_search.search.run.session import Session
+from restnet_search.search.study.control_trials import train_controls
 from restnet_search.search.study.study import SearchStudy
-from restnet_search.search.study.study.control_trials import train_controls
-from restnet_search.search.study.study.training_run import Strategy, TrainingRun
+from restnet_search.search.study.training_run import Strategy, TrainingRun
 from restnet_search.search.training.context import TrialContext, TrialImages
 from restnet_search.search.training.jobs import Engine
 from restnet_search.search.training.trial_setup import fill_store, open_context
@@ -36,10 +36,9 @@ def train_hybrids(
     session: Session,
     prepared: Prepared,
     images: SearchImages,
-    controls: Sequence[Control],
     study: SearchStudy,
+    controls: Sequence[Control],
     engine: Engine,
-    spent: float,
 ) -> None:
     """Train what the study has still to try, by the strategy that the space names, then the controls.
 
@@ -50,16 +49,27 @@ def train_hybrids(
         session: Of the search.
         prepared: The anchors.
         images: Of the search.
-        controls: To train at the end; of ``search.timeout``, the time that they will take is kept back for them.
         study: With the candidates.
+        controls: To train at the end; of ``search.timeout``, the time that they will take is kept back for them.
         engine: Trains trials and controls.
-        spent: Seconds of ``search.timeout`` that halving took.
     """
+    with session.clock.stage("trials"):
+        _train(session, prepared, images, study, controls, engine)
+
+
+def _train(
+    session: Session,
+    prepared: Prepared,
+    images: SearchImages,
+    study: SearchStudy,
+    controls: Sequence[Control],
+    engine: Engine,
+) -> None:
     context = _open_context(session, prepared, images, study)
     if session.workers > 1 and study.unfinished:
         engine.start()  # they get ready meanwhile
         fill_store(study.candidates, context, session.progress)
-    deadline = time.monotonic() + (session.space.search.timeout or float("inf")) - spent
+    deadline = time.monotonic() + (session.space.search.timeout or float("inf")) - session.clock.seconds["halving"]
     run = TrainingRun(session, study, context, engine, controls, deadline)
     strategy: Strategy = STRATEGIES.get(session.space.search.strategy, trust_code=session.sources.trust_code)
     strategy(run)

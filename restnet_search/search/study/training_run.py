@@ -11,7 +11,7 @@ from statistics import fmean
 
 from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.points.controls import Control
-from restnet_search.search.prepare.prepared.hybrids import trained_tensors
+from restnet_search.search.prepare.hybrids import trained_tensors
 from restnet_search.search.run.records import HybridRecord, Part, Score, Stitch
 from restnet_search.search.run.session import Session
 from restnet_search.search.study.study import SearchStudy

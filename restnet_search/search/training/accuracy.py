@@ -11,6 +11,7 @@ from restnet_search.compute import Compute
 from restnet_search.data import Preprocessing, Split
 from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.training.context import TrialContext
+from restnet_search.stitching.layer import StitchLayer
 
 __all__ = ["count_correct", "predict", "score_network", "score_on_val"]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from restnet_search.compute import Compute
 from restnet_search.data import Split
 from restnet_search.progress import Progress
-from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
+from restnet_search.search.prepare.cut_anchor import CutAnchor
 
 __all__ = ["teacher_logits"]
 

@@ -8,9 +8,9 @@ from math import prod
 from restnet_search.data import Split
 from restnet_search.data.augmented_views import AugmentedView
 from restnet_search.progress import Progress
+from restnet_search.search.features.disk_features import DiskFeatures
+from restnet_search.search.features.disk_store import DiskStore, features_folder
 from restnet_search.search.features.store import FeatureStore
-from restnet_search.search.features.store.disk_features import DiskFeatures
-from restnet_search.search.features.store.disk_store import DiskStore, features_folder
 from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.clock import Clock

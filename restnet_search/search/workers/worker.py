@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from restnet_search.compute import Compute
     from restnet_search.search.features.store import StoreRecipe
-    from restnet_search.search.prepare.prepared.cut_anchor import CutAnchor
-    from restnet_search.search.prepare.prepared.memory_format import FormatChoice
+    from restnet_search.search.prepare.cut_anchor import CutAnchor
+    from restnet_search.search.prepare.memory_format import FormatChoice
     from restnet_search.search.run.run_folder import RunFolder, RunInputs
     from restnet_search.search.training.context import TrialContext
     from restnet_search.space.anchor_sources import AnchorSources
@@ -94,8 +94,8 @@ def _serve(pipe: Connection, recipe: bytes, threads: int) -> None:
     from tqdm import tqdm
 
     from restnet_search.compute import open_compute
+    from restnet_search.search.prepare.placement import move_to_device
     from restnet_search.search.prepare.prepared import load_prepared
-    from restnet_search.search.prepare.prepared.placement import move_to_device
 
     # torch.fx makes a bar even where it shows none; its own lock is the system's, which a process ended at once leaks
     tqdm.set_lock(threading.RLock())
@@ -121,7 +121,7 @@ def _serve(pipe: Connection, recipe: bytes, threads: int) -> None:
             continue
         ticket, job = rest
         assert context is not None
-        reuse = context.store.statistics
+        statistics = context.store.statistics
         used, forwarded = statistics.used, statistics.forwarded
         outcomes = job.run(context)
         _send(pipe, "done", ticket, outcomes, statistics.used - used, statistics.forwarded - forwarded)

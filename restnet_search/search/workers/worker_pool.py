@@ -20,13 +20,13 @@ import torch
 
 from restnet_search.errors import RunError
 from restnet_search.progress import Progress
-from restnet_search.search.features.store.passes import CacheStatistics
+from restnet_search.search.features.passes import CacheStatistics
 from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.clock import Clock
 from restnet_search.search.run.session import Session
 from restnet_search.search.training.context import TrialContext
 from restnet_search.search.training.jobs import Engine, Job, LocalEngine, Outcome
-from restnet_search.search.workers.worker_pool.worker import AnchorRecipe, SharedContext, work
+from restnet_search.search.workers.worker import AnchorRecipe, SharedContext, work
 
 __all__ = ["WorkerPool", "open_engine"]
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from restnet_search.space.sections.checks import Problem, raise_problems
-from restnet_search.space.sections.fields import NonNegativeFloat, Positive, PositiveFloat, Section, Text
+from restnet_search.space.sections.fields import NonNegativeFloat, Positive, Section, Text
 
 __all__ = ["CacheSpec", "ComputeSpec", "LatencySpec"]
 
@@ -15,13 +15,17 @@ __all__ = ["CacheSpec", "ComputeSpec", "LatencySpec"]
 class CacheSpec(Section):
     """The cache in which features of the anchors are kept, so that each is computed once (GB: 2^30 bytes)."""
 
-    memory_gb: PositiveFloat = Field(default=4.0, description="Bound in memory.")
+    memory_gb: NonNegativeFloat = Field(default=4.0, description="Bound in memory; 0: none are kept there.")
     disk_gb: NonNegativeFloat = Field(default=10.0, description="Bound on disk, over all searches; 0: no files.")
     disk: Literal["auto", "always"] = Field(default="auto", description="auto: only what does not fit the memory.")
     dtype: Literal["auto", "float16", "bfloat16", "float32"] = Field(
-        default="auto", description="On disk. auto: float16 where it holds the features; float32 is exact."
+        default="float32",
+        description="On disk. float32 is exact: a trial reaches the same wherever features are kept. auto: float16 where"
+        " it holds the features, at half the bytes.",
     )
-    trials_per_pass: Positive = Field(default=8, description="Trials asked together where features fit neither bound.")
+    trials_per_pass: Positive = Field(
+        default=8, description="Trials that share a pass, at most, where features fit neither bound."
+    )
 
 
 class ComputeSpec(Section):

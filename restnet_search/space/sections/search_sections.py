@@ -176,6 +176,11 @@ class SearchSpec(Section):
     trials: Positive = Field(
         default=40, description="Fully trained trials to reach; what `halving` tries and drops comes on top."
     )
+    ask_ahead: Positive = Field(
+        default=4,
+        description="Trials that are asked before the first of them is told: what the sampler learns from lags behind by"
+        " so many, and so many workers can be busy (twice as many never wait).",
+    )
     sampler: Literal["tpe", "random", "nsga2"] = "tpe"
     seed: NonNegative = 0
     timeout: PositiveFloat | None = Field(default=None, description="Seconds; null: no limit.")

@@ -1,0 +1,187 @@
+"""Assemble the report of a search from what it found and measured."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from statistics import median
+from typing import TypeVar
+
+from restnet_search.costs.latency_table import LatencyTable
+from restnet_search.data import DataSplits
+from restnet_search.graph.anchor_graph import AnchorGraph
+from restnet_search.reporting.assemble.build import build_report
+from restnet_search.reporting.model.judgements import Failure, Trials
+from restnet_search.reporting.model.run_report import SCHEMA_VERSION, Report
+from restnet_search.reporting.model.summary import (
+    ComputeSummary,
+    FeatureReuse,
+    JointSummary,
+    LatencyNote,
+    SearchSummary,
+    SkippedImages,
+)
+from restnet_search.scoring import Networks, Search
+from restnet_search.search.points.stitch_points import directions_of
+from restnet_search.search.run.records import Direction, Dropped, HybridRecord, Part, RungSummary
+from restnet_search.search.run.versions import describe_environment
+
+__all__ = ["assemble_report"]
+
+_NAMED = 5  # unreadable images that a report names
+
+
+def _skipped_images(data: DataSplits) -> tuple[SkippedImages, ...]:
+    sizes = {split.name: len(split) for split in (data.train, data.val, data.test)}
+    return tuple(
+        SkippedImages(name, len(images), len(images) + sizes[name], tuple(one.name for one in images[:_NAMED]))
+        for name, images in data.unreadable.items()
+    )
+
+
+def _latency_note(table: LatencyTable | None, *, foreign: bool) -> LatencyNote | None:
+    if table is None:
+        return None
+    errors = table.errors
+    return LatencyNote(
+        runtime=table.runtime,
+        threads=table.threads,
+        batch=table.batch,
+        machine=table.machine,
+        parts=len(table.parts),
+        runs=max(timing.runs for timing in table.parts.values()),
+        checked=len(errors),
+        error_median=median(errors) if errors else None,
+        error_max=errors[-1] if errors else None,
+        foreign=foreign,
+    )
+
+
+def _compute_summary(search: Search) -> ComputeSummary:
+    compute, formats = search.prepared.compute, search.prepared.formats
+    return ComputeSummary(
+        precision=compute.precision,
+        compiled=compute.compiled,
+        channels_last=tuple(name for name, choice in formats.items() if choice.channels_last),
+        gains={name: choice.gain for name, choice in formats.items() if choice.gain is not None},
+    )
+
+
+def assemble_report(search: Search, networks: Networks) -> Report:
+    """Freeze everything that a search found and measured.
+
+    Args:
+        search: The search, ended.
+        networks: Anchors and hybrids, scored.
+    """
+    session, study, graphs = search.session, search.study, search.prepared.graphs
+    before = study.noted("seconds") or {}
+    seconds = {stage: round(before.get(stage, 0.0) + spent, 3) for stage, spent in session.clock.seconds.items()}
+    study.note("seconds", seconds)
+    measured = Report(
+        schema_version=SCHEMA_VERSION,
+        run=session.folder.name,
+        created=session.inputs.created,
+        command=session.inputs.command,
+        space=session.space.name,
+        seed=session.space.search.seed,
+        environment=describe_environment(),
+        search=_search_summary(search, seconds),
+        anchors=networks.anchors,
+        rankers=(),
+        trials=_trials(search),
+        hybrids=tuple(_with_paths(hybrid, graphs) for hybrid in networks.hybrids),
+        budgets=(),
+        controls=tuple(_with_paths(control, graphs) for control in study.controls if control.control == "self"),
+        rungs=_rungs(search),
+        dropped=tuple(_with_paths(dropped, graphs) for dropped in search.halving.dropped),
+    )
+    return build_report(
+        measured,
+        session.budgets,
+        ranker_scores=_ranker_scores(search),
+        candidates=_candidates_by_direction(search),
+    )
+
+
+def _search_summary(search: Search, seconds: Mapping[str, float]) -> SearchSummary:
+    trained = (*search.study.records, *search.study.controls)
+    return SearchSummary(
+        ranker=search.session.space.ranker.kind,
+        objectives=tuple(search.session.space.objectives),
+        device=search.prepared.compute.name,
+        seconds=seconds,
+        cut_points={name: len(graph.cut_points) for name, graph in search.prepared.graphs.items()},
+        stitch_points=search.enumeration.stitch_points,
+        candidates=len(search.enumeration.candidates),
+        over_budget=search.enumeration.over_budget,
+        images={"train": len(search.images.train), "val": len(search.images.val), "test": len(search.images.test)},
+        training_images_seen=search.halving.images_seen + sum(record.images_seen for record in trained),
+        skipped_images=_skipped_images(search.images.data),
+        data_notes=search.images.data.notes,
+        features=FeatureReuse(**counts) if (counts := search.study.noted("features")) else None,
+        ranking_seconds=dict(search.ranking.seconds) | {"features": search.ranking.features_seconds},
+        ranking_images=search.ranking.images,
+        memory_dtype=search.prices.dtype,
+        latency=_latency_note(search.prices.table, foreign=search.prices.foreign),
+        strategy=search.session.space.search.strategy,
+        workers=count if (count := search.session.workers) > 1 else None,
+        joint=JointSummary(**facts) if (facts := search.study.noted("joint")) else None,
+        compute=_compute_summary(search),
+    )
+
+
+def _trials(search: Search) -> Trials:
+    failures = search.study.failures
+    return Trials(
+        finished=len(search.study.records),
+        failed=len(failures),
+        skipped=search.study.skipped,
+        failures=tuple(Failure(number, reason) for number, reason in failures),
+        controls=len(search.study.controls),
+        controls_planned=len(search.controls),
+    )
+
+
+_R = TypeVar("_R", HybridRecord, Dropped)
+
+
+def _with_paths(record: _R, graphs: Mapping[str, AnchorGraph]) -> _R:
+    """Give the cut points of a record their module paths, which the study leaves out."""
+
+    def located(part: Part) -> Part:
+        return replace(part, path=graphs[part.anchor].cut_points[part.cut].path)
+
+    return replace(record, front=located(record.front), back=located(record.back))
+
+
+def _rungs(search: Search) -> tuple[RungSummary, ...]:
+    """Return the cost table and the ranker, the rungs that were run, and full training."""
+    enumeration, records, halving = search.enumeration, search.study.records, search.halving
+    ranked = len(enumeration.candidates) + enumeration.ranked_out
+    own = search.ranking.seconds.get(search.session.space.ranker.kind, 0.0) + search.ranking.features_seconds
+    trained = len({(record.front, record.back) for record in records})
+    return (
+        RungSummary("cost", enumeration.stitch_points, ranked, 0.0),
+        RungSummary("ranker", ranked, len(enumeration.candidates), round(own, 3)),
+        *halving.rungs,
+        RungSummary("full", len(halving.survivors), trained, round(sum(record.seconds for record in records), 3)),
+    )
+
+
+def _candidates_by_direction(search: Search) -> dict[Direction, int]:
+    """Count the candidates of each direction; one that was offered and has none counts 0."""
+    kept = Counter(candidate.direction for candidate in search.enumeration.candidates)
+    return {direction: kept[direction] for direction in directions_of(search.session.space, search.prepared.costs)}
+
+
+def _ranker_scores(search: Search) -> dict[str, dict[str, float]]:
+    """Return ranker -> hybrid id -> score; the search's own ranker first."""
+    own = search.session.space.ranker.kind
+    scores = {
+        name: {r.id: r.scores[name] for r in search.study.hybrids if name in r.scores} for name in search.ranking.scores
+    }
+    # a study that was begun before scores of all rankers were kept holds that of its own
+    scores[own] |= {r.id: r.score for r in search.study.hybrids if r.id not in scores[own] and r.score is not None}
+    return scores
