@@ -125,7 +125,7 @@ def _load_timm(
 
 
 def _published(name: str) -> Any:
-    """Return timm's ``PretrainedCfg`` of a registered name; None where a source stands first (``local-dir:``, ``hf-hub:``)."""
+    """Return timm's ``PretrainedCfg`` of a registered name; None for a source (``local-dir:``, ``hf-hub:``)."""
     if ":" in name:
         return None
     base, _, tag = name.partition(".")
