@@ -24,7 +24,6 @@ from restnet_search.search.prepare.images import draw_training_images
 from restnet_search.search.prepare.placement import move_to_device
 from restnet_search.search.prepare.prepared import prepare
 from restnet_search.search.ranking import rank_pairs, score_pairs
-from restnet_search.similarity.rankers import RANKERS
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import AnchorSpec, SearchSpace
 from restnet_search.units import UNLIMITED, parse_budget
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "RANKER_NAMES",
     "anchor_spec",
     "fit_space",
     "inspect_anchor",
@@ -43,8 +41,6 @@ __all__ = [
     "rank_space",
     "similarity_between",
 ]
-
-RANKER_NAMES = tuple(RANKERS)
 
 
 def anchor_spec(space: SearchSpace | None, name: str) -> AnchorSpec:
@@ -118,7 +114,7 @@ def similarity_between(
     }
     move_to_device(cut, compute)
     first, second = (spec.name for spec in specs)
-    ranker = space.ranker.model_copy(update={"kind": "cka"})
+    ranker = space.ranker.model_copy(update={"kind": "cka", "options": {}})
     scores = score_pairs(ranker, cut, data.train, seed=space.search.seed, progress=progress, compute=compute)
     return (cut[first], cut[second]), scores[first, second], min(ranker.images, len(data.train))
 
