@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from restnet_search.costs.cost_table import Cost
-from restnet_search.costs.peak_memory import MemoryDtype, profile_memory
+from restnet_search.costs.peak_memory import profile_memory
 from restnet_search.data import DataSplits, Split, load_data
 from restnet_search.export.formats.onnx_int8 import Int8Job, LabeledSplit
 from restnet_search.export.network.architecture import (
@@ -34,6 +34,7 @@ from restnet_search.search.prepare.rebuild import Rebuilt, rebuild_network
 from restnet_search.search.run.run_folder import RunFolder
 from restnet_search.space.schema import SearchSpace
 from restnet_search.stitching.layer import Hybrid
+from restnet_search.units import MemoryDtype
 
 __all__ = [
     "CALIBRATION_IMAGES",
