@@ -22,11 +22,13 @@ from restnet_search.reporting.commands.preview_tables import (
     HybridRow,
     SpacePreview,
 )
-from restnet_search.search.points.candidates import Candidate, directions_of, enumerate_candidates, offered_cuts
+from restnet_search.search.points.candidates import Candidate, enumerate_candidates
 from restnet_search.search.points.device_costs import DeviceCosts, memory_costs
+from restnet_search.search.points.stitch_points import directions_of, offered_cuts
 from restnet_search.search.points.suggested_budgets import suggest_budgets
 from restnet_search.search.run.records import Part
 from restnet_search.space.schema import AnchorSpec, SearchSpace
+from restnet_search.space.space_files import admit_extensions
 from restnet_search.stitching.plan import why_not_stitchable
 from restnet_search.units import UNLIMITED, format_bytes, parse_budget
 
@@ -53,7 +55,7 @@ def preview_space(space: SearchSpace, *, base: Path, trust_code: bool, progress:
     Args:
         space: With an absolute data root. Its budgets are checked; without any, some are suggested.
         base: The folder that files of factories are looked for in.
-        trust_code: Whether factories may run.
+        trust_code: Whether factories and stitch layers of installed packages may run.
         progress: Told about every step.
 
     Raises:
@@ -62,6 +64,7 @@ def preview_space(space: SearchSpace, *, base: Path, trust_code: bool, progress:
         GraphError: If an anchor cannot be cut, or no two cut points can be stitched.
         BudgetError: If a budget of the space lets no hybrid through.
     """
+    admit_extensions(space, trust_code=trust_code)
     graphs: dict[str, AnchorGraph] = {}
     costs: dict[str, AnchorCosts] = {}
     data = load_data(space.data, progress=progress, checked=())  # the whole check is the search's

@@ -6,12 +6,14 @@ A package of a user offers one through an entry point of the group that the regi
     spread = "their_package.rankers:SpreadRanker"
 
 The tables of built-in names are text, so that a search space is checked without importing torch. Names of installed
-entry points are read from the metadata of packages; their code is imported by :meth:`Registry.get` alone, which needs
-the name and the user's trust.
+entry points are read from the metadata of packages; their code is imported only when it is named and trusted. What a
+process has imported once, it need not be trusted with again: :meth:`Registry.admit` stands where the user's trust is
+known, and :meth:`Registry.get` finds afterwards what was admitted.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -48,46 +50,58 @@ class Registry:
         installed = {point.name for point in entry_points(group=self.group)}
         return (*self.built_ins, *sorted(installed - self.built_ins.keys()))
 
+    def admit(self, name: str, *, trust_code: bool) -> None:
+        """Make sure that :meth:`get` finds a name; import its code where a package offers it and code is trusted.
+
+        Raises:
+            ExtensionError: As :meth:`get`.
+        """
+        if name not in self.built_ins or (trust_code and self._points(name)):
+            self.get(name, trust_code=trust_code)
+
     def get(self, name: str, *, trust_code: bool = False) -> Any:
         """Return what is registered under a name.
 
         Args:
             name: Of a built-in, or of an installed entry point.
-            trust_code: Whether code of installed packages may be imported. Without it none of them is looked at, but
-                for the message about a name that is no built-in.
+            trust_code: Whether code of installed packages may be imported. Without it, only what this process has
+                imported already is found.
 
         Raises:
             ExtensionError: If the name is not known, belongs to a package whose code is not trusted, is offered
-                twice, or cannot be loaded.
+                twice (also where one of both is a built-in and code is trusted), or cannot be loaded.
         """
-        if name in self.built_ins and not trust_code:
-            return _load_built_in(self.built_ins[name])
-        points = tuple(entry_points(group=self.group, name=name))
-        if name in self.built_ins:
+        built_in = self.built_ins.get(name)
+        points = self._points(name) if built_in is None or trust_code else []
+        if built_in is not None:
             if points:
                 raise self._shadowed(name, points[0])
-            return _load_built_in(self.built_ins[name])
+            module, _, attribute = built_in.partition(":")
+            return getattr(import_module(module), attribute)
         if not points:
             raise ExtensionError(
                 f"There is no {self.kind} {name!r}.",
                 expected=f"one of {did_you_mean(name, self.known_names())}",
                 hint=f"a package adds its own with an entry point of the group {self.group}",
             )
-        if not trust_code:
+        if len(points) > 1:
+            packages = " and ".join(sorted(_package(point) for point in points))
+            raise ExtensionError(f"The {self.kind} {name!r} is offered by {packages}.", hint="uninstall one of them")
+        if not trust_code and points[0].module not in sys.modules:
             raise ExtensionError(
                 f"The {self.kind} {name!r} is Python code of {_package(points[0])}.",
                 expected=f"a built-in one ({', '.join(self.built_ins)}), or leave to run that code",
                 hint="read that code; if you trust it, pass --trust-code",
             )
-        if len(points) > 1:
-            packages = " and ".join(sorted(_package(point) for point in points))
-            raise ExtensionError(f"The {self.kind} {name!r} is offered by {packages}.", hint="uninstall one of them")
         return self._load(points[0])
+
+    def _points(self, name: str) -> list[EntryPoint]:
+        return list(entry_points(group=self.group, name=name))
 
     def _shadowed(self, name: str, point: EntryPoint) -> ExtensionError:
         return ExtensionError(
-            f"{_package(point)} offers a {self.kind} {name!r} ({point.value}), which is the name of the built-in "
-            f"{self.built_ins[name]}.",
+            f"{_sentence(_package(point))} offers a {self.kind} {name!r} ({point.value}), which is the name of the "
+            f"built-in {self.built_ins[name]}.",
             hint=f"uninstall it, give its {self.kind} another name, or leave out --trust-code to use the built-in",
         )
 
@@ -102,9 +116,8 @@ class Registry:
             ) from error
 
 
-def _load_built_in(place: str) -> Any:
-    module, _, attribute = place.partition(":")
-    return getattr(import_module(module), attribute)
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _package(point: EntryPoint) -> str:
@@ -124,7 +137,18 @@ RANKERS = Registry(
     ),
 )
 
-STITCH_LAYERS = Registry("stitch layer", "restnet_search.stitch_layers", MappingProxyType({}))
+STITCH_LAYERS = Registry(
+    "stitch layer",
+    "restnet_search.stitch_layers",
+    MappingProxyType(
+        {
+            "linear": "restnet_search.stitching.kinds:Linear",
+            "conv3x3": "restnet_search.stitching.kinds:Conv3x3",
+            "lowrank": "restnet_search.stitching.kinds:LowRank",
+            "mlp": "restnet_search.stitching.kinds:Perceptron",
+        }
+    ),
+)
 
 STRATEGIES = Registry(
     "strategy",

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from restnet_search.cli import options
+from restnet_search.registry import RANKERS
 
 __all__ = ["rank"]
 
@@ -21,12 +22,10 @@ def rank(
     ranker: Annotated[
         list[str] | None, typer.Option("--ranker", metavar="KIND", help="Only this one; repeat it for several.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Stitch points shown per ranker.")] = 5,
     data: options.Data = None,
     weights: options.Weights = None,
-    images: Annotated[
-        int | None, typer.Option(min=4, help="Training images to look at (default: the space's).")
-    ] = None,
+    images: options.Images = None,
+    top: Annotated[int, typer.Option(min=1, help="Stitch points shown per ranker.")] = 5,
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw the rankings as PNG.")] = None,
     json_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write everything as JSON.")] = None,
     trust_code: options.TrustCode = False,
@@ -37,22 +36,22 @@ def rank(
     Counts stitch points that a search would consider: they can be stitched, fit a budget of the space (if it has any)
     and cost less than the larger anchor. Anchors that need fitting are fitted first, once.
     """
-    from restnet_search.cli.arguments import choose_space, one_of, sources, with_data
+    from restnet_search.cli.arguments import choose_space, sources, with_data
 
     chosen, base = choose_space(space)  # a typo answers before torch is loaded
+    for name in ranker or ():
+        RANKERS.admit(name, trust_code=trust_code)
     from restnet_search.cli.console import console, print_json
     from restnet_search.cli.progress import show_progress
     from restnet_search.files import write_atomically
-    from restnet_search.inspection import RANKER_NAMES, rank_space
+    from restnet_search.inspection import rank_space
     from restnet_search.reporting.commands.ranker_comparison import render_rankings
     from restnet_search.reporting.figures.ranking_maps import write_rankings_png
 
-    for name in ranker or ():
-        one_of("--ranker", name, RANKER_NAMES)
     chosen = with_data(chosen, base, data)
     if images is not None:
         chosen = chosen.model_copy(update={"ranker": chosen.ranker.model_copy(update={"images": images})})
-    names = tuple(dict.fromkeys(ranker or RANKER_NAMES))
+    names = tuple(dict.fromkeys(ranker or (*RANKERS.names(), chosen.ranker.kind)))
     with show_progress() as progress:
         rankings = rank_space(chosen, names, sources(weights, base, trust_code), progress)
     if png is not None:

@@ -76,6 +76,7 @@ def search(request: Request) -> None:
 def _resolve_space(request: Request) -> tuple[SearchSpace, Path | None]:
     """Return the space with the options applied, and the folder that its relative paths start from."""
     from restnet_search.cli.arguments import choose_devices, choose_space, with_data
+    from restnet_search.space import admit_extensions
 
     space, base = choose_space(request.space)
     plain: dict[str, Any] = with_data(space, base, request.data).model_dump(mode="json")
@@ -90,8 +91,8 @@ def _resolve_space(request: Request) -> tuple[SearchSpace, Path | None]:
     plain["search"] |= {key: value for key, value in chosen.items() if value is not None}
     if request.objective:
         plain["objectives"] = list(dict.fromkeys(("accuracy", *request.objective)))
-    if request.ranker is not None:
-        plain["ranker"]["kind"] = request.ranker
+    if request.ranker not in (None, space.ranker.kind):
+        plain["ranker"] |= {"kind": request.ranker, "options": {}}
     if request.cache_gb is not None:
         plain["cache"]["disk_gb"] = request.cache_gb
     plain["compute"] |= _compute_options(request)
@@ -100,7 +101,9 @@ def _resolve_space(request: Request) -> tuple[SearchSpace, Path | None]:
         plain["budgets"] = [*request.budgets, *devices.budgets]
     if table := devices.table or space.latency.table:
         plain["latency"]["table"] = str((base / table).resolve())
-    return _parse_space(plain), base
+    parsed = _parse_space(plain)
+    admit_extensions(parsed, trust_code=request.trust_code)
+    return parsed, base
 
 
 def _compute_options(request: Request) -> dict[str, Any]:
@@ -167,7 +170,7 @@ def _run(folder: RunFolder, request: Request) -> Report:
     from restnet_search.anchors import default_cache_dir
     from restnet_search.cli.progress import show_progress
     from restnet_search.pipeline import run_search
-    from restnet_search.search.run.run_folder import AnchorSources
+    from restnet_search.space.anchor_sources import AnchorSources
 
     space, inputs = folder.read()
     space = _with_compute_options(space, request)

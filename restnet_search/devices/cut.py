@@ -13,6 +13,7 @@ from restnet_search.inspection import inspect_anchor
 from restnet_search.progress import Progress
 from restnet_search.search.points.latency_measurement import Clock, measure_table
 from restnet_search.space.schema import LatencySpec, SearchSpace
+from restnet_search.space.space_files import admit_extensions
 
 __all__ = ["cut_space", "measure_here"]
 
@@ -25,12 +26,13 @@ def cut_space(
     Args:
         space: With an absolute data root; its data is opened to learn how many classes there are.
         base: The folder that files of factories are looked for in.
-        trust_code: Whether factories may run.
+        trust_code: Whether factories and stitch layers of installed packages may run.
         progress: Shows the anchors.
 
     Raises:
         DataError, AnchorError, GraphError: As a search does.
     """
+    admit_extensions(space, trust_code=trust_code)
     classes = len(load_data(space.data, progress=progress, checked=()).classes)
     graphs: dict[str, AnchorGraph] = {}
     costs: dict[str, AnchorCosts] = {}

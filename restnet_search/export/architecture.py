@@ -16,9 +16,10 @@ from restnet_search.errors import ExportError
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.graph.trace import trace_model
+from restnet_search.registry import STITCH_LAYERS
 from restnet_search.space.schema import AnchorSpec, Tune
 from restnet_search.stitching.layer import Hybrid, StitchLayer
-from restnet_search.stitching.plan import StitchKind, StitchPlan
+from restnet_search.stitching.plan import StitchPlan
 from restnet_search.stitching.tuning import with_tensors
 
 __all__ = [
@@ -90,7 +91,7 @@ class HybridArchitecture:
     """
 
     front: Side
-    stitch: StitchKind
+    stitch: str
     back: Side
     kind: Literal["hybrid"] = field(default="hybrid")
     tune: Tune = "stitch"
@@ -118,17 +119,19 @@ def build_network(architecture: Architecture, *, base_dir: Path | None, trust_co
     Args:
         architecture: What to build.
         base_dir: Folder that a factory's relative path starts from.
-        trust_code: Whether a factory may run.
+        trust_code: Whether a factory, or a stitch layer of an installed package, may run.
 
     Raises:
         AnchorError: If an anchor cannot be built, or its code is not trusted.
         GraphError: If it cannot be traced.
         ExportError: If its cut points are not where they were.
+        ExtensionError: If its stitch layer is code that is not trusted, or not installed.
     """
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are overwritten; the caller's generator stays put
         if isinstance(architecture, AnchorArchitecture):
             model = _build_anchor(architecture.anchor, base_dir, trust_code)
             return trace_model(model, architecture.anchor.input_size).module
+        STITCH_LAYERS.admit(architecture.stitch, trust_code=trust_code)
         front, back = architecture.front, architecture.back
         first = cut_anchor(front.anchor, base_dir, trust_code)
         second = first if back.anchor == front.anchor else cut_anchor(back.anchor, base_dir, trust_code)

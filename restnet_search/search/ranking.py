@@ -12,12 +12,13 @@ from torch import Tensor
 from restnet_search.compute import Compute
 from restnet_search.data import Split
 from restnet_search.progress import Progress
+from restnet_search.registry import RANKERS
 from restnet_search.search.features.passes import FeatureExtractors
 from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.session import Session
 from restnet_search.similarity.cka import MIN_IMAGES
-from restnet_search.similarity.rankers import RANKERS, FeatureBatch, KlRanker, PairScores, RankerSetup
+from restnet_search.similarity.rankers import FeatureBatch, KlRanker, PairScores, RankerSetup, build_ranker
 from restnet_search.space.schema import RankerSpec
 
 __all__ = [
@@ -79,8 +80,8 @@ def rank_pairs(
     batches are left out. A ranker whose sums would not fit into memory sees the images again.
 
     Args:
-        spec: Images and batch size.
-        names: Of rankers, as in ``RANKERS``.
+        spec: Images and batch size, and the options of the space's own ranker.
+        names: Of rankers, as in ``RANKERS``; the space's own is built with its options.
         anchors: By name, at least two.
         images: Training images; the first ``spec.images`` are looked at.
         seed: For rankers that draw.
@@ -98,7 +99,7 @@ def rank_pairs(
     rankers = {}
     for name in names:
         with clock.of(name):
-            rankers[name] = RANKERS[name](setup)
+            rankers[name] = build_ranker(name, setup, spec.options if name == spec.kind else None)
     wanted = {name: ranker.passes for name, ranker in rankers.items()}
     most = max(wanted.values(), default=0)
     with progress.task(f"Similarity ({', '.join(names)})", total=most * len(batches)) as task, torch.no_grad():
@@ -139,7 +140,7 @@ def rankers_of_search(spec: RankerSpec, anchors: Mapping[str, CutAnchor], images
     """The rankers that a search computes, its own first: all, but ``kl`` only where it is asked for or cheap."""
     points = {name: cut.graph.cut_points for name, cut in anchors.items()}
     work = KlRanker.work(RankerSetup(points, min(spec.images, len(images)), len(images.classes), seed=0))
-    names = [spec.kind, *(name for name in RANKERS if name != spec.kind)]
+    names = [spec.kind, *(name for name in RANKERS.names() if name != spec.kind)]
     return [name for name in names if name in (spec.kind, "cka", "lstsq", "random") or work <= CHEAP_PROBES]
 
 

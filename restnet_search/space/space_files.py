@@ -1,4 +1,4 @@
-"""Read and write search spaces as YAML."""
+"""Read and write search spaces as YAML, and import the code of installed packages that they name."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from restnet_search.errors import SpaceError
+from restnet_search.registry import RANKERS, STITCH_LAYERS, STRATEGIES
 from restnet_search.space.messages import describe_problems
 from restnet_search.space.plain_yaml import read_yaml, read_yaml_text, write_yaml
 from restnet_search.space.renamed_keys import upgrade_space
 from restnet_search.space.schema import SearchSpace
 
-__all__ = ["dump_space", "load_space", "parse_space"]
+__all__ = ["admit_extensions", "dump_space", "load_space", "parse_space"]
 
 _EXPECTED = "a mapping with at least the keys anchors and data"
 _LIST = "list the built-in spaces: restnet-search spaces list"
@@ -76,6 +77,21 @@ def parse_space(
         raise SpaceError(f"{source} is nested too deeply, or refers to itself.") from error
     count = "a problem" if len(lines) == 1 else f"{len(lines)} problems"
     raise SpaceError("\n  ".join([f"{source} has {count}:", *lines]), hint=f"{mend}; {_HINT}")
+
+
+def admit_extensions(space: SearchSpace, *, trust_code: bool) -> None:
+    """Import the ranker, the stitch layers and the strategy of a space where installed packages offer them.
+
+    Built-in ones are not imported.
+
+    Raises:
+        ExtensionError: If one is not trusted, not known (any more) or cannot be loaded, or if code is trusted and a
+            package offers another one under the name of a built-in.
+    """
+    RANKERS.admit(space.ranker.kind, trust_code=trust_code)
+    STRATEGIES.admit(space.search.strategy, trust_code=trust_code)
+    for kind in space.stitch.kind:
+        STITCH_LAYERS.admit(kind, trust_code=trust_code)
 
 
 def dump_space(space: SearchSpace) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from restnet_search.stitching.kinds import draw_weights
 from restnet_search.stitching.plan import Resample, StitchPlan, divides
 
 __all__ = ["Hybrid", "StitchLayer", "resample"]
@@ -16,40 +17,44 @@ __all__ = ["Hybrid", "StitchLayer", "resample"]
 class StitchLayer(nn.Module):
     """Maps a front's features to what a back expects; see :class:`~restnet_search.stitching.plan.StitchPlan`.
 
-    Weights start as those of ``nn.Conv2d`` and ``nn.Linear`` do, drawn from ``generator``.
+    Weights start as the kind of the plan says, drawn from ``generator``.
     """
 
     def __init__(self, plan: StitchPlan, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.plan = plan
-        source, target = plan.source.channels, plan.target.channels
-        if plan.kind == "lowrank":
-            self.map = nn.Sequential(nn.Conv2d(source, plan.hidden, 1, bias=False), nn.Conv2d(plan.hidden, target, 1))
-        else:
-            self.map = nn.Conv2d(source, target, plan.kernel, stride=plan.stride, padding=plan.kernel // 2)
-        if plan.kind == "mlp":
-            self.mlp = nn.Sequential(nn.Conv2d(source, plan.hidden, 1), nn.GELU(), nn.Conv2d(plan.hidden, target, 1))
+        branches = plan.definition.build(plan.shape)
+        self._branches = tuple(branches)
+        for name, branch in branches.items():
+            self.add_module(name, branch)
         if plan.maps_prefix:
-            self.prefix_map = nn.Linear(source, target)
+            self.prefix_map = nn.Linear(plan.source.channels, plan.target.channels)
         elif plan.target.prefix:
-            self.prefix = nn.Parameter(torch.zeros(plan.target.prefix, target))
-        _draw(self, generator)
-        if plan.kind == "mlp":  # the hidden layer adds nothing until it has learned something
-            nn.init.zeros_(self.mlp[2].weight)  # pyright: ignore[reportArgumentType]
-            nn.init.zeros_(self.mlp[2].bias)  # pyright: ignore[reportArgumentType]
+            self.prefix = nn.Parameter(torch.zeros(plan.target.prefix, plan.target.channels))
+        plan.definition.start(branches, generator)
+        if plan.maps_prefix:
+            draw_weights(self.prefix_map, generator)
+
+    @property
+    def branches(self) -> dict[str, nn.Module]:
+        """The branches of the map by name; their outputs are added up."""
+        return {name: self.get_submodule(name) for name in self._branches}
 
     def grid_input(self, features: Tensor) -> Tensor:
-        """Front features to the grid ``(B, C_source, h, w)`` that the map reads."""
+        """Bring front features to the grid ``(B, C_source, h, w)`` that the map reads."""
         return resample(self.plan.source.to_grid(features), self.plan.before)
 
     def prefix_input(self, features: Tensor) -> Tensor:
-        """Source prefix tokens ``(B, target prefix, C_source)``, one for each of the target's; the last one repeats."""
+        """Return a source prefix token for each of the target's, the last one repeated: ``(B, prefix, C_source)``."""
         last = self.plan.source.prefix - 1
         return features[:, [min(index, last) for index in range(self.plan.target.prefix)]]
 
     def forward(self, features: Tensor) -> Tensor:
         read = self.grid_input(features)
-        grid = self.map(read) + self.mlp(read) if self.plan.kind == "mlp" else self.map(read)
+        first, *others = self.branches.values()
+        grid = first(read)
+        for branch in others:
+            grid = grid + branch(read)
         mapped = self.plan.target.from_grid(resample(grid, self.plan.after))
         if not self.plan.target.prefix:
             return mapped
@@ -94,13 +99,3 @@ def resample(grid: Tensor, to: Resample) -> Tensor:
     if divides(to.grid, (height, width)):
         return F.avg_pool2d(grid, (height // to.grid[0], width // to.grid[1]))
     return F.adaptive_avg_pool2d(grid, to.grid)
-
-
-def _draw(module: nn.Module, generator: torch.Generator | None) -> None:
-    """Draw the weights as torch's layers draw theirs (uniform within 1 / sqrt(fan in)), from the given generator."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            bound = layer.weight[0].numel() ** -0.5
-            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-            if layer.bias is not None:
-                nn.init.uniform_(layer.bias, -bound, bound, generator=generator)

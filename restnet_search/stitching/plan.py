@@ -1,7 +1,8 @@
-"""What a stitch layer does, decided from the two layouts alone: resampling, map, costs."""
+"""Plans of stitch layers, which follow from a kind and two layouts alone: resampling, map, costs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -9,9 +10,9 @@ from typing import Literal
 
 from restnet_search.costs.cost_table import Cost
 from restnet_search.graph.layout import Layout
-from restnet_search.space.schema import StitchKind
+from restnet_search.stitching.kinds import MapShape, StitchKind, stitch_kind
 
-__all__ = ["Resample", "StitchKind", "StitchPlan", "why_not_stitchable"]
+__all__ = ["Resample", "StitchPlan", "divides", "plans_between", "why_not_stitchable"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Resample:
 
 
 def why_not_stitchable(source: Layout, target: Layout) -> str | None:
-    """The reason why no stitch layer joins these layouts; None where one does."""
+    """Return the reason why no kind of stitch layer joins these layouts; None where one does."""
     if "unknown" in (source.kind, target.kind):
         if not source.places or (source.kind, source.family) != (target.kind, target.family):
             return "the layout of the features is unknown"
@@ -37,38 +38,43 @@ def why_not_stitchable(source: Layout, target: Layout) -> str | None:
 class StitchPlan:
     """A stitch layer from ``source`` features to what the back expects at ``target``.
 
-    The features are brought to a grid ``(B, C, h, w)``, resampled (average-pooled down, bilinear up), mapped, and
-    brought to the target's layout. The map is one convolution (``linear``: 1x1; ``conv3x3``: 3x3, which also halves the
-    resolution where that is asked), two 1x1 ones through fewer channels (``lowrank``: half the MACs of ``linear``), or
-    a 1x1 one plus a perceptron with one hidden GELU layer per position (``mlp``: twice the MACs of ``linear``). Prefix
-    tokens of the target are mapped from the source's, or learned where it has none. Unknown layouts of one
-    family are mapped place by place (1x1).
+    The features are brought to a grid ``(B, C, h, w)``, resampled (average-pooled down, bilinear up), mapped as the
+    kind says (:mod:`restnet_search.stitching.kinds`), and brought to the target's layout. Prefix tokens of the target
+    are mapped from the source's, or learned where it has none. Unknown layouts of one family are mapped place by place
+    (1x1).
     """
 
-    kind: StitchKind
+    kind: str
     source: Layout
     target: Layout
 
-    @property
-    def kernel(self) -> int:
-        return 3 if self.kind == "conv3x3" and self.target.spatial else 1
+    @cached_property
+    def definition(self) -> StitchKind:
+        """The kind itself.
 
-    @property
-    def hidden(self) -> int:
-        """Channels between the two maps of ``lowrank``, or of the hidden layer of ``mlp``; 0 for the other kinds.
-
-        With h (C_source + C_target) = C_source C_target, two maps through h channels cost as much as one between them.
+        Raises:
+            ExtensionError: If there is none of that name, or its code was not admitted.
         """
-        even = self.source.channels * self.target.channels / (self.source.channels + self.target.channels)
-        shares = {"lowrank": 0.5, "mlp": 1.0}
-        return max(1, int(even * shares[self.kind])) if self.kind in shares else 0
+        return stitch_kind(self.kind)
+
+    @cached_property
+    def kernel(self) -> int:
+        """Side of the square of places that the map reads."""
+        return self.definition.kernel if self.target.spatial else 1
+
+    @property
+    def shape(self) -> MapShape:
+        """Sizes of the map."""
+        height, width = self.before.grid
+        grid = (height // self.stride, width // self.stride)
+        return MapShape(self.source.channels, self.target.channels, self.kernel, self.stride, grid)
 
     @cached_property
     def stride(self) -> int:
-        """2 where a 3x3 convolution does the last halving itself, else 1."""
+        """2 where a map of more than one place does the last halving itself, else 1."""
         (h, w), (th, tw) = self.source_grid, self.target_grid
         halves = h % (2 * th) == 0 and w % (2 * tw) == 0 and h // th == w // tw
-        return 2 if self.kernel == 3 and halves else 1
+        return 2 if self.kernel > 1 and halves else 1
 
     @property
     def source_grid(self) -> tuple[int, int]:
@@ -92,8 +98,7 @@ class StitchPlan:
     @cached_property
     def after(self) -> Resample:
         """Resampling after the map."""
-        mapped = (self.before.grid[0] // self.stride, self.before.grid[1] // self.stride)
-        return Resample("none" if mapped == self.target_grid else "bilinear", self.target_grid)
+        return Resample("none" if self.shape.grid == self.target_grid else "bilinear", self.target_grid)
 
     @property
     def maps_prefix(self) -> bool:
@@ -104,15 +109,10 @@ class StitchPlan:
     def cost(self) -> Cost:
         """MACs by fvcore's rules, and parameters; equal to profiling the layer."""
         source, target = self.source.channels, self.target.channels
-        mapped = prod(self.before.grid) // self.stride**2
-        weights = source * target * self.kernel**2 if self.kind != "lowrank" else self.hidden * (source + target)
-        biases = target
-        if self.kind == "mlp":
-            weights, biases = weights + self.hidden * (source + target), biases + self.hidden + target
-        macs = weights * mapped
+        own = self.definition.cost(self.shape)
+        macs, params = own.macs, own.params
         macs += self._resample_macs(self.before, source, self.source_grid)
         macs += self._resample_macs(self.after, target, None)
-        params = weights + biases
         if self.maps_prefix:
             macs += self.target.prefix * source * target
             params += source * target + target
@@ -127,6 +127,14 @@ class StitchPlan:
         if resample.mode == "pool" and grid is not None and not divides(resample.grid, grid):
             return channels * prod(grid)
         return 0
+
+
+def plans_between(kinds: Iterable[str], source: Layout, target: Layout) -> tuple[StitchPlan, ...]:
+    """Return the plan of every kind that joins two layouts, in the order of the kinds; none where nothing does."""
+    if why_not_stitchable(source, target) is not None:
+        return ()
+    plans = (StitchPlan(kind, source, target) for kind in kinds)
+    return tuple(plan for plan in plans if plan.definition.why_not(source, target) is None)
 
 
 def _grid(layout: Layout) -> tuple[int, int]:

@@ -12,21 +12,23 @@ from restnet_search.compute import Compute, open_compute
 from restnet_search.data import Split, load_data
 from restnet_search.pipeline import run_search
 from restnet_search.progress import SilentProgress
+from restnet_search.registry import RANKERS
 from restnet_search.reporting.model.run_report import Report
 from restnet_search.reporting.results_file.codec import read_results
 from restnet_search.search.features.disk_features import DiskFeatures
 from restnet_search.search.features.disk_store import DiskStore
 from restnet_search.search.features.store import FeatureStore
 from restnet_search.search.prepare.placement import move_to_device
-from restnet_search.search.prepare.prepared import AnchorSources
 from restnet_search.search.ranking import rank_pairs
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
+from restnet_search.search.training.choices import TrainingChoices
 from restnet_search.search.training.closed_form import closed_form_scores
 from restnet_search.search.training.joint import JointBudget, JointTraining
+from restnet_search.search.training.stitch_trainer import TrialOutcome
 from restnet_search.search.training.teachers import teacher_logits
-from restnet_search.search.training.trial import TrainingChoices, TrialOutcome, run_together, run_trial
-from restnet_search.similarity.rankers import RANKERS
+from restnet_search.search.training.trial import run_together, run_trial
 from restnet_search.space import parse_space
+from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import ComputeSpec, DataSpec, JointSpec, RankerSpec, TrainingSpec
 from restnet_search.stitching.tuning import TUNES, Tune
 from tests.compute.pretend import lies_on_gpu, pretend_gpu
@@ -135,7 +137,7 @@ def test_joint_training_and_its_checkpoint(digits: Split) -> None:
 def test_rankers(digits: Split) -> None:
     def rank(anchors: Anchors, compute: Compute) -> Any:
         spec = RankerSpec(images=96, batch_size=32)
-        return rank_pairs(spec, list(RANKERS), anchors, digits, seed=0, progress=SilentProgress(), compute=compute)
+        return rank_pairs(spec, RANKERS.names(), anchors, digits, seed=0, progress=SilentProgress(), compute=compute)
 
     wanted = rank(two(), Compute())
     with pretend_gpu():

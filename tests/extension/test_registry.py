@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,18 @@ class TestEntryPoints:
         assert error.value.exit_code == 2
         assert "untrusted_colours" not in sys.modules
 
+    def test_what_was_admitted_is_found_without_trust(self, install: Install) -> None:
+        install("admitted_colours", "value = 'blue'\n", blue="value")
+        with pytest.raises(ExtensionError, match="--trust-code"):
+            REGISTRY.admit("blue", trust_code=False)
+        REGISTRY.admit("blue", trust_code=True)
+        assert REGISTRY.get("blue") == "blue"
+
+    def test_built_ins_are_admitted_without_being_imported(self) -> None:
+        code = "import sys; from restnet_search.registry import RANKERS; RANKERS.admit('cka', trust_code=True); "
+        code += "sys.exit('torch' in sys.modules)"
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
     def test_only_the_named_one_is_imported(self, install: Install) -> None:
         install("other_colours", "value = 'green'\n", green="value")
         install("named_colours", "value = 'blue'\n", blue="value")
@@ -76,6 +89,8 @@ class TestEntryPoints:
     def test_a_built_in_is_not_shadowed(self, install: Install) -> None:
         install("shadow_colours", "value = 'dark red'\n", red="value")
         assert REGISTRY.get("red") is Registry("", "", REGISTRY.built_ins).get("red")
+        with pytest.raises(ExtensionError):
+            REGISTRY.admit("red", trust_code=True)
         with pytest.raises(ExtensionError) as error:
             REGISTRY.get("red", trust_code=True)
         for word in ("shadow_colours 1.2", "shadow_colours:value", "restnet_search.units:UNLIMITED"):

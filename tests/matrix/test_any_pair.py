@@ -20,7 +20,7 @@ from restnet_search.costs.count import count_costs
 from restnet_search.data import Preprocessing
 from restnet_search.export import ExportSource, HybridArchitecture, Side
 from restnet_search.export.safetensors import load_export, save_export
-from restnet_search.stitching.initialise import fit_stitch
+from restnet_search.stitching.initialize import fit_stitch
 from restnet_search.stitching.layer import Hybrid, StitchLayer
 from restnet_search.stitching.plan import StitchPlan, why_not_stitchable
 from tests.matrix.anchors import FAMILIES, SIZE, anchor, source, thirds

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-from typing import get_args
-
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,13 +13,12 @@ from torch.nn import functional as F
 from restnet_search.graph.anchor_graph import cut_model
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.graph.layout import Layout
+from restnet_search.registry import RANKERS
 from restnet_search.similarity.cka import MinibatchCKA
 from restnet_search.similarity.rankers import (
-    RANKERS,
     FeatureBatch,
     KlRanker,
     LstsqRanker,
-    PairScores,
     RandomRanker,
     Ranker,
     RankerSetup,
@@ -32,83 +28,49 @@ from restnet_search.similarity.rankers._lstsq import RIDGE
 from restnet_search.space.schema import RankerSpec
 from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.plan import StitchPlan
+from restnet_search.testing.rankers import LAYOUTS, RankerSuite, run_ranker, simulate_features
 from tests.models import IMAGE, build
 
-LAYOUTS = {
-    "a": (Layout("NCHW", 5, (8, 8)), Layout("NHWC", 7, (4, 4)), Layout("vector", 6)),
-    "b": (Layout("tokens", 4, (4, 4), prefix=1), Layout("NCHW", 3, (2, 2)), Layout("vector", 9), Layout("unknown")),
-    "c": (Layout("NCHW", 8, (3, 3)), Layout("unknown")),
-}
+
+class TestCka(RankerSuite):
+    @pytest.fixture
+    def make_ranker(self) -> type[Ranker]:
+        return RANKERS.get("cka")
 
 
-def shape_of(layout: Layout) -> tuple[int, ...]:
-    height, width = layout.grid or (1, 1)
-    return {
-        "NCHW": (layout.channels, height, width),
-        "NHWC": (height, width, layout.channels),
-        "tokens": (layout.prefix + height * width, layout.channels),
-        "vector": (layout.channels,),
-        "unknown": (2, 3, 4),
-    }[layout.kind]
+class TestKlConforms(RankerSuite):
+    any_batches = True
+
+    @pytest.fixture
+    def make_ranker(self) -> type[Ranker]:
+        return RANKERS.get("kl")
 
 
-def made_up(images: int = 64, classes: int = 5, seed: int = 3) -> tuple[RankerSetup, list[FeatureBatch]]:
-    """Anchors whose features are random maps of one hidden cause, so that they have something in common."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(classes, (images,), generator=generator)
-    cause = torch.randn(images, 12, generator=generator) + 2 * F.one_hot(labels, 12)
-    points = {
-        name: [CutPoint(i, f"n{i}", f"p{i}", layout, shape_of(layout)) for i, layout in enumerate(layouts)]
-        for name, layouts in LAYOUTS.items()
-    }
-
-    def features(cut: CutPoint) -> Tensor:
-        size = int(np.prod(cut.shape))
-        mixed = cause @ torch.randn(12, size, generator=generator)
-        return (mixed.tanh() + 0.3 * torch.randn(images, size, generator=generator)).reshape(images, *cut.shape)
-
-    layers = {name: [features(cut) for cut in cuts] for name, cuts in points.items()}
-    logits = {name: torch.randn(images, classes, generator=generator) for name in points}
-    batches = [
-        FeatureBatch(
-            {name: [layer[rows] for layer in some] for name, some in layers.items()},
-            {name: values[rows] for name, values in logits.items()},
-            labels[rows],
-        )
-        for rows in torch.arange(images).split(20)
-        if len(rows) >= 4
-    ]
-    return RankerSetup(points, images, classes, seed), batches
+class TestLstsqConforms(RankerSuite):
+    @pytest.fixture
+    def make_ranker(self) -> type[Ranker]:
+        return RANKERS.get("lstsq")
 
 
-def run(ranker: Ranker, batches: Sequence[FeatureBatch]) -> PairScores:
-    for _ in range(ranker.passes):
-        for batch in batches:
-            ranker.update(batch)
-        ranker.end_pass()
-    return ranker.scores()
+class TestRandom(RankerSuite):
+    sees_features = False
+    any_batches = True
+
+    @pytest.fixture
+    def make_ranker(self) -> type[Ranker]:
+        return RANKERS.get("random")
 
 
 def test_a_space_can_name_exactly_the_registered_rankers() -> None:
-    kinds = get_args(RankerSpec.model_fields["kind"].annotation)
-    assert set(kinds) == set(RANKERS)
-
-
-@pytest.mark.parametrize("name", sorted(RANKERS))
-def test_every_ranker_scores_every_ordered_pair(name: str) -> None:
-    setup, batches = made_up()
-    scores = run(RANKERS[name](setup), batches)
-    assert set(scores) == set(itertools.permutations(LAYOUTS, 2))
-    for (front, back), matrix in scores.items():
-        assert matrix.shape == (len(LAYOUTS[front]), len(LAYOUTS[back]))
-        for (i, one), (j, two) in itertools.product(enumerate(LAYOUTS[front]), enumerate(LAYOUTS[back])):
-            if "unknown" not in (one.kind, two.kind) and one.spatial == two.spatial:
-                assert np.isfinite(matrix[i, j])
+    for name in RANKERS.names():
+        assert RankerSpec(kind=name).kind == name
+    with pytest.raises(ValidationError, match="must be one of cka, kl, lstsq, random"):
+        RankerSpec(kind="other")
 
 
 def test_random_is_reproducible_and_depends_on_the_seed() -> None:
-    setup, _ = made_up(seed=7)
-    other, _ = made_up(seed=8)
+    setup, _ = simulate_features(seed=7)
+    other, _ = simulate_features(seed=8)
     first, again, differs = (RandomRanker(some).scores() for some in (setup, setup, other))
     assert all(np.array_equal(first[pair], again[pair]) for pair in first)
     assert not any(np.array_equal(first[pair], differs[pair]) for pair in first)
@@ -116,8 +78,8 @@ def test_random_is_reproducible_and_depends_on_the_seed() -> None:
 
 
 def test_cka_is_that_of_each_pair_alone() -> None:
-    setup, batches = made_up()
-    scores = run(RANKERS["cka"](setup), batches)
+    setup, batches = simulate_features()
+    scores = run_ranker(RANKERS.get("cka")(setup), batches)
     for front, back in setup.pairs:
         meter = MinibatchCKA()
         for batch in batches:
@@ -141,8 +103,8 @@ class TestLstsq:
         return 1 - (error**2).sum() / ((b[outside] - b[outside].mean(axis=0)) ** 2).sum()
 
     def test_equals_numpy_on_every_pair_of_layouts(self) -> None:
-        setup, batches = made_up()
-        scores = run(LstsqRanker(setup, places=64), batches)
+        setup, batches = simulate_features()
+        scores = run_ranker(LstsqRanker(setup, places=64), batches)
         for front, back in setup.pairs:
             for i, j in np.ndindex(scores[front, back].shape):
                 source, target = LAYOUTS[front][i], LAYOUTS[back][j]
@@ -160,15 +122,15 @@ class TestLstsq:
                 assert scores[front, back][i, j] == pytest.approx(wanted, abs=1e-9)
 
     def test_little_memory_takes_more_passes_and_gives_the_same(self) -> None:
-        setup, batches = made_up()
+        setup, batches = simulate_features()
         roomy, tight = LstsqRanker(setup, places=64), LstsqRanker(setup, places=64, memory=2000)
         assert (roomy.passes, tight.passes > 3) == (1, True)
-        one, many = run(roomy, batches), run(tight, batches)
+        one, many = run_ranker(roomy, batches), run_ranker(tight, batches)
         for pair, matrix in one.items():
             np.testing.assert_allclose(many[pair], matrix, rtol=1e-9)
 
     def test_features_that_are_a_linear_map_of_the_front_have_r2_of_one(self) -> None:
-        setup, batches = made_up()
+        setup, batches = simulate_features()
         weight = torch.randn(3, 5, generator=torch.Generator().manual_seed(1))
         mapped = [
             FeatureBatch(
@@ -185,7 +147,7 @@ class TestLstsq:
             )
             for batch in batches
         ]
-        scores = run(LstsqRanker(setup), mapped)
+        scores = run_ranker(LstsqRanker(setup), mapped)
         assert scores["a", "b"][0, 1] == pytest.approx(1, abs=1e-6)
         assert scores["c", "b"][0, 1] < 0.99
 
@@ -196,7 +158,7 @@ class TestLstsq:
         generator = torch.Generator().manual_seed(0)
         features = {name: [torch.randn(40, size, generator=generator)] for name, size in (("a", 200), ("b", 3))}
         batch = FeatureBatch(features, {}, torch.zeros(40, dtype=torch.int64))
-        assert run(LstsqRanker(setup), [batch])["a", "b"][0, 0] < 0.2
+        assert run_ranker(LstsqRanker(setup), [batch])["a", "b"][0, 0] < 0.2
 
 
 class TestKl:
@@ -246,10 +208,10 @@ class TestKl:
         labels = torch.arange(48) % 10
         batch = FeatureBatch({"one": features, "two": features}, {"one": logits, "two": logits}, labels)
         for name in ("cka", "kl", "lstsq"):
-            matrix = run(RANKERS[name](setup), [batch])["one", "two"]
+            matrix = run_ranker(RANKERS.get(name)(setup), [batch])["one", "two"]
             for cut, row in enumerate(matrix):
                 assert row[cut] == pytest.approx(np.nanmax(row), abs=1e-9), name
-        assert np.diag(run(KlRanker(setup), [batch])["two", "one"]).tolist() == [1] * len(graph.cut_points)
+        assert np.diag(run_ranker(KlRanker(setup), [batch])["two", "one"]).tolist() == [1] * len(graph.cut_points)
 
     def test_pooling_keeps_prefix_tokens_beside_the_mean_of_the_grid(self) -> None:
         layout = Layout("tokens", 4, (2, 3), prefix=2)

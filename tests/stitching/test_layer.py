@@ -10,38 +10,37 @@ from torch.nn import functional as F
 from restnet_search.costs.count import count_costs
 from restnet_search.graph.anchor_graph import cut_model
 from restnet_search.graph.layout import Layout
-from restnet_search.stitching.initialise import fit_stitch
+from restnet_search.stitching.initialize import fit_stitch
+from restnet_search.stitching.kinds import LowRank, StitchKind, stitch_kind
 from restnet_search.stitching.layer import Hybrid, StitchLayer
 from restnet_search.stitching.plan import StitchPlan, why_not_stitchable
+from restnet_search.testing.layouts import GRIDS
+from restnet_search.testing.stitch_layers import StitchLayerSuite
 from tests.models import IMAGE, build
 
-GRIDS = (
-    Layout("NCHW", 6, (8, 8)),
-    Layout("NCHW", 5, (7, 7)),
-    Layout("NHWC", 4, (4, 4)),
-    Layout("tokens", 7, (4, 4), 0),
-    Layout("tokens", 3, (14, 14), 2),
-    Layout("tokens", 8, (2, 2), 1),
-)
+
+class TestLinear(StitchLayerSuite):
+    @pytest.fixture
+    def kind(self) -> StitchKind:
+        return stitch_kind("linear")
 
 
-def shape_of(layout: Layout) -> tuple[int, ...]:
-    assert layout.grid is not None
-    h, w = layout.grid
-    shapes = {"NCHW": (layout.channels, h, w), "NHWC": (h, w, layout.channels)}
-    return shapes.get(layout.kind, (layout.prefix + h * w, layout.channels))
+class TestConv3x3(StitchLayerSuite):
+    @pytest.fixture
+    def kind(self) -> StitchKind:
+        return stitch_kind("conv3x3")
 
 
-@pytest.mark.parametrize("kind", ["linear", "conv3x3", "lowrank", "mlp"])
-@pytest.mark.parametrize("source", GRIDS, ids=str)
-@pytest.mark.parametrize("target", GRIDS, ids=str)
-def test_every_layout_maps_to_every_other_at_the_stated_cost(source: Layout, target: Layout, kind: str) -> None:
-    plan = StitchPlan(kind, source, target)  # pyright: ignore[reportArgumentType]
-    stitch = StitchLayer(plan, torch.Generator().manual_seed(0)).eval()
-    features = torch.randn(3, *shape_of(source))
-    assert stitch(features).shape == (3, *shape_of(target))
-    counted = count_costs(stitch, features[:1])
-    assert (plan.cost.macs, plan.cost.params) == (counted.macs, counted.params)
+class TestLowRank(StitchLayerSuite):
+    @pytest.fixture
+    def kind(self) -> StitchKind:
+        return stitch_kind("lowrank")
+
+
+class TestPerceptron(StitchLayerSuite):
+    @pytest.fixture
+    def kind(self) -> StitchKind:
+        return stitch_kind("mlp")
 
 
 def test_grids_round_trip_through_every_layout() -> None:
@@ -150,7 +149,7 @@ def test_a_lowrank_stitch_starts_as_the_best_of_its_rank() -> None:
         left = (mixed - stitch(x)).square().mean() / mixed.var()
     inner, outer = stitch.map.children()
     weight = outer.get_parameter("weight").flatten(1) @ inner.get_parameter("weight").flatten(1)
-    assert torch.linalg.matrix_rank(weight) == stitch.plan.hidden == 1
+    assert torch.linalg.matrix_rank(weight) == LowRank.width(stitch.plan.shape) == 1
     assert 0 < r2 < 1 and left == pytest.approx(1 - r2, abs=0.03)
 
 

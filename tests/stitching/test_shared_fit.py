@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from restnet_search.graph.layout import Layout
-from restnet_search.stitching.initialise import SharedFit, StitchFit
+from restnet_search.stitching.initialize import SharedFit, StitchFit
 from restnet_search.stitching.layer import StitchLayer
-from restnet_search.stitching.plan import StitchKind, StitchPlan
+from restnet_search.stitching.plan import StitchPlan
 
 GRID = Layout("NCHW", 6, (8, 8))
 TOKENS = Layout("tokens", 5, (4, 4), 1)
@@ -16,7 +16,7 @@ TOKENS = Layout("tokens", 5, (4, 4), 1)
 
 @pytest.mark.parametrize("kind", ["linear", "conv3x3", "lowrank", "mlp"])
 @pytest.mark.parametrize("source", [GRID, TOKENS])
-def test_shared_is_alone(kind: StitchKind, source: Layout) -> None:
+def test_shared_is_alone(kind: str, source: Layout) -> None:
     targets = [Layout("NCHW", 7, (4, 4)), Layout("tokens", 4, (4, 4), 1), Layout("NHWC", 3, (4, 4))]
     draw = torch.Generator().manual_seed(0)
     sizes = {"NCHW": (6, 8, 8), "tokens": (17, 5)}

@@ -19,7 +19,6 @@ from restnet_search.export.source import Accuracy
 from restnet_search.files import file_digest
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.space.schema import Tune
-from restnet_search.stitching.plan import StitchKind
 
 __all__ = [
     "FORMAT_VERSION",
@@ -55,7 +54,7 @@ class HybridParts:
     """A route that is a hybrid; ``tuned`` names the tensors of the back that are its own and not the anchor's."""
 
     front: PartCut
-    stitch: StitchKind
+    stitch: str
     back: PartCut
     kind: Literal["hybrid"] = field(default="hybrid")
     tune: Tune = "stitch"

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from restnet_search.errors import ExportError
 from restnet_search.export.adaptive.manifest import AdaptiveManifest, RouteEntry
-from restnet_search.export.architecture import AnchorArchitecture, cut_anchor, join
+from restnet_search.export.architecture import AnchorArchitecture, HybridArchitecture, cut_anchor, join
 from restnet_search.graph.anchor_graph import AnchorGraph
+from restnet_search.registry import STITCH_LAYERS
 from restnet_search.stitching.layer import Hybrid
 
 __all__ = ["build_routes", "union_of"]
@@ -60,6 +61,10 @@ def build_routes(
         GraphError: If it cannot be traced.
         ExportError: If its cut points are not where they were, or the manifest contradicts itself.
     """
+    for route in manifest.routes:
+        made = manifest.architecture(route)
+        if isinstance(made, HybridArchitecture):
+            STITCH_LAYERS.admit(made.stitch, trust_code=trust_code)
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are overwritten; the caller's generator stays put
         graphs = {anchor.name: cut_anchor(anchor, base_dir, trust_code) for anchor in manifest.anchors}
         networks = {route.name: _build(manifest, route, graphs) for route in manifest.routes}

@@ -9,8 +9,8 @@ from itertools import combinations
 from restnet_search.costs.cost_table import AnchorCosts
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.search.run.records import Direction
-from restnet_search.space.schema import CutPointSpec, SearchSpace, StitchKind
-from restnet_search.stitching.plan import StitchPlan, why_not_stitchable
+from restnet_search.space.schema import CutPointSpec, SearchSpace
+from restnet_search.stitching.plan import StitchPlan, plans_between
 
 __all__ = ["Plans", "StitchPoint", "directions_of", "offered_cuts", "self_stitches", "stitch_points"]
 
@@ -30,7 +30,7 @@ class StitchPoint:
 class Plans:
     """Stitch plans between cut points. Few layouts differ, so a plan and its costs serve many stitch points."""
 
-    def __init__(self, kinds: Sequence[StitchKind], cut_points: CutPoints) -> None:
+    def __init__(self, kinds: Sequence[str], cut_points: CutPoints) -> None:
         self._kinds = kinds
         self._layouts = list(dict.fromkeys(cut.layout for cuts in cut_points.values() for cut in cuts))
         numbers = {layout: number for number, layout in enumerate(self._layouts)}
@@ -42,8 +42,7 @@ class Plans:
         pair = self._numbers[front[0]][front[1]], self._numbers[back[0]][back[1]]
         if pair not in self._known:
             source, target = self._layouts[pair[0]], self._layouts[pair[1]]
-            joined = why_not_stitchable(source, target) is None
-            self._known[pair] = tuple(StitchPlan(kind, source, target) for kind in self._kinds) if joined else ()
+            self._known[pair] = plans_between(self._kinds, source, target)
         return self._known[pair]
 
 
@@ -95,14 +94,11 @@ def self_stitches(
     """Return the points at which an anchor is stitched to itself: ``controls.self``, spread over its depth."""
     count = space.controls.self
     offered = offered_cuts(space.cut_points, name, cut_points, costs)
-    usable = [cut for cut in offered if why_not_stitchable(cut_points[cut].layout, cut_points[cut].layout) is None]
+    layouts = {cut: cut_points[cut].layout for cut in offered}
+    plans = {cut: plan for cut in offered for plan in plans_between(space.stitch.kind[:1], layouts[cut], layouts[cut])}
     chosen: list[int] = []
-    for number in range(min(count, len(usable))):
+    for number in range(min(count, len(plans))):
         depth = (number + 1) / (count + 1)
-        left = (cut for cut in usable if cut not in chosen)
+        left = (cut for cut in plans if cut not in chosen)
         chosen.append(min(left, key=lambda cut: (abs(costs.depth(cut) - depth), cut)))
-    layouts = [cut.layout for cut in cut_points]
-    return [
-        StitchPoint((name, cut), StitchPlan(space.stitch.kind[0], layouts[cut], layouts[cut]), (name, cut))
-        for cut in sorted(chosen)
-    ]
+    return [StitchPoint((name, cut), plans[cut], (name, cut)) for cut in sorted(chosen)]

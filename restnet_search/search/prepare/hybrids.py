@@ -78,4 +78,4 @@ def plan_between(
     """The stitch plan between two cut points."""
     source = graphs[front[0]].cut_points[front[1]].layout
     target = graphs[back[0]].cut_points[back[1]].layout
-    return StitchPlan(kind, source, target)  # pyright: ignore[reportArgumentType]
+    return StitchPlan(kind, source, target)

@@ -10,12 +10,14 @@ from torch import nn
 
 from restnet_search.data import Preprocessing
 from restnet_search.errors import RunError, did_you_mean
+from restnet_search.registry import STITCH_LAYERS
 from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.prepare.hybrids import restore_hybrid
 from restnet_search.search.prepare.prepared import load_prepared
 from restnet_search.search.run.record_store import read_records
 from restnet_search.search.run.records import HybridRecord
-from restnet_search.search.run.run_folder import AnchorSources, RunFolder, RunInputs
+from restnet_search.search.run.run_folder import RunFolder, RunInputs
+from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import SearchSpace
 
 __all__ = ["Rebuilt", "rebuild_network", "rebuild_networks"]
@@ -60,6 +62,7 @@ def rebuild_networks(
         if id not in records:
             known = [*names, *records]
             raise RunError(f"The run {folder.name} has no network {id!r}.", expected=did_you_mean(id, known))
+        STITCH_LAYERS.admit(records[id].stitch.kind, trust_code=trust_code)
     parts = {id: [records[id].front.anchor, records[id].back.anchor] if id in records else [id] for id in ids}
     anchors = load_prepared(folder, space, inputs, sources, [name for part in parts.values() for name in part])
     rebuilt: dict[str, Rebuilt] = {}

@@ -14,7 +14,7 @@ from restnet_search.search.points.candidates import Candidate, CandidateKey
 from restnet_search.search.training.accuracy import predict
 from restnet_search.search.training.context import TrialContext
 from restnet_search.search.training.trial import is_cached
-from restnet_search.stitching.initialise import SharedFit, reading
+from restnet_search.stitching.initialize import SharedFit, input_signature
 from restnet_search.stitching.layer import StitchLayer
 
 __all__ = ["RungScore", "closed_form_scores"]
@@ -83,7 +83,7 @@ def _shared(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
     """Candidates of one Gram matrix: of one front cut, and equal in how they read it."""
     groups: dict[tuple[object, ...], list[Candidate]] = {}
     for candidate in candidates:
-        groups.setdefault((candidate.front_cut, *reading(candidate.plan)), []).append(candidate)
+        groups.setdefault((candidate.front_cut, *input_signature(candidate.plan)), []).append(candidate)
     return list(groups.values())
 
 

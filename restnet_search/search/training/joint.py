@@ -35,7 +35,7 @@ from restnet_search.search.training.sharing import share_layers
 from restnet_search.search.training.stitch_trainer import TrialOutcome
 from restnet_search.search.training.trial import image_order
 from restnet_search.space.schema import JointSpec, SearchSpace
-from restnet_search.stitching.initialise import StitchFit
+from restnet_search.stitching.initialize import StitchFit
 from restnet_search.stitching.layer import StitchLayer
 
 __all__ = ["JointBudget", "JointOutcome", "JointTraining", "budget_like_independent"]

@@ -20,7 +20,7 @@ from restnet_search.search.training.choices import TrainingChoices
 from restnet_search.search.training.context import TrialContext
 from restnet_search.search.training.seeds import generator_for
 from restnet_search.search.training.stitch_trainer import NonFiniteLoss, StitchTrainer, TrialOutcome
-from restnet_search.stitching.initialise import StitchFit
+from restnet_search.stitching.initialize import StitchFit
 
 __all__ = ["image_order", "is_cached", "run_trials"]
 

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from restnet_search.search.features.store import StoreRecipe
     from restnet_search.search.prepare.cut_anchor import CutAnchor
     from restnet_search.search.prepare.memory_format import FormatChoice
-    from restnet_search.search.run.run_folder import AnchorSources, RunFolder, RunInputs
+    from restnet_search.search.run.run_folder import RunFolder, RunInputs
     from restnet_search.search.training.context import TrialContext
+    from restnet_search.space.anchor_sources import AnchorSources
     from restnet_search.space.schema import SearchSpace
 
 __all__ = ["AnchorRecipe", "SharedContext", "work"]
@@ -95,6 +96,7 @@ def _serve(pipe: Connection, recipe: bytes, threads: int) -> None:
     from restnet_search.compute import open_compute
     from restnet_search.search.prepare.placement import move_to_device
     from restnet_search.search.prepare.prepared import load_prepared
+    from restnet_search.space.space_files import admit_extensions
 
     # torch.fx makes a bar even where it shows none; its own lock is the system's, which a process ended at once leaks
     tqdm.set_lock(threading.RLock())
@@ -103,6 +105,7 @@ def _serve(pipe: Connection, recipe: bytes, threads: int) -> None:
     _log.propagate = False
     _log.addHandler(_ToMain(pipe))
     what: AnchorRecipe = pickle.loads(recipe)
+    admit_extensions(what.space, trust_code=what.sources.trust_code)
     names = [anchor.name for anchor in what.space.anchors]
     anchors = load_prepared(what.folder, what.space, what.inputs, what.sources, names)
     compute = open_compute(what.space.compute, lambda message: _send(pipe, "warn", message))

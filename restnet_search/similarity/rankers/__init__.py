@@ -1,15 +1,15 @@
-"""What orders stitch points before any training: one file per ranker, by the name that a space gives it."""
+"""Rankers, which order stitch points before any training: one file each.
 
-from collections.abc import Callable, Mapping
+A new one is a subclass of :class:`Ranker`, named in ``RANKERS`` of :mod:`restnet_search.registry`.
+"""
 
-from restnet_search.similarity.rankers._base import FeatureBatch, PairScores, Ranker, RankerSetup
+from restnet_search.similarity.rankers._base import FeatureBatch, PairScores, Ranker, RankerSetup, build_ranker
 from restnet_search.similarity.rankers._cka import CkaRanker
 from restnet_search.similarity.rankers._kl import KlRanker
 from restnet_search.similarity.rankers._lstsq import LstsqRanker
 from restnet_search.similarity.rankers._random import RandomRanker
 
 __all__ = [
-    "RANKERS",
     "CkaRanker",
     "FeatureBatch",
     "KlRanker",
@@ -18,11 +18,5 @@ __all__ = [
     "RandomRanker",
     "Ranker",
     "RankerSetup",
+    "build_ranker",
 ]
-
-RANKERS: Mapping[str, Callable[[RankerSetup], Ranker]] = {
-    "cka": CkaRanker,
-    "kl": KlRanker,
-    "lstsq": LstsqRanker,
-    "random": RandomRanker,
-}

@@ -1,4 +1,4 @@
-"""The interface of rankers: they see every batch of features once, then score all stitch points."""
+"""The interface of rankers, which see every batch of features once and then score all stitch points."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from restnet_search.errors import ExtensionError
 from restnet_search.graph.cut_points import CutPoint
+from restnet_search.registry import RANKERS
 
-__all__ = ["FeatureBatch", "PairScores", "Ranker", "RankerSetup"]
+__all__ = ["FeatureBatch", "PairScores", "Ranker", "RankerSetup", "build_ranker"]
 
 PairScores = dict[tuple[str, str], NDArray[np.float64]]
 """Per (front, back) anchor names: a matrix (front cuts, back cuts), higher is better, NaN where nothing can be said."""
@@ -21,11 +24,11 @@ PairScores = dict[tuple[str, str], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class RankerSetup:
-    """What rankers know before the first image.
+    """Facts that rankers know before the first image.
 
     Attributes:
         cut_points: Of every anchor, by name; at least two anchors.
-        images: How many images will be seen.
+        images: Number of images that will be seen.
         classes: Classes of the data.
         seed: For rankers that draw.
     """
@@ -59,13 +62,15 @@ class FeatureBatch:
 class Ranker(ABC):
     """Scores the stitch points of every ordered pair of anchors from features streamed once.
 
+    It is built with a :class:`RankerSetup` and, as keywords, the ``ranker.options`` of the space.
+
     ``update`` is called for every batch; ``end_pass`` when all images were seen, and then, only where ``passes`` is
     more than 1 because the sums of all pairs would not fit into memory at once, the images come again.
     """
 
     @property
     def passes(self) -> int:
-        """How often the images must be seen."""
+        """Times that the images must be seen; 0 for a ranker that looks at none."""
         return 1
 
     @abstractmethod
@@ -73,8 +78,28 @@ class Ranker(ABC):
         """Add one batch of at least four images."""
 
     def end_pass(self) -> None:  # noqa: B027  (most rankers have nothing to do here)
-        """All images of this pass were seen."""
+        """Take note that all images of this pass were seen."""
 
     @abstractmethod
     def scores(self) -> PairScores:
-        """The scores, after the last pass."""
+        """Return the scores, after the last pass: every pair of the setup, a matrix of its numbers of cut points."""
+
+
+def build_ranker(name: str, setup: RankerSetup, options: Mapping[str, Any] | None = None) -> Ranker:
+    """Build the ranker of that name; one of an installed package must have been admitted before.
+
+    Raises:
+        ExtensionError: As ``RANKERS.get``, if it cannot be built with the options, or if it is no :class:`Ranker`.
+    """
+    build = RANKERS.get(name)
+    try:
+        ranker = build(setup, **(options or {}))
+    except Exception as error:  # code of others may raise anything
+        raise ExtensionError(
+            f"The ranker {name!r} cannot be built with the options {dict(options or {})}: "
+            f"{type(error).__name__}: {error}",
+            hint="mend ranker.options in the space",
+        ) from error
+    if not isinstance(ranker, Ranker):
+        raise ExtensionError(f"The ranker {name!r} is {ranker!r}.", expected="a subclass of Ranker")
+    return ranker

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from restnet_search.errors import did_you_mean
+from restnet_search.registry import Registry
 
 __all__ = [
     "Problem",
@@ -19,6 +20,7 @@ __all__ = [
     "one_is_a_list",
     "plain_data",
     "raise_problems",
+    "registered_in",
     "unknown_name",
 ]
 
@@ -74,6 +76,17 @@ def each_once(value: list[_Value]) -> list[_Value]:
     if len(set(value)) != len(value):
         raise ValueError("lists something twice")
     return value
+
+
+def registered_in(registry: Registry) -> Callable[[str], str]:
+    """Return a check that refuses names which neither we nor an installed package registered; it runs no code."""
+
+    def check(value: str) -> str:
+        if value not in registry.built_ins and value not in (known := registry.known_names()):
+            raise ValueError(f"must be one of {did_you_mean(value, known)}")
+        return value
+
+    return check
 
 
 def cut_point_reference(value: object) -> object:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from restnet_search.space.sections.checks import cut_point_reference, no_bool
+from restnet_search.registry import RANKERS, STITCH_LAYERS, STRATEGIES
+from restnet_search.space.sections.checks import cut_point_reference, no_bool, registered_in
 
 __all__ = [
     "AtLeastFour",
@@ -18,8 +19,11 @@ __all__ = [
     "NonNegativeFloat",
     "Positive",
     "PositiveFloat",
+    "RankerName",
     "Section",
     "Share",
+    "StitchName",
+    "StrategyName",
     "Text",
 ]
 
@@ -31,6 +35,9 @@ AtLeastFour = Annotated[int, BeforeValidator(no_bool), Field(ge=4)]
 NonNegativeFloat = Annotated[float, BeforeValidator(no_bool), Field(ge=0.0)]
 PositiveFloat = Annotated[float, BeforeValidator(no_bool), Field(gt=0.0)]
 MemoryDtype = Literal["float32", "float16", "bfloat16", "int8"]
+RankerName = Annotated[str, AfterValidator(registered_in(RANKERS))]
+StitchName = Annotated[str, AfterValidator(registered_in(STITCH_LAYERS))]
+StrategyName = Annotated[str, AfterValidator(registered_in(STRATEGIES))]
 Text = Annotated[str, Field(min_length=1)]
 CutPointReference = Annotated[int | str, BeforeValidator(cut_point_reference)]
 

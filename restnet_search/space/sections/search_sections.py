@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from restnet_search.space.sections.checks import Problem, each_once, one_is_a_list, raise_problems
+from restnet_search.space.sections.checks import Problem, each_once, one_is_a_list, plain_data, raise_problems
 from restnet_search.space.sections.fields import (
     AtLeastFour,
     Fraction,
@@ -16,8 +16,11 @@ from restnet_search.space.sections.fields import (
     NonNegativeFloat,
     Positive,
     PositiveFloat,
+    RankerName,
     Section,
     Share,
+    StitchName,
+    StrategyName,
 )
 
 __all__ = [
@@ -27,13 +30,11 @@ __all__ = [
     "JointSpec",
     "RankerSpec",
     "SearchSpec",
-    "StitchKind",
     "StitchSpec",
     "TrainingSpec",
     "Tune",
 ]
 
-StitchKind = Literal["linear", "conv3x3", "lowrank", "mlp"]
 Tune = Literal["stitch", "stitch+norm-stats", "stitch+norm", "stitch+lora", "all"]
 TUNED: Mapping[str, str] = {
     "stitch+norm-stats": "stitch+norm-stats, the back's batch-norm statistics, estimated anew without a gradient",
@@ -47,7 +48,10 @@ TUNED: Mapping[str, str] = {
 class RankerSpec(KindSection):
     """How stitch points are ordered before any training."""
 
-    kind: Literal["cka", "kl", "lstsq", "random"] = "cka"
+    kind: RankerName = "cka"
+    options: Annotated[dict[str, Any], AfterValidator(plain_data)] = Field(
+        default={}, description="What else this ranker is built with; mostly for those of other packages."
+    )
     images: AtLeastFour = Field(default=512, description="Training images the ranker looks at.")
     batch_size: AtLeastFour = Field(default=128, description="Images per minibatch (at least 4).")
 
@@ -64,7 +68,7 @@ class ControlSpec(Section):
 class StitchSpec(KindSection):
     """The layer between front and back."""
 
-    kind: list[StitchKind] = Field(
+    kind: list[StitchName] = Field(
         default=["linear"],
         min_length=1,
         description="linear: a map of channels (1x1). conv3x3: also of the 3x3 neighbourhood. lowrank: through fewer "
@@ -166,7 +170,7 @@ class HalvingSpec(Section):
 class SearchSpec(Section):
     """The Optuna study."""
 
-    strategy: Literal["independent", "joint"] = Field(
+    strategy: StrategyName = Field(
         default="independent",
         description="independent: each stitch layer is trained by itself, chosen by the sampler. joint: those of all "
         "candidates together, one drawn per step, shared between neighbours (SN-Net), with as many images in all.",

@@ -1,8 +1,9 @@
-"""Closed-form start of a stitch layer: least squares from the front's features to the back anchor's own."""
+"""Closed-form start of stitch layers: least squares from the front's features to the back anchor's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
 from itertools import accumulate
 
 import torch
@@ -10,11 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restnet_search.compute import device_of
+from restnet_search.stitching.kinds import ClosedForm
 from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.least_squares import LeastSquaresFit, NormalEquations, products_for
 from restnet_search.stitching.plan import StitchPlan
 
-__all__ = ["SharedFit", "StitchFit", "fit_stitch", "reading"]
+__all__ = ["SharedFit", "StitchFit", "fit_stitch", "input_signature"]
 
 
 def fit_stitch(stitch: StitchLayer, pairs: Iterable[tuple[Tensor, Tensor]], *, ridge: float) -> float:
@@ -35,7 +37,7 @@ def fit_stitch(stitch: StitchLayer, pairs: Iterable[tuple[Tensor, Tensor]], *, r
 
 
 class StitchFit:
-    """The fit of :func:`fit_stitch`, batch by batch: for callers that fit several stitch layers in one pass."""
+    """A fit as of :func:`fit_stitch`, batch by batch: for callers that fit several stitch layers in one pass."""
 
     def __init__(self, stitch: StitchLayer, ridge: float) -> None:
         self._fit = SharedFit([stitch], ridge)
@@ -45,7 +47,7 @@ class StitchFit:
         self._fit.update(source, [target])
 
     def solve(self) -> float:
-        """Set the stitch layer's weights; returns R^2."""
+        """Set the stitch layer's weights; return R^2."""
         return self._fit.solve()[0]
 
 
@@ -53,8 +55,8 @@ class SharedFit:
     """Fits of stitch layers that read the same front features in the same way, from one Gram matrix.
 
     Args:
-        stitches: At least one, equal in :func:`reading`, on one device, where the sums are made, too; their weights
-            are set by :meth:`solve`.
+        stitches: At least one, equal in :func:`input_signature`, on one device, where the sums are made, too;
+            :meth:`solve` sets their weights.
         ridge: As in :func:`fit_stitch`.
 
     Raises:
@@ -63,7 +65,7 @@ class SharedFit:
 
     def __init__(self, stitches: Sequence[StitchLayer], ridge: float) -> None:
         plan = stitches[0].plan
-        if len({reading(stitch.plan) for stitch in stitches}) != 1:
+        if len({input_signature(stitch.plan) for stitch in stitches}) != 1:
             raise ValueError("stitch layers that share a fit must read the front's features in the same way")
         self._stitches, self._ridge = stitches, ridge
         self._widths = [stitch.plan.target.channels for stitch in stitches]
@@ -78,31 +80,35 @@ class SharedFit:
         first = self._stitches[0]
         plan = first.plan
         grid = first.grid_input(source)
-        wanted = [stitch.plan.target.to_grid(y) for stitch, y in zip(self._stitches, targets, strict=True)]
+        goals = [stitch.plan.target.to_grid(y) for stitch, y in zip(self._stitches, targets, strict=True)]
         if plan.after.mode == "bilinear":  # commutes with the 1x1 map: fit on the grid the back sees
             grid = F.interpolate(grid, size=plan.target_grid, mode="bilinear", align_corners=False)
-        stacked = wanted[0] if len(wanted) == 1 else torch.cat(wanted, dim=1)
+        stacked = goals[0] if len(goals) == 1 else torch.cat(goals, dim=1)
         self._equations.update_conv(grid, stacked, plan.kernel, plan.stride, plan.kernel // 2)
         for prefix, target in zip(self._prefixes, targets, strict=True):
             prefix.update(source, target)
 
     @torch.no_grad()
     def solve(self) -> list[float]:
-        """Set the weights of all stitch layers; returns the R^2 of each."""
-        ridge = self._ridge
+        """Set the weights of all stitch layers; return the R^2 of each."""
         for prefix in self._prefixes:
-            prefix.solve(ridge)
-        fits = None if self._stitches[0].plan.kind == "lowrank" else self._equations.solve_parts(ridge, self._widths)
-        found: list[float] = []
+            prefix.solve(self._ridge)
+        fits = cache(partial(self._equations.solve_parts, self._ridge, self._widths))
+        r2: list[float] = []
         for number, (stitch, start) in enumerate(zip(self._stitches, accumulate([0, *self._widths]), strict=False)):
-            part = self._equations.part(start, self._widths[number])
-            found.append(_set_map(stitch, fits[number]) if fits else _set_maps(stitch, part, ridge))
-        return found
+            equations = self._equations.part(start, self._widths[number])
+            closed_form = ClosedForm(equations, self._ridge, partial(_one_of, fits, number))
+            r2.append(stitch.plan.definition.initialize(stitch.branches, closed_form))
+        return r2
 
 
-def reading(plan: StitchPlan) -> tuple[object, ...]:
-    """How a stitch layer reads the front's features; layers that agree in it can share a fit."""
+def input_signature(plan: StitchPlan) -> tuple[object, ...]:
+    """Return what a stitch layer reads of the front's features; layers that agree in it can share a fit."""
     return plan.kind, plan.source, plan.kernel, plan.stride, plan.before, plan.after, plan.target_grid
+
+
+def _one_of(fits: Callable[[], list[LeastSquaresFit]], number: int) -> LeastSquaresFit:
+    return fits()[number]
 
 
 class _PrefixFit:
@@ -132,24 +138,6 @@ class _PrefixFit:
             _bias(self._stitch.prefix_map).copy_(fit.bias)
         elif self._stitch.plan.target.prefix:
             self._stitch.prefix.copy_(self._sum / self._images)
-
-
-def _set_map(stitch: StitchLayer, fit: LeastSquaresFit) -> float:
-    assert isinstance(stitch.map, torch.nn.Conv2d)
-    stitch.map.weight.copy_(fit.weight.reshape(stitch.map.weight.shape))
-    _bias(stitch.map).copy_(fit.bias)
-    return fit.r2
-
-
-def _set_maps(stitch: StitchLayer, equations: NormalEquations, ridge: float) -> float:
-    assert isinstance(stitch.map, torch.nn.Sequential)
-    inner, outer = stitch.map
-    assert isinstance(inner, torch.nn.Conv2d) and isinstance(outer, torch.nn.Conv2d)
-    fit, left, right = equations.solve_rank(ridge, stitch.plan.hidden)
-    inner.weight.copy_(right.reshape(inner.weight.shape))
-    outer.weight.copy_(left.reshape(outer.weight.shape))
-    _bias(outer).copy_(fit.bias)
-    return fit.r2
 
 
 def _bias(layer: torch.nn.Conv2d | torch.nn.Linear) -> Tensor:

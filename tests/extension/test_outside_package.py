@@ -1,0 +1,92 @@
+"""A package outside adds a ranker and a stitch layer: searched with, exported and read back, if its code is trusted."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from tests.extension.conftest import OUTSIDE, Run
+
+READ = """
+import sys, torch
+from restnet_search import load_hybrid
+network = load_hybrid("reports/own", sys.argv[1], trust_code=len(sys.argv) > 2)
+print(type(network.stitch.branches["around"]).__name__, tuple(network(torch.zeros(2, 3, 32, 32)).shape))
+"""
+
+
+@pytest.fixture(scope="session")
+def report(cli: Run) -> dict:
+    """The report of a finished search, which two workers trained."""
+    done = cli("--budget", "600kFLOPs", "--run", "own", "--workers", "2", "--trust-code", "--json")
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="session")
+def own_hybrid(report: dict) -> dict:
+    """A hybrid with the stitch layer of the package."""
+    return next(hybrid for hybrid in report["hybrids"] if hybrid["stitch"]["kind"] == "separable")
+
+
+def test_the_suites_pass_on_what_it_adds(python: Run) -> None:
+    done = python("-m", "pytest", str(OUTSIDE / "suites.py"), "-q", "-p", "no:cacheprovider")
+    assert "passed" in done.stdout and "failed" not in done.stdout
+
+
+def test_a_search_ranks_with_its_ranker_and_the_options_of_the_space(report: dict) -> None:
+    assert report["search"]["ranker"] == "width"
+    assert next(ranker["name"] for ranker in report["rankers"]) == "width"
+    scores = {hybrid["score"] for hybrid in report["hybrids"] if hybrid["score"] is not None}
+    widths = (4, 8, 12, 16, 24, 32)
+    possible = [-(math.log(one / other) ** 2) for one in widths for other in widths]
+    assert scores and all(any(math.isclose(score, value, abs_tol=1e-9) for value in possible) for score in scores)
+
+
+def test_a_search_trains_its_stitch_layer_from_the_closed_form(own_hybrid: dict) -> None:
+    assert own_hybrid["stitch"]["named"]
+    assert own_hybrid["val"]["top1"] > 0.2  # of ten classes
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--budget", "600kFLOPs"),
+        ("--budget", "600kFLOPs", "--ranker", "width"),
+        ("rank",),
+        ("rank", "--ranker", "width"),
+    ],
+)
+def test_code_that_is_not_trusted_is_refused(cli: Run, arguments: tuple[str, ...]) -> None:
+    done = cli(*arguments, check=False)
+    assert done.returncode == 2
+    assert "'width'" in done.stderr and "restnet-outside 0.3" in done.stderr and "--trust-code" in done.stderr
+
+
+def test_a_name_that_nobody_registered_is_told_with_those_of_packages(cli: Run) -> None:
+    done = cli("--budget", "600kFLOPs", "--ranker", "widht", "--trust-code", check=False)
+    assert done.returncode == 2
+    assert "cka, kl, lstsq, random, width" in done.stderr and "did you mean 'width'" in done.stderr
+
+
+def test_rank_lists_its_ranker_beside_ours(cli: Run) -> None:
+    done = cli("rank", "--ranker", "width", "--ranker", "random", "--trust-code", "--json")
+    assert json.loads(done.stdout)["points"][0]["scores"].keys() == {"width", "random"}
+
+
+def test_its_hybrid_is_read_back_where_its_code_is_trusted(python: Run, own_hybrid: dict) -> None:
+    assert python("-c", READ, own_hybrid["id"], "trusted").stdout.split("\n")[0] == "Sequential (2, 10)"
+    refused = python("-c", READ, own_hybrid["id"], check=False)
+    assert refused.returncode == 1 and "'separable'" in refused.stderr and "--trust-code" in refused.stderr
+
+
+def test_its_hybrid_is_exported_and_read_where_its_code_is_trusted(cli: Run, python: Run, own_hybrid: dict) -> None:
+    arguments = ("export", "own", own_hybrid["id"], "--format", "onnx,safetensors", "--out", "out")
+    refused = cli(*arguments, check=False)
+    assert refused.returncode == 2 and "'separable'" in refused.stderr and "--trust-code" in refused.stderr
+    done = cli(*arguments, "--trust-code", "--json")
+    assert [one["format"] for one in json.loads(done.stdout)["formats"]] == ["onnx", "safetensors"]
+    read = "import sys; from restnet_search import load_hybrid; load_hybrid('out', trust_code=len(sys.argv) > 1)"
+    python("-c", read, "trusted")
+    assert "--trust-code" in python("-c", read, check=False).stderr
