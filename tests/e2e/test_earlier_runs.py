@@ -50,8 +50,8 @@ def test_its_study_holds_what_its_results_say(earlier: Path) -> None:
 
 def test_a_hybrid_of_it_reaches_the_accuracy_that_was_measured(earlier: Path) -> None:
     hybrid = load_run(earlier).hybrid("h001")
-    val = load_data(load_space(earlier / "space.yaml").data).val
-    correct = score_network(load_hybrid(earlier, "h001"), rebuild_network(earlier, "h001").view, val)
+    val = load_data(load_space(earlier / "space.yaml", upgrade=True).data).val
+    correct = score_network(load_hybrid(earlier, "h001"), rebuild_network(earlier, "h001").preprocessing, val)
     assert correct / len(val) == hybrid.val.top1
 
 
