@@ -14,4 +14,6 @@ They need pytest, which nothing else in this package imports.
 
 import pytest
 
-pytest.register_assert_rewrite("restnet_search.testing.rankers", "restnet_search.testing.stitch_layers")
+pytest.register_assert_rewrite(
+    "restnet_search.testing.rankers", "restnet_search.testing.stitch_layers", "restnet_search.testing.strategies"
+)
