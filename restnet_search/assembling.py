@@ -24,7 +24,7 @@ from restnet_search.reporting.model.summary import (
 )
 from restnet_search.scoring import Networks, Search
 from restnet_search.search.points.stitch_points import directions_of
-from restnet_search.search.run.records import Direction, Dropped, HybridRecord, Part, RungSummary
+from restnet_search.search.run.records import Direction, Dropped, HybridRecord, MeasuredOn, Part, RungSummary
 from restnet_search.search.run.versions import describe_environment
 
 __all__ = ["assemble_report"]
@@ -45,10 +45,7 @@ def _latency_note(table: LatencyTable | None, *, foreign: bool) -> LatencyNote |
         return None
     errors = table.errors
     return LatencyNote(
-        runtime=table.runtime,
-        threads=table.threads,
-        batch=table.batch,
-        machine=table.machine,
+        on=MeasuredOn(table.runtime, table.threads, table.batch, table.machine),
         parts=len(table.parts),
         runs=max(timing.runs for timing in table.parts.values()),
         checked=len(errors),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from restnet_search.anchors import Anchor, fit_anchors, load_anchor, prepare_anchors
 from restnet_search.anchors.fitting.train import top1
 from restnet_search.compute import open_compute
+from restnet_search.costs.budget_terms import asked_for
 from restnet_search.costs.cost_table import AnchorCosts, profile_anchor
 from restnet_search.costs.count import Count, count_costs, count_with_thop
 from restnet_search.data import load_data
@@ -16,13 +17,15 @@ from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.progress import Progress
 from restnet_search.reporting.commands.fit_table import FitRow, FitTable
 from restnet_search.reporting.commands.ranker_comparison import RankedPoint, Rankings
-from restnet_search.search.features.store import CutAnchor
 from restnet_search.search.points.candidates import enumerate_candidates
-from restnet_search.search.points.device_costs import asked_for, memory_costs
+from restnet_search.search.points.device_costs import memory_costs
+from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.prepare.images import draw_training_images
 from restnet_search.search.prepare.placement import move_to_device
-from restnet_search.search.prepare.prepared import AnchorSources, prepare
+from restnet_search.search.prepare.prepared import prepare
 from restnet_search.search.ranking import rank_pairs, score_pairs
+from restnet_search.search.run.records import Part
+from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import AnchorSpec, SearchSpace
 from restnet_search.units import UNLIMITED, parse_budget
 
@@ -105,16 +108,7 @@ def similarity_between(
     pair = space.model_copy(update={"anchors": specs})
     data = load_data(space.data, progress=progress, checked=("train", "val"))
     compute = open_compute(space.compute, progress.log)
-    anchors = prepare_anchors(
-        pair,
-        data,
-        weights_dir=sources.weights,
-        base_dir=sources.base,
-        trust_code=sources.trust_code,
-        cache_dir=sources.cache,
-        progress=progress,
-        compute=compute,
-    )
+    anchors = prepare_anchors(pair, data, sources, progress, compute)
     cut = {
         anchor.name: CutAnchor(anchor, cut_model(anchor.model, anchor.preprocessing.size, space.cut_points.granularity))
         for anchor in anchors
@@ -160,12 +154,8 @@ def rank_space(space: SearchSpace, names: Sequence[str], sources: AnchorSources,
         ranking.features_seconds,
         tuple(
             RankedPoint(
-                c.direction.front,
-                c.front_cut,
-                points[c.direction.front][c.front_cut].path,
-                c.direction.back,
-                c.back_cut,
-                points[c.direction.back][c.back_cut].path,
+                Part(c.direction.front, c.front_cut, points[c.direction.front][c.front_cut].path),
+                Part(c.direction.back, c.back_cut, points[c.direction.back][c.back_cut].path),
                 c.cost.macs,
                 c.scores,
             )
@@ -181,15 +171,7 @@ def fit_space(space: SearchSpace, sources: AnchorSources, progress: Progress) ->
         DataError, AnchorError: As a search does.
     """
     data = load_data(space.data, progress=progress, checked=("train", "val"))
-    fits = fit_anchors(
-        space,
-        data,
-        weights_dir=sources.weights,
-        base_dir=sources.base,
-        trust_code=sources.trust_code,
-        cache_dir=sources.cache,
-        progress=progress,
-    )
+    fits = fit_anchors(space, data, sources, progress)
     rows: list[FitRow] = []
     with progress.task("Scoring anchors that stay as loaded", total=len(fits)) as task:
         for fit in fits:

@@ -22,9 +22,11 @@ from restnet_search.reporting.commands.preview_tables import (
     HybridRow,
     SpacePreview,
 )
-from restnet_search.search.points.candidates import Candidate, directions_of, enumerate_candidates, offered_cuts
+from restnet_search.search.points.candidates import Candidate, enumerate_candidates
 from restnet_search.search.points.device_costs import DeviceCosts, memory_costs
+from restnet_search.search.points.stitch_points import directions_of, offered_cuts
 from restnet_search.search.points.suggested_budgets import suggest_budgets
+from restnet_search.search.run.records import Part
 from restnet_search.space.schema import AnchorSpec, SearchSpace
 from restnet_search.space.space_files import admit_extensions
 from restnet_search.stitching.plan import why_not_stitchable
@@ -34,7 +36,7 @@ __all__ = ["find_test_split", "preview_space"]
 
 
 def find_test_split(root: Path) -> tuple[str | None, str]:
-    """Whether a folder of splits holds a usable test split: its name, or None and why it cannot be used.
+    """Return the name of a usable test split in a folder of splits, or None and why it cannot be used.
 
     ImageNet's ``test`` folder has no classes, for one; then test is cut from val.
     """
@@ -98,7 +100,7 @@ def preview_space(space: SearchSpace, *, base: Path, trust_code: bool, progress:
         space=space.name,
         anchors=anchors,
         directions=_direction_rows(space, graphs, costs, hybrids),
-        hybrids=_examples(hybrids, graphs),
+        examples=_examples(hybrids, graphs),
         budgets=budgets,
         data=_data_facts(space, data),
         memory_dtype=device.dtype,
@@ -171,7 +173,7 @@ def _direction_rows(
         pairs = [(a, b) for a in layouts[direction.front] for b in layouts[direction.back]]
         stitchable = sum(why_not_stitchable(a, b) is None for a, b in pairs)
         worth = sum(hybrid.direction == direction for hybrid in hybrids)
-        rows.append(DirectionRow(direction.front, direction.back, direction.order, len(pairs), stitchable, worth))
+        rows.append(DirectionRow(direction, len(pairs), stitchable, worth))
     return tuple(rows)
 
 
@@ -180,10 +182,8 @@ def _examples(hybrids: Sequence[Candidate], graphs: Mapping[str, AnchorGraph]) -
     return tuple(
         HybridRow(
             which=which,
-            front=hybrid.direction.front,
-            front_path=graphs[hybrid.direction.front].cut_points[hybrid.front_cut].path,
-            back=hybrid.direction.back,
-            back_path=graphs[hybrid.direction.back].cut_points[hybrid.back_cut].path,
+            front=_part(graphs, hybrid.direction.front, hybrid.front_cut),
+            back=_part(graphs, hybrid.direction.back, hybrid.back_cut),
             macs=hybrid.cost.macs,
             params=hybrid.cost.params,
             memory=hybrid.cost.memory or 0,
@@ -191,6 +191,10 @@ def _examples(hybrids: Sequence[Candidate], graphs: Mapping[str, AnchorGraph]) -
         )
         for which, hybrid in chosen.items()
     )
+
+
+def _part(graphs: Mapping[str, AnchorGraph], anchor: str, cut: int) -> Part:
+    return Part(anchor, cut, graphs[anchor].cut_points[cut].path)
 
 
 def _budget_row(text: str, hybrids: Sequence[Candidate], anchors: Mapping[str, Cost]) -> BudgetRow:
@@ -207,6 +211,5 @@ def _budget_row(text: str, hybrids: Sequence[Candidate], anchors: Mapping[str, C
 def _data_facts(space: SearchSpace, data: DataSplits) -> DataFacts:
     source = " in ".join(filter(None, (space.data.dataset, space.data.root)))
     apart = space.data.dataset == "digits" or space.data.splits.test is not None
-    return DataFacts(
-        source, len(data.classes), len(data.train), len(data.val), len(data.test), "test" if apart else "val"
-    )
+    images = {split.name: len(split) for split in (data.train, data.val, data.test)}
+    return DataFacts(source, len(data.classes), images, "test" if apart else "val")

@@ -16,6 +16,9 @@ DOCUMENTS = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md"), *P
 
 LINK = re.compile(r"\[[^\]]+\]\((?!https?:|#|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
 
+PLACE = re.compile(r"`((?:[\w.-]+/)+[\w.-]*)`")
+WITH_PLACES = [PROJECT / "CONTRIBUTING.md", *NOTES]  # ARCHITECTURE.md joins them when it is a map of the new rooms
+
 
 def named(path: Path) -> str:
     return path.relative_to(PROJECT).as_posix()
@@ -25,6 +28,19 @@ def named(path: Path) -> str:
 def test_links_lead_somewhere(document: Path) -> None:
     targets = LINK.findall(document.read_text(encoding="utf-8"))
     assert [target for target in targets if not (document.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("document", WITH_PLACES, ids=named)
+def test_places_in_the_house_are_there(document: Path) -> None:
+    """Folders and modules in backticks: below the project or the package, a module with or without its ending."""
+    places = PLACE.findall(document.read_text(encoding="utf-8"))
+    roots = (PROJECT, PROJECT / "restnet_search")
+    missing = [
+        place
+        for place in places
+        if not any((root / place).exists() or (root / f"{place}.py").exists() for root in roots)
+    ]
+    assert missing == []
 
 
 def test_notes_are_numbered_without_a_gap() -> None:

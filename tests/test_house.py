@@ -24,20 +24,20 @@ ROOT = Path(__file__).resolve().parents[1] / "restnet_search"
 
 # title: (how many there are now, how many there may be); lower the first with every offender that goes.
 BREACHES = {
-    "folders of more than 15 modules": (4, 0),
-    "modules above 400 lines": (1, 0),
-    "functions above 8 parameters": (7, 0),
-    "functions above 6 parameters": (21, 14),
-    "dataclasses that are twins": (17, 0),
-    "dataclasses that list the fields of another": (44, 0),
-    "docstrings that begin with a question word": (225, 0),
-    "file names in two rooms": (16, 0),
+    "folders of more than 15 modules": (1, 0),
+    "modules above 400 lines": (0, 0),
+    "functions above 8 parameters": (5, 0),
+    "functions above 6 parameters": (16, 14),
+    "dataclasses that are twins": (11, 0),
+    "dataclasses that list the fields of another": (23, 0),
+    "docstrings that begin with a question word": (176, 0),
+    "file names in two rooms": (8, 0),
     "repeated passages": (28, 0),
-    "run_search longer than a screen": (1, 0),
+    "run_search longer than a screen": (0, 0),
     "private names imported": (0, 0),
-    "names found, said, told": (126, 0),
-    "identifiers in British spelling": (53, 0),
-    "names that have a better one": (47, 0),
+    "names found, said, told": (90, 0),
+    "identifiers in British spelling": (26, 0),
+    "names that have a better one": (4, 0),
 }
 
 LONGEST_MODULE = 400

@@ -32,13 +32,14 @@ def inspect(
     from restnet_search.cli.console import console, print_json
     from restnet_search.inspection import anchor_spec, inspect_anchor
     from restnet_search.reporting.commands import model_tables as tables
+    from restnet_search.search.run.records import Part
 
     one_of("--granularity", granularity, ("block", "all"))
     chosen, base = choose_space(space, quiet=True)
     spec = anchor_spec(chosen, model)
     graph, costs = inspect_anchor(spec, granularity=granularity, base=base, trust_code=trust_code)
     rows = tuple(
-        tables.CutPointRow(cut.index, cut.path, str(cut.layout), cut.shape, front.macs, front.params)
+        tables.CutPointRow(Part(spec.name, cut.index, cut.path), str(cut.layout), cut.shape, front.macs, front.params)
         for cut, front in zip(graph.cut_points, costs.fronts, strict=True)
     )
     cut_points = tables.CutPointTable(spec.name, costs.total.macs, costs.total.params, rows)

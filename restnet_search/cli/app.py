@@ -51,16 +51,7 @@ app.command("export-matrix", hidden=True)(export_matrix.export_matrix)
 @app.callback(invoke_without_command=True)
 def main(
     context: typer.Context,
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--budget",
-            "-b",
-            metavar="LIMITS",
-            help="Device budget: 2GFLOPs, 10Mparams, 64MB, 64MB@int8, 30ms, 30ms@onnxruntime; limits joined by commas"
-            " hold together, NAME=LIMITS names them. Repeat it for several devices.",
-        ),
-    ] = None,
+    budget: options.Budget = None,
     device_profile: Annotated[
         list[str] | None,
         typer.Option(
@@ -123,11 +114,7 @@ def main(
     ] = None,
     objective: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="COST",
-            help="What to trade accuracy against: macs, params, memory or latency; repeat it for several (default: the"
-            " space's).",
-        ),
+        typer.Option(metavar="COST", help="Traded against accuracy: macs, params, memory or latency; repeatable."),
     ] = None,
     trust_code: options.TrustCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the report.")] = False,

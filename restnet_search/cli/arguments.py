@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from restnet_search.errors import BudgetError, SpaceError, did_you_mean
 
 if TYPE_CHECKING:
-    from restnet_search.search.run.run_folder import AnchorSources
     from restnet_search.space import SearchSpace
+    from restnet_search.space.anchor_sources import AnchorSources
 
 __all__ = ["Devices", "choose_devices", "choose_space", "one_of", "sources", "with_data"]
 
@@ -79,7 +79,7 @@ def with_data(space: SearchSpace, base: Path, data: Path | None) -> SearchSpace:
 def sources(weights: Path | None, base: Path | None, trust_code: bool) -> AnchorSources:
     """Return where anchors come from, as the command line names it."""
     from restnet_search.anchors import default_cache_dir
-    from restnet_search.search.run.run_folder import AnchorSources
+    from restnet_search.space.anchor_sources import AnchorSources
 
     return AnchorSources(weights, base, trust_code, default_cache_dir())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from restnet_search.errors import BudgetError
@@ -44,12 +45,12 @@ def _accuracies(entry: Entry) -> list[Accuracy]:
 
 def _latency(report: Report, entry: Entry) -> Latency | None:
     """Return the latency of the whole network if it was measured, else the sum of its parts."""
-    from restnet_search.export.running import Latency, MeasuredOn
+    from restnet_search.export.running import Latency
 
     note = report.search.latency
     if note is None:
         return None
-    on = MeasuredOn("device" if note.foreign else note.runtime, note.threads, note.batch, note.machine)
+    on = replace(note.on, runtime="device") if note.foreign else note.on
     if entry.measured is not None:
         return Latency(entry.measured.median, on, entry.measured.p95, entry.measured.runs)
     return None if entry.latency is None else Latency(entry.latency, on)

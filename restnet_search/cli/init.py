@@ -36,16 +36,7 @@ def init(
     dataset: Annotated[
         str, typer.Option(metavar="NAME", help="cifar10, dtd, ... (see `spaces data`), or digits; default: folders.")
     ] = "",
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--budget",
-            "-b",
-            metavar="LIMITS",
-            help="Device budget: 2GFLOPs, 10Mparams, 64MB, 30ms@onnxruntime; default: three are suggested. Latency is"
-            " not checked here: a search measures it.",
-        ),
-    ] = None,
+    budget: options.Budget = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Of the space (default: from the anchors).")] = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write it.")] = Path("restnet.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
@@ -54,8 +45,9 @@ def init(
 ) -> None:
     """Write a commented search space after checking that it works: data opened, models cut and stitched, costs shown.
 
-    Costs are FLOPs, parameters and peak memory. Nothing is trained or timed and no weights are needed; nothing is
-    written where a check fails.
+    Costs are FLOPs, parameters and peak memory; limits of latency are checked by a search, which measures it. Without
+    --budget, three budgets are suggested. Nothing is trained and no weights are needed; nothing is written where a
+    check fails.
     """
     from restnet_search.files import write_atomically
     from restnet_search.space import parse_space
@@ -131,9 +123,9 @@ def _show(preview: SpacePreview, out: Path, as_json: bool) -> None:
 
 
 def _facts(preview: SpacePreview) -> str:
-    """What was found out, as one comment: classes, and what anchors and hybrids cost."""
+    """Put into one comment what was learned: classes, and what anchors and hybrids cost."""
     anchors = ", ".join(f"{row.name} {format_count(row.macs)}" for row in preview.anchors)
-    least, most = format_count(preview.hybrids[0].macs), format_count(preview.hybrids[-1].macs)
+    least, most = format_count(preview.examples[0].macs), format_count(preview.examples[-1].macs)
     return f"{preview.data.classes} classes. FLOPs: {anchors}; hybrids {least} to {most}."
 
 

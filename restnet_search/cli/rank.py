@@ -22,12 +22,10 @@ def rank(
     ranker: Annotated[
         list[str] | None, typer.Option("--ranker", metavar="KIND", help="Only this one; repeat it for several.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Stitch points shown per ranker.")] = 5,
     data: options.Data = None,
     weights: options.Weights = None,
-    images: Annotated[
-        int | None, typer.Option(min=4, help="Training images to look at (default: the space's).")
-    ] = None,
+    images: options.Images = None,
+    top: Annotated[int, typer.Option(min=1, help="Stitch points shown per ranker.")] = 5,
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw the rankings as PNG.")] = None,
     json_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write everything as JSON.")] = None,
     trust_code: options.TrustCode = False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from restnet_search.cli import options
@@ -12,15 +11,15 @@ __all__ = ["report"]
 
 def report(run: options.Run, runs: options.Runs = Path("reports"), as_json: options.Json = False) -> None:
     """Print the report of a run."""
-    from restnet_search.cli.console import console
+    from restnet_search.cli.console import console, print_json
     from restnet_search.loading import load_run
-    from restnet_search.reporting.results_file.codec import RESULTS
+    from restnet_search.reporting.results_file.codec import to_json
     from restnet_search.reporting.terminal.report_page import render_report
     from restnet_search.search.run.run_folder import find_run
 
     folder = find_run(run, runs)
     loaded = load_run(folder.path)
     if as_json:
-        sys.stdout.write((folder.path / RESULTS).read_text(encoding="utf-8"))
+        print_json(to_json(loaded))
     else:
         console().print(render_report(loaded))

@@ -170,7 +170,7 @@ def _run(folder: RunFolder, request: Request) -> Report:
     from restnet_search.anchors import default_cache_dir
     from restnet_search.cli.progress import show_progress
     from restnet_search.pipeline import run_search
-    from restnet_search.search.run.run_folder import AnchorSources
+    from restnet_search.space.anchor_sources import AnchorSources
 
     space, inputs = folder.read()
     space = _with_compute_options(space, request)

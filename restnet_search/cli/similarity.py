@@ -17,11 +17,9 @@ def similarity(
     first: Annotated[str, typer.Argument(metavar="A", help="An anchor of the space, or a timm model.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another (or the same) one.")],
     space: options.Space = None,
+    images: options.Images = None,
     data: options.Data = None,
     weights: options.Weights = None,
-    images: Annotated[
-        int | None, typer.Option(min=4, help="Training images to look at (default: the space's).")
-    ] = None,
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw the heat map as PNG.")] = None,
     json_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the matrix as JSON.")] = None,
     trust_code: options.TrustCode = False,

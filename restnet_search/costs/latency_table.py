@@ -54,16 +54,6 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class WholeTiming:
-    """A hybrid that was measured in one piece, by the ids of its parts."""
-
-    front: str
-    stitch: str
-    back: str
-    timing: Timing
-
-
-@dataclass(frozen=True)
 class LatencyTable:
     """What was measured, where, and of which anchors.
 
@@ -123,6 +113,16 @@ class LatencyTable:
                     expected=f"digest {digest}; the table holds {self.anchors[name]}",
                     hint="leave out latency.table to measure here, or give a table of this space",
                 )
+
+
+@dataclass(frozen=True)
+class WholeTiming:
+    """A hybrid that was measured in one piece, by the ids of its parts."""
+
+    front: str
+    stitch: str
+    back: str
+    timing: Timing
 
 
 def part_id(kind: str, name: str, cut: int | None = None) -> str:

@@ -7,6 +7,7 @@ from statistics import median
 from restnet_search.costs.latency_table import LatencyTable
 from restnet_search.errors import BudgetError
 from restnet_search.reporting.commands.device_tables import ModelError, WholeRow
+from restnet_search.search.run.records import MeasuredOn
 
 __all__ = ["model_error"]
 
@@ -36,11 +37,8 @@ def model_error(table: LatencyTable, space: str) -> ModelError:
     runs = max(timing.runs for timing in table.parts.values())
     return ModelError(
         space=space,
-        runtime=table.runtime,
-        threads=table.threads,
-        batch=table.batch,
+        on=MeasuredOn(table.runtime, table.threads, table.batch, table.machine),
         runs=runs,
-        machine=table.machine,
         parts=len(table.parts),
         median=median(errors),
         max=max(errors),

@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from restnet_search.search.run.records import MeasuredOn
 from restnet_search.units import format_bytes, format_seconds
 
-__all__ = ["Latency", "MeasuredOn", "Running"]
-
-
-@dataclass(frozen=True)
-class MeasuredOn:
-    """Where a latency was measured: ``runtime`` is ``pytorch``, ``onnxruntime``, or ``device`` (another's table)."""
-
-    runtime: str
-    threads: int
-    batch: int
-    machine: str
+__all__ = ["Latency", "Running"]
 
 
 @dataclass(frozen=True)
@@ -33,11 +24,9 @@ class Latency:
     runs: int | None = None
 
     def __str__(self) -> str:
-        threads = f"{self.on.threads} thread{'s' * (self.on.threads != 1)}"
-        where = f"{self.on.runtime}, {threads}, batch {self.on.batch}, {self.on.machine}"
         if self.p95 is None:
-            return f"~{format_seconds(self.median)}, a sum of measured parts ({where})"
-        return f"{format_seconds(self.median)} median, {format_seconds(self.p95)} p95 ({where}, {self.runs} runs)"
+            return f"~{format_seconds(self.median)}, a sum of measured parts ({self.on})"
+        return f"{format_seconds(self.median)} median, {format_seconds(self.p95)} p95 ({self.on}, {self.runs} runs)"
 
 
 @dataclass(frozen=True)

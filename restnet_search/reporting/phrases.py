@@ -88,12 +88,12 @@ def gain(entry: Entry, reference: Entry) -> float | None:
 
 def budget_limits(budget: BudgetEntry) -> str:
     """Say what a budget allows: ``at most 85.0M MACs and 1.00M params``."""
-    limits = [(budget.limits.macs, "MACs"), (budget.limits.params, "params")]
+    limits = [(budget.limits.get("macs"), "MACs"), (budget.limits.get("params"), "params")]
     held = [f"{format_count(limit)} {unit}" for limit, unit in limits if limit is not None]
-    if budget.limits.memory is not None:
-        held.append(f"{format_bytes(budget.limits.memory)} of memory")
-    if budget.limits.latency is not None:
-        held.append(f"{format_seconds(budget.limits.latency)} of latency")
+    if "memory" in budget.limits:
+        held.append(f"{format_bytes(budget.limits['memory'])} of memory")
+    if "latency" in budget.limits:
+        held.append(f"{format_seconds(budget.limits['latency'])} of latency")
     return f"at most {' and '.join(held)}" if held else "no limit"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["DATA_PRESETS", "EMBEDDED", "DataPreset", "with_published_splits"]
 
@@ -49,6 +50,14 @@ class DataPreset:
 
 
 _CIFAR_PAGE = "The CIFAR-10 and CIFAR-100 datasets, University of Toronto (https://www.cs.toronto.edu/~kriz/cifar.html)"
+
+
+def _counts(
+    name: str, title: str, classes: int, images: Mapping[str, int], splits: tuple[str, str, str | None]
+) -> dict[str, Any]:
+    return {"name": name, "title": title, "classes": classes, "images": images, "splits": splits}
+
+
 _PET = {
     "images": {"trainval": 3_680, "test": 3_669},
     "splits": ("trainval", "test", None),
@@ -57,14 +66,11 @@ _PET = {
     "download": "images.tar.gz (792 MB) and annotations.tar.gz (19 MB)",
     "archives": ("images.tar.gz", "annotations.tar.gz"),
 }
+_IMAGENET = {"train": 1_281_167, "val": 50_000}
 
 _ALL = (
     DataPreset(
-        name="cifar10",
-        title="CIFAR-10",
-        classes=10,
-        images={"train": 50_000, "test": 10_000},
-        splits=("train", "test", None),
+        **_counts("cifar10", "CIFAR-10", 10, {"train": 50_000, "test": 10_000}, ("train", "test", None)),
         layout="cifar-10-batches-py/ with data_batch_1 to data_batch_5, test_batch and batches.meta, or "
         "cifar-10-batches-bin/ with data_batch_1.bin to data_batch_5.bin, test_batch.bin and batches.meta.txt",
         page=_CIFAR_PAGE,
@@ -72,11 +78,7 @@ _ALL = (
         archives=("cifar-10-python.tar.gz", "cifar-10-binary.tar.gz"),
     ),
     DataPreset(
-        name="cifar100",
-        title="CIFAR-100",
-        classes=100,
-        images={"train": 50_000, "test": 10_000},
-        splits=("train", "test", None),
+        **_counts("cifar100", "CIFAR-100", 100, {"train": 50_000, "test": 10_000}, ("train", "test", None)),
         layout="cifar-100-python/ with train, test and meta, or cifar-100-binary/ with train.bin, test.bin and "
         "fine_label_names.txt",
         page=_CIFAR_PAGE,
@@ -84,11 +86,7 @@ _ALL = (
         archives=("cifar-100-python.tar.gz", "cifar-100-binary.tar.gz"),
     ),
     DataPreset(
-        name="imagenette",
-        title="Imagenette",
-        classes=10,
-        images={"train": 9_469, "val": 3_925},
-        splits=("train", "val", None),
+        **_counts("imagenette", "Imagenette", 10, {"train": 9_469, "val": 3_925}, ("train", "val", None)),
         layout="imagenette2/, imagenette2-320/ or imagenette2-160/ (or one of them as the root) with train/ and val/, "
         "each with one folder of images per synset: n01440764/, ...",
         page="Imagenette, fast.ai (https://github.com/fastai/imagenette)",
@@ -110,11 +108,9 @@ _ALL = (
         archives=("dtd-r1.0.1.tar.gz",),
     ),
     DataPreset(
-        name="imagenet",
-        title="ImageNet (ILSVRC 2012)",
-        classes=1_000,
-        images={"train": 1_281_167, "val": 50_000},
-        splits=("train", "val", None),
+        **_counts(
+            "imagenet", "ImageNet (ILSVRC 2012)", 1_000, {"train": 1_281_167, "val": 50_000}, ("train", "val", None)
+        ),
         layout="train/ and val/ (in the root or in ILSVRC/Data/CLS-LOC/), each with one folder of images per synset: "
         "n01440764/, ...; a flat val/ needs LOC_val_solution.csv beside it",
         page="ImageNet (https://www.image-net.org/), section ILSVRC 2012; it wants a registration",
@@ -128,7 +124,7 @@ DATA_PRESETS: Mapping[str, DataPreset] = {preset.name: preset for preset in _ALL
 
 
 def with_published_splits(data: object) -> object:
-    """The ``data`` section of a space, not validated yet, with a preset's splits in place of those it does not name."""
+    """Return a space's ``data``, not validated yet, with a preset's splits in place of those that it does not name."""
     if not isinstance(data, dict) or not isinstance(data.get("dataset"), str):
         return data
     preset, splits = DATA_PRESETS.get(data["dataset"]), data.get("splits", {})

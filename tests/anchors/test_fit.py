@@ -17,6 +17,7 @@ from restnet_search.anchors.fitting.train import top1
 from restnet_search.data import DataSplits, load_data
 from restnet_search.errors import AnchorError
 from restnet_search.progress import SilentProgress
+from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import DataSpec, FitSpec, SearchSpace
 
 from .conftest import TINY, Load, Messages
@@ -225,8 +226,8 @@ def test_prepare_loads_all_and_fits_what_does_not_match(shared: Path, tmp_path: 
         }
     )
     data = load_data(space.data, root=shared / "data" / "cifar10")
-    ways = {"weights_dir": shared / "weights", "base_dir": None, "trust_code": False, "cache_dir": tmp_path}
-    trained, new = prepare_anchors(space, data, **ways, progress=SilentProgress())
+    sources = AnchorSources(shared / "weights", None, False, tmp_path)
+    trained, new = prepare_anchors(space, data, sources, SilentProgress())
     assert (trained.name, trained.fitted, new.name, new.fitted) == ("trained", False, "new", True)
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -239,13 +240,5 @@ def test_a_wrong_name_is_found_before_anything_is_fitted(digits: DataSplits, tmp
         }
     )
     with pytest.raises(AnchorError, match="resnet_nope"):
-        prepare_anchors(
-            space,
-            digits,
-            weights_dir=None,
-            base_dir=None,
-            trust_code=False,
-            cache_dir=tmp_path,
-            progress=SilentProgress(),
-        )
+        prepare_anchors(space, digits, AnchorSources(None, None, False, tmp_path), SilentProgress())
     assert not list(tmp_path.iterdir())

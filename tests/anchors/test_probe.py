@@ -149,23 +149,23 @@ def test_an_auxiliary_head_that_refuses_the_size_is_named(load: Load, digits: Da
 
 
 def test_the_cpu_trains_in_float32() -> None:
-    accelerator = MixedPrecision("cpu")
+    precision = MixedPrecision("cpu")
     layer = nn.Linear(3, 2)
     before = layer.weight.detach().clone()
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.5)
-    with accelerator.autocast():
+    with precision.autocast():
         output = layer(torch.ones(4, 3))
     assert output.dtype == torch.float32
-    accelerator.step(output.sum(), optimizer)
+    precision.step(output.sum(), optimizer)
     assert torch.allclose(layer.weight, before - 0.5 * 4)  # the gradient of the sum is 4 everywhere
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_casts_the_forward_pass_and_keeps_weights_in_float32() -> None:
-    accelerator = MixedPrecision()
-    layer = nn.Linear(3, 2).to(accelerator.device)
-    with accelerator.autocast():
-        output = layer(torch.ones(4, 3, device=accelerator.device))
+    precision = MixedPrecision()
+    layer = nn.Linear(3, 2).to(precision.device)
+    with precision.autocast():
+        output = layer(torch.ones(4, 3, device=precision.device))
     assert output.dtype in (torch.bfloat16, torch.float16)
-    accelerator.step(output.float().sum(), torch.optim.SGD(layer.parameters(), lr=0.1))
+    precision.step(output.float().sum(), torch.optim.SGD(layer.parameters(), lr=0.1))
     assert layer.weight.dtype == torch.float32

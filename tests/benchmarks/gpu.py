@@ -84,7 +84,7 @@ class _Trials:
         from restnet_search.search.prepare.hybrids import plan_between
         from restnet_search.search.prepare.placement import move_to_device
         from restnet_search.search.run.records import Direction
-        from restnet_search.search.training.trial import TrainingChoices
+        from restnet_search.search.training.choices import TrainingChoices
         from restnet_search.space.schema import AnchorSpec, ComputeSpec, StitchSpec, TrainingSpec
 
         self._anchors: dict[str, CutAnchor] = {}
@@ -128,7 +128,8 @@ class _Trials:
     def ours(self) -> list[Tensor]:
         """Weights of each stitch layer after its trial."""
         from restnet_search.search.features.store import FeatureStore
-        from restnet_search.search.training.trial import TrialContext, run_trial
+        from restnet_search.search.training.context import TrialContext
+        from restnet_search.search.training.trial import run_trial
 
         context = TrialContext(
             graphs=self._graphs,

@@ -79,11 +79,11 @@ def render(found: Sequence[ModelError], machine: dict[str, Any], command: str) -
         long = [abs(row.error) for row in error.wholes if row.measured > 1e-3]
         longest = f"{100 * max(long):.1f}" if long else "-"
         lines.append(
-            f"| {error.space} | {error.runtime} | {error.parts} | {len(took)} | {min(took):.2f} to {max(took):.2f}"
+            f"| {error.space} | {error.on.runtime} | {error.parts} | {len(took)} | {min(took):.2f} to {max(took):.2f}"
             f" | {100 * error.median:.1f} | {100 * error.max:.1f} | {longest} |"
         )
     first = found[0]
-    where = f"{machine['processor']}, {machine['cores']} cores, {first.threads} thread, batch {first.batch}"
+    where = f"{machine['processor']}, {machine['cores']} cores, {first.on.threads} thread, batch {first.on.batch}"
     how = f"medians of {first.runs} runs, load {machine['load_at_start']:g} at the start; torch {machine['torch']}"
     lines += ["", f"`{command}` on {where}, {how}. Every hybrid is in `latency_model.json`."]
     return "\n".join(lines) + "\n"
@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     found: list[ModelError] = []
     for error in measure(spaces, RUNTIMES, asked.size):
         found.append(error)
-        sys.stderr.write(f"{error.space} {error.runtime}: {error.median:.3f}\n")
+        sys.stderr.write(f"{error.space} {error.on.runtime}: {error.median:.3f}\n")
         rows = [one.to_json() for one in found]
         content = {"command": command, "size": asked.size, "machine": machine, "limit": LIMIT, "rows": rows}
         write_atomically(asked.out / "latency_model.json", json.dumps(content, indent=1) + "\n")

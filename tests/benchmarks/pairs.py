@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from restnet_search.data import DataSplits, Preprocessing
     from restnet_search.graph.cut_points import CutPoint
     from restnet_search.search.points.candidates import Candidate
-    from restnet_search.search.training.trial import TrainingChoices, TrialContext
+    from restnet_search.search.training.choices import TrainingChoices
+    from restnet_search.search.training.context import TrialContext
 
 __all__ = ["Pair", "open_pair"]
 
@@ -36,7 +37,7 @@ class Pair:
 
     def anchors(self) -> dict[str, tuple[float, int]]:
         """Accuracy on val and MACs of each anchor."""
-        from restnet_search.search.training.trial import score_network
+        from restnet_search.search.training.accuracy import score_network
 
         val, graphs = self.context.val, self.context.graphs
         return {
@@ -94,12 +95,12 @@ def open_pair(
     from restnet_search.progress import SilentProgress
     from restnet_search.search.features.store import FeatureStore
     from restnet_search.search.points.candidates import enumerate_candidates
+    from restnet_search.search.prepare.images import draw_training_images
     from restnet_search.search.prepare.prepared import prepare
-    from restnet_search.search.ranking import draw_training_images
-    from restnet_search.search.run.run_folder import AnchorSources
+    from restnet_search.search.training.context import TrialContext
     from restnet_search.search.training.teachers import teacher_logits
-    from restnet_search.search.training.trial import TrialContext
     from restnet_search.space import parse_space
+    from restnet_search.space.anchor_sources import AnchorSources
     from restnet_search.units import UNLIMITED
 
     plain_space = space_of(

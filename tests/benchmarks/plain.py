@@ -173,7 +173,7 @@ def main(space: dict[str, Any], cuts: dict[str, list[str]], setting: dict[str, A
     from restnet_search.anchors.loading.load import load_anchor
     from restnet_search.data import load_data
     from restnet_search.progress import SilentProgress
-    from restnet_search.search.ranking import draw_training_images
+    from restnet_search.search.prepare.images import draw_training_images
     from restnet_search.space import parse_space
     from tests.benchmarks.cifar import WEIGHTS
 

@@ -21,7 +21,7 @@ class Moment:
 def anytime_curve(report: Report, cost: float | None = None, accuracy: float = 0.0) -> tuple[Moment, ...]:
     """Return the hypervolume in accuracy on val and MACs, as a share of the limit, whenever it grew.
 
-    The anchors are there from the beginning. Hybrids whose finishing time was not kept (by earlier versions) are left out.
+    The anchors are there from the beginning. Hybrids without a finishing time (of earlier versions) are left out.
 
     Args:
         cost: MACs of the reference point; those of the costliest anchor if left out.

@@ -18,8 +18,8 @@ from restnet_search.progress import SilentProgress
 from restnet_search.reporting.model.summary import ComputeSummary
 from restnet_search.reporting.terminal.facts import computing
 from restnet_search.search.features.feature_keys import pass_key
-from restnet_search.search.features.passes import CutAnchor
 from restnet_search.search.features.store import FeatureStore
+from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.prepare.memory_format import (
     FormatChoice,
     choose_formats,
@@ -28,8 +28,10 @@ from restnet_search.search.prepare.memory_format import (
     set_format,
 )
 from restnet_search.search.prepare.placement import anchors_on_cpu, move_to_device
+from restnet_search.search.training.choices import TrainingChoices
 from restnet_search.search.training.joint import JointBudget, JointTraining
-from restnet_search.search.training.trial import TrainingChoices, TrialOutcome, run_trial
+from restnet_search.search.training.stitch_trainer import TrialOutcome
+from restnet_search.search.training.trial import run_trial
 from restnet_search.space.schema import ComputeSpec, DataSpec, JointSpec, TrainingSpec
 from restnet_search.stitching.tuning import StatisticsFit
 from tests.compute.pretend import pretend_gpu

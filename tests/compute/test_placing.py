@@ -19,14 +19,16 @@ from restnet_search.search.features.disk_features import DiskFeatures
 from restnet_search.search.features.disk_store import DiskStore
 from restnet_search.search.features.store import FeatureStore
 from restnet_search.search.prepare.placement import move_to_device
-from restnet_search.search.prepare.prepared import AnchorSources
 from restnet_search.search.ranking import rank_pairs
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
+from restnet_search.search.training.choices import TrainingChoices
 from restnet_search.search.training.closed_form import closed_form_scores
 from restnet_search.search.training.joint import JointBudget, JointTraining
+from restnet_search.search.training.stitch_trainer import TrialOutcome
 from restnet_search.search.training.teachers import teacher_logits
-from restnet_search.search.training.trial import TrainingChoices, TrialOutcome, run_together, run_trial
+from restnet_search.search.training.trial import run_together, run_trial
 from restnet_search.space import parse_space
+from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import ComputeSpec, DataSpec, JointSpec, RankerSpec, TrainingSpec
 from restnet_search.stitching.tuning import TUNES, Tune
 from tests.compute.pretend import lies_on_gpu, pretend_gpu

@@ -21,7 +21,8 @@ from restnet_search.costs.latency_table import (
 from restnet_search.errors import BudgetError
 from restnet_search.graph.anchor_graph import cut_model
 from restnet_search.progress import SilentProgress
-from restnet_search.search.points.latency_measurement import SummedLatency, anchor_digest, measure_table, stitch_points
+from restnet_search.search.points.latency_measurement import SummedLatency, anchor_digest, measure_table
+from restnet_search.search.points.stitch_points import stitch_points
 from restnet_search.space.schema import LatencySpec, SearchSpace
 from tests.models import IMAGE, build
 

@@ -43,7 +43,7 @@ def test_a_run_holds_everything_it_promises(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert {"space.yaml", "study.db", "results.json", "pareto.csv", "stitches", "search.log"} <= names
     results = results_of(finished)
-    assert results["schema_version"] == 1
+    assert results["schema_version"] == 2
     chosen = [hybrid for hybrid in results["hybrids"] if hybrid["control"] is None]
     assert results["trials"]["finished"] == 8 == len(chosen)
     stitches = {path.stem for path in (finished / "stitches").iterdir()}
@@ -259,7 +259,7 @@ def test_rank_shows_all_rankers_side_by_side(cli: Cli, finished: Path, tmp_path:
 
 
 def test_json_of_every_reading_command(cli: Cli, finished: Path, tmp_path: Path) -> None:
-    assert json.loads(cli("report", "latest", "--json").stdout)["schema_version"] == 1
+    assert json.loads(cli("report", "latest", "--json").stdout)["schema_version"] == 2
     inspected = json.loads(cli("anchors", "inspect", "cifar_resnet20", "--rejected", "--json").stdout)
     assert len(inspected["cut_points"]) == 10
     assert inspected["rejected"]

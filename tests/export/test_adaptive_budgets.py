@@ -14,7 +14,8 @@ from restnet_search.errors import BudgetError
 from restnet_search.export import ExportSource
 from restnet_search.export.adaptive import AdaptiveModel
 from restnet_search.export.adaptive.write import export_adaptive
-from restnet_search.export.running import Latency, MeasuredOn, Running
+from restnet_search.export.running import Latency, Running
+from restnet_search.search.run.records import MeasuredOn
 from restnet_search.units import parse_budget
 from tests.export.networks import cut
 from tests.export.test_adaptive import route

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from restnet_search.cli.export import Format
 from restnet_search.errors import ExportError
 from restnet_search.export import DEFAULT_FORMATS, FORMATS, export_network, load_export, read_bundle
-from restnet_search.export.running import Latency, MeasuredOn, Running
+from restnet_search.export.running import Latency, Running
 from restnet_search.export.verify import Agreement, compare, require_agreement
+from restnet_search.search.run.records import MeasuredOn
 from tests.export.networks import source
 
 

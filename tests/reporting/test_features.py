@@ -23,7 +23,7 @@ def shown(renderable: object, width: int = 100) -> str:
 
 def test_reuse_is_in_the_report_and_its_json_where_it_was_counted() -> None:
     plain = report()
-    assert "features" not in to_json(plain)["search"]
+    assert to_json(plain)["search"]["features"] is None
     assert "forwarded" not in shown(render_report(plain))
     counted = replace(plain, search=replace(plain.search, features=FeatureReuse(212_000, 8_000, 1)))
     assert to_json(counted)["search"]["features"] == {"used": 212_000, "forwarded": 8_000, "read": 1}

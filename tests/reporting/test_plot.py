@@ -43,10 +43,8 @@ def test_anchors_are_named_and_far_budgets_do_not_squeeze_the_plot(printed) -> N
 
 
 def test_a_narrow_range_of_costs_is_drawn_on_a_linear_axis(printed) -> None:
-    anchors = [
-        samples.AnchorResult(f"a{i}", f"a{i}", 1e9 + i * 2e8, 1e6, samples.Outcome(80 + i, 100), samples.Outcome(8, 10))
-        for i in range(2)
-    ]
+    val, test = samples.Score.of(80, 100), samples.final_score(8, 10)
+    anchors = [samples.AnchorRecord(f"a{i}", f"a{i}", 1e9 + i * 2e8, 1e6, val, test) for i in range(2)]
     text = printed(AccuracyPlot(samples.report([], budgets=(), anchor_results=anchors)))
     assert "log scale" not in text
     assert len(re.findall(r"\d(?:\.\d+)?G", text)) >= 2
@@ -54,6 +52,6 @@ def test_a_narrow_range_of_costs_is_drawn_on_a_linear_axis(printed) -> None:
 
 def test_equal_anchors_draw_without_division_by_zero(printed) -> None:
     anchors = [
-        samples.AnchorResult(name, name, 1e9, 1e6, samples.Outcome(8, 10), samples.Outcome(8, 10)) for name in "ab"
+        samples.AnchorRecord(name, name, 1e9, 1e6, samples.Score.of(8, 10), samples.final_score(8, 10)) for name in "ab"
     ]
     assert "◆" in printed(AccuracyPlot(samples.report([], budgets=(), anchor_results=anchors)))

@@ -14,6 +14,7 @@ from restnet_search.reporting.commands.preview_tables import (
     SpacePreview,
     render_preview,
 )
+from restnet_search.search.run.records import Direction, Part
 
 PREVIEW = SpacePreview(
     space="mine",
@@ -22,10 +23,14 @@ PREVIEW = SpacePreview(
         AnchorRow("small", 1.82e9, 11.7e6, 5.4e7, 9, (3, 224, 224), 10, "cc-by-nc-4.0"),
         AnchorRow("own", 1.82e9, 11.7e6, 5.4e7, 9, (3, 32, 32), None, None),
     ),
-    directions=(DirectionRow("large[1]", "small", "large_to_small", 162, 150, 140),),
-    hybrids=(HybridRow("cheapest", "large[1]", "layer1.0", "small", "layer4.1", 2.5e8, 1e6, 7e6, 12_845_056),),
+    directions=(DirectionRow(Direction("large[1]", "small", "large_to_small"), 162, 150, 140),),
+    examples=(
+        HybridRow(
+            "cheapest", Part("large[1]", 4, "layer1.0"), Part("small", 6, "layer4.1"), 2.5e8, 1e6, 7e6, 12_845_056
+        ),
+    ),
     budgets=(BudgetRow("2GFLOPs", 70, ("small", "own")), BudgetRow("64MB,30ms", 12, (), unmeasured=True)),
-    data=DataFacts("images", 10, 500, 50, 50, "val"),
+    data=DataFacts("images", 10, {"train": 500, "val": 50, "test": 50}, "val"),
     memory_dtype="float16",
 )
 

@@ -18,13 +18,14 @@ from restnet_search.reporting.commands.model_tables import (
     render_rejected,
     render_spaces,
 )
+from restnet_search.search.run.records import Part
 from restnet_search.units import CONVENTION
 
 CUTS = CutPointTable(
     "deit_tiny", 1_258e6, 5_717_416,
     (
-        CutPointRow(0, "patch_embed", "tokens, 0 prefix, 14x14", (196, 192), 28_901_376, 147_648),
-        CutPointRow(1, "blocks.0", "tokens, 1 prefix, 14x14", (197, 192), 131e6, 629_184),
+        CutPointRow(Part("deit", 0, "patch_embed"), "tokens, 0 prefix, 14x14", (196, 192), 28_901_376, 147_648),
+        CutPointRow(Part("deit", 1, "blocks.0"), "tokens, 1 prefix, 14x14", (197, 192), 131e6, 629_184),
     ),
 )  # fmt: skip
 REJECTED = RejectedTable("deit_tiny", (RejectedRow("blocks_0_add[1]", "2 tensors are alive here: the skip and x"),))

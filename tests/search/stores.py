@@ -16,7 +16,7 @@ from restnet_search.search.features.store import FeatureStore
 from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.run.records import Direction
-from restnet_search.search.training.trial import TrialContext
+from restnet_search.search.training.context import TrialContext
 from restnet_search.space.schema import AnchorSpec, StitchSpec, TrainingSpec
 from restnet_search.stitching.plan import StitchPlan
 from tests.models import MODELS

@@ -19,8 +19,9 @@ from restnet_search.search.run.records import Direction, HybridRecord
 from restnet_search.search.run.run_folder import RunFolder
 from restnet_search.search.run.session import run_trials
 from restnet_search.search.study.study import SearchStudy
+from restnet_search.search.training.context import TrialContext
 from restnet_search.search.training.jobs import Job, Outcome
-from restnet_search.search.training.trial import TrialContext, TrialOutcome
+from restnet_search.search.training.stitch_trainer import TrialOutcome
 from restnet_search.space.schema import DataSpec, SearchSpace, TrainingSpec
 from tests.search.stores import Anchors, candidate, context, cut_anchor
 
@@ -167,7 +168,7 @@ def test_what_is_asked_does_not_depend_on_which_trial_ends_first(
 
 
 def _choices(record: HybridRecord):
-    from restnet_search.search.training.trial import TrainingChoices
+    from restnet_search.search.training.choices import TrainingChoices
 
     return TrainingChoices(record.lr, record.epochs, record.tune, record.match_epochs, record.distill)
 

@@ -12,8 +12,9 @@ from restnet_search.costs.cost_table import AnchorCosts, profile_anchor
 from restnet_search.costs.peak_memory import profile_memory
 from restnet_search.errors import BudgetError
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
-from restnet_search.search.points.candidates import directions_of, enumerate_candidates, offered_cuts
+from restnet_search.search.points.candidates import enumerate_candidates
 from restnet_search.search.points.device_costs import DeviceCosts
+from restnet_search.search.points.stitch_points import directions_of, offered_cuts
 from restnet_search.space.schema import CutPointSpec, SearchSpace
 from restnet_search.units import UNLIMITED, DeviceBudget, parse_budget
 from tests.models import IMAGE, build

@@ -8,9 +8,11 @@ import pytest
 from optuna.trial import TrialState
 
 from restnet_search.search.points.candidates import Enumeration
-from restnet_search.search.points.controls import Control, control_choices, plan_controls
+from restnet_search.search.points.controls import Control, plan_controls
+from restnet_search.search.run.record_store import read_records
 from restnet_search.search.run.records import HybridRecord, Part, Score, Stitch
-from restnet_search.search.study.study import SearchStudy, read_records
+from restnet_search.search.study.study import SearchStudy
+from restnet_search.search.training.choices import control_choices
 from restnet_search.space.schema import SearchSpace, TrainingSpec
 from restnet_search.units import parse_budget
 from tests.search.test_candidates import NAMES, _anchors, _enumerate, _space

@@ -18,9 +18,10 @@ from restnet_search.progress import SilentProgress
 from restnet_search.search.halving.halving import Early, EarlyJob, decide_early, enters
 from restnet_search.search.halving.rungs import RungStudy
 from restnet_search.search.points.candidates import Enumeration, enumerate_candidates
-from restnet_search.search.points.controls import control_choices
 from restnet_search.search.prepare.prepared import Prepared
-from restnet_search.search.study.study import SearchStudy, read_records
+from restnet_search.search.run.record_store import read_records
+from restnet_search.search.study.study import SearchStudy
+from restnet_search.search.training.choices import control_choices
 from restnet_search.search.training.trial import run_trial
 from restnet_search.space.schema import DataSpec, SearchSpace
 from restnet_search.units import UNLIMITED

@@ -15,9 +15,10 @@ from restnet_search.progress import SilentProgress
 from restnet_search.search.features.store import FeatureStore
 from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.prepare.hybrids import assemble
+from restnet_search.search.training.accuracy import score_network
+from restnet_search.search.training.context import TrialContext
 from restnet_search.search.training.joint import JointBudget, JointTraining
 from restnet_search.search.training.teachers import teacher_logits
-from restnet_search.search.training.trial import TrialContext, score_network
 from restnet_search.space.schema import DataSpec, JointSpec, StitchSpec, TrainingSpec
 from restnet_search.stitching.initialize import fit_stitch
 from restnet_search.stitching.layer import StitchLayer

@@ -11,14 +11,9 @@ from restnet_search.data import Split, load_data
 from restnet_search.data.augmented_views import AugmentedView, images_of
 from restnet_search.search.features.store import FeatureStore
 from restnet_search.search.points.candidates import Candidate
-from restnet_search.search.training.trial import (
-    NonFiniteLoss,
-    TrainingChoices,
-    TrialOutcome,
-    pass_order,
-    run_together,
-    run_trial,
-)
+from restnet_search.search.training.choices import TrainingChoices
+from restnet_search.search.training.stitch_trainer import NonFiniteLoss, TrialOutcome
+from restnet_search.search.training.trial import pass_order, run_together, run_trial
 from restnet_search.space.schema import DataSpec, StitchSpec, TrainingSpec
 from tests.search.stores import Anchors, candidate, context, cut_anchor, disk_store
 

@@ -15,8 +15,11 @@ from restnet_search.search.features.store import FeatureStore
 from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.prepare.hybrids import assemble, restore_hybrid, trained_tensors
 from restnet_search.search.run.run_folder import RunFolder
+from restnet_search.search.training.accuracy import score_network
+from restnet_search.search.training.choices import TrainingChoices
+from restnet_search.search.training.stitch_trainer import NonFiniteLoss
 from restnet_search.search.training.teachers import teacher_logits
-from restnet_search.search.training.trial import NonFiniteLoss, TrainingChoices, run_trial, score_network
+from restnet_search.search.training.trial import run_trial
 from restnet_search.space.schema import DataSpec, StitchSpec, TrainingSpec
 from restnet_search.stitching.tuning import TUNES, Tune
 from tests.search.stores import candidate, context, cut_anchor

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from restnet_search.search.workers.worker_pool.worker import AnchorRecipe
 
 from restnet_search.anchors import load_anchor
 from restnet_search.data import Split, load_data
@@ -21,11 +20,15 @@ from restnet_search.pipeline import _workers
 from restnet_search.progress import SilentProgress
 from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.prepare.prepared import Prepared, cut_anchors, remember_anchors
-from restnet_search.search.run.run_folder import AnchorSources, RunFolder, RunInputs
+from restnet_search.search.run.run_folder import RunFolder, RunInputs
+from restnet_search.search.training.choices import TrainingChoices
+from restnet_search.search.training.context import TrialContext
 from restnet_search.search.training.jobs import Job, Outcome
-from restnet_search.search.training.trial import NonFiniteLoss, TrainingChoices, TrialContext, TrialOutcome
+from restnet_search.search.training.stitch_trainer import NonFiniteLoss, TrialOutcome
 from restnet_search.search.training.trial_setup import fill_store, open_store
+from restnet_search.search.workers.worker import AnchorRecipe
 from restnet_search.search.workers.worker_pool import WorkerPool
+from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import DataSpec, SearchSpace
 from tests.search.stores import candidate, context
 

@@ -10,18 +10,21 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import nn
 
 from restnet_search.anchors.anchor import Anchor, freeze, head_matches, model_digest
 from restnet_search.anchors.classifier import replace_classifier
-from restnet_search.anchors.fitting.fit_cache import default_cache_dir, make_cache_dir, read_fitted, write_fitted
+from restnet_search.anchors.fitting.fit_cache import make_cache_dir, read_fitted, write_fitted
 from restnet_search.anchors.fitting.resume import forget
 from restnet_search.anchors.fitting.train import train_full, train_head
+from restnet_search.anchors.fitting.training_loop import FitJob
 from restnet_search.anchors.loading.hub import MissingWeights, all_missing
 from restnet_search.anchors.loading.load import load_anchor
 from restnet_search.compute import Compute, open_compute
 from restnet_search.data.splits import DataSplits
 from restnet_search.errors import AnchorError
 from restnet_search.progress import Progress
+from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import FitSpec, SearchSpace
 
 __all__ = ["Fit", "fit_anchor", "fit_anchors", "prepare_anchors"]
@@ -73,98 +76,24 @@ def fit_anchor(
     Raises:
         AnchorError: If `spec.tune` is ``never``, the head cannot be exchanged, or training diverges.
     """
-    return _fit(anchor, data, spec, cache_dir=cache_dir, seed=seed, progress=progress, compute=compute).anchor
-
-
-def _fit(
-    anchor: Anchor,
-    data: DataSplits,
-    spec: FitSpec,
-    *,
-    cache_dir: Path,
-    seed: int,
-    progress: Progress,
-    compute: Compute | None,
-) -> Fit:
-    classes = len(data.classes)
-    matches = head_matches(anchor, classes)
-    if matches and spec.when == "mismatch":
-        return Fit(anchor, "as loaded", None)
-    if spec.tune == "never":
-        has = f"has a head for {anchor.num_classes} classes" if anchor.trained else "has a head that is not trained"
-        raise AnchorError(
-            f"The anchor {anchor.name} {has}; the data has {classes} classes.",
-            expected="a checkpoint fitted to these classes, since fit.tune is never",
-            hint="name a fitted checkpoint as `weights`, or set fit.tune to head or full",
-        )
-    make_cache_dir(cache_dir)
-    model = copy.deepcopy(anchor.model)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if not matches:
-            replace_classifier(model, classes)
-        path = cache_dir / f"{_safe(anchor.name)}-{_key(anchor, data, spec, seed)}.safetensors"
-        checkpoint = path.with_suffix(".epoch.pt")
-        kept = read_fitted(path) if path.exists() else None
-        if kept is not None:
-            state, facts = kept
-            model.load_state_dict(state)
-            top1 = float(facts["val_top1"])
-            progress.log(f"{anchor.name}: fitted before, val top-1 {top1:.3f} (from {path})")
-        else:
-            if path.exists():
-                progress.log(f"{anchor.name}: the cached file {path} is damaged; fitting again")
-            train = train_full if spec.tune == "full" else train_head
-            try:
-                kept_as = {"checkpoint": checkpoint, "compute": compute}
-                top1 = train(
-                    anchor.name, model, anchor.preprocessing, data, spec, seed=seed, progress=progress, **kept_as
-                )
-            except AnchorError:  # it would diverge again
-                forget(checkpoint)
-                raise
-            write_fitted(path, model.state_dict(), {"val_top1": repr(top1), "classes": json.dumps(data.classes)})
-            forget(checkpoint)
-            progress.log(f"{anchor.name}: fitted ({spec.tune}), val top-1 {top1:.3f}")
-    freeze(model)
-    digest = model_digest(model, anchor.model_name, anchor.kwargs)
-    fitted = replace(anchor, model=model, num_classes=classes, digest=digest, fitted=True, trained=True)
-    return Fit(fitted, "fitted" if kept is None else "cache", top1)
+    return _Fitter(data, spec, cache_dir, seed, progress, compute).fit(anchor).anchor
 
 
 def prepare_anchors(
     space: SearchSpace,
     data: DataSplits,
-    *,
-    weights_dir: Path | None,
-    base_dir: Path | None,
-    trust_code: bool,
-    cache_dir: Path | None,
+    sources: AnchorSources,
     progress: Progress,
     compute: Compute | None = None,
 ) -> list[Anchor]:
-    """The anchors of :func:`fit_anchors`, which says all else."""
-    fits = fit_anchors(
-        space,
-        data,
-        weights_dir=weights_dir,
-        base_dir=base_dir,
-        trust_code=trust_code,
-        cache_dir=cache_dir,
-        progress=progress,
-        compute=compute,
-    )
-    return [fit.anchor for fit in fits]
+    """Return the anchors of :func:`fit_anchors`, whose arguments and errors it has."""
+    return [fit.anchor for fit in fit_anchors(space, data, sources, progress, compute)]
 
 
 def fit_anchors(
     space: SearchSpace,
     data: DataSplits,
-    *,
-    weights_dir: Path | None,
-    base_dir: Path | None,
-    trust_code: bool,
-    cache_dir: Path | None,
+    sources: AnchorSources,
     progress: Progress,
     compute: Compute | None = None,
 ) -> list[Fit]:
@@ -174,7 +103,10 @@ def fit_anchors(
     same data finds them in the cache.
 
     Args:
-        cache_dir: None for :func:`restnet_search.anchors.fitting.fit_cache.default_cache_dir`.
+        space: Names the anchors and how to fit them.
+        data: See :func:`fit_anchor`.
+        sources: Where the anchors come from, and where fits are kept.
+        progress: Told about every batch.
         compute: Where to train; None: what the space's ``compute`` says.
 
     Raises:
@@ -183,20 +115,79 @@ def fit_anchors(
     # All are loaded before the first is fitted, so that a wrong name costs seconds and not a training.
     anchors: list[Anchor] = []
     missing: list[MissingWeights] = []
-    ways = {"weights_dir": weights_dir, "base_dir": base_dir}
+    folders = {"weights_dir": sources.weights, "base_dir": sources.base}
     for spec in space.anchors:
         try:
-            anchors.append(load_anchor(spec, classes=len(data.classes), trust_code=trust_code, **ways))
+            anchors.append(load_anchor(spec, classes=len(data.classes), trust_code=sources.trust_code, **folders))
         except MissingWeights as error:
             missing.append(error)
     if missing:
         raise all_missing(missing)
-    folder = cache_dir if cache_dir is not None else default_cache_dir()
-    seed, place = space.data.seed, compute or open_compute(space.compute, progress.log)
-    return [
-        _fit(anchor, data, space.fit, cache_dir=folder, seed=seed, progress=progress, compute=place)
-        for anchor in anchors
-    ]
+    place = compute or open_compute(space.compute, progress.log)
+    fitter = _Fitter(data, space.fit, sources.cache, space.data.seed, progress, place)
+    return [fitter.fit(anchor) for anchor in anchors]
+
+
+@dataclass(frozen=True)
+class _Fitter:
+    """Fits anchors to one data set by one recipe; attributes as the arguments of :func:`fit_anchor`."""
+
+    data: DataSplits
+    spec: FitSpec
+    cache_dir: Path
+    seed: int
+    progress: Progress
+    compute: Compute | None
+
+    def fit(self, anchor: Anchor) -> Fit:
+        classes = len(self.data.classes)
+        matches = head_matches(anchor, classes)
+        if matches and self.spec.when == "mismatch":
+            return Fit(anchor, "as loaded", None)
+        if self.spec.tune == "never":
+            has = f"has a head for {anchor.num_classes} classes" if anchor.trained else "has a head that is not trained"
+            raise AnchorError(
+                f"The anchor {anchor.name} {has}; the data has {classes} classes.",
+                expected="a checkpoint fitted to these classes, since fit.tune is never",
+                hint="name a fitted checkpoint as `weights`, or set fit.tune to head or full",
+            )
+        make_cache_dir(self.cache_dir)
+        model = copy.deepcopy(anchor.model)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            if not matches:
+                replace_classifier(model, classes)
+            top1, origin = self._fit_or_read(anchor, model)
+        freeze(model)
+        digest = model_digest(model, anchor.model_name, anchor.kwargs)
+        fitted = replace(anchor, model=model, num_classes=classes, digest=digest, fitted=True, trained=True)
+        return Fit(fitted, origin, top1)
+
+    def _fit_or_read(self, anchor: Anchor, model: nn.Module) -> tuple[float, Literal["fitted", "cache"]]:
+        """Give `model` the fitted weights, from the cache where they are; return its top-1 on val, and from where."""
+        key = _key(anchor, self.data, self.spec, self.seed)
+        path = self.cache_dir / f"{_safe(anchor.name)}-{key}.safetensors"
+        if path.exists():
+            if (kept := read_fitted(path)) is not None:
+                state, facts = kept
+                model.load_state_dict(state)
+                top1 = float(facts["val_top1"])
+                self.progress.log(f"{anchor.name}: fitted before, val top-1 {top1:.3f} (from {path})")
+                return top1, "cache"
+            self.progress.log(f"{anchor.name}: the cached file {path} is damaged; fitting again")
+        checkpoint = path.with_suffix(".epoch.pt")
+        job = FitJob(anchor.name, self.spec, self.seed, self.progress, checkpoint, self.compute)
+        train = train_full if self.spec.tune == "full" else train_head
+        try:
+            top1 = train(job, model, anchor.preprocessing, self.data)
+        except AnchorError:  # it would diverge again
+            forget(checkpoint)
+            raise
+        facts = {"val_top1": repr(top1), "classes": json.dumps(self.data.classes)}
+        write_fitted(path, model.state_dict(), facts)
+        forget(checkpoint)
+        self.progress.log(f"{anchor.name}: fitted ({self.spec.tune}), val top-1 {top1:.3f}")
+        return top1, "fitted"
 
 
 def _key(anchor: Anchor, data: DataSplits, spec: FitSpec, seed: int) -> str:
@@ -206,7 +197,7 @@ def _key(anchor: Anchor, data: DataSplits, spec: FitSpec, seed: int) -> str:
         for key, value in spec.model_dump(mode="json", exclude={"when"}).items()
         if key not in _LATER or value != defaults[key].default
     }
-    said = [
+    facts = [
         _RECIPE,
         anchor.digest,
         data.train.digest,
@@ -215,7 +206,7 @@ def _key(anchor: Anchor, data: DataSplits, spec: FitSpec, seed: int) -> str:
         recipe,
         seed,
     ]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def _safe(name: str) -> str:

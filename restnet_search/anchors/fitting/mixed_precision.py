@@ -1,4 +1,4 @@
-"""How a fit computes: on a GPU in mixed precision if there is one, else on the CPU in float32."""
+"""Mixed precision of a fit: autocast and scaled gradients on a GPU, float32 on the CPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["MixedPrecision"]
 class MixedPrecision:
     """A device, and how losses step there: bfloat16 where the GPU has it, else float16 with scaled gradients.
 
-    Parameters, optimiser and what is kept of a fit stay float32 everywhere; on the CPU nothing is cast.
+    Parameters, the optimizer's state and what is kept of a fit stay float32 everywhere; on the CPU nothing is cast.
 
     Args:
         compute: Where and in which type; a device alone, or None, stands for what the machine offers there.
@@ -28,11 +28,11 @@ class MixedPrecision:
         self._scaler = torch.amp.GradScaler("cuda", enabled=self._dtype == torch.float16)
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Under which the forward pass runs."""
+        """Return the context under which the forward pass runs."""
         return nullcontext() if self._dtype is None else torch.autocast(self.device.type, dtype=self._dtype)
 
     def step(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Backward pass and one step of the optimiser."""
+        """Run the backward pass and one step of the optimizer."""
         optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         self._scaler.step(optimizer)

@@ -8,6 +8,7 @@ parameters. Parameter names are those of the checkpoints in wide use: ``conv1``,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -110,42 +111,20 @@ def _cfg() -> dict[str, Any]:
 default_cfgs = generate_default_cfgs({f"cifar_resnet{depth}": _cfg() for depth in CIFAR_RESNET_DEPTHS})
 
 
-def _create(variant: str, pretrained: bool, **kwargs: Any) -> CifarResNet:
-    depth = int(variant.removeprefix("cifar_resnet"))
-    return build_model_with_cfg(CifarResNet, variant, pretrained, blocks_per_stage=(depth - 2) // 6, **kwargs)
+def _entry_point(depth: int) -> Callable[..., CifarResNet]:
+    """Return what builds the network of one depth; timm reads its name and module from the function."""
+
+    def build(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+        return build_model_with_cfg(CifarResNet, name, pretrained, blocks_per_stage=(depth - 2) // 6, **kwargs)
+
+    name = build.__name__ = build.__qualname__ = f"cifar_resnet{depth}"
+    return build
 
 
-# timm reads an entry point's name and module from the function, so each variant is one.
-@register_model
-def cifar_resnet8(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    return _create("cifar_resnet8", pretrained, **kwargs)
-
-
-@register_model
-def cifar_resnet14(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    return _create("cifar_resnet14", pretrained, **kwargs)
-
-
-@register_model
-def cifar_resnet20(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    return _create("cifar_resnet20", pretrained, **kwargs)
-
-
-@register_model
-def cifar_resnet32(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    return _create("cifar_resnet32", pretrained, **kwargs)
-
-
-@register_model
-def cifar_resnet44(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    return _create("cifar_resnet44", pretrained, **kwargs)
-
-
-@register_model
-def cifar_resnet56(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    return _create("cifar_resnet56", pretrained, **kwargs)
-
-
-@register_model
-def cifar_resnet110(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    return _create("cifar_resnet110", pretrained, **kwargs)
+cifar_resnet8 = register_model(_entry_point(8))
+cifar_resnet14 = register_model(_entry_point(14))
+cifar_resnet20 = register_model(_entry_point(20))
+cifar_resnet32 = register_model(_entry_point(32))
+cifar_resnet44 = register_model(_entry_point(44))
+cifar_resnet56 = register_model(_entry_point(56))
+cifar_resnet110 = register_model(_entry_point(110))

@@ -14,7 +14,7 @@ from restnet_search.licenses import non_commercial
 from restnet_search.pareto import Point, dominated, non_dominated
 from restnet_search.reporting.assemble.order_counts import order_entries
 from restnet_search.reporting.assemble.ranker_judgement import judge_ranker
-from restnet_search.reporting.model.budget_sets import BudgetEntry, Limits
+from restnet_search.reporting.model.budget_sets import BudgetEntry
 from restnet_search.reporting.model.run_report import Entry, Report
 from restnet_search.search.run.records import AnchorRecord, Count, Direction, HybridRecord
 from restnet_search.units import UNLIMITED, DeviceBudget
@@ -158,7 +158,7 @@ def _budget_entry(
     entries: tuple[Entry, ...] = (*anchors, *hybrids)
     return BudgetEntry(
         name=budget.name,
-        limits=Limits(**{kind: _count(limit) for kind, limit in budget.limits}),
+        limits={kind: _count(limit) for kind, limit in budget.limits},
         pareto=_pareto(entries, budget, objectives),
         pick=pick(_within(entries, budget)),
         best_anchor=pick(_within(anchors, budget)),

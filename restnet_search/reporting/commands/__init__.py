@@ -1,1 +1,1 @@
-"""What commands other than the search print: plain frozen data, its JSON twin, and a rich renderer each."""
+"""Output of the commands other than the search: plain frozen data, its JSON twin, and a rich renderer each."""

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from restnet_search.reporting.blocks import literal, name_column, number_column, table, text_column
 from restnet_search.reporting.phrases import percent
+from restnet_search.search.run.records import MeasuredOn
 from restnet_search.units import format_seconds
 
 __all__ = ["DeviceRow", "DevicesTable", "ModelError", "WholeRow", "render_devices", "render_model_error"]
@@ -57,11 +58,8 @@ class ModelError:
     """Error of sums of measured parts on whole hybrids that they have not seen."""
 
     space: str
-    runtime: str
-    threads: int
-    batch: int
+    on: MeasuredOn
     runs: int
-    machine: str
     parts: int
     median: float
     max: float
@@ -69,6 +67,7 @@ class ModelError:
 
     def to_json(self) -> dict[str, Any]:
         plain = asdict(self)
+        plain |= plain.pop("on")
         plain["wholes"] = [asdict(row) | {"error": row.error} for row in self.wholes]
         return plain
 
@@ -97,9 +96,10 @@ def render_model_error(error: ModelError) -> RenderableType:
             f"{100 * row.error:+.1f} %",
         )
         grid.add_row(*literal(*cells))
-    threads = f"{error.threads} thread{'s' * (error.threads != 1)}"
+    on = error.on
+    threads = f"{on.threads} thread{'s' * (on.threads != 1)}"
     text = (
-        f"{error.space}: {error.runtime}, {threads}, batch {error.batch}, median of {error.runs} runs, {error.machine}."
+        f"{error.space}: {on.runtime}, {threads}, batch {on.batch}, median of {error.runs} runs, {on.machine}."
         f" Sums of {error.parts} measured parts are off by {percent(error.median)} % (median) and at most"
         f" {percent(error.max)} % on {len(error.wholes)} whole hybrids."
     )

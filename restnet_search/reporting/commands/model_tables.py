@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from restnet_search.reporting.blocks import literal, name_column, number_column, table, text_column
+from restnet_search.search.run.records import Part
 from restnet_search.units import CONVENTION, format_count
 
 __all__ = [
@@ -31,12 +32,17 @@ __all__ = [
 class CutPointRow:
     """A cut point: the shape of its tensor for one image (no batch axis), and the costs of the front up to it."""
 
-    index: int
-    path: str
+    cut: Part
     layout: str
     shape: tuple[int, ...]
     macs: float
     params: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; the anchor is the table's."""
+        cut = {"index": self.cut.cut, "path": self.cut.path}
+        features = {"layout": self.layout, "shape": list(self.shape)}
+        return {**cut, **features, "macs": self.macs, "params": self.params}
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class CutPointTable:
             "anchor": self.anchor,
             "macs": self.macs,
             "params": self.params,
-            "cut_points": [asdict(row) | {"shape": list(row.shape)} for row in self.rows],
+            "cut_points": [row.to_json() for row in self.rows],
         }
 
 
@@ -129,7 +135,7 @@ def render_cut_points(cuts: CutPointTable) -> RenderableType:
         share = f"{100 * row.macs / cuts.macs:.0f} %" if cuts.macs else "-"
         shape = " x ".join(map(str, row.shape))
         grid.add_row(
-            *literal(str(row.index), row.path, row.layout, shape),
+            *literal(str(row.cut.cut), row.cut.path, row.layout, shape),
             *literal(format_count(row.macs), share, format_count(row.params)),
         )
     title = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from restnet_search.reporting.blocks import literal, number_column, table, text_column
+from restnet_search.search.run.records import Direction, Part
 from restnet_search.units import CONVENTION, format_bytes, format_count
 
 __all__ = ["AnchorRow", "BudgetRow", "DataFacts", "DirectionRow", "HybridRow", "SpacePreview", "render_preview"]
@@ -35,11 +37,9 @@ class AnchorRow:
 
 @dataclass(frozen=True)
 class DirectionRow:
-    """Front and back anchor: all pairs of cut points, those a stitch layer can join, and those below the larger."""
+    """A direction: all pairs of cut points, those a stitch layer can join, and those below the larger."""
 
-    front: str
-    back: str
-    order: str
+    direction: Direction
     stitch_points: int
     stitchable: int
     candidates: int
@@ -50,14 +50,17 @@ class HybridRow:
     """One hybrid (``which``: cheapest, middle, dearest) with its stitch layer's share of the costs."""
 
     which: str
-    front: str
-    front_path: str
-    back: str
-    back_path: str
+    front: Part
+    back: Part
     macs: float
     params: float
     memory: float
     stitch_macs: float
+
+    def to_json(self) -> dict[str, Any]:
+        sides = {"front": self.front.anchor, "front_path": self.front.path}
+        sides |= {"back": self.back.anchor, "back_path": self.back.path}
+        return asdict(self) | sides
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,11 @@ class BudgetRow:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """The data as it was opened; ``test_from`` is ``test`` or ``val``, where it was cut from."""
+    """The data as it was opened: images by split; ``test_from`` is ``test`` or ``val``, where it was cut from."""
 
     source: str
     classes: int
-    train: int
-    val: int
-    test: int
+    images: Mapping[str, int]
     test_from: str
 
 
@@ -92,26 +93,35 @@ class SpacePreview:
     space: str
     anchors: tuple[AnchorRow, ...]
     directions: tuple[DirectionRow, ...]
-    hybrids: tuple[HybridRow, ...]
+    examples: tuple[HybridRow, ...]
     budgets: tuple[BudgetRow, ...]
     data: DataFacts
     memory_dtype: str
 
     def to_json(self) -> dict[str, Any]:
-        rows = {name: [asdict(row) for row in getattr(self, name)] for name in ("directions", "hybrids")}
-        anchors = [asdict(row) | {"input": list(row.input)} for row in self.anchors]
-        budgets = [asdict(row) | {"anchors": list(row.anchors)} for row in self.budgets]
-        facts = {"space": self.space, "data": asdict(self.data), "memory_dtype": self.memory_dtype}
-        return {**facts, "anchors": anchors, **rows, "budgets": budgets}
+        data = asdict(self.data)
+        return {
+            "space": self.space,
+            "data": data | data.pop("images"),
+            "memory_dtype": self.memory_dtype,
+            "anchors": [asdict(row) | {"input": list(row.input)} for row in self.anchors],
+            "directions": [_flat(asdict(row), "direction") for row in self.directions],
+            "hybrids": [row.to_json() for row in self.examples],
+            "budgets": [asdict(row) | {"anchors": list(row.anchors)} for row in self.budgets],
+        }
+
+
+def _flat(row: dict[str, Any], key: str) -> dict[str, Any]:
+    """Put what stands below a key in its place."""
+    return row.pop(key) | row
 
 
 def render_preview(preview: SpacePreview) -> RenderableType:
     """Return data, anchors, directions, three hybrids and the budgets."""
     data = preview.data
     cut = "" if data.test_from == "test" else " (cut from val)"
-    text = (
-        f"Data: {data.source}: {data.classes} classes; {data.train} train, {data.val} val, {data.test} test images{cut}"
-    )
+    images = ", ".join(f"{count} {split}" for split, count in data.images.items())
+    text = f"Data: {data.source}: {data.classes} classes; {images} images{cut}"
     blocks = [Text(text), _anchors(preview), _directions(preview), _hybrids(preview), _budgets(preview)]
     notes = [CONVENTION, f"Memory is the peak for one image in {preview.memory_dtype}: weights and live activations."]
     if any(row.unmeasured for row in preview.budgets):
@@ -138,15 +148,15 @@ def _directions(preview: SpacePreview) -> Table:
     grid = table(text_column("front > back"), *counted)
     for row in preview.directions:
         counts = map(str, (row.stitch_points, row.stitchable, row.candidates))
-        grid.add_row(*literal(f"{row.front} > {row.back}", *counts))
+        grid.add_row(*literal(str(row.direction), *counts))
     return grid
 
 
 def _hybrids(preview: SpacePreview) -> Table:
     figures = map(number_column, ("MACs", "params", "memory", "stitch\nMACs"))
     grid = table(*map(text_column, ("hybrid", "cut")), *figures)
-    for row in preview.hybrids:
-        cut = f"{row.front} up to {row.front_path} > {row.back} after {row.back_path}"
+    for row in preview.examples:
+        cut = f"{row.front.anchor} up to {row.front.path} > {row.back.anchor} after {row.back.path}"
         costs = (*map(format_count, (row.macs, row.params)), format_bytes(row.memory), format_count(row.stitch_macs))
         grid.add_row(*literal(row.which, cut, *costs))
     return grid

@@ -15,7 +15,7 @@ from rich.text import Text
 from restnet_search.reporting.assemble.statistics import kendall, spearman
 from restnet_search.reporting.blocks import Column, literal, number_column, table, text_column
 from restnet_search.reporting.phrases import cut_name, duration
-from restnet_search.search.run.records import network_name
+from restnet_search.search.run.records import Part, network_name
 from restnet_search.units import CONVENTION, format_count
 
 __all__ = ["Agreement", "RankedPoint", "Rankings", "render_rankings"]
@@ -25,20 +25,24 @@ __all__ = ["Agreement", "RankedPoint", "Rankings", "render_rankings"]
 class RankedPoint:
     """A stitch point with its hybrid's MACs and what every ranker says of it (higher is better; scales differ)."""
 
-    front: str
-    front_cut: int
-    front_path: str
-    back: str
-    back_cut: int
-    back_path: str
+    front: Part
+    back: Part
     macs: float
     scores: Mapping[str, float]
 
     @property
     def network(self) -> str:
         """``cnn[..layer1.0] + vit[blocks.2..]``, with indices for long paths."""
-        end, start = cut_name(self.front_path, self.front_cut), cut_name(self.back_path, self.back_cut)
-        return network_name(self.front, end, self.back, start)
+        end, start = (cut_name(side.path, side.cut) for side in (self.front, self.back))
+        return network_name(self.front.anchor, end, self.back.anchor, start)
+
+    def to_json(self) -> dict[str, Any]:
+        sides = {"front": self.front, "back": self.back}
+        flat = {
+            name: {name: side.anchor, f"{name}_cut": side.cut, f"{name}_path": side.path}
+            for name, side in sides.items()
+        }
+        return flat["front"] | flat["back"] | {"macs": self.macs, "scores": dict(self.scores)}
 
 
 @dataclass(frozen=True)
@@ -82,10 +86,10 @@ class Rankings:
 
     def _agreement(self, first: str, second: str) -> Agreement:
         known = [point for point in self.points if first in point.scores and second in point.scores]
-        fronts: dict[tuple[str, int, str], list[tuple[float, float]]] = {}
+        fronts: dict[tuple[Part, str], list[tuple[float, float]]] = {}
         for point in known:
             pair = (point.scores[first], point.scores[second])
-            fronts.setdefault((point.front, point.front_cut, point.back), []).append(pair)
+            fronts.setdefault((point.front, point.back.anchor), []).append(pair)
         rows = [row for row in fronts.values() if len(row) > 1]
         inside = [value for row in rows if (value := spearman(*zip(*row, strict=True))) is not None]
         same = [max(row)[0] == max(row, key=lambda pair: (pair[1], pair[0]))[0] for row in rows]
@@ -104,7 +108,7 @@ class Rankings:
             "space": self.space,
             "images": self.images,
             "seconds": dict(self.seconds) | {"features": self.features_seconds},
-            "points": [asdict(point) for point in self.points],
+            "points": [point.to_json() for point in self.points],
             "agreement": [asdict(agreement) for agreement in self.agreements()],
         }
 
@@ -140,8 +144,8 @@ def _best(rankings: Rankings, ranker: str, top: int) -> Table:
     return grid
 
 
-def _key(point: RankedPoint) -> tuple[str, int, str, int]:
-    return point.front, point.front_cut, point.back, point.back_cut
+def _key(point: RankedPoint) -> tuple[Part, Part]:
+    return point.front, point.back
 
 
 def _agreement(rankings: Rankings) -> Table:

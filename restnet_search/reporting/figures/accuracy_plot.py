@@ -64,7 +64,7 @@ def _series(report: Report) -> list[_Series]:
 
 
 def _limits(report: Report) -> dict[str, float]:
-    return {budget.name: float(budget.limits.macs) for budget in report.budgets if budget.limits.macs is not None}
+    return {budget.name: float(budget.limits["macs"]) for budget in report.budgets if "macs" in budget.limits}
 
 
 @dataclass(frozen=True)

@@ -24,24 +24,24 @@ def write_rankings_png(rankings: Rankings, path: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    directions = list(dict.fromkeys((point.front, point.back) for point in rankings.points))
+    directions = list(dict.fromkeys((point.front.anchor, point.back.anchor) for point in rankings.points))
     rankers = rankings.rankers
     figure = Figure(figsize=(1 + 3 * len(rankers), 0.8 + 2.6 * max(len(directions), 1)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(max(len(directions), 1), len(rankers), squeeze=False)
     colors = colormaps["viridis"].with_extremes(bad="lightgray")
     for row, (front, back) in enumerate(directions):
-        points = [point for point in rankings.points if (point.front, point.back) == (front, back)]
-        fronts = sorted({point.front_cut for point in points})
-        backs = sorted({point.back_cut for point in points})
+        points = [point for point in rankings.points if (point.front.anchor, point.back.anchor) == (front, back)]
+        fronts = sorted({point.front.cut for point in points})
+        backs = sorted({point.back.cut for point in points})
         for column, ranker in enumerate(rankers):
             axes = grid[row][column]
             known = sorted((point for point in points if ranker in point.scores), key=lambda p: p.scores[ranker])
             values = [[math.nan] * len(backs) for _ in fronts]
             first: dict[int, int] = {}
             for place, point in enumerate(known):  # the best of each front comes last
-                values[fronts.index(point.front_cut)][backs.index(point.back_cut)] = (place + 1) / len(known)
-                first[fronts.index(point.front_cut)] = backs.index(point.back_cut)
+                values[fronts.index(point.front.cut)][backs.index(point.back.cut)] = (place + 1) / len(known)
+                first[fronts.index(point.front.cut)] = backs.index(point.back.cut)
             axes.imshow(values, cmap=colors, vmin=0, vmax=1, aspect="auto")
             axes.plot(list(first.values()), list(first.keys()), "r.", markersize=4)
             axes.set_xticks(range(len(backs)), map(str, backs), fontsize=6)

@@ -1,4 +1,4 @@
-"""What became of trials, of stitch orders, and of what rankers had foreseen."""
+"""Trials, stitch orders and rankers, judged by what was reached."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class Report:
 
     def uses(self, kind: str) -> bool:
         """Return True where an objective or a budget uses a kind of cost, so that tables show it."""
-        limited = any(getattr(budget.limits, kind) is not None for budget in self.budgets)
+        limited = any(kind in budget.limits for budget in self.budgets)
         return limited or kind in self.search.objectives
 
 

@@ -1,25 +1,25 @@
-"""What was searched, how it was computed, and what it cost."""
+"""A search: its size, the way in which it was computed, and what it cost."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from restnet_search.search.run.records import MeasuredOn
+
 __all__ = ["ComputeSummary", "FeatureReuse", "JointSummary", "LatencyNote", "SearchSummary", "SkippedImages"]
 
 
 @dataclass(frozen=True)
 class LatencyNote:
-    """How latency was measured, and how far sums of ``parts`` measured parts were off on ``checked`` whole hybrids.
+    """The measuring of latency, and how far sums of ``parts`` measured parts were off on ``checked`` whole hybrids.
 
-    ``error_median`` and ``error_max`` are fractions of the measured latency; None where nothing was checked.
-    ``foreign`` says that all of it is from another device's table, so that nothing was measured whole.
+    ``runs`` is the most runs that a part had. ``error_median`` and ``error_max`` are fractions of the measured latency;
+    None where nothing was checked. ``foreign`` says that all of it is from another device's table, so that nothing was
+    measured whole.
     """
 
-    runtime: str
-    threads: int
-    batch: int
-    machine: str
+    on: MeasuredOn
     parts: int
     runs: int
     checked: int
@@ -30,7 +30,7 @@ class LatencyNote:
 
 @dataclass(frozen=True)
 class SkippedImages:
-    """How many of the ``of`` images of a split could not be read and were left out, and the first few files."""
+    """The images, ``count`` of ``of`` in a split, that could not be read and were left out, and the first few files."""
 
     split: str
     count: int

@@ -32,7 +32,8 @@ def _adapter() -> TypeAdapter[Report]:
 
 def to_json(report: Report) -> dict[str, Any]:
     """Return the report as the plain values of ``results.json``."""
-    return _adapter().dump_python(report, mode="json", fallback=dict)  # any mapping is an object
+    # any mapping is an object, not only a dict
+    return _adapter().dump_python(report, mode="json", fallback=dict, warnings=False)
 
 
 def from_json(data: object, source: str = RESULTS) -> Report:

@@ -110,9 +110,8 @@ def _device_notes(report: Report) -> list[str]:
         )
     note = report.search.latency
     if "latency" in columns and note is not None:
-        threads = f"{note.threads} thread{'s' * (note.threads != 1)}"
         notes.append(
-            f"Latency: median of {note.runs} runs, {note.runtime}, {threads}, batch {note.batch}, {note.machine}. The "
+            f"Latency: median of {note.runs} runs, {note.on}. The "
             f"search summed {note.parts} measured parts (~); {_latency_error(note)} Budgets hold for these sums."
         )
         if whole := [(entry.id, entry.measured) for entry in report.entries if entry.measured is not None]:
@@ -139,7 +138,7 @@ def _exceeding(report: Report) -> list[str]:
     """Say which members of a Pareto set took longer, measured whole, than their budget allows."""
     sentences: list[str] = []
     for budget in report.budgets:
-        limit = budget.limits.latency
+        limit = budget.limits.get("latency")
         members = [report.entry(id) for id in budget.pareto]
         late = [e.id for e in members if limit is not None and e.measured is not None and e.measured.median > limit]
         if late:

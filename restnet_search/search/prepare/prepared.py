@@ -24,8 +24,9 @@ from restnet_search.progress import Progress
 from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.prepare.memory_format import FormatChoice, choose_formats
 from restnet_search.search.prepare.placement import anchors_on_cpu, move_to_device
-from restnet_search.search.run.run_folder import AnchorSources, RunFolder, RunInputs
+from restnet_search.search.run.run_folder import RunFolder, RunInputs
 from restnet_search.search.run.session import Session
+from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import SearchSpace
 from restnet_search.space.space_files import admit_extensions
 
@@ -97,16 +98,7 @@ def prepare(
     """
     admit_extensions(space, trust_code=sources.trust_code)
     place = compute or open_compute(space.compute, progress.log)
-    anchors = load_anchors(
-        space,
-        data,
-        weights_dir=sources.weights,
-        base_dir=sources.base,
-        trust_code=sources.trust_code,
-        cache_dir=sources.cache,
-        progress=progress,
-        compute=place,
-    )
+    anchors = load_anchors(space, data, sources, progress, place)
     return replace(cut_anchors(space, anchors, data.classes, progress), compute=place)
 
 

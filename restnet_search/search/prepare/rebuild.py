@@ -16,7 +16,8 @@ from restnet_search.search.prepare.hybrids import restore_hybrid
 from restnet_search.search.prepare.prepared import load_prepared
 from restnet_search.search.run.record_store import read_records
 from restnet_search.search.run.records import HybridRecord
-from restnet_search.search.run.run_folder import AnchorSources, RunFolder, RunInputs
+from restnet_search.search.run.run_folder import RunFolder, RunInputs
+from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import SearchSpace
 
 __all__ = ["Rebuilt", "rebuild_network", "rebuild_networks"]

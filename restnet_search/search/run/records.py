@@ -22,6 +22,7 @@ __all__ = [
     "Dropped",
     "FinalScore",
     "HybridRecord",
+    "MeasuredOn",
     "Part",
     "RungSummary",
     "Score",
@@ -106,6 +107,20 @@ class FinalScore:
     top1: float
     ci95: tuple[float, float]
     n: int
+
+
+@dataclass(frozen=True)
+class MeasuredOn:
+    """The place of a latency: ``runtime`` is ``pytorch``, ``onnxruntime``, or ``device`` (another's table)."""
+
+    runtime: str
+    threads: int
+    batch: int
+    machine: str
+
+    def __str__(self) -> str:
+        threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
+        return f"{self.runtime}, {threads}, batch {self.batch}, {self.machine}"
 
 
 @dataclass(frozen=True)

@@ -18,24 +18,7 @@ from restnet_search.space.space_files import dump_space, load_space
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["AnchorSources", "RunFolder", "RunInputs", "find_run"]
-
-
-@dataclass(frozen=True)
-class AnchorSources:
-    """Where anchors come from.
-
-    Attributes:
-        weights: Folder with weights; None: as the space says.
-        base: Folder that relative paths start from; None: the working folder.
-        trust_code: True if code that the space names may run.
-        cache: Folder for fitted anchors and features.
-    """
-
-    weights: Path | None
-    base: Path | None
-    trust_code: bool
-    cache: Path
+__all__ = ["RunFolder", "RunInputs", "find_run"]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from restnet_search.compute import Compute, open_compute
 from restnet_search.progress import Progress
-from restnet_search.search.run.run_folder import AnchorSources, RunFolder, RunInputs
+from restnet_search.search.run.run_folder import RunFolder, RunInputs
+from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import SearchSpace
 from restnet_search.units import UNLIMITED, DeviceBudget, parse_budget
 

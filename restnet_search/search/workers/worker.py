@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from restnet_search.search.features.store import StoreRecipe
     from restnet_search.search.prepare.cut_anchor import CutAnchor
     from restnet_search.search.prepare.memory_format import FormatChoice
-    from restnet_search.search.run.run_folder import AnchorSources, RunFolder, RunInputs
+    from restnet_search.search.run.run_folder import RunFolder, RunInputs
     from restnet_search.search.training.context import TrialContext
+    from restnet_search.space.anchor_sources import AnchorSources
     from restnet_search.space.schema import SearchSpace
 
 __all__ = ["AnchorRecipe", "SharedContext", "work"]
