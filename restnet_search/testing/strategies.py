@@ -15,7 +15,7 @@ from restnet_search.search.points.device_costs import price_parts
 from restnet_search.search.prepare.images import load_images
 from restnet_search.search.prepare.prepared import prepare_anchors
 from restnet_search.search.ranking import rank_stitch_points
-from restnet_search.search.run.run_folder import AnchorSources, RunFolder, RunInputs
+from restnet_search.search.run.run_folder import RunFolder, RunInputs
 from restnet_search.search.run.session import open_session
 from restnet_search.search.study.study import SearchStudy
 from restnet_search.search.study.train import open_study
@@ -24,6 +24,7 @@ from restnet_search.search.training.context import TrialImages
 from restnet_search.search.training.trial_setup import open_context
 from restnet_search.search.workers.worker_pool import open_engine
 from restnet_search.space import SearchSpace, parse_space
+from restnet_search.space.anchor_sources import AnchorSources
 
 __all__ = ["StrategySuite", "run_strategy", "small_space"]
 

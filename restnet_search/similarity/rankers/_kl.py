@@ -76,7 +76,7 @@ class KlRanker(Ranker):
         predicted = {
             key: predict_out_of_fold(torch.cat(kept), labels, self._setup.classes) for key, kept in self._pooled.items()
         }
-        found: PairScores = {}
+        scores: PairScores = {}
         for front, back in self._setup.pairs:
             rows, columns = (self._indices(name) for name in (front, back))
             score = kl_scores(
@@ -86,8 +86,8 @@ class KlRanker(Ranker):
             )
             matrix = np.full((len(self._setup.cut_points[front]), len(self._setup.cut_points[back])), np.nan)
             matrix[np.ix_(rows, columns)] = score.cpu().numpy()
-            found[front, back] = matrix
-        return found
+            scores[front, back] = matrix
+        return scores
 
     def _indices(self, name: str) -> list[int]:
         return [cut.index for cut in self._setup.cut_points[name] if _known(cut)]
@@ -143,11 +143,11 @@ def fit_probe(
     penalty = features.new_full((inputs.shape[1], 1), 1 / images)
     penalty[-1] = 0.0
     factor = torch.linalg.cholesky(inputs.T @ inputs / (2 * images) + penalty * torch.eye(len(penalty)).to(inputs))
-    wanted = F.one_hot(labels, classes).to(inputs)
+    goal = F.one_hot(labels, classes).to(inputs)
     current = ahead = features.new_zeros(inputs.shape[1], classes)
     momentum = 1.0
     for _ in range(iterations):
-        gradient = inputs.T @ (torch.softmax(inputs @ ahead, dim=1) - wanted) / images + penalty * ahead
+        gradient = inputs.T @ (torch.softmax(inputs @ ahead, dim=1) - goal) / images + penalty * ahead
         if float(gradient.abs().max()) < tolerance:
             break
         moved = ahead - torch.cholesky_solve(gradient, factor)
