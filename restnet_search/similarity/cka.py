@@ -153,7 +153,7 @@ class MinibatchCKA:
 
     @torch.no_grad()
     def update_grams(self, grams_a: Sequence[Tensor], grams_b: Sequence[Tensor]) -> None:
-        """Add one batch by the :func:`u_centered_gram` of each layer, for callers that cannot hold all features at once.
+        """Add one batch by the :func:`u_centered_gram` of each layer, where not all features can be held at once.
 
         Args:
             grams_a: La matrices ``(n, n)`` float64.
