@@ -3,6 +3,9 @@
 
 PYTHON ?= python3
 BUDGET ?= 2.4MFLOPs
+# Processes that share the tests, never more than there are cores. Each takes up to 3 GB, which is why more are asked for
+# by name: make JOBS=8 test
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -17,7 +20,7 @@ demo: $(STAMP) ## Run the embedded demo: install, search, report (no data to dow
 	$(BIN)/restnet-search --space demo --budget $(BUDGET)
 
 test: $(STAMP) ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses $(JOBS) --dist loadfile
 
 conformance: $(STAMP) ## Cut one model of every timm family (goes on where it stopped), stitch all pairs of the seed families
 	$(BIN)/restnet-search conformance --out reports

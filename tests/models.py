@@ -17,7 +17,7 @@ MODELS: dict[str, dict[str, object]] = {
     "cifar_resnet20": {"model_name": "cifar_resnet20"},
     "resnet": {"model_name": "resnet18", "channels": (8, 16, 24, 32), "layers": (1, 1, 1, 1)},
     "mobilenetv2": {"model_name": "mobilenetv2_035"},
-    "vgg": {"model_name": "vgg11_bn"},
+    "vgg": {"model_name": "vgg11_bn", "mlp_ratio": 0.02},  # else its classifier alone has 120 million weights
     "convnext": {"model_name": "convnext_atto", "depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)},
     "vit": {
         "model_name": "vit_tiny_patch16_224",

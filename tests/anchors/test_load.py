@@ -16,9 +16,8 @@ from torch import nn
 from restnet_search.anchors import Anchor, head_matches
 from restnet_search.anchors.fitting.train import top1
 from restnet_search.anchors.loading import hub
-from restnet_search.data import load_data
+from restnet_search.data import DataSplits
 from restnet_search.errors import AnchorError
-from restnet_search.space.schema import DataSpec
 
 from .conftest import TINY, Load
 
@@ -42,10 +41,12 @@ def assert_holds(anchor: Anchor, path: Path) -> None:
 
 
 @pytest.mark.parametrize(("depth", "accuracy"), [(8, 0.785), (20, 0.869)])
-def test_real_weights_reach_their_accuracy(load: Load, shared: Path, depth: int, accuracy: float) -> None:
+def test_real_weights_reach_their_accuracy(
+    load: Load, shared: Path, cifar10: DataSplits, depth: int, accuracy: float
+) -> None:
     anchor = load(model=f"cifar_resnet{depth}", weights_dir=shared / "weights")
-    data = load_data(DataSpec(), root=shared / "data" / "cifar10")  # val and test are the halves of val.tar
-    both = sum(top1(anchor.model, split, anchor.preprocessing) * len(split) for split in (data.val, data.test)) / 5000
+    halves = (cifar10.val, cifar10.test)  # of val.tar
+    both = sum(top1(anchor.model, split, anchor.preprocessing) * len(split) for split in halves) / 5000
     assert both == pytest.approx(accuracy, abs=0.003)
     assert head_matches(anchor, 10) and not anchor.fitted
 

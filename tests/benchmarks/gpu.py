@@ -128,15 +128,13 @@ class _Trials:
     def ours(self) -> list[Tensor]:
         """Weights of each stitch layer after its trial."""
         from restnet_search.search.features.store import FeatureStore
-        from restnet_search.search.training.context import TrialContext
-        from restnet_search.search.training.trial import run_trial
+        from restnet_search.search.training.context import TrialContext, TrialImages
+        from tests.search.stores import run_trial
 
         context = TrialContext(
             graphs=self._graphs,
             store=FeatureStore(self._anchors, 8 * 2**30, compute=self._compute),
-            train=self._train,
-            fit=self._train,
-            val=self._train.subset(range(self._training.batch_size)),
+            images=TrialImages(self._train, self._train, self._train.subset(range(self._training.batch_size))),
             stitch=self._stitch,
             training=self._training,
             seed=0,
@@ -148,7 +146,7 @@ class _Trials:
         """Likewise, the images going through the front in every step."""
         from torch.nn import functional as F
 
-        from restnet_search.search.training.optimizer import Group, Optimiser
+        from restnet_search.search.training.optimizer import Group, Optimizer
         from restnet_search.search.training.seeds import generator_for
         from restnet_search.stitching.layer import StitchLayer
 
@@ -161,7 +159,7 @@ class _Trials:
             stitch = self._compute.place(StitchLayer(candidate.plan, generator))
             groups = [Group(list(stitch.parameters()), self._choices.lr)]
             steps = self._choices.epochs * -(-count // batch)
-            optimiser = Optimiser(groups, self._training.weight_decay, steps)
+            optimiser = Optimizer(groups, self._training.weight_decay, steps)
             for _ in range(self._choices.epochs):
                 for chunk in torch.randperm(count, generator=generator).split(batch):
                     rows = self._compute.put(chunk)

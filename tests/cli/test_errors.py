@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.forking import Run
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -32,8 +35,8 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["--budget", "85MFLOPs", "--space", "cifar10_resnet"], ["data"]),
     ],
 )
-def test_bad_input_is_one_clear_error(arguments: list[str], says: list[str], tmp_path: Path) -> None:
-    done = run(*arguments, cwd=tmp_path)
+def test_bad_input_is_one_clear_error(arguments: list[str], says: list[str], tmp_path: Path, run_forked: Run) -> None:
+    done = run_forked(arguments, tmp_path, dict(os.environ))
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert "Traceback" not in done.stderr

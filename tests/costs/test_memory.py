@@ -111,7 +111,7 @@ class TestClosedForm:
         assert smaller.total.weights - indices == (memory.total.weights - indices) / share
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "vgg"])  # 129 million weights, and nothing new
+@pytest.mark.parametrize("name", MODELS)
 def test_estimate_equals_the_measured_peak_at_every_cut_point(name: str) -> None:
     graph, memory = _cut(name)
     assert memory.total.activations == _measured([graph.traced.module], [graph.traced.example(1)])

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from timm.data import create_dataset, create_transform
 
-from restnet_search.data import PixelCache, Preprocessing, load_data
+from restnet_search.data import DataSplits, PixelCache, Preprocessing, load_data
 from restnet_search.errors import DataError
 from restnet_search.space.schema import DataSpec
 
@@ -344,8 +344,8 @@ def test_too_small_a_val_cannot_be_cut(make_folder: MakeFolder) -> None:
         load_data(DataSpec(test_fraction=0.1), root=root)
 
 
-def test_cifar10_tars(shared: Path) -> None:
-    data = load_data(DataSpec(), root=shared / "data" / "cifar10")
+def test_cifar10_tars(cifar10: DataSplits) -> None:
+    data = cifar10
     assert (len(data.train), len(data.val), len(data.test)) == (50_000, 2_500, 2_500)
     assert torch.bincount(data.val.labels).tolist() == torch.bincount(data.test.labels).tolist() == [250] * 10
     assert torch.bincount(data.train.labels).tolist() == [5_000] * 10

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.forking import COMMAND, Run, run_fresh
 
 SPACE = """
 name: tiny
@@ -37,24 +38,21 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def command() -> list[str]:
-    """It heeds Ctrl-C as in a terminal, though what tests in the background start would ignore it."""
-    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    return [sys.executable, "-c", f"{heed}; from restnet_search.cli import main; main()"]
+    """A fresh process; it heeds Ctrl-C as in a terminal, though what tests in the background start would ignore it."""
+    return COMMAND
 
 
 @pytest.fixture(scope="session")
-def cli(environment: dict[str, str], command: list[str], workspace: Path) -> Cli:
-    """Run restnet-search in the workspace; the finished process with its output as text."""
+def cli(environment: dict[str, str], run_forked: Run, workspace: Path) -> Cli:
+    """Run restnet-search in the workspace; the finished process with its output as text.
 
-    def run(*arguments: str, check: bool = True, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [*command, *arguments],
-            cwd=cwd or workspace,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    ``fresh=True`` takes a new Python where the seed of string hashes or what an import says is part of the test.
+    """
+
+    def run(
+        *arguments: str, check: bool = True, cwd: Path | None = None, fresh: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        done = (run_fresh if fresh else run_forked)(arguments, cwd or workspace, environment)
         assert not check or done.returncode == 0, done.stderr
         return done
 

@@ -6,11 +6,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from restnet_search.search.rebuild import rebuild_network
-from restnet_search.search.rungs import RungStudy
 
 from restnet_search import load_hybrid, load_run
 from restnet_search.data import load_data
+from restnet_search.search.halving.rungs import RungStudy
+from restnet_search.search.prepare.rebuild import rebuild_network
 from restnet_search.search.run.record_store import read_records
 from restnet_search.search.training.accuracy import score_network
 from restnet_search.space import load_space

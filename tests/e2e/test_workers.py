@@ -62,7 +62,7 @@ def alone(cli: Cli, workspace: Path, space: list[str]) -> Path:
 
 @pytest.fixture(scope="module")
 def shared(cli: Cli, workspace: Path, space: list[str]) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    done = cli(*space, "--run", "two-workers", "--workers", "2")
+    done = cli(*space, "--run", "two-workers", "--workers", "2", fresh=True)  # its imports must not warn either
     return workspace / "reports" / "two-workers", done
 
 
