@@ -15,5 +15,5 @@ They need pytest, which nothing else in this package imports.
 import pytest
 
 pytest.register_assert_rewrite(
-    "restnet_search.testing.rankers", "restnet_search.testing.stitch_layers", "restnet_search.testing.strategies"
+    *(f"restnet_search.testing.{suite}" for suite in ("formats", "rankers", "stitch_layers", "strategies"))
 )
