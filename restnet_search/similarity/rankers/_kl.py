@@ -77,7 +77,7 @@ class KlRanker(Ranker):
         predicted = {
             key: predict_out_of_fold(torch.cat(kept), labels, self._setup.classes) for key, kept in self._pooled.items()
         }
-        found: PairScores = {}
+        scores: PairScores = {}
         for front, back in self._setup.pairs:
             rows, columns = (self._indices(name) for name in (front, back))
             score = kl_scores(
@@ -87,8 +87,8 @@ class KlRanker(Ranker):
             )
             matrix = np.full((len(self._setup.cut_points[front]), len(self._setup.cut_points[back])), np.nan)
             matrix[np.ix_(rows, columns)] = score.cpu().numpy()
-            found[front, back] = matrix
-        return found
+            scores[front, back] = matrix
+        return scores
 
     def _indices(self, name: str) -> list[int]:
         return [cut.index for cut in self._setup.cut_points[name] if _known(cut)]
