@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from restnet_search.version import __version__
+
 if TYPE_CHECKING:
     from restnet_search.export.adaptive import AdaptiveModel
     from restnet_search.loading import load_hybrid, load_run
     from restnet_search.pipeline import run_search
 
 __all__ = ["AdaptiveModel", "__version__", "load_hybrid", "load_run", "run_search"]
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "AdaptiveModel": "restnet_search.export.adaptive",

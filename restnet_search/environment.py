@@ -1,4 +1,4 @@
-"""What torch and OpenMP read from the environment when they are loaded: set before that in each of our processes."""
+"""Environment variables that torch and OpenMP read when they are loaded: set before that in each of our processes."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> Path:
-    """Write text (UTF-8, line ends as they are) or bytes; returns the path."""
+    """Write text (UTF-8, line ends as they are) or bytes; return the path."""
     with replacing(path) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
     return path

@@ -49,7 +49,7 @@ def load_hybrid(
     """
     folder = Path(run)
     if hybrid is None:
-        from restnet_search.export.safetensors import load_export
+        from restnet_search.export.formats.safetensors import load_export
 
         return load_export(folder, base_dir=Path(base) if base else None, trust_code=trust_code)
     from restnet_search.search.prepare.rebuild import rebuild_network

@@ -1,4 +1,4 @@
-"""What long steps report to; the command line shows it with rich, the library is silent by default."""
+"""Progress of long steps; the command line shows it with rich, the library is silent by default."""
 
 from __future__ import annotations
 

@@ -166,12 +166,12 @@ FORMATS = Registry(
     "restnet_search.formats",
     MappingProxyType(
         {
-            "onnx": "restnet_search.export.onnx:OnnxFormat",
-            "safetensors": "restnet_search.export.safetensors:SafetensorsFormat",
-            "pt2": "restnet_search.export.pt2:Pt2Format",
-            "executorch": "restnet_search.export.executorch:ExecutorchFormat",
-            "openvino": "restnet_search.export.openvino:OpenvinoFormat",
-            "litert": "restnet_search.export.litert:LitertFormat",
+            "onnx": "restnet_search.export.formats.onnx:OnnxFormat",
+            "safetensors": "restnet_search.export.formats.safetensors:SafetensorsFormat",
+            "pt2": "restnet_search.export.formats.pt2:Pt2Format",
+            "executorch": "restnet_search.export.formats.executorch:ExecutorchFormat",
+            "openvino": "restnet_search.export.formats.openvino:OpenvinoFormat",
+            "litert": "restnet_search.export.formats.litert:LitertFormat",
         }
     ),
 )

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from restnet_search.errors import BudgetError, did_you_mean
 
 __all__ = [
     "CONVENTION",
+    "ITEM_BYTES",
     "MEMORY_DTYPES",
     "RUNTIMES",
     "UNLIMITED",
     "DeviceBudget",
+    "MemoryDtype",
     "Quantity",
     "format_bytes",
     "format_count",
@@ -30,10 +33,13 @@ __all__ = [
 
 CONVENTION = "One multiply-accumulate (MAC) counts as one FLOP."
 
-MEMORY_DTYPES = ("float32", "float16", "bfloat16", "int8")
-"""What a memory limit may be counted in: ``64MB@int8``."""
+MemoryDtype = Literal["float32", "float16", "bfloat16", "int8"]
+"""Types that a memory limit may be counted in: ``64MB@int8``."""
+MEMORY_DTYPES: tuple[MemoryDtype, ...] = get_args(MemoryDtype)
+ITEM_BYTES: Mapping[MemoryDtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
+"""Bytes of a weight or activation; integer tensors of a model (indices) keep their own size."""
 RUNTIMES = ("pytorch", "onnxruntime", "device")
-"""What a latency limit may be measured on: ``30ms@onnxruntime``; ``device``: as a table measured there says."""
+"""Runtimes that a latency limit may be measured on: ``30ms@onnxruntime``; ``device``: as a table of it says."""
 
 _QUALIFIERS = {"memory": MEMORY_DTYPES, "latency": RUNTIMES}
 _SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
@@ -90,12 +96,12 @@ def parse_quantity(text: str) -> Quantity:
 
 def _fixed(text: str) -> Quantity | None:
     match = _FIXED_PATTERN.fullmatch(text)
-    found = _FIXED.get(match["unit"].lower()) if match else None
-    return None if match is None or found is None else Quantity(found[0], float(match["number"]) * found[1])
+    unit = _FIXED.get(match["unit"].lower()) if match else None
+    return None if match is None or unit is None else Quantity(unit[0], float(match["number"]) * unit[1])
 
 
 def _qualified(text: str, amount: str, at: str | None) -> Quantity:
-    """Bytes or seconds, with what stands behind the ``@``."""
+    """Read bytes or seconds, with what stands behind the ``@``."""
     quantity = _fixed(amount)
     if quantity is None:
         raise BudgetError(f"Cannot read the quantity {text!r}.", expected=VALID_UNITS)
@@ -133,7 +139,7 @@ def format_count(value: float) -> str:
 
 
 def round_up(value: float) -> float:
-    """The least number of three significant digits that is not below a positive value: a limit that it keeps to."""
+    """Return the least number of three significant digits that is not below a positive value."""
     step = 10.0 ** (math.floor(math.log10(value)) - 2)
     return math.ceil(value / step) * step
 
@@ -163,23 +169,23 @@ class DeviceBudget:
 
     @property
     def text(self) -> str:
-        """What :func:`parse_budget` reads as this budget (to six digits); at least one limit."""
-        said = _limits_text(self.limits, self.at)
-        return said if self.name == said else f"{self.name}={said}"
+        """Return what :func:`parse_budget` reads as this budget (to six digits); at least one limit."""
+        limits = _limits_text(self.limits, self.at)
+        return limits if self.name == limits else f"{self.name}={limits}"
 
     def without(self, kind: str) -> DeviceBudget:
-        """The same budget without its limit of one kind of cost, where that is not known yet."""
+        """Return the same budget without its limit of one kind of cost, where that is not known yet."""
         limits = tuple((name, limit) for name, limit in self.limits if name != kind)
         return DeviceBudget(self.name, limits, tuple((name, at) for name, at in self.at if name != kind))
 
     def allows(self, *, macs: float, params: float, memory: float | None = None, latency: float | None = None) -> bool:
-        """Whether a network of this cost stays within every limit; a cost that is not known does not."""
+        """Say if a network of this cost stays within every limit; a cost that is not known does not."""
         costs = {"macs": macs, "params": params, "memory": memory, "latency": latency}
         return all((cost := costs[kind]) is not None and cost <= limit for kind, limit in self.limits)
 
 
 UNLIMITED = DeviceBudget("unlimited", ())
-"""What a search is held to that was given no budget."""
+"""The budget of a search that was given none."""
 
 
 def parse_budget(text: str) -> DeviceBudget:

@@ -23,12 +23,12 @@ class Anchor:
         name: In reports.
         model_name: The timm name, or ``module:function`` of the factory.
         model: Takes ``(B, *preprocessing.size)``, returns ``(B, num_classes)``.
-        preprocessing: How it sees images.
+        preprocessing: From an image to the model's input.
         num_classes: Of its present head; 0 where it has none yet.
         digest: Content key of parameters, buffers, model name and arguments, hexadecimal.
         license: Of the weights, for example ``apache-2.0``; None where it is unknown (:mod:`restnet_search.licenses`).
-        fitted: Whether its weights were made by :func:`restnet_search.anchors.fitting.fit.fit_anchor`.
-        trained: Whether every weight, the head's too, comes from a checkpoint, a factory or a fit.
+        fitted: True if its weights were made by :func:`restnet_search.anchors.fitting.fit.fit_anchor`.
+        trained: True if every weight, the head's too, comes from a checkpoint, a factory or a fit.
         kwargs: What the model was built with.
     """
 
@@ -45,7 +45,7 @@ class Anchor:
 
 
 def head_matches(anchor: Anchor, classes: int) -> bool:
-    """Whether the anchor can answer for this many classes as it is.
+    """Say if the anchor can answer for this many classes as it is.
 
     Only the number is compared: that the classes also stand in the checkpoint's order cannot be known.
     """
@@ -53,12 +53,12 @@ def head_matches(anchor: Anchor, classes: int) -> bool:
 
 
 def freeze(model: nn.Module) -> nn.Module:
-    """Put the model into evaluation mode with no gradients; returns it."""
+    """Put the model into evaluation mode with no gradients; return it."""
     return model.eval().requires_grad_(False)
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes; the order of names does not matter."""
+    """Return the SHA-256 over names, types, shapes and bytes; the order of names does not matter."""
     key = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
@@ -68,9 +68,9 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def model_digest(model: nn.Module, model_name: str, kwargs: Mapping[str, object]) -> str:
-    """Content key of a model.
+    """Return the content key of a model.
 
     Equal weights in another architecture of the same name and arguments (an edited factory) are not told apart.
     """
-    said = json.dumps([model_name, dict(kwargs)], sort_keys=True, default=str)
-    return hashlib.sha256((said + tensors_digest(model.state_dict())).encode()).hexdigest()
+    facts = json.dumps([model_name, dict(kwargs)], sort_keys=True, default=str)
+    return hashlib.sha256((facts + tensors_digest(model.state_dict())).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What kind of network an anchor is: hybrids of two kinds are told apart in reports."""
+"""Kind of an architecture: hybrids of two kinds are told apart in reports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["architecture_kind"]
 
 
 def architecture_kind(model: nn.Module) -> str:
-    """``transformer`` where a layer attends with heads (timm's and torch's say ``num_heads``), else ``cnn`` or ``mlp``.
+    """Return ``transformer`` where a layer attends with heads (it has ``num_heads``), else ``cnn`` or ``mlp``.
 
     Attention over channels alone (squeeze-and-excitation) has no heads. Networks that hold both convolutions and heads,
     such as CoAtNet, count as transformers.

@@ -1,4 +1,4 @@
-"""The classifier of a model: where it is, and how to exchange it."""
+"""The classifier of a model: find it, exchange it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ["checkpoint_classes", "classifiers", "replace_classifier"]
 
 
 def classifiers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers that give the logits, by module path: two for distilled models, none where none is found.
+    """Return the layers that give the logits, by module path: two for distilled models, none where none is found.
 
     They are what timm's ``get_classifier()`` says; in other models, the last linear layer.
     """
     named = [(name, module) for name, module in model.named_modules() if name]
     get_classifier = getattr(model, "get_classifier", None)
     if callable(get_classifier):
-        found = get_classifier()
-        heads = found if isinstance(found, tuple | list) else (found,)
+        result = get_classifier()
+        heads = result if isinstance(result, tuple | list) else (result,)
         return {name: module for name, module in named if any(module is head for head in heads)}
     linear = [(name, module) for name, module in named if isinstance(module, nn.Linear)]
     return dict(linear[-1:])
@@ -49,7 +49,7 @@ def replace_classifier(model: nn.Module, classes: int) -> None:
 
 
 def checkpoint_classes(model: nn.Module, state: Mapping[str, Tensor]) -> int | None:
-    """How many classes the checkpoint's classifier has; None if it has none under the model's name for it."""
+    """Return how many classes the checkpoint's classifier has; None if it has none under the model's name for it."""
     for name in classifiers(model):
         for leaf in ("weight", "bias"):
             value = state.get(f"{name}.{leaf}")

@@ -8,60 +8,45 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from restnet_search.cli.entries import as_named, chosen_from
+from restnet_search.cli.entries import as_named, choose_network
 from restnet_search.errors import ExportError, RunError
 
 if TYPE_CHECKING:
-    from restnet_search.export.adaptive.write import AdaptiveResult
+    from restnet_search.export.adaptive.write_adaptive import AdaptiveExport
+    from restnet_search.export.from_run import RunExport
     from restnet_search.reporting.model.run_report import Entry, Report
 
-__all__ = ["export_adaptive"]
+__all__ = ["export_adaptive", "refuse_formats"]
 
 _FORMATS = ("safetensors", "onnx")
 
 
-def export_adaptive(
-    run: str,
-    budgets: Sequence[str],
-    formats: Sequence[str],
-    out: Path | None,
-    runs: Path,
-    data: Path | None,
-    weights: Path | None,
-    trust_code: bool,
-    as_json: bool,
-) -> None:
-    """Export the Pareto sets of a run as one model that switches, and say what came of it."""
-    unknown = [name for name in formats if name not in _FORMATS]
+def refuse_formats(names: Sequence[str]) -> None:
+    """Raise an ExportError for a format that no adaptive model has."""
+    unknown = [name for name in names if name not in _FORMATS]
     if unknown:
         raise ExportError(
             f"There is no adaptive model as {unknown[0]}.",
             expected="--format safetensors, or --format onnx, which adds an ONNX file for every route (default)",
         )
-    from restnet_search.cli.progress import show_progress
-    from restnet_search.export.adaptive.run import export_adaptive_from_run
-    from restnet_search.loading import load_run
-    from restnet_search.search.run.run_folder import find_run
 
-    folder = find_run(run, runs)
-    report = load_run(folder.path)
-    chosen = [chosen_from(report, entry) for entry in _entries(report, budgets)]
+
+def export_adaptive(
+    run: RunExport, report: Report, budgets: Sequence[str], formats: Sequence[str], *, as_json: bool
+) -> None:
+    """Export the Pareto sets of a run as one model that switches, and say what came of it."""
+    from restnet_search.cli.progress import show_progress
+    from restnet_search.export.adaptive.adaptive_from_run import export_adaptive_from_run
+
+    chosen = [choose_network(report, entry) for entry in _entries(report, budgets)]
+    with_onnx = not formats or "onnx" in formats
     with show_progress() as progress:
-        result = export_adaptive_from_run(
-            folder,
-            chosen,
-            with_onnx=not formats or "onnx" in formats,
-            out=out,
-            weights=weights,
-            data=data,
-            trust_code=trust_code,
-            progress=progress,
-        )
+        result = export_adaptive_from_run(run, chosen, with_onnx=with_onnx, progress=progress)
     _show(result, as_json)
 
 
 def _entries(report: Report, budgets: Sequence[str]) -> list[Entry]:
-    """The members of the budgets' Pareto sets (all budgets, where none is named), each once."""
+    """Return the members of the budgets' Pareto sets (all budgets, where none is named), each once."""
     chosen = [report.budget(as_named(name)) for name in budgets] or report.budgets
     names = dict.fromkeys(name for budget in chosen for name in budget.pareto)
     if not names:
@@ -73,10 +58,10 @@ def _entries(report: Report, budgets: Sequence[str]) -> list[Entry]:
     return [report.entry(name) for name in names]
 
 
-def _show(result: AdaptiveResult, as_json: bool) -> None:
+def _show(result: AdaptiveExport, as_json: bool) -> None:
     from restnet_search.cli.console import print_json
-    from restnet_search.export.adaptive.card import describe
-    from restnet_search.export.adaptive.manifest import MANIFEST, WEIGHTS
+    from restnet_search.export.adaptive.adaptive_card import describe_route
+    from restnet_search.export.adaptive.adaptive_manifest import ADAPTIVE_MANIFEST, ADAPTIVE_WEIGHTS
     from restnet_search.units import format_bytes, format_count
 
     manifest, measured = result.manifest, result.measured
@@ -86,10 +71,11 @@ def _show(result: AdaptiveResult, as_json: bool) -> None:
     sizes, onnx = measured.sizes, manifest.onnx
     typer.echo(f"Exported {len(manifest.routes)} routes as one adaptive model to {result.folder}:")
     for route in manifest.routes:
-        best = next(score for score in route.accuracy if score.split == "val")
-        typer.echo(f"  {route.name}: {describe(route)}, {format_count(route.costs.macs)} MACs, val {best.top1:.1%}")
+        macs = format_count(route.costs.macs)
+        typer.echo(f"  {route.name}: {describe_route(route)}, {macs} MACs, val {route.val.top1:.1%}")
     typer.echo(
-        f"  {WEIGHTS}, {MANIFEST}: {format_bytes(sizes.artefact)}; the routes apart {format_bytes(sizes.separate)};"
+        f"  {ADAPTIVE_WEIGHTS}, {ADAPTIVE_MANIFEST}: {format_bytes(sizes.artefact)};"
+        f" the routes apart {format_bytes(sizes.separate)};"
         f" their weights, each once, {format_bytes(sizes.union)} ({sizes.artefact / sizes.union:.3f} times)"
     )
     typer.echo(f"  every route equals the network exported alone bit for bit (float32, CPU, {measured.images} images)")

@@ -127,7 +127,7 @@ def main(
     trained stitch layer, and reports the Pareto set for every budget. One multiply-accumulate counts as one FLOP.
     """
     if version:
-        from restnet_search import __version__
+        from restnet_search.version import __version__
 
         typer.echo(f"restnet-search {__version__}")
         raise typer.Exit

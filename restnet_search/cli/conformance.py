@@ -19,8 +19,8 @@ def conformance(
 ) -> None:
     """Cut one model of every family of timm and torchvision, compare with the whole model, write the table."""
     from restnet_search.cli.arguments import one_of
+    from restnet_search.conformance.check_families import run_conformance
     from restnet_search.conformance.families import all_cases
-    from restnet_search.conformance.run import run_conformance
 
     cases = all_cases()
     names = tuple(case.family for case in cases)
@@ -31,7 +31,7 @@ def conformance(
         out,
         only=tuple(family or ()),
         fresh=fresh,
-        said=lambda row: typer.echo(
+        report=lambda row: typer.echo(
             f"{row.family}: {row.status} {row.reason} ({row.cut_points} cut points, {row.seconds:.1f} s)"
         ),
     )

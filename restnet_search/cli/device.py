@@ -97,7 +97,7 @@ def bench(
     from restnet_search.cli.console import print_json
     from restnet_search.cli.progress import show_progress
     from restnet_search.devices.bench import write_bench
-    from restnet_search.devices.files import RESULTS, SCRIPT
+    from restnet_search.devices.bench_files import RESULTS, SCRIPT
 
     chosen, base = _choose(space, data)
     spec = _latency(chosen, checked=hybrids, runs=runs, threads=threads)
@@ -128,8 +128,8 @@ def import_results(
 ) -> None:
     """Make a device profile of what a device measured, for --device-profile."""
     from restnet_search.cli.console import console, print_json
-    from restnet_search.devices.check import model_error
-    from restnet_search.devices.results import measured_profile, read_results
+    from restnet_search.devices.device_results import measured_profile, read_results
+    from restnet_search.devices.model_error import model_error
     from restnet_search.files import write_atomically
     from restnet_search.reporting.commands.device_tables import render_model_error
     from restnet_search.space.device_profiles import dump_profile
@@ -164,8 +164,8 @@ def check(
     """Measure a space's parts and some whole hybrids on this machine, and say how far sums of parts are off."""
     from restnet_search.cli.console import console, print_json
     from restnet_search.cli.progress import show_progress
-    from restnet_search.devices.check import model_error
-    from restnet_search.devices.cut import measure_here
+    from restnet_search.devices.cut_space import measure_here
+    from restnet_search.devices.model_error import model_error
     from restnet_search.reporting.commands.device_tables import render_model_error
 
     chosen, base = _choose(space, data)

@@ -9,11 +9,11 @@ from restnet_search.errors import BudgetError
 from restnet_search.units import parse_budget
 
 if TYPE_CHECKING:
-    from restnet_search.export import Accuracy, Chosen
-    from restnet_search.export.running import Latency
+    from restnet_search.export import Accuracy, ChosenNetwork
+    from restnet_search.export.network.runtime_cost import Latency
     from restnet_search.reporting.model.run_report import Entry, Report
 
-__all__ = ["as_named", "chosen_from"]
+__all__ = ["as_named", "choose_network"]
 
 
 def as_named(text: str) -> str:
@@ -24,14 +24,14 @@ def as_named(text: str) -> str:
         return text
 
 
-def chosen_from(report: Report, entry: Entry) -> Chosen:
+def choose_network(report: Report, entry: Entry) -> ChosenNetwork:
     """Return what an export needs to know of a network: id, costs, accuracies, data type of memory, latency."""
     from restnet_search.costs.cost_table import Cost
-    from restnet_search.export import Chosen
+    from restnet_search.export import ChosenNetwork
 
     cost = Cost(int(entry.macs), int(entry.params))
     dtype = report.search.memory_dtype or "float32"
-    return Chosen(entry.id, cost, tuple(_accuracies(entry)), dtype, _latency(report, entry))
+    return ChosenNetwork(entry.id, cost, tuple(_accuracies(entry)), dtype, _latency(report, entry))
 
 
 def _accuracies(entry: Entry) -> list[Accuracy]:
@@ -45,7 +45,7 @@ def _accuracies(entry: Entry) -> list[Accuracy]:
 
 def _latency(report: Report, entry: Entry) -> Latency | None:
     """Return the latency of the whole network if it was measured, else the sum of its parts."""
-    from restnet_search.export.running import Latency
+    from restnet_search.export.network.runtime_cost import Latency
 
     note = report.search.latency
     if note is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,26 +12,26 @@ import typer
 
 from restnet_search.cli import adaptive_export, options
 from restnet_search.cli.arguments import one_of
-from restnet_search.cli.entries import as_named, chosen_from
+from restnet_search.cli.entries import as_named, choose_network
 from restnet_search.errors import RunError
+from restnet_search.registry import FORMATS
 from restnet_search.units import format_count
 
 if TYPE_CHECKING:
     from restnet_search.export import ExportResult, Int8Result
     from restnet_search.reporting.model.run_report import Entry, Report
 
-__all__ = ["Format", "export"]
+__all__ = ["export"]
 
 
-class Format(StrEnum):
-    """The formats there are, so that a wrong one is told at once, with nothing heavy imported."""
-
-    ONNX = "onnx"
-    SAFETENSORS = "safetensors"
-    PT2 = "pt2"
-    EXECUTORCH = "executorch"
-    OPENVINO = "openvino"
-    LITERT = "litert"
+Budgets = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="The device budget whose pick is exported (default: the first). With --adaptive, repeat it for several"
+        " Pareto sets (default: all).",
+    ),
+]
 
 
 def export(
@@ -41,14 +40,7 @@ def export(
         str | None,
         typer.Argument(metavar="HYBRID", help="Id of a hybrid or name of an anchor (default: the budget's pick)."),
     ] = None,
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="The device budget whose pick is exported (default: the first). With --adaptive, repeat it for several"
-            " Pareto sets (default: all).",
-        ),
-    ] = None,
+    budget: Budgets = None,
     adaptive: Annotated[
         bool,
         typer.Option(
@@ -63,7 +55,7 @@ def export(
             "--format",
             "-f",
             metavar="NAME,...",
-            help=f"{', '.join(Format)}; several by commas or by repeating it (default: onnx,safetensors).",
+            help=f"{', '.join(FORMATS.names())}; several by commas or by repeating it (default: onnx,safetensors).",
         ),
     ] = None,
     preprocess: Annotated[
@@ -79,7 +71,10 @@ def export(
     runs: options.Runs = Path("reports"),
     data: options.Data = None,
     weights: options.Weights = None,
-    trust_code: options.TrustCode = False,
+    trust_code: Annotated[
+        bool,
+        typer.Option("--trust-code", help="Run Python code: what the space names (factory:), a format of a package."),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Export the pick of a run, or another of its networks, ready to use: model files, card, examples.
@@ -87,7 +82,7 @@ def export(
     Every file is read back by its own runtime and compared with the PyTorch network on real images; what does not
     agree is not kept. litert needs an environment of its own: ask for it to be told how.
     """
-    names = _formats(format)
+    names = _formats(format, trust_code=trust_code)
     if hybrid is not None and (budget or adaptive):
         raise RunError(
             f"HYBRID and {'--adaptive' if adaptive else '--budget'} both say what to export.", expected="one of them"
@@ -99,48 +94,48 @@ def export(
             hint="export the networks one by one",
         )
     if adaptive:
-        adaptive_export.export_adaptive(run, budget or [], names, out, runs, data, weights, trust_code, as_json)
-        return
-    if budget and len(budget) > 1:
+        adaptive_export.refuse_formats(names)
+    elif budget and len(budget) > 1:
         raise RunError(
             f"--budget was given {len(budget)} times: one network is exported.",
             expected="one --budget, or --adaptive for a model that holds several",
         )
     from restnet_search.cli.progress import show_progress
-    from restnet_search.export import DEFAULT_FORMATS, export_from_run
+    from restnet_search.export import DEFAULT_FORMATS, RunExport, export_from_run
     from restnet_search.loading import load_run
     from restnet_search.search.run.run_folder import find_run
 
     folder = find_run(run, runs)
     report = load_run(folder.path)
+    place = RunExport(folder, out, weights, data, trust_code)
+    if adaptive:
+        adaptive_export.export_adaptive(place, report, budget or [], names, as_json=as_json)
+        return
     entry = report.entry(hybrid if hybrid is not None else _pick(report, budget[0] if budget else None))
     with show_progress() as progress:
         results = export_from_run(
-            folder,
-            chosen_from(report, entry),
+            place,
+            choose_network(report, entry),
             formats=names or _default(DEFAULT_FORMATS, preprocess),
-            preprocess=preprocess,
+            with_preprocess=preprocess,
             int8=int8,
-            out=out,
-            weights=weights,
-            data=data,
-            trust_code=trust_code,
             progress=progress,
         )
     _show(entry, results, as_json)
 
 
-def _formats(given: list[str] | None) -> list[str]:
-    """The names in ``--format a,b --format c``, each a known one."""
-    names = [name.strip() for text in given or () for name in text.split(",") if name.strip()]
+def _formats(texts: list[str] | None, *, trust_code: bool = False) -> list[str]:
+    """Return the names in ``--format a,b --format c``, each a known one."""
+    names = [name.strip() for text in texts or () for name in text.split(",") if name.strip()]
     for name in names:
-        one_of("--format", name, [str(known) for known in Format])
+        one_of("--format", name, FORMATS.known_names())
+        FORMATS.admit(name, trust_code=trust_code)  # refused at once, and not after the run was read
     return names
 
 
 def _default(formats: Sequence[str], preprocess: bool) -> list[str]:
     """safetensors holds no graph, so nothing to put the normalisation into."""
-    return [name for name in formats if not (preprocess and name == Format.SAFETENSORS)]
+    return [name for name in formats if not (preprocess and name == "safetensors")]
 
 
 def _pick(report: Report, name: str | None) -> str:
@@ -166,35 +161,38 @@ def _pick(report: Report, name: str | None) -> str:
 def _show(entry: Entry, results: list[ExportResult], as_json: bool) -> None:
     from restnet_search.cli.console import print_json
 
-    folder = results[0].files[0].parent
+    folder = results[0].folder
     if as_json:
-        formats: list[dict[str, Any]] = [
-            {
-                "format": result.format,
-                "files": [str(path) for path in result.files],
-                "max_difference": result.max_difference,
-                "mean_difference": result.mean_difference,
-                "top1_agreement": result.top1_agreement,
-                "images": result.images,
-                "seconds": round(result.seconds, 3),
-                "folded": result.folded,
-                "int8": asdict(result.int8) if result.int8 else None,
-            }
-            for result in results
-        ]
+        formats = [_plain(result) for result in results]
         print_json({"id": entry.id, "folder": str(folder), "formats": formats})
         return
     typer.echo(f"Exported {entry.id} to {folder}:")
     for result in results:
-        agrees = f"within {result.max_difference:.1e} of" if result.max_difference else "equal to"
+        made = result.entry
+        agrees = f"within {made.max_difference:.1e} of" if made.max_difference else "equal to"
         typer.echo(
-            f"  {result.format}: {', '.join(path.name for path in result.files)} (logits {agrees} PyTorch's on"
-            f" {result.images} images, same first class in {result.top1_agreement:.1%})"
+            f"  {made.format}: {', '.join(path.name for path in result.files)} (logits {agrees} PyTorch's on"
+            f" {made.images} images, same first class in {made.top1_agreement:.1%})"
         )
-        if result.folded:
-            typer.echo(f"    {result.folded}")
-        if result.int8:
-            _show_int8(result.int8)
+        if made.folded:
+            typer.echo(f"    {made.folded}")
+        if made.int8:
+            _show_int8(made.int8)
+
+
+def _plain(result: ExportResult) -> dict[str, Any]:
+    made = result.entry
+    return {
+        "format": made.format,
+        "files": [str(path) for path in result.files],
+        "max_difference": made.max_difference,
+        "mean_difference": made.mean_difference,
+        "top1_agreement": made.top1_agreement,
+        "images": made.images,
+        "seconds": round(result.seconds, 3),
+        "folded": made.folded,
+        "int8": asdict(made.int8) if made.int8 else None,
+    }
 
 
 def _show_int8(int8: Int8Result) -> None:

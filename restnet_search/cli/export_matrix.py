@@ -18,7 +18,7 @@ def export_matrix(
 ) -> None:
     """Export eight hybrids in every format, verify each, write the table; goes on where it stopped."""
     from restnet_search.cli.arguments import one_of
-    from restnet_search.conformance.export_matrix import HYBRIDS, run_matrix
+    from restnet_search.conformance.format_matrix import HYBRIDS, run_matrix
 
     names = tuple(pair.name for pair in HYBRIDS)
     for name in hybrid or ():
@@ -26,7 +26,7 @@ def export_matrix(
     rows = run_matrix(
         out,
         [pair for pair in HYBRIDS if not hybrid or pair.name in hybrid],
-        said=lambda row: typer.echo(f"{row.hybrid} {row.format}: {row.status} {row.reason} ({row.seconds:.1f} s)"),
+        report=lambda row: typer.echo(f"{row.hybrid} {row.format}: {row.status} {row.reason} ({row.seconds:.1f} s)"),
     )
     verified = sum(row.status == "verified" for row in rows)
     typer.echo(f"{verified} of {len(rows)} verified: {out / 'export_matrix.md'}")

@@ -1,4 +1,4 @@
-"""Which model stands for each family: the smallest of every module of timm, one per family of torchvision."""
+"""The model that stands for each family: the smallest of every module of timm, one per family of torchvision."""
 
 from __future__ import annotations
 
@@ -155,24 +155,24 @@ TORCHVISION: tuple[Case, ...] = tuple(
 
 
 def all_cases() -> tuple[Case, ...]:
-    """The cases of every module that the installed timm names, and of torchvision.
+    """Return the cases of every module that the installed timm names, and of torchvision.
 
     A module that the table does not know (of a newer timm) is stood for by its smallest model.
     """
     known = {case.family: case for case in CASES}
-    found = [known.get(module) or Case(module, smallest_model(module)) for module in timm_modules()]
-    return (*found, *TORCHVISION)
+    cases = [known.get(module) or Case(module, smallest_model(module)) for module in timm_modules()]
+    return (*cases, *TORCHVISION)
 
 
 def timm_modules() -> list[str]:
-    """The modules of timm itself, without what others (the CIFAR ResNets here) have registered with it."""
+    """Return the modules of timm itself, without what others (the CIFAR ResNets here) have registered with it."""
     from timm.models import list_modules
 
     return [module for module in list_modules() if find_spec(f"timm.models.{module}") is not None]
 
 
 def smallest_model(module: str) -> str:
-    """The model of a module of timm with the fewest parameters; all are built, without memory (slow)."""
+    """Return the model of a module of timm with the fewest parameters; all are built, without memory (slow)."""
     import timm
     import torch
 

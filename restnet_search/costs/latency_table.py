@@ -55,7 +55,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """What was measured, where, and of which anchors.
+    """Latencies of parts, with the machine and the anchors that they were measured on.
 
     Attributes:
         runtime: ``pytorch`` or ``onnxruntime``.
@@ -75,7 +75,7 @@ class LatencyTable:
     wholes: tuple[WholeTiming, ...] = ()
 
     def seconds(self, *ids: str) -> float:
-        """Median seconds of parts that run as one network.
+        """Return the median seconds of parts that run as one network.
 
         Raises:
             BudgetError: If a part was not measured.
@@ -90,7 +90,7 @@ class LatencyTable:
 
     @property
     def errors(self) -> tuple[float, ...]:
-        """Relative errors of the sums on the whole hybrids, ascending."""
+        """Return the relative errors of the sums on the whole hybrids, ascending."""
         pairs = ((self.seconds(w.front, w.stitch, w.back), w.timing.median) for w in self.wholes)
         return tuple(sorted(abs(summed - whole) / whole for summed, whole in pairs))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -18,13 +17,9 @@ from torch.utils._pytree import tree_leaves
 
 from restnet_search.costs.live_bytes import LiveBytes, bytes_as
 from restnet_search.graph.anchor_graph import AnchorGraph
+from restnet_search.units import ITEM_BYTES, MemoryDtype
 
-__all__ = ["ITEM_BYTES", "AnchorMemory", "Memory", "MemoryDtype", "hybrid_memory", "module_memory", "profile_memory"]
-
-MemoryDtype = Literal["float32", "float16", "bfloat16", "int8"]
-
-ITEM_BYTES: Mapping[MemoryDtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
-"""Bytes of a weight or activation; integer tensors of a model (indices) keep their own size."""
+__all__ = ["AnchorMemory", "Memory", "hybrid_memory", "module_memory", "profile_memory"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ class AnchorMemory:
 
 
 def hybrid_memory(front: Memory, stitch: Memory, back: Memory, *, stitch_input: int) -> int:
-    """Peak bytes of front + stitch layer + back, which run one after the other.
+    """Return the peak bytes of front + stitch layer + back, which run one after the other.
 
     Args:
         front: Of the front anchor at its cut point.
@@ -68,7 +63,7 @@ def hybrid_memory(front: Memory, stitch: Memory, back: Memory, *, stitch_input: 
 
 
 def profile_memory(graph: AnchorGraph, dtype: MemoryDtype = "float32") -> AnchorMemory:
-    """Memory of an anchor and of its parts at every cut point, from one run of one image.
+    """Profile the memory of an anchor and of its parts at every cut point, from one run of one image.
 
     The run records which storage every node's value lies in and what each operation allocates while it runs; fronts and
     backs follow from that by liveness, so this costs one forward pass however many cut points there are.
@@ -90,7 +85,7 @@ def profile_memory(graph: AnchorGraph, dtype: MemoryDtype = "float32") -> Anchor
 
 
 def module_memory(module: nn.Module, shape: Sequence[int], dtype: MemoryDtype = "float32") -> Memory:
-    """Memory of a module for an input of this shape, by running it; on the meta device nothing is computed.
+    """Profile the memory of a module for an input of this shape, by running it; on the meta device nothing is computed.
 
     The module is traced to plain operations first, so that its input counts until its last use only.
     """
@@ -111,7 +106,7 @@ def module_memory(module: nn.Module, shape: Sequence[int], dtype: MemoryDtype = 
 
 @dataclass(frozen=True)
 class _Effect:
-    """What running a node did: the storages its value lies in (number, bytes), and the most it allocated meanwhile.
+    """Effects of running a node: the storages its value lies in (number, bytes), and the most it allocated meanwhile.
 
     ``alone`` is the value's own bytes: what it takes where it enters a part from elsewhere.
     """

@@ -1,4 +1,4 @@
-"""Whether the splits of a data set have the same classes, every class has images, and no image is in two splits."""
+"""Agreement of splits: the same classes in all, images in every class, no image in two splits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def agree(sources: Mapping[str, ImageSource]) -> tuple[dict[str, ImageSource], t
     for name, source in sources.items():
         if source.classes != reference.classes:
             _same_names(first, reference, name, source)
-            places = tuple(reference.classes.index(told) for told in source.classes)
+            places = tuple(reference.classes.index(label) for label in source.classes)
             agreed[name] = RelabelledSource(source, reference.classes, places)
             notes.append(f"{name} lists its classes in another order than {first}; they were matched by name.")
         else:
@@ -48,10 +48,10 @@ def _same_names(first: str, reference: ImageSource, name: str, source: ImageSour
         return
     only, empty = [], []
     for here, one, there, two in ((first, reference, name, source), (name, source, first, reference)):
-        if extra := [told for told in one.classes if told not in two.classes]:
+        if extra := [label for label in one.classes if label not in two.classes]:
             only.append(f"only in {here}: {_some(extra)}")
-            hollow = [told for told in extra if told in getattr(two, "empty", ())]
-            empty += [f"{there}/{told}" for told in hollow]
+            hollow = [label for label in extra if label in getattr(two, "empty", ())]
+            empty += [f"{there}/{label}" for label in hollow]
     folders = f"; without any image: {_some(empty)}" if empty else ""
     raise DataError(
         f"{first} and {name} disagree on the classes; {'; '.join(only) or 'the order differs'}{folders}.",
@@ -63,9 +63,9 @@ def _same_names(first: str, reference: ImageSource, name: str, source: ImageSour
 def _empty_notes(sources: Mapping[str, ImageSource]) -> Iterator[str]:
     for name, source in sources.items():
         counts = np.bincount(source.labels, minlength=len(source.classes))
-        if missing := [told for told, count in zip(source.classes, counts, strict=True) if count == 0]:
+        if missing := [label for label, count in zip(source.classes, counts, strict=True) if count == 0]:
             yield f"{name} has no image of {len(missing)} of {len(counts)} classes: {_some(missing)}."
-        if hollow := [told for told in getattr(source, "empty", ()) if told not in source.classes]:
+        if hollow := [label for label in getattr(source, "empty", ()) if label not in source.classes]:
             yield f"{name} has folders without any image, which are no classes: {_some(hollow)}."
 
 

@@ -42,7 +42,7 @@ class AugmentedImages:
         self._transform = cast("Callable[[Image.Image], Tensor]", transform)
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """The images at `rows`, changed and normalised: float32 ``(len(rows), C, H, W)``.
+        """Return the images at `rows`, changed and normalised: float32 ``(len(rows), C, H, W)``.
 
         Raises:
             DataError: If an image cannot be decoded; names its file.

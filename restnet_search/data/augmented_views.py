@@ -27,7 +27,7 @@ class AugmentedView:
     seed: int
 
     def batches(self, split: Split, preprocessing: Preprocessing, batch_size: int, indices: Tensor) -> Iterator[Tensor]:
-        """The changed images in the order of ``indices``, normalised: float32 ``(B, C, H, W)``.
+        """Yield the changed images in the order of ``indices``, normalised: float32 ``(B, C, H, W)``.
 
         Raises:
             DataError: If an image cannot be decoded; names its file.
@@ -47,7 +47,7 @@ class AugmentedView:
 def images_of(
     split: Split, preprocessing: Preprocessing, batch_size: int, indices: Tensor, augmented: AugmentedView | None
 ) -> Iterator[Tensor]:
-    """A split's images in the order of ``indices``, normalised, as they are or as an augmented view changes them."""
+    """Yield a split's images in the order of ``indices``, normalised, as they are or changed by an augmented view."""
     if augmented is None:
         return split.batches(preprocessing, batch_size, indices)
     return augmented.batches(split, preprocessing, batch_size, indices)

@@ -1,4 +1,4 @@
-"""What the images of a split are, to the last byte."""
+"""Digest of the images of a split, to the last byte."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["content_digest"]
 
 
 def content_digest(split: Split) -> str:
-    """SHA-256 over every image of a split in order, hexadecimal: the bytes of its file, else its decoded pixels.
+    """Return the SHA-256 over every image of a split in order: the bytes of its file, else its decoded pixels.
 
     ``Split.digest`` reads 64 images of a data set on disk, which is enough to tell data sets apart; this one reads all
     of the split's images and sees any change. That is far cheaper than a network's pass over them.

@@ -68,7 +68,7 @@ class PixelCache:
         return sum(entry.values.numel() for entry in self._entries.values())
 
     def fits(self, count: int, preprocessing: Preprocessing) -> bool:
-        """Whether `count` images of this size fit the bound."""
+        """Say if `count` images of this size fit the bound."""
         return count * int(np.prod(preprocessing.size)) <= self.max_bytes
 
     def get(

@@ -39,7 +39,7 @@ class Preprocessing:
 
     @property
     def geometry(self) -> Geometry:
-        """What decides the uint8 pixels: preprocessings that differ only in mean and std share it.
+        """Return what decides the uint8 pixels: preprocessings that differ only in mean and std share it.
 
         The ``border`` crop pads with the mean colour, so there the mean belongs to it.
         """
@@ -47,7 +47,7 @@ class Preprocessing:
         return (*shared, self.mean) if self.crop_mode == "border" else shared
 
     def pixels_transform(self) -> Callable[[Image.Image], Tensor]:
-        """timm's evaluation transform up to, not including, normalisation: RGB image -> uint8 ``(3, H, W)``."""
+        """Return timm's evaluation transform up to, not including, normalisation: RGB image -> uint8 ``(3, H, W)``."""
         transform = create_transform(
             self.size,
             is_training=False,
@@ -61,13 +61,13 @@ class Preprocessing:
         return cast("Callable[[Image.Image], Tensor]", transform)  # what timm gives for evaluation
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """uint8 pixels ``(B, C, H, W)`` -> float32 images, with the operations of torchvision's Normalize."""
+        """Map uint8 pixels ``(B, C, H, W)`` to float32 images, with the operations of torchvision's Normalize."""
         mean = torch.tensor(self.mean, device=pixels.device).view(-1, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(-1, 1, 1)
         return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
 
     def pixels(self, images: Tensor) -> Tensor:
-        """The uint8 pixels that :meth:`normalize` made these images of; its exact inverse."""
+        """Return the uint8 pixels that :meth:`normalize` made these images of; its exact inverse."""
         mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
         return images.mul(std).add_(mean).mul_(255).round_().clamp_(0, 255).to(torch.uint8)

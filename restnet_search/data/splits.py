@@ -68,17 +68,17 @@ class Split:
 
     @property
     def source(self) -> ImageSource:
-        """Where its images come from."""
+        """Return the source of its images."""
         return self._source
 
     @property
     def pixels(self) -> PixelCache:
-        """Where its decoded pixels are kept."""
+        """Return the cache of its decoded pixels."""
         return self._cache
 
     @property
     def rows(self) -> np.ndarray:
-        """int64 ``(n,)``: which images of `source` are its own, in its order."""
+        """Return int64 ``(n,)``: which images of `source` are its own, in its order."""
         return self._rows
 
     def __repr__(self) -> str:
@@ -107,7 +107,7 @@ class Split:
         return self.subset(np.delete(np.arange(len(self)), [one.position for one in unreadable]), own_pixels=True)
 
     def image(self, index: int) -> Image.Image:
-        """One image as it is stored, decoded to RGB.
+        """Decode one image as it is stored, to RGB.
 
         Raises:
             DataError: If it cannot be decoded; names its file.
@@ -115,7 +115,7 @@ class Split:
         return self._source.image(int(self._rows[index]))
 
     def images(self, preprocessing: Preprocessing, indices: Indices) -> Tensor:
-        """The images at `indices`, normalised: float32 ``(len(indices), C, H, W)``.
+        """Return the images at `indices`, normalised: float32 ``(len(indices), C, H, W)``.
 
         Raises:
             DataError: If an image cannot be decoded; names its file.
@@ -125,7 +125,7 @@ class Split:
     def batches(
         self, preprocessing: Preprocessing, batch_size: int, indices: Indices | None = None
     ) -> Iterator[Tensor]:
-        """The images in order (of `indices`, if given), normalised: float32 ``(B, C, H, W)``; the last may be short.
+        """Yield the images in order (of `indices`), normalised: float32 ``(B, C, H, W)``; the last is often short.
 
         Raises:
             DataError: If an image cannot be decoded; names its file.
@@ -205,20 +205,21 @@ def load_data(
     skipped: dict[str, tuple[Unreadable, ...]] = {}
     if spec.max_unreadable is not None:
         for place, part in enumerate(drawn):
-            if part.name in checked and (found := part.find_unreadable(progress)):
-                require_few(found, len(part), part.name, spec.max_unreadable)
-                skipped[part.name] = found
-                drawn[place] = part.without(found)
+            if part.name in checked and (unreadable := part.find_unreadable(progress)):
+                require_few(unreadable, len(part), part.name, spec.max_unreadable)
+                skipped[part.name] = unreadable
+                drawn[place] = part.without(unreadable)
     for note in notes:
         progress.log(f"Data: {note}")
-    for name, found in skipped.items():
-        progress.log(f"Data: {len(found)} of the images of {name} cannot be read, left out: {name_some(found)}")
+    for name, unreadable in skipped.items():
+        files = name_some(unreadable)
+        progress.log(f"Data: {len(unreadable)} of the images of {name} cannot be read, left out: {files}")
     train, val, test = drawn
     return DataSplits(train, val, test, train.classes, skipped, notes)
 
 
 def _open_splits(spec: DataSpec, root: Path | None, cache: PixelCache) -> tuple[list[Split], tuple[str, ...]]:
-    """Train, val and test as wholes, and what a user should know of them."""
+    """Open train, val and test as wholes; return them and what a user should know of them."""
     if spec.dataset == EMBEDDED:
         source = digits_source()
         digest = source.digest()

@@ -49,13 +49,13 @@ def find_unreadable(source: ImageSource, rows: np.ndarray, split: str, progress:
         return ()
 
     def check(start: int) -> list[Unreadable]:
-        found: list[Unreadable] = []
+        unreadable: list[Unreadable] = []
         for position, row in enumerate(rows[start : start + _CHUNK], start=start):
             try:
                 source.check(int(row))
             except DataError as error:
-                found.append(Unreadable(position, source.name(int(row)), error.problem))
-        return found
+                unreadable.append(Unreadable(position, source.name(int(row)), error.problem))
+        return unreadable
 
     starts = range(0, len(rows), _CHUNK)
     with (
@@ -63,17 +63,17 @@ def find_unreadable(source: ImageSource, rows: np.ndarray, split: str, progress:
         ThreadPoolExecutor(max(1, min(torch.get_num_threads(), len(starts)))) as pool,
     ):
         results: list[list[Unreadable]] = []
-        for start, found in zip(starts, pool.map(check, starts), strict=True):
-            results.append(found)
+        for start, unreadable in zip(starts, pool.map(check, starts), strict=True):
+            results.append(unreadable)
             task.advance(min(_CHUNK, len(rows) - start))
     return tuple(chain.from_iterable(results))
 
 
-def require_few(found: Sequence[Unreadable], count: int, split: str, limit: float) -> None:
+def require_few(unreadable: Sequence[Unreadable], count: int, split: str, limit: float) -> None:
     """Refuse more than the allowed share.
 
     Args:
-        found: The unreadable ones of the split.
+        unreadable: Those of the split.
         count: All of its images.
         split: Its name.
         limit: ``data.max_unreadable``, a fraction of `count`.
@@ -81,18 +81,18 @@ def require_few(found: Sequence[Unreadable], count: int, split: str, limit: floa
     Raises:
         DataError: If there are more; names the first few, with what was wrong with each.
     """
-    if len(found) <= limit * count:
+    if len(unreadable) <= limit * count:
         return
-    first = "\n  ".join(unreadable.reason for unreadable in found[:_SHOWN])
-    more = f"\n  and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    first = "\n  ".join(one.reason for one in unreadable[:_SHOWN])
+    more = f"\n  and {len(unreadable) - _SHOWN} more" if len(unreadable) > _SHOWN else ""
     raise DataError(
-        f"{len(found)} of {count} images of {split} cannot be read:\n  {first}{more}",
+        f"{len(unreadable)} of {count} images of {split} cannot be read:\n  {first}{more}",
         expected=f"at most {100 * limit:g} % (data.max_unreadable: {limit:g})",
         hint="replace or delete these files, or raise data.max_unreadable to leave them out",
     )
 
 
-def name_some(found: Sequence[Unreadable]) -> str:
+def name_some(unreadable: Sequence[Unreadable]) -> str:
     """The first few files, and how many more there are."""
-    first = ", ".join(unreadable.name for unreadable in found[:_SHOWN])
-    return first + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
+    first = ", ".join(one.name for one in unreadable[:_SHOWN])
+    return first + (f" and {len(unreadable) - _SHOWN} more" if len(unreadable) > _SHOWN else "")

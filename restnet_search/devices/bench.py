@@ -1,10 +1,8 @@
-"""Write what a device has to measure: ONNX networks over one file of weights, and the script that runs them there."""
+"""Write the work of a device: ONNX networks over one file of weights, and the script that runs them there."""
 
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -13,10 +11,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from restnet_search.devices.cut import cut_space
-from restnet_search.devices.files import MANIFEST, SCRIPT, content_digest
+from restnet_search.devices.bench_files import BENCH_MANIFEST, SCRIPT, content_digest
+from restnet_search.devices.cut_space import cut_space
 from restnet_search.errors import BudgetError
-from restnet_search.export.adaptive.onnx_routes import WEIGHTS_FILE, SharedWeights
+from restnet_search.export.adaptive.shared_onnx import WEIGHTS_FILE, SharedWeights
+from restnet_search.export.output_folder import scratch_beside
 from restnet_search.files import file_digest
 from restnet_search.progress import Progress
 from restnet_search.search.points.latency_measurement import anchor_digest, networks_to_measure, parts_of
@@ -24,13 +23,13 @@ from restnet_search.search.points.onnx_sessions import write_part
 from restnet_search.search.points.stitch_points import StitchPoint
 from restnet_search.space.schema import LatencySpec, SearchSpace
 
-__all__ = ["Bench", "write_bench"]
+__all__ = ["DeviceBench", "write_bench"]
 
 _FORMAT, _VERSION = "restnet-search device bench", 1
 
 
 @dataclass(frozen=True)
-class Bench:
+class DeviceBench:
     """A folder to take to a device: how many networks it holds, whole hybrids among them, and its bytes."""
 
     folder: Path
@@ -41,7 +40,7 @@ class Bench:
 
 def write_bench(
     space: SearchSpace, spec: LatencySpec, out: Path, *, base: Path, trust_code: bool, progress: Progress
-) -> Bench:
+) -> DeviceBench:
     """Write the fronts, stitch layers, backs and anchors of a space, and some whole hybrids, for a device to measure.
 
     Weights are random, and equal ones (a front's are those of the next) are in one file once. The folder is there whole
@@ -62,9 +61,7 @@ def write_bench(
         raise BudgetError(f"{out} exists already.", expected="a new or empty folder", hint="name another --out DIR")
     graphs, costs = cut_space(space, base=base, trust_code=trust_code, progress=progress)
     networks, wholes = networks_to_measure(space, graphs, costs, spec)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with scratch_beside(out) as scratch:
         draft = scratch / "bench"
         draft.mkdir()
         listed = _write_networks(networks, draft, progress)
@@ -83,12 +80,10 @@ def write_bench(
             "files": {path.name: file_digest(path) for path in sorted(draft.iterdir())},
         }
         content["digest"] = content_digest(content)
-        (draft / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        (draft / BENCH_MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         size = sum(path.stat().st_size for path in draft.iterdir())
         draft.replace(out)  # an empty folder gives way
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return Bench(out, len(networks), len(wholes), size)
+    return DeviceBench(out, len(networks), len(wholes), size)
 
 
 def _write_networks(

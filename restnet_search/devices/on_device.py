@@ -30,7 +30,7 @@ PASSES = 4  # over the groups, where networks are not all open at once
 
 
 def digest_of(content: dict[str, Any]) -> str:
-    """Names what a JSON object holds beside its own digest."""
+    """Return the digest of what a JSON object holds beside its own digest."""
     rest = {key: value for key, value in content.items() if key != "digest"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -42,8 +42,8 @@ def read_bench(folder: Path) -> dict[str, Any]:
         if digest_of(bench) != bench["digest"]:
             raise ValueError("bench.json was changed")
         for name, expected in bench["files"].items():
-            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-            if found != expected:
+            present = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            if present != expected:
                 raise ValueError(f"{name} is not the file that was written")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SystemExit(f"Error: the folder {folder} is not whole: {error}. Copy it again.") from error
@@ -51,7 +51,7 @@ def read_bench(folder: Path) -> dict[str, Any]:
 
 
 def open_network(path: Path, shape: list[int], threads: int) -> Callable[[], object]:
-    """A call that runs a network on one fixed input."""
+    """Return a call that runs a network on one fixed input."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -64,7 +64,7 @@ def open_network(path: Path, shape: list[int], threads: int) -> Callable[[], obj
 def measure(
     folder: Path, networks: list[dict[str, Any]], runs: int, warmup: int, threads: int, at_once: int
 ) -> dict[str, list[float]]:
-    """Seconds of every counted run, by network."""
+    """Return the seconds of every counted run, by network."""
     generator = random.Random(0)
     mixed = generator.sample(networks, len(networks))
     step = at_once or len(mixed)
@@ -91,7 +91,7 @@ def measure(
 
 
 def machine() -> str:
-    """This device in words."""
+    """Return this device in words."""
     board, cpuinfo = Path("/proc/device-tree/model"), Path("/proc/cpuinfo")
     if board.is_file():
         name = board.read_text(encoding="utf-8", errors="replace").strip("\0 \n")
@@ -123,13 +123,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, help="counted runs of every network (default: as the search space says)")
     parser.add_argument("--warmup", type=int, help="runs before them (default: as the search space says)")
     parser.add_argument("--at-once", type=int, default=0, metavar="N", help="networks open at a time (default: all)")
-    given = parser.parse_args()
+    options = parser.parse_args()
     bench = read_bench(here)
-    chosen = {key: getattr(given, key) or bench[key] for key in ("threads", "runs", "warmup")}
-    if min(*chosen.values(), given.at_once + 1) < 1:
+    chosen = {key: getattr(options, key) or bench[key] for key in ("threads", "runs", "warmup")}
+    if min(*chosen.values(), options.at_once + 1) < 1:
         parser.error("counts must be 1 or more")
     started = datetime.now(timezone.utc)  # noqa: UP017  (Python 3.8)
-    seconds = measure(here, bench["networks"], at_once=given.at_once, **chosen)
+    seconds = measure(here, bench["networks"], at_once=options.at_once, **chosen)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -143,8 +143,8 @@ def main() -> None:
         "measured": started.isoformat(timespec="seconds"),
         "seconds": seconds,
     }
-    write_whole(given.out, json.dumps({**content, "digest": digest_of(content)}, indent=1) + "\n")
-    sys.stderr.write(f"{len(seconds)} networks measured: {given.out}\n")
+    write_whole(options.out, json.dumps({**content, "digest": digest_of(content)}, indent=1) + "\n")
+    sys.stderr.write(f"{len(seconds)} networks measured: {options.out}\n")
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def find_cut_points(traced: TracedModel, granularity: str = "block") -> CutPoint
 
 
 def _live_after(traced: TracedModel) -> dict[fx.Node, set[fx.Node]]:
-    """For every node, the image-dependent nodes whose value is still needed once it has run."""
+    """Return, for every node, the image-dependent nodes whose value is still needed once it has run."""
     dependent = traced.dependent
     last_use: dict[fx.Node, int] = {}
     order = {node: position for position, node in enumerate(traced.graph.nodes)}
@@ -155,7 +155,7 @@ def _layout(
 
 
 def _convolved_grids(traced: TracedModel) -> list[tuple[int, int]]:
-    """Grids that convolutions put out, each once: patch embeddings may cut off what does not fill a patch."""
+    """Return the grids that convolutions put out: patch embeddings may cut off what does not fill a patch."""
     grids = {
         (shape[2], shape[3])
         for node in traced.graph.nodes
@@ -166,7 +166,7 @@ def _convolved_grids(traced: TracedModel) -> list[tuple[int, int]]:
 
 
 def _for_its_family(traced: TracedModel, node: fx.Node, layout: Layout) -> Layout:
-    """What is left to know of unknown features whose last axis holds channels: for stitches within the family."""
+    """Add what is left to know of unknown features whose last axis holds channels: for stitches within the family."""
     shape: tuple[int, ...] = node.meta["shape"]
     if layout.kind != "unknown" or len(shape) < 3 or channel_axis(traced.model, node) != len(shape) - 1:
         return layout
@@ -200,12 +200,12 @@ def _block_boundaries(traced: TracedModel, candidates: list[fx.Node]) -> dict[fx
 
 
 def _has_grid(node: fx.Node) -> bool:
-    """Whether the value has more than one axis besides the batch (vectors, also as 1x1 grids, have not)."""
+    """Say if the value has more than one axis besides the batch (vectors, also as 1x1 grids, have not)."""
     return sum(size > 1 for size in node.meta.get("shape", ())[1:]) > 1
 
 
 def _module_ends(traced: TracedModel) -> dict[fx.Node, list[str]]:
-    """For every node, the modules (paths) of which it is the last node."""
+    """Return, for every node, the modules (paths) of which it is the last node."""
     last: dict[str, fx.Node] = {}
     for node in traced.graph.nodes:
         path = node.meta.get("path", "")
@@ -219,7 +219,7 @@ def _module_ends(traced: TracedModel) -> dict[fx.Node, list[str]]:
 
 
 def _is_block(root: nn.Module, path: str) -> bool:
-    """Whether the module is a block: it has inner layers with weights, and a container or the model itself holds it."""
+    """Say if the module is a block: it has inner layers with weights, and a container or the model itself holds it."""
     module = _submodule(root, path)
     if module is None or not any(True for _ in module.children()) or not _has_weights(module):
         return False
@@ -228,7 +228,7 @@ def _is_block(root: nn.Module, path: str) -> bool:
 
 
 def _is_plain_layer(root: nn.Module, path: str) -> bool:
-    """Whether the path names a single layer held by the model itself or by one of its containers (as in VGG)."""
+    """Say if the path names a single layer held by the model itself or by one of its containers (as in VGG)."""
     parent, _, name = path.rpartition(".")
     return not parent or ("." not in parent and name.isdigit() and isinstance(_submodule(root, parent), nn.Sequential))
 

@@ -1,4 +1,4 @@
-"""How a feature tensor is laid out: which axis holds channels, which the image grid, which tokens come first."""
+"""Layout of a feature tensor: which axis holds channels, which the image grid, which tokens come first."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Layout:
 
     @property
     def spatial(self) -> bool:
-        """Whether the features lie on an image grid."""
+        """Say if the features lie on an image grid."""
         return self.grid is not None
 
     def to_grid(self, features: Tensor) -> Tensor:
@@ -188,6 +188,6 @@ def _grid_of(tokens: int, image: tuple[int, int]) -> tuple[int, int] | None:
 
 
 def _like_the_image(grid: tuple[int, int], image: tuple[int, int]) -> bool:
-    """Whether a grid has the image's shape, but for what convolutions without padding cut off (windows have not)."""
+    """Say if a grid has the image's shape, but for what convolutions without padding cut off (windows have not)."""
     (h, w), (height, width) = grid, image
     return h == w if height == width else abs(h * width - w * height) <= max(height, width, h * width // 4)

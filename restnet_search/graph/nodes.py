@@ -1,4 +1,4 @@
-"""What a graph node's value depends on: the pixels of the image, or just on its shape."""
+"""Dependence of a graph node's value: on the pixels of the image, or on its shape alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHAPE_FUNCTIONS = (len, torch.ops.aten.sym_size.int, torch.ops.aten.sym_numel.d
 
 
 def is_shape_query(node: fx.Node) -> bool:
-    """Whether the node asks a tensor for its shape, type or device, and so does not depend on the pixels.
+    """Say if the node asks a tensor for its shape, type or device, and so does not depend on the pixels.
 
     So do, once a trace has recorded its values, operations that return sizes (``meta["answer"]``).
     """

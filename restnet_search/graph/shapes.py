@@ -68,7 +68,7 @@ def channel_axis(root: nn.Module, node: fx.Node) -> int | None:
 
 
 def _told_by(root: nn.Module, node: fx.Node, shape: tuple[int, ...], *, as_input: bool = False) -> int | None:
-    """What a layer says of its output (or, ``as_input``, of its input)."""
+    """Read off a layer which axis of its output (or, ``as_input``, of its input) holds channels."""
     if node.op != "call_module":
         return None
     module = root.get_submodule(str(node.target))

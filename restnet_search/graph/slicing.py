@@ -44,8 +44,8 @@ def count_slice_parameters(traced: TracedModel, start: fx.Node | None, stops: Se
     The slice is not built, which is most of the time that profiling an anchor with many cut points would take.
     """
     needed = _Slicer(traced, start or traced.image).needed(stops)
-    found = {id(one): one for node in needed & traced.parameters.keys() for one in traced.parameters[node]}
-    return sum(parameter.numel() for parameter in found.values())
+    parameters = {id(one): one for node in needed & traced.parameters.keys() for one in traced.parameters[node]}
+    return sum(parameter.numel() for parameter in parameters.values())
 
 
 class _Slicer:

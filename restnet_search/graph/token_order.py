@@ -1,4 +1,4 @@
-"""Which token lies where: move one place of the image, or of features known already, and see which tokens move most."""
+"""Order of tokens: move one place of the image, or of features known already, and see which tokens move most."""
 
 from __future__ import annotations
 
@@ -78,15 +78,15 @@ def _order_told_by(answers: Callable[[list[_Place]], list[int]], source: Layout,
     height, width = target.grid
 
     places = _spread(height, width)
-    found = answers(places)
+    moved = answers(places)
     for order in dict.fromkeys(((), source.order if source.grid == target.grid else ())):
         candidate = replace(target, order=order)
-        if found == [_token(candidate, place) for place in places]:
+        if moved == [_token(candidate, place) for place in places]:
             return candidate
     rows, columns = answers([(y, 0) for y in range(height)]), answers([(0, x) for x in range(width)])
     order = tuple(row + column - rows[0] for row in rows for column in columns)
     derived = replace(target, order=order)
-    answering = sorted(order) == list(range(height * width)) and found == [_token(derived, p) for p in places]
+    answering = sorted(order) == list(range(height * width)) and moved == [_token(derived, p) for p in places]
     return derived if answering else None
 
 
@@ -115,7 +115,7 @@ def moved_most(
     draws: int = 1,
     strength: float = 1.0,
 ) -> list[int]:
-    """For each place of the target's grid: the index of the position that moves most when the source moves there.
+    """Return, for each place of the target's grid, which position moves most when the source moves there.
 
     Args:
         segment: Maps features of layout ``source`` to features of layout ``target``.

@@ -53,14 +53,14 @@ class TracedModel:
     @cached_property
     def parameters(self) -> dict[fx.Node, tuple[nn.Parameter, ...]]:
         """The parameters that each node uses; nodes without any are left out."""
-        found: dict[fx.Node, tuple[nn.Parameter, ...]] = {}
+        parameters: dict[fx.Node, tuple[nn.Parameter, ...]] = {}
         for node in self.graph.nodes:
             if node.op == "call_module":
-                found[node] = tuple(self.module.get_submodule(str(node.target)).parameters())
+                parameters[node] = tuple(self.module.get_submodule(str(node.target)).parameters())
             elif node.op == "get_attr":
                 value = operator.attrgetter(str(node.target))(self.module)
-                found[node] = (value,) if isinstance(value, nn.Parameter) else ()
-        return {node: used for node, used in found.items() if used}
+                parameters[node] = (value,) if isinstance(value, nn.Parameter) else ()
+        return {node: used for node, used in parameters.items() if used}
 
     def example(self, batch: int = 2) -> Tensor:
         """A batch of seeded noise images ``(batch, C, H, W)``, for shapes and costs."""
@@ -132,7 +132,7 @@ def trace_model(model: nn.Module, image_size: tuple[int, int, int]) -> TracedMod
 
 
 def _run_model(model: nn.Module, images: Tensor, image_size: tuple[int, int, int]) -> Tensor:
-    """What the model returns for a batch, once it is clear that it takes such images and returns one tensor."""
+    """Return what the model gives for a batch, once it is clear that it takes such images and returns one tensor."""
     try:
         with torch.no_grad():
             logits = model(images)
@@ -234,7 +234,7 @@ def _record_shapes(module: fx.GraphModule, images: Tensor) -> Tensor:
 
 
 def _is_size(value: object) -> bool:
-    """Whether an operation returned sizes, or None; a number read off the pixels would be a float or a tensor."""
+    """Say if an operation returned sizes, or None; a number read off the pixels would be a float or a tensor."""
     parts = value if isinstance(value, tuple | list) else (value,)
     return all(part is None or type(part) is int for part in parts)
 

@@ -33,7 +33,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["MIN_IMAGES", "MinibatchCKA", "u_centred_gram"]
+__all__ = ["MIN_IMAGES", "MinibatchCKA", "u_centered_gram"]
 
 MIN_IMAGES = 4
 """The fewest images per batch for which HSIC1 is defined: its divisor is n (n-3)."""
@@ -42,7 +42,7 @@ BLOCK_ELEMENTS = 1 << 18
 """Feature values that are held in float64 at once (2 MiB, which caches hold)."""
 
 
-def u_centred_gram(features: Tensor) -> Tensor:
+def u_centered_gram(features: Tensor) -> Tensor:
     """U-centred linear Gram matrix of one layer's features.
 
     Computed in float64 whatever the features' type is, block by block, so that neither their precision nor the matrix
@@ -121,7 +121,7 @@ class MinibatchCKA:
 
     @property
     def batches(self) -> int:
-        """How many batches were added."""
+        """Number of batches that were added."""
         return self._batches
 
     @torch.no_grad()
@@ -143,7 +143,7 @@ class MinibatchCKA:
         for index, features in enumerate((*features_a, *features_b)):
             side, layer = ("a", index) if index < layers[0] else ("b", index - layers[0])
             try:
-                gram = u_centred_gram(features)
+                gram = u_centered_gram(features)
             except ValueError as error:
                 raise ValueError(f"layer {layer} of features_{side}: {error}") from error
             if grams and len(gram) != len(grams[0]):
@@ -153,7 +153,7 @@ class MinibatchCKA:
 
     @torch.no_grad()
     def update_grams(self, grams_a: Sequence[Tensor], grams_b: Sequence[Tensor]) -> None:
-        """Add one batch by the :func:`u_centred_gram` of each layer, for callers that cannot hold all features at once.
+        """Add one batch by the :func:`u_centered_gram` of each layer, where not all features can be held at once.
 
         Args:
             grams_a: La matrices ``(n, n)`` float64.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -14,7 +14,7 @@ from restnet_search.space.messages import describe_problems
 from restnet_search.space.plain_yaml import read_yaml, read_yaml_text, write_yaml
 from restnet_search.space.sections.checks import Problem, plain_data, raise_problems
 from restnet_search.space.sections.fields import Section, Text
-from restnet_search.units import parse_quantity
+from restnet_search.units import ITEM_BYTES, MemoryDtype, parse_quantity
 
 __all__ = [
     "DeviceLimits",
@@ -29,7 +29,6 @@ __all__ = [
 _FOLDER = "devices"
 _LIST = "list the built-in ones: restnet-search device list"
 _SHOW = "look at one: restnet-search device show raspberry-pi-4"
-_WEIGHT_BYTES = {"": 4, "float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
 
 class DeviceLimits(Section):
@@ -63,16 +62,16 @@ class DeviceLimits(Section):
 
     @property
     def text(self) -> str | None:
-        """The limits as ``--budget`` takes them; None where there are none."""
-        said = [self.macs, self._params(), self.memory, f"{self.latency}@device" if self.latency else None]
-        return ",".join(filter(None, said)) or None
+        """Return the limits as ``--budget`` takes them; None where there are none."""
+        limits = [self.macs, self._params(), self.memory, f"{self.latency}@device" if self.latency else None]
+        return ",".join(filter(None, limits)) or None
 
     def _params(self) -> str | None:
-        """The fewer of the parameters that are allowed and those that the storage holds."""
+        """Return the fewer of the parameters that are allowed and those that the storage holds."""
         if self.storage is None:
             return self.params
         room = parse_quantity(self.storage)
-        count = int(room.value // _WEIGHT_BYTES[room.at])
+        count = int(room.value // ITEM_BYTES[cast("MemoryDtype", room.at or "float32")])
         if self.params is not None and parse_quantity(self.params).value <= count:
             return self.params
         return f"{count}params"
@@ -109,12 +108,12 @@ class DeviceProfile(Section):
 
     @property
     def budget(self) -> str | None:
-        """Its limits as one device budget of its name, as ``--budget`` takes it: ``pi=1GiB,30ms@device``."""
+        """Return its limits as one device budget of its name, as ``--budget`` takes it: ``pi=1GiB,30ms@device``."""
         return f"{self.name}={self.limits.text}" if self.limits.text else None
 
 
 def builtin_profiles() -> dict[str, Path]:
-    """The device profiles that come with restnet-search: name -> YAML file, in alphabetical order.
+    """Return the device profiles that come with restnet-search: name -> YAML file, in alphabetical order.
 
     Raises:
         SpaceError: If the installation is without them.
@@ -123,7 +122,7 @@ def builtin_profiles() -> dict[str, Path]:
 
 
 def find_profile(text: str, *, cwd: Path) -> Path:
-    """The file of a device profile: a built-in name, or a path; relative ones start at `cwd`.
+    """Find the file of a device profile: a built-in name, or a path; relative ones start at `cwd`.
 
     Raises:
         BudgetError: If it is neither.

@@ -31,7 +31,7 @@ _SUFFIXES = (".yaml", ".yml")
 
 @dataclass(frozen=True)
 class FoundSpace:
-    """Where the search space is.
+    """A search space that was found, and how.
 
     Attributes:
         path: Its YAML file.
@@ -47,7 +47,7 @@ class FoundSpace:
 
 
 def builtin_spaces() -> dict[str, Path]:
-    """The search spaces that come with restnet-search: name -> YAML file, in alphabetical order.
+    """Return the search spaces that come with restnet-search: name -> YAML file, in alphabetical order.
 
     Raises:
         SpaceError: If the installation is without them.
@@ -56,7 +56,7 @@ def builtin_spaces() -> dict[str, Path]:
 
 
 def shipped_files(folder: str, what: str) -> dict[str, Path]:
-    """The YAML files in a folder of those that come with restnet-search: stem -> file, in alphabetical order.
+    """Return the YAML files in a folder of those that come with restnet-search: stem -> file, in alphabetical order.
 
     Raises:
         SpaceError: If there are none; `what` names them.
@@ -64,8 +64,8 @@ def shipped_files(folder: str, what: str) -> dict[str, Path]:
     package = Path(str(files("restnet_search")))
     # A wheel carries them inside the package; in a checkout (also an editable install) they lie beside it.
     for home in (package / "_search_spaces", package.parent / "search_spaces"):
-        if found := {path.stem: path for path in sorted((home / folder).glob("*.yaml"))}:
-            return found
+        if shipped := {path.stem: path for path in sorted((home / folder).glob("*.yaml"))}:
+            return shipped
     raise SpaceError(f"This installation has no built-in {what}.", hint="install restnet-search again")
 
 

@@ -113,8 +113,8 @@ def _message(kind: str, context: Mapping[str, Any], item: ErrorDetails, annotati
 
 
 def _existing(location: Sequence[int | str], data: object) -> Location:
-    """The part of a location that is in the file: shorthands (``ranker: cka``) end earlier than the schema does."""
-    found: list[int | str] = []
+    """Return the part of a location that is in the file: shorthands (``ranker: cka``) end before the schema does."""
+    existing: list[int | str] = []
     for part in location:
         if isinstance(data, Mapping):
             data = data.get(part)
@@ -122,8 +122,8 @@ def _existing(location: Sequence[int | str], data: object) -> Location:
             data = data[part]
         else:
             break
-        found.append(part)
-    return tuple(found)
+        existing.append(part)
+    return tuple(existing)
 
 
 def _needed(annotation: Any) -> str:
@@ -139,7 +139,7 @@ def _keys_at(model: type[BaseModel], parent: Sequence[int | str], key: int | str
 
 
 def _type_at(model: type[BaseModel], location: Sequence[int | str]) -> Any:
-    """The schema's type at a location, without Optional and Annotated; None where the schema says nothing."""
+    """Return the schema's type at a location, without Optional and Annotated; None where the schema says nothing."""
     current: Any = model
     for part in location:
         if isinstance(current, type) and issubclass(current, BaseModel):

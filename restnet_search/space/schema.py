@@ -13,7 +13,7 @@ from restnet_search.errors import BudgetError
 from restnet_search.space.sections.anchor_sections import AnchorCutPoints, AnchorSpec, CutPointSpec, FitSpec
 from restnet_search.space.sections.checks import Problem, each_once, raise_problems, unknown_name
 from restnet_search.space.sections.data_section import DataSpec, SplitSpec, SubsetSpec
-from restnet_search.space.sections.fields import MemoryDtype, Positive, Section
+from restnet_search.space.sections.fields import Positive, Section
 from restnet_search.space.sections.machine_sections import CacheSpec, ComputeSpec, LatencySpec
 from restnet_search.space.sections.search_sections import (
     TUNED,
@@ -26,7 +26,7 @@ from restnet_search.space.sections.search_sections import (
     TrainingSpec,
     Tune,
 )
-from restnet_search.units import parse_budget
+from restnet_search.units import MemoryDtype, parse_budget
 
 __all__ = [
     "TUNED",

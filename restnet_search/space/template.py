@@ -14,7 +14,7 @@ __all__ = ["SpaceDraft", "anchor_entry", "render_template"]
 
 @dataclass(frozen=True)
 class SpaceDraft:
-    """What the user said, and what was found out about the data.
+    """A new space: what the user named, and what was found out about the data.
 
     Attributes:
         anchors: timm models, or ``module:function`` / ``file.py:function``, as the file shall name them.
@@ -35,14 +35,14 @@ class SpaceDraft:
 
 
 def anchor_entry(text: str) -> dict[str, str]:
-    """``{"model": ...}``; ``{"factory": ...}`` for what reads ``module:function`` and is no ``hf-hub:`` source."""
+    """Return ``{"model": ...}``, or ``{"factory": ...}`` for ``module:function`` and is no ``hf-hub:`` source."""
     before, colon, _ = text.rpartition(":")
     is_source = before.split(":")[0] in ("hf-hub", "hf_hub", "local-dir", "timm")
     return {"factory": text} if colon and not is_source else {"model": text}
 
 
 def render_template(draft: SpaceDraft) -> str:
-    """The YAML text; :func:`restnet_search.space.parse_space` reads it back with the draft's values.
+    """Return the YAML text; :func:`restnet_search.space.parse_space` reads it back with the draft's values.
 
     Every section that a first search may want to change stands there with its default and a comment.
     """
@@ -102,12 +102,12 @@ def _anchor_lines(anchors: Sequence[str]) -> str:
 
 
 def _printable(text: str) -> str:
-    """On one line, without what YAML does not allow even in comments."""
+    """Return the text on one line, without what YAML does not allow even in comments."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def _flow(value: object) -> str:
-    """The value on one line of YAML, quoted where it must be."""
+    """Return the value on one line of YAML, quoted where it must be."""
     text = write_yaml([value]).rstrip("\n")  # "[text]", or "- [a, b]": a bare scalar would end with a document mark
     if "\n" in text:
         return json.dumps(value, ensure_ascii=False)  # JSON is YAML, and never breaks a line

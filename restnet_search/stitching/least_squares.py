@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["LeastSquaresFit", "NormalEquations", "products_for", "solve_centred"]
+__all__ = ["LeastSquaresFit", "NormalEquations", "products_for", "solve_centered"]
 
 FLOAT32_RIDGE = 1e-5
 """The least ridge, relative to the mean diagonal, beside which rounding of float32 products (about 1e-7) is small."""
@@ -176,18 +176,18 @@ class NormalEquations:
         new = x.shape[0] * x.shape[2]
         if new == 0:
             return
-        mean_x, centred_x = _centre(x)
-        mean_y, centred_y = _centre(y)
+        mean_x, centered_x = _center(x)
+        mean_y, centered_y = _center(y)
         step_x, step_y = mean_x - self._mean_x, mean_y - self._mean_y
         share = new / (self.rows + new)
         between = self.rows * share  # 0 for the first block, which so replaces the means
         for start in range(0, self.inputs, TILE):  # from the diagonal on: _solved mirrors the rest
             rows = slice(start, start + TILE)
-            self._sum(self._xx[rows, start:], centred_x[rows], centred_x[start:])
+            self._sum(self._xx[rows, start:], centered_x[rows], centered_x[start:])
         self._xx.addr_(step_x, step_x, alpha=between)
-        self._sum(self._xy, centred_x, centred_y)
+        self._sum(self._xy, centered_x, centered_y)
         self._xy.addr_(step_x, step_y, alpha=between)
-        self._yy += centred_y.square().sum(dim=1) + between * step_y.square()
+        self._yy += centered_y.square().sum(dim=1) + between * step_y.square()
         self._mean_x += share * step_x
         self._mean_y += share * step_y
         self.rows += new
@@ -204,7 +204,7 @@ class NormalEquations:
         """Minimise sum of |y - weight x - bias|² + λ |weight|².
 
         λ is ``ridge`` times the mean diagonal of the centred Gram of x (its mean sum of squares), so that the same
-        ridge means the same for features of any scale and number of rows; the bias is not penalised. Where inputs are
+        ridge means the same for features of any scale and number of rows; the bias is not penalized. Where inputs are
         linearly dependent and ``ridge`` is 0, the weight is the solution of least norm: ``numpy.linalg.lstsq`` of the
         centred rows. Normal equations square the condition number, so inputs whose own share is below about 1e-7 (where
         lstsq of the rows would see 1e-15) count as dependent; float32 features resolve no more.
@@ -283,7 +283,7 @@ class NormalEquations:
         if self._products != torch.float64 and ridge < FLOAT32_RIDGE:
             raise ValueError(f"sums of float32 products need a ridge of at least {FLOAT32_RIDGE:g}, came {ridge}")
         gram = self._xx.triu() + self._xx.triu(1).T
-        return solve_centred(gram, self._xy, self.rows, ridge), gram
+        return solve_centered(gram, self._xy, self.rows, ridge), gram
 
     def _fit(self, weight: Tensor, gram: Tensor) -> LeastSquaresFit:
         # SSE = Syy - 2 tr(Wᵀ Sxy) + tr(Wᵀ Sxx W), with or without ridge
@@ -293,7 +293,7 @@ class NormalEquations:
         return LeastSquaresFit(weight.T.contiguous(), self._mean_y - self._mean_x @ weight, r2)
 
 
-def solve_centred(gram: Tensor, cross: Tensor, rows: int, ridge: float) -> Tensor:
+def solve_centered(gram: Tensor, cross: Tensor, rows: int, ridge: float) -> Tensor:
     """Weight ``(inputs, outputs)`` of the least-squares map, as ``NormalEquations.solve`` says, from centred moments.
 
     Args:
@@ -302,14 +302,14 @@ def solve_centred(gram: Tensor, cross: Tensor, rows: int, ridge: float) -> Tenso
         rows: How many rows were summed.
         ridge: Relative to the mean diagonal of ``gram``.
     """
-    penalised = gram.clone()
-    penalised.diagonal().add_(ridge * gram.diagonal().mean())
+    penalized = gram.clone()
+    penalized.diagonal().add_(ridge * gram.diagonal().mean())
     # What rounding leaves of a zero eigenvalue: about sqrt(rows) / 4 from the sums, C from the factorisation
     tolerance = (8 * len(gram) + math.sqrt(rows)) * torch.finfo(gram.dtype).eps
-    return _solve_symmetric(penalised, cross, tolerance)
+    return _solve_symmetric(penalized, cross, tolerance)
 
 
-def _centre(block: Tensor) -> tuple[Tensor, Tensor]:
+def _center(block: Tensor) -> tuple[Tensor, Tensor]:
     """Mean ``(C,)``, in float64, and centred copy ``(C, B * positions)`` of ``(B, C, positions)``.
 
     Subtracting the first position before the mean makes a constant channel exactly zero. The copy is contiguous,

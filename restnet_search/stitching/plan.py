@@ -87,13 +87,13 @@ class StitchPlan:
     @cached_property
     def before(self) -> Resample:
         """Resampling before the map."""
-        wanted = (self.target_grid[0] * self.stride, self.target_grid[1] * self.stride)
-        if wanted == self.source_grid:
-            return Resample("none", wanted)
-        if wanted[0] <= self.source_grid[0] and wanted[1] <= self.source_grid[1]:
-            return Resample("pool", wanted)
+        needed = (self.target_grid[0] * self.stride, self.target_grid[1] * self.stride)
+        if needed == self.source_grid:
+            return Resample("none", needed)
+        if needed[0] <= self.source_grid[0] and needed[1] <= self.source_grid[1]:
+            return Resample("pool", needed)
         # a linear 1x1 map and bilinear interpolation commute, so the map runs on the smaller grid; an mlp may as well
-        return Resample("none", self.source_grid) if self.kernel == 1 else Resample("bilinear", wanted)
+        return Resample("none", self.source_grid) if self.kernel == 1 else Resample("bilinear", needed)
 
     @cached_property
     def after(self) -> Resample:
@@ -102,7 +102,7 @@ class StitchPlan:
 
     @property
     def maps_prefix(self) -> bool:
-        """Whether the target's prefix tokens are mapped from the source's."""
+        """True where the target's prefix tokens are mapped from the source's."""
         return self.target.prefix > 0 and self.source.prefix > 0
 
     @cached_property
@@ -142,5 +142,5 @@ def _grid(layout: Layout) -> tuple[int, int]:
 
 
 def divides(small: tuple[int, int], large: tuple[int, int]) -> bool:
-    """Whether the large grid is a whole multiple of the small one on both axes."""
+    """Say whether the large grid is a whole multiple of the small one on both axes."""
     return large[0] % small[0] == 0 and large[1] % small[1] == 0

@@ -1,4 +1,4 @@
-"""What may change in the back beside the stitch layer: batch-norm statistics, norm parameters, low-rank deltas, all.
+"""Parts of the back that may change beside the stitch layer: batch-norm statistics, norm parameters, deltas, all.
 
 The anchor itself never changes: a tuned back replaces some of its tensors by its own and shares the rest.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import get_args
 
 import torch
@@ -19,7 +19,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from restnet_search.space.schema import Tune
 
-__all__ = ["TUNES", "StatisticsFit", "Tune", "TunedBack", "norm_parameters", "reestimate_statistics", "with_tensors"]
+__all__ = ["TUNES", "StatisticsFit", "Tune", "TunedBack", "norm_parameters", "with_tensors"]
 
 TUNES: tuple[Tune, ...] = get_args(Tune)
 
@@ -87,12 +87,12 @@ class TunedBack(nn.Module):
         return {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
 
     def _tensors(self) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = dict(self.statistics)
-        found.update(zip(self._replaced, self.replacements, strict=True))
+        tensors: dict[str, Tensor] = dict(self.statistics)
+        tensors.update(zip(self._replaced, self.replacements, strict=True))
         for index, name in enumerate(self._adapted):
             weight = self.back.get_parameter(name)
-            found[name] = weight + (self.factors[2 * index] @ self.factors[2 * index + 1]).view_as(weight)
-        return found
+            tensors[name] = weight + (self.factors[2 * index] @ self.factors[2 * index + 1]).view_as(weight)
+        return tensors
 
 
 def with_tensors(back: fx.GraphModule, tensors: Mapping[str, Tensor]) -> fx.GraphModule:
@@ -151,41 +151,33 @@ class StatisticsFit:
         return {name: total / self._images for name, total in self._sums.items()} if self._images else {}
 
 
-def reestimate_statistics(back: fx.GraphModule, batches: Iterable[Tensor]) -> dict[str, Tensor]:
-    """:class:`StatisticsFit` over batches of features that the stitch layer made."""
-    fit = StatisticsFit(back)
-    for features in batches:
-        fit.update(features)
-    return fit.result()
-
-
 def norm_parameters(back: fx.GraphModule) -> list[str]:
-    """Names of the scales and shifts of norm layers that a slice uses."""
-    found: dict[str, None] = {}
+    """Return the names of the scales and shifts of norm layers that a slice uses."""
+    names: dict[str, None] = {}
     for name, module in back.named_modules():
         if name and "norm" in type(module).__name__.lower():
-            found |= {f"{name}.{key}": None for key, value in module.named_parameters(recurse=False) if value.ndim == 1}
-    found |= {
+            names |= {f"{name}.{key}": None for key, value in module.named_parameters(recurse=False) if value.ndim == 1}
+    names |= {
         str(source.target): None
         for node in _calls(back, "norm")
         for source in node.all_input_nodes
         if source.op == "get_attr" and _is_vector_parameter(back, str(source.target))
     }
-    return [name for name in _unique_parameters(back) if name in found]
+    return [name for name in _unique_parameters(back) if name in names]
 
 
 def _map_weights(back: fx.GraphModule) -> list[str]:
-    """Names of the weights of linear layers and convolutions that a slice uses, large enough for a low-rank delta."""
-    found: set[str] = set()
+    """Return the names of weights of linear layers and convolutions that are large enough for a low-rank delta."""
+    names: set[str] = set()
     for name, module in back.named_modules():
         if name and isinstance(module, nn.Linear | _ConvNd):
-            found.add(f"{name}.weight")
+            names.add(f"{name}.weight")
     for node in _calls(back, "linear", "conv"):
-        found |= {str(source.target) for source in node.all_input_nodes if source.op == "get_attr"}
+        names |= {str(source.target) for source in node.all_input_nodes if source.op == "get_attr"}
     return [
         name
         for name, tensor in _unique_parameters(back).items()
-        if name in found and tensor.ndim >= 2 and min(tensor.shape[0], tensor[0].numel()) > LORA_RANK
+        if name in names and tensor.ndim >= 2 and min(tensor.shape[0], tensor[0].numel()) > LORA_RANK
     ]
 
 
@@ -207,15 +199,15 @@ def _calls(back: fx.GraphModule, *words: str) -> Iterator[fx.Node]:
 
 
 def _statistics(back: fx.GraphModule) -> list[str]:
-    """Names of the buffers with batch-norm statistics, each once."""
-    found: dict[str, None] = {}
+    """Return the names of the buffers with batch-norm statistics, each once."""
+    names: dict[str, None] = {}
     for name, module in back.named_modules():
         if isinstance(module, _BatchNorm) and module.running_mean is not None:
-            found |= {f"{name}.running_mean": None, f"{name}.running_var": None}
+            names |= {f"{name}.running_mean": None, f"{name}.running_var": None}
     for node in _functional_batch_norms(back):
         arguments = _arguments(node)
-        found |= {str(arguments[key].target): None for key in ("running_mean", "running_var")}
-    return list(found)
+        names |= {str(arguments[key].target): None for key in ("running_mean", "running_var")}
+    return list(names)
 
 
 def _use_batch_statistics(watched: fx.GraphModule) -> None:

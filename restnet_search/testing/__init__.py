@@ -14,4 +14,6 @@ They need pytest, which nothing else in this package imports.
 
 import pytest
 
-pytest.register_assert_rewrite("restnet_search.testing.rankers", "restnet_search.testing.stitch_layers")
+pytest.register_assert_rewrite(
+    *(f"restnet_search.testing.{suite}" for suite in ("formats", "rankers", "stitch_layers", "strategies"))
+)

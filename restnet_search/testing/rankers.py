@@ -35,10 +35,10 @@ class RankerSuite:
     """Tests of one ranker; a subclass says how it is built, and what it does not promise."""
 
     sees_features: ClassVar[bool] = True
-    """Whether scores depend on features at all; not so for the ranker that draws them."""
+    """Scores depend on features; not so for the ranker that draws them."""
 
     any_batches: ClassVar[bool] = False
-    """Whether scores are the same however the images are spread over batches."""
+    """Scores are the same however the images are spread over batches."""
 
     @pytest.fixture
     def make_ranker(self) -> Callable[[RankerSetup], Ranker]:

@@ -30,7 +30,7 @@ class StitchLayerSuite:
     """Tests of one kind of stitch layer; a subclass says which, and what it does not promise."""
 
     closed_form: ClassVar[bool] = True
-    """Whether least squares starts it."""
+    """Least squares starts it."""
 
     @pytest.fixture
     def kind(self) -> StitchKind:

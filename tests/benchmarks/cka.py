@@ -168,7 +168,7 @@ def _grams_of(model: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
 
     Many modules hand on what another one gave: a block its last layer's output, an identity its input.
     """
-    from restnet_search.similarity.cka import u_centred_gram
+    from restnet_search.similarity.cka import u_centered_gram
 
     grams: dict[str, Tensor] = {}
     last: list[tuple[Tensor, int, Tensor]] = []
@@ -177,7 +177,7 @@ def _grams_of(model: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
         def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
             # the version tells whether an activation has worked on it in place meanwhile
             if not (last and last[0][0] is output and last[0][1] == output._version):
-                last[:] = [(output, output._version, u_centred_gram(output))]
+                last[:] = [(output, output._version, u_centered_gram(output))]
             grams[name] = last[0][2]
 
         return keep

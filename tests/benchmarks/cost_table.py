@@ -128,7 +128,7 @@ def _enumerate(graphs: Mapping[str, AnchorGraph], costs: Mapping[str, AnchorCost
     )
     points = {name: graph.cut_points for name, graph in graphs.items()}
     scores = {(a, b): np.zeros((len(points[a]), len(points[b]))) for a in names for b in names if a != b}
-    return enumerate_candidates(space, (UNLIMITED,), points, costs, scores).candidates
+    return enumerate_candidates(space, (UNLIMITED,), points, costs, {space.ranker.kind: scores}).candidates
 
 
 def _growth(

@@ -128,15 +128,13 @@ class _Trials:
     def ours(self) -> list[Tensor]:
         """Weights of each stitch layer after its trial."""
         from restnet_search.search.features.store import FeatureStore
-        from restnet_search.search.training.context import TrialContext
-        from restnet_search.search.training.trial import run_trial
+        from restnet_search.search.training.context import TrialContext, TrialImages
+        from tests.search.stores import run_trial
 
         context = TrialContext(
             graphs=self._graphs,
             store=FeatureStore(self._anchors, 8 * 2**30, compute=self._compute),
-            train=self._train,
-            fit=self._train,
-            val=self._train.subset(range(self._training.batch_size)),
+            images=TrialImages(self._train, self._train, self._train.subset(range(self._training.batch_size))),
             stitch=self._stitch,
             training=self._training,
             seed=0,
@@ -148,8 +146,9 @@ class _Trials:
         """Likewise, the images going through the front in every step."""
         from torch.nn import functional as F
 
-        from restnet_search.search.training.optimizer import Group, Optimiser
+        from restnet_search.search.training.optimizer import Group, Optimizer
         from restnet_search.search.training.seeds import generator_for
+        from restnet_search.search.training.trial import image_order
         from restnet_search.stitching.layer import StitchLayer
 
         trained: list[Tensor] = []
@@ -161,9 +160,9 @@ class _Trials:
             stitch = self._compute.place(StitchLayer(candidate.plan, generator))
             groups = [Group(list(stitch.parameters()), self._choices.lr)]
             steps = self._choices.epochs * -(-count // batch)
-            optimiser = Optimiser(groups, self._training.weight_decay, steps)
-            for _ in range(self._choices.epochs):
-                for chunk in torch.randperm(count, generator=generator).split(batch):
+            optimizer = Optimizer(groups, self._training.weight_decay, steps)
+            for epoch in range(self._choices.epochs):
+                for chunk in image_order(0, candidate.direction.front, epoch, count).split(batch):
                     rows = self._compute.put(chunk)
                     images, labels = self._images[rows], self._labels[rows]
 
@@ -172,7 +171,7 @@ class _Trials:
                             features = front(images)  # noqa: B023  (called before the next candidate)
                         return F.cross_entropy(back(stitch(features)), labels)  # noqa: B023
 
-                    optimiser.step(len(chunk), loss_of, self._compute.pieces)
+                    optimizer.step(len(chunk), loss_of, self._compute.pieces)
             trained.append(_weights(stitch))
         return trained
 

@@ -94,11 +94,11 @@ def _pair(large: int, small: int, given: Size) -> Iterator[Row]:
 
 def _row(candidate: Candidate, pair: Pair, given: Size) -> Row:
     from restnet_search.export import Int8Job, export_network
-    from restnet_search.export.run import spread
+    from restnet_search.export.from_run import spread_indices
 
     data = pair.data
     source = _trained(candidate, pair)
-    calibration = data.train.images(source.preprocessing, spread(data.train, given.calibration))
+    calibration = data.train.images(source.preprocessing, spread_indices(data.train, given.calibration))
     with TemporaryDirectory() as folder:
         (result,) = export_network(
             source, calibration[:8], ["onnx"], Path(folder) / "out", int8=Int8Job(calibration, [])
@@ -127,7 +127,7 @@ def _trained(candidate: Candidate, pair: Pair) -> ExportSource:
     from restnet_search.export import AnchorSource, ExportSource, HybridArchitecture, Side
     from restnet_search.search.prepare.hybrids import assemble
     from restnet_search.search.training.choices import TrainingChoices
-    from restnet_search.search.training.trial import run_trial
+    from tests.search.stores import run_trial
 
     context, data = pair.context, pair.data
     outcome = run_trial(candidate, TrainingChoices(RATE, 1), context)
@@ -145,13 +145,13 @@ def _trained(candidate: Candidate, pair: Pair) -> ExportSource:
         architecture=HybridArchitecture(front, candidate.plan.kind, back),
         preprocessing=pair.views[direction.front],
         classes=data.classes,
-        cost=candidate.cost,
+        costs=candidate.cost,
     )
 
 
 def _right(files: Sequence[Path], source: ExportSource, data: DataSplits) -> np.ndarray:
     """Which test images each file classifies correctly: ``(files, n)`` of booleans."""
-    from restnet_search.export.onnx import OnnxFormat
+    from restnet_search.export.formats.onnx import OnnxFormat
 
     runs = [OnnxFormat().open(path) for path in files]
     batches = zip(data.test.batches(source.preprocessing, 100), data.test.labels.split(100), strict=True)
@@ -164,7 +164,7 @@ def _milliseconds(files: Sequence[Path], image: np.ndarray) -> list[float]:
     import onnxruntime
 
     from restnet_search.costs.latency_table import measure_interleaved
-    from restnet_search.export.onnx import INPUT
+    from restnet_search.export.formats.onnx import INPUT
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

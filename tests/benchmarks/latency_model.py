@@ -43,8 +43,8 @@ SIZES = {"full": Size(24, 20), "tiny": Size(3, 2)}
 def measure(spaces: Sequence[str], runtimes: Sequence[str], size: str) -> Iterator[ModelError]:
     """One space and runtime after the other."""
     from restnet_search.cli.arguments import choose_space, with_data
-    from restnet_search.devices.check import model_error
-    from restnet_search.devices.cut import measure_here
+    from restnet_search.devices.cut_space import measure_here
+    from restnet_search.devices.model_error import model_error
     from restnet_search.progress import SilentProgress
 
     for name in spaces:

@@ -56,8 +56,8 @@ class Pair:
 
     def reach(self, candidate: Candidate, kind: Any, choices: TrainingChoices, init: Any = "lstsq") -> dict[str, Any]:
         """Train one hybrid with a stitch layer of that kind and start."""
-        from restnet_search.search.training.trial import run_trial
         from restnet_search.stitching.plan import StitchPlan
+        from tests.search.stores import run_trial
 
         plan = StitchPlan(kind, candidate.plan.source, candidate.plan.target)
         here = replace(self.context, stitch=self.context.stitch.model_copy(update={"kind": [kind], "init": init}))
@@ -97,7 +97,7 @@ def open_pair(
     from restnet_search.search.points.candidates import enumerate_candidates
     from restnet_search.search.prepare.images import draw_training_images
     from restnet_search.search.prepare.prepared import prepare
-    from restnet_search.search.training.context import TrialContext
+    from restnet_search.search.training.context import TrialContext, TrialImages
     from restnet_search.search.training.teachers import teacher_logits
     from restnet_search.space import parse_space
     from restnet_search.space.anchor_sources import AnchorSources
@@ -125,15 +125,13 @@ def open_pair(
     context = TrialContext(
         graphs=prepared.graphs,
         store=FeatureStore(prepared.anchors, 2 * 2**30, compute=compute),
-        train=images,
-        fit=images.subset(torch.arange(min(space.stitch.images, len(images)))),
-        val=data.val,
+        images=TrialImages(images, images.subset(torch.arange(min(space.stitch.images, len(images)))), data.val),
         stitch=space.stitch,
         training=space.training,
         seed=0,
         teachers=teacher_logits(prepared.anchors, images, progress, compute) if followed else {},
     )
-    candidates = enumerate_candidates(space, (UNLIMITED,), points, prepared.costs, scores).candidates
+    candidates = enumerate_candidates(space, (UNLIMITED,), points, prepared.costs, {space.ranker.kind: scores}).candidates
     views = {name: cut.anchor.preprocessing for name, cut in prepared.anchors.items()}
     macs = {name: costs.total.macs for name, costs in prepared.costs.items()}
     return Pair(data, views, macs, context, points, list(candidates))

@@ -14,8 +14,8 @@ from restnet_search import AdaptiveModel, load_run
 from restnet_search.anchors.loading.cifar_resnet import cifar_resnet8, cifar_resnet14
 from restnet_search.cli import main
 from restnet_search.costs.latency_table import OVERHEAD, read_table
-from restnet_search.devices.files import content_digest
-from restnet_search.devices.results import read_results
+from restnet_search.devices.bench_files import content_digest
+from restnet_search.devices.device_results import read_results
 from restnet_search.errors import BudgetError
 
 SPACE = """

@@ -31,11 +31,10 @@ from restnet_search.search.prepare.placement import anchors_on_cpu, move_to_devi
 from restnet_search.search.training.choices import TrainingChoices
 from restnet_search.search.training.joint import JointBudget, JointTraining
 from restnet_search.search.training.stitch_trainer import TrialOutcome
-from restnet_search.search.training.trial import run_trial
 from restnet_search.space.schema import ComputeSpec, DataSpec, JointSpec, TrainingSpec
 from restnet_search.stitching.tuning import StatisticsFit
 from tests.compute.pretend import pretend_gpu
-from tests.search.stores import Anchors, candidate, context, cut_anchor
+from tests.search.stores import Anchors, candidate, context, cut_anchor, run_trial
 
 RESNET, VIT = "cifar_resnet8", "vit"
 

@@ -26,13 +26,13 @@ from restnet_search.search.training.closed_form import closed_form_scores
 from restnet_search.search.training.joint import JointBudget, JointTraining
 from restnet_search.search.training.stitch_trainer import TrialOutcome
 from restnet_search.search.training.teachers import teacher_logits
-from restnet_search.search.training.trial import run_together, run_trial
+from restnet_search.search.training.trial import run_trials
 from restnet_search.space import parse_space
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import ComputeSpec, DataSpec, JointSpec, RankerSpec, TrainingSpec
 from restnet_search.stitching.tuning import TUNES, Tune
 from tests.compute.pretend import lies_on_gpu, pretend_gpu
-from tests.search.stores import Anchors, candidate, context, cut_anchor, disk_store
+from tests.search.stores import Anchors, candidate, context, cut_anchor, disk_store, run_trial
 
 RESNET, VIT = "cifar_resnet8", "vit"
 FLOAT32 = ComputeSpec(device="cuda", precision="float32")
@@ -99,7 +99,7 @@ def test_trials_together_and_closed_forms(digits: Split, kept: str, tmp_path: Pa
         ways = [(1, RESNET, 2), (1, VIT, 2), (2, VIT, 1)]
         chosen = [candidate(anchors, RESNET, cut, back, to) for cut, back, to in ways]
         jobs = [(one, TrainingChoices(3e-3, 2, "stitch+norm-stats")) for one in chosen]
-        return run_together(jobs, shared), [score for some, _ in closed_form_scores(chosen, shared) for score in some]
+        return run_trials(jobs, shared), [score for some, _ in closed_form_scores(chosen, shared) for score in some]
 
     outcomes, scores = work(two(), Compute(), tmp_path / "cpu")
     with pretend_gpu():

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from restnet_search.conformance.check import build, check, largest_difference
+from restnet_search.conformance.check_families import run_conformance
+from restnet_search.conformance.cut_check import build_case, check_case, largest_difference
 from restnet_search.conformance.families import CASES, TORCHVISION, Case, timm_modules
-from restnet_search.conformance.run import run_conformance
 from restnet_search.errors import GraphError, RunError
 from restnet_search.graph.anchor_graph import cut_model
 
@@ -38,7 +38,7 @@ REPRESENTATIVE = {
 
 @pytest.mark.parametrize("family", REPRESENTATIVE)
 def test_front_and_back_equal_the_whole(family: str) -> None:
-    outcome = check(BY_FAMILY[family])
+    outcome = check_case(BY_FAMILY[family])
     assert (outcome.status, outcome.reason, outcome.max_diff) == ("equal", "", 0.0)
     assert outcome.cut_points > 0
     assert set(outcome.layouts) == REPRESENTATIVE[family]
@@ -56,7 +56,7 @@ def test_every_module_of_timm_has_its_case() -> None:
 
 
 def test_hieras_tokens_are_put_where_its_own_bookkeeping_says() -> None:
-    model, size = build(BY_FAMILY["hiera"])
+    model, size = build_case(BY_FAMILY["hiera"])
     graph = cut_model(model, size)
     images = torch.randn(2, *size)
     with torch.no_grad():
@@ -69,7 +69,7 @@ def test_hieras_tokens_are_put_where_its_own_bookkeeping_says() -> None:
 
 
 def test_random_weights_let_zero_initialised_parts_reach_the_logits() -> None:
-    model, _ = build(Case("cait", "cait_xxs24_224", 112, {"img_size": 112, "depth": 1}))
+    model, _ = build_case(Case("cait", "cait_xxs24_224", 112, {"img_size": 112, "depth": 1}))
     weights = [p for p in model.parameters() if p.numel()]
     assert min(float(p.detach().abs().max()) for p in weights) >= 1e-3
 
@@ -87,7 +87,7 @@ class TestRun:
     def test_what_is_on_disk_is_not_checked_again(self, tmp_path: Path) -> None:
         said: list[str] = []
         for cases in (self.CASES[:1], self.CASES, self.CASES):
-            run_conformance(cases, tmp_path, said=lambda outcome: said.append(outcome.family))
+            run_conformance(cases, tmp_path, report=lambda outcome: said.append(outcome.family))
         assert said == ["resnet", "vit"]
 
     def test_checking_one_family_again_keeps_the_rows_of_the_others(self, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ class TestRun:
         said: list[str] = []
         for fresh in (False, True):
             outcomes = run_conformance(
-                self.CASES, tmp_path, only=["resnet"], fresh=fresh, said=lambda row: said.append(row.family)
+                self.CASES, tmp_path, only=["resnet"], fresh=fresh, report=lambda row: said.append(row.family)
             )
             table = json.loads((tmp_path / "conformance.json").read_text())["families"]
             assert [row["family"] for row in table] == [row.family for row in outcomes] == ["resnet", "vit"]

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from restnet_search.conformance import check as checking
-from restnet_search.conformance.check import build, check
+from restnet_search.conformance import cut_check as checking
+from restnet_search.conformance.cut_check import build_case, check_case
+from restnet_search.conformance.cut_table import render
 from restnet_search.conformance.families import CASES
-from restnet_search.conformance.places import check_places
-from restnet_search.conformance.report import render
+from restnet_search.conformance.layout_check import check_layouts
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.graph.layout import Layout
 from tests.models import IMAGE
@@ -42,7 +42,7 @@ WRONG: dict[str, Wrong] = {
 
 @pytest.fixture(scope="module")
 def vit() -> AnchorGraph:
-    return cut_model(*build(BY_FAMILY["vision_transformer"]))
+    return cut_model(*build_case(BY_FAMILY["vision_transformer"]))
 
 
 def _lying(graph: AnchorGraph, cut: int, layout: Layout) -> AnchorGraph:
@@ -54,15 +54,15 @@ def _lying(graph: AnchorGraph, cut: int, layout: Layout) -> AnchorGraph:
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_order_of_tokens_is_caught_at_either_end(vit: AnchorGraph, wrong: str) -> None:
-    assert check_places(vit).astray == ()
+    assert check_layouts(vit).astray == ()
     for cut in (vit.cut_points[1], vit.cut_points[-1]):
         assert cut.layout.kind == "tokens" and cut.layout.grid is not None
         layout = replace(cut.layout, order=tuple(WRONG[wrong](*cut.layout.grid)))
-        assert check_places(_lying(vit, cut.index, layout)).astray == (cut.path,)
+        assert check_layouts(_lying(vit, cut.index, layout)).astray == (cut.path,)
 
 
 def test_rows_taken_for_columns_are_caught_in_swin_and_resnet() -> None:
-    for graph in (cut_model(small_model("swin"), IMAGE), cut_model(*build(BY_FAMILY["resnet"]))):
+    for graph in (cut_model(small_model("swin"), IMAGE), cut_model(*build_case(BY_FAMILY["resnet"]))):
         cut = graph.cut_points[-2]
         axes = (2, 1) if cut.layout.kind == "NHWC" else (3, 2)
 
@@ -72,13 +72,13 @@ def test_rows_taken_for_columns_are_caught_in_swin_and_resnet() -> None:
 
         layout = cut.layout
         turned = _Turned(layout.kind, layout.channels, layout.grid)
-        assert check_places(_lying(graph, cut.index, turned)).astray == (cut.path,)
+        assert check_layouts(_lying(graph, cut.index, turned)).astray == (cut.path,)
 
 
 def test_hiera_without_its_order_is_caught() -> None:
-    graph = cut_model(*build(BY_FAMILY["hiera"]))
+    graph = cut_model(*build_case(BY_FAMILY["hiera"]))
     cut = next(cut for cut in graph.cut_points if cut.layout.order)
-    assert check_places(_lying(graph, cut.index, replace(cut.layout, order=()))).astray == (cut.path,)
+    assert check_layouts(_lying(graph, cut.index, replace(cut.layout, order=()))).astray == (cut.path,)
 
 
 @pytest.mark.parametrize(
@@ -90,10 +90,10 @@ def test_hiera_without_its_order_is_caught() -> None:
     ],
 )
 def test_layouts_that_are_hard_to_see_are_known_and_right(family: str, layouts: dict[str, int]) -> None:
-    graph = cut_model(*build(BY_FAMILY[family]))
+    graph = cut_model(*build_case(BY_FAMILY[family]))
     kinds = [cut.layout.kind for cut in graph.cut_points]
     assert {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)} == layouts
-    places = check_places(graph)
+    places = check_layouts(graph)
     assert (places.unknown, places.checked, places.astray) == (0, len(kinds), ())
 
 
@@ -105,7 +105,7 @@ def test_a_wrong_layout_is_named_in_the_table(monkeypatch: pytest.MonkeyPatch) -
         return _lying(graph, last.index, replace(last.layout, order=tuple(WRONG["turned"](*last.layout.grid))))
 
     monkeypatch.setattr(checking, "cut_model", turned)
-    outcome = check(BY_FAMILY["vision_transformer"])
+    outcome = check_case(BY_FAMILY["vision_transformer"])
     assert (outcome.status, outcome.max_diff, outcome.astray) == ("equal", 0.0, ["blocks.5"])
     table = render([outcome], {})
     assert "## Layouts that do not answer\n\n- vision_transformer (`test_vit`): blocks.5\n" in table

@@ -139,7 +139,7 @@ def test_parts_of_a_space_are_measured_for_real(runtime: str) -> None:
     assert (table.runtime, table.threads, len(table.wholes)) == (runtime, 1, 2)
     assert all(0 < timing.median <= timing.p95 for timing in table.parts.values())
     summed = SummedLatency(table)
-    for point in stitch_points(space, graphs, costs):
+    for point in stitch_points(space, {name: graph.cut_points for name, graph in graphs.items()}, costs):
         assert summed.hybrid(point.front, point.plan, point.back) > 0
     assert all(summed.anchor(name) > 0 for name in names)
     table.require({name: anchor_digest(graph, costs[name]) for name, graph in graphs.items()})

@@ -6,11 +6,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from restnet_search.search.rebuild import rebuild_network
-from restnet_search.search.rungs import RungStudy
 
 from restnet_search import load_hybrid, load_run
 from restnet_search.data import load_data
+from restnet_search.search.halving.rungs import RungStudy
+from restnet_search.search.prepare.rebuild import rebuild_network
 from restnet_search.search.run.record_store import read_records
 from restnet_search.search.training.accuracy import score_network
 from restnet_search.space import load_space
@@ -50,8 +50,8 @@ def test_its_study_holds_what_its_results_say(earlier: Path) -> None:
 
 def test_a_hybrid_of_it_reaches_the_accuracy_that_was_measured(earlier: Path) -> None:
     hybrid = load_run(earlier).hybrid("h001")
-    val = load_data(load_space(earlier / "space.yaml").data).val
-    correct = score_network(load_hybrid(earlier, "h001"), rebuild_network(earlier, "h001").view, val)
+    val = load_data(load_space(earlier / "space.yaml", upgrade=True).data).val
+    correct = score_network(load_hybrid(earlier, "h001"), rebuild_network(earlier, "h001").preprocessing, val)
     assert correct / len(val) == hybrid.val.top1
 
 

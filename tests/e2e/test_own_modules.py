@@ -136,7 +136,7 @@ def test_the_whole_way(
     assert {side["name"]: side["licence"] for side in sides} == {"mine": "cc-by-nc-4.0", "theirs": None}
     said = saved_metadata(export / f"{hybrid}.safetensors")
     assert json.loads(said["licences"]) == {"mine": "cc-by-nc-4.0", "theirs": None}
-    assert "mine (cc-by-nc-4.0)" in said["license_warning"]
+    assert "mine (cc-by-nc-4.0)" in said["licence_warning"]
 
     preprocessing = Preprocessing(
         (3, 32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bilinear", 0.875, "center"

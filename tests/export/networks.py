@@ -76,7 +76,7 @@ def source(name: str) -> ExportSource:
         architecture=made,
         preprocessing=VIEW,
         classes=CLASSES,
-        cost=Cost(1_234_567, sum(parameter.numel() for parameter in network.parameters())),
+        costs=Cost(1_234_567, sum(parameter.numel() for parameter in network.parameters())),
         accuracy=(Accuracy("val", 0.75, 400), Accuracy("test", 0.7, 500, (0.66, 0.74))),
         environment={"torch": torch.__version__, "timm": timm.__version__},
         command="restnet-search --budget 2MFLOPs",

@@ -26,12 +26,12 @@ from restnet_search.costs.cost_table import Cost
 from restnet_search.data import Preprocessing
 from restnet_search.errors import BudgetError, DataError, ExportError
 from restnet_search.export import Accuracy, ExportSource, load_export, save_export
-from restnet_search.export.adaptive import AdaptiveModel, Tuning, read_adaptive_manifest
-from restnet_search.export.adaptive.onnx_routes import SharedWeights
-from restnet_search.export.adaptive.tensors import union_of
-from restnet_search.export.adaptive.verify import run_without_torch, time_switches
-from restnet_search.export.adaptive.write import AdaptiveResult, export_adaptive
-from restnet_search.export.sealed import seal
+from restnet_search.export.adaptive import AdaptiveModel, GovernorTuning, read_adaptive_manifest
+from restnet_search.export.adaptive.shared_onnx import SharedWeights
+from restnet_search.export.adaptive.shared_tensors import union_tensors
+from restnet_search.export.adaptive.verify_routes import run_without_torch, time_switches
+from restnet_search.export.adaptive.write_adaptive import AdaptiveExport, AdaptiveSource, export_adaptive
+from restnet_search.export.checksummed_json import checksummed_text
 from tests.export.networks import CLASSES, HYBRIDS, SIZE, VIEW, cut, source
 
 ROUTES = ("small_cnn", "cnn_to_cnn", "cnn_to_vit", "vit_to_cnn", "anchor_to_itself")  # by rising MACs, as said below
@@ -45,7 +45,7 @@ IN_ONNX = ROUTES[:3]
 def route(name: str) -> ExportSource:
     accuracy = (Accuracy("val", TOP1[name], 400), Accuracy("test", 0.5, 500, (0.46, 0.54)))
     made = source(name)
-    return replace(made, cost=Cost(MACS[name], made.cost.params), accuracy=accuracy)
+    return replace(made, costs=Cost(MACS[name], made.costs.params), accuracy=accuracy)
 
 
 def anchors() -> dict[str, nn.Module]:
@@ -54,26 +54,29 @@ def anchors() -> dict[str, nn.Module]:
 
 def write(
     folder: Path, images: Tensor, names: tuple[str, ...] = ROUTES, *, with_onnx: bool = False, **options: float
-) -> AdaptiveResult:
+) -> AdaptiveExport:
     sources = [route(name) for name in names]
     return export_adaptive(
-        "digits", sources, anchors(), lambda preprocessing: images, folder, with_onnx=with_onnx, **options
+        AdaptiveSource("digits", sources, anchors(), lambda preprocessing: images),
+        folder,
+        with_onnx=with_onnx,
+        **options,
     )
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory, images: Tensor) -> AdaptiveResult:
+def written(tmp_path_factory: pytest.TempPathFactory, images: Tensor) -> AdaptiveExport:
     return write(tmp_path_factory.mktemp("adaptive") / "out", images)
 
 
 @pytest.fixture(scope="module")
-def with_onnx(tmp_path_factory: pytest.TempPathFactory, images: Tensor) -> AdaptiveResult:
+def with_onnx(tmp_path_factory: pytest.TempPathFactory, images: Tensor) -> AdaptiveExport:
     """A whole anchor, a hybrid that shares its back, one that shares its front."""
     return write(tmp_path_factory.mktemp("adaptive") / "out", images, IN_ONNX, with_onnx=True)
 
 
 @pytest.fixture
-def model(written: AdaptiveResult) -> AdaptiveModel:
+def model(written: AdaptiveExport) -> AdaptiveModel:
     return AdaptiveModel.load(written.folder)
 
 
@@ -99,7 +102,7 @@ class TestRoutes:
         assert [route.name for route in model.routes] == list(ROUTES)
         assert model.current == model.routes[-1]
         first = model.routes[0]
-        assert first.costs == route("small_cnn").cost and first.preprocessing == VIEW == model.preprocessing
+        assert first.costs == route("small_cnn").costs and first.preprocessing == VIEW == model.preprocessing
         assert (first.val.top1, first.val.n) == (0.6, 400) and first.test is not None and first.test.ci95
         assert model.classes == CLASSES
 
@@ -154,7 +157,7 @@ class TestBudgets:
 
 
 class TestThreads:
-    def test_ten_thousand_random_switches_from_four_threads(self, written: AdaptiveResult, images: Tensor) -> None:
+    def test_ten_thousand_random_switches_from_four_threads(self, written: AdaptiveExport, images: Tensor) -> None:
         """Every call is one route's answer to the last bit; a mixture of two routes equals none of them."""
         names = ("small_cnn", "cnn_to_cnn", "cnn_to_vit")
         model = AdaptiveModel.load(written.folder)
@@ -208,7 +211,7 @@ class TestThreads:
         assert torch.equal(results[0], expected("cnn_to_vit", images))
 
     def test_switches_take_less_than_a_millisecond_and_load_nothing(
-        self, model: AdaptiveModel, written: AdaptiveResult
+        self, model: AdaptiveModel, written: AdaptiveExport
     ) -> None:
         held = {tensor.data_ptr() for tensor in model.state_dict().values()}
         assert time_switches(model).median_us < 1000
@@ -247,7 +250,7 @@ class TestFollowing:
         large, small = "anchor_to_itself", "small_cnn"
         network = dict(model.named_modules())[f"_networks.{ROUTES.index(large)}"]
         network.register_forward_pre_hook(lambda *_: time.sleep(delay))
-        model.follow(150, budget="1GFLOPs", tuning=Tuning(quantile=0.5, window=5, warmup=1, hold_s=600))
+        model.follow(150, budget="1GFLOPs", tuning=GovernorTuning(quantile=0.5, window=5, warmup=1, hold_s=600))
         for _ in range(12):
             model(images[:1])
         status = model.following
@@ -265,7 +268,9 @@ class TestFollowing:
     def test_only_calls_of_the_current_route_are_measured(self, model: AdaptiveModel, images: Tensor) -> None:
         ticks = iter(range(10_000))
         model.use(ROUTES[-1])
-        model.follow(500, tuning=Tuning(window=4, warmup=0), clock=lambda: float(next(ticks)))  # every call takes 1 s
+        model.follow(
+            500, tuning=GovernorTuning(window=4, warmup=0), clock=lambda: float(next(ticks))
+        )  # every call takes 1 s
         for _ in range(10):
             model(images[:1], route="small_cnn")
         assert model.current.name == ROUTES[-1]
@@ -279,7 +284,7 @@ class TestFollowing:
     def test_threads_may_follow_and_switch_at_once(self, model: AdaptiveModel, images: Tensor) -> None:
         image = images[:1]
         answers = [expected(name, image) for name in ROUTES]
-        tuning = Tuning(window=2, warmup=0, hold_s=0.0)
+        tuning = GovernorTuning(window=2, warmup=0, hold_s=0.0)
 
         def call() -> None:
             for _ in range(40):
@@ -333,12 +338,16 @@ class TestInput:
     @staticmethod
     def with_views(tmp_path: Path, images: Tensor, first: Preprocessing, second: Preprocessing) -> AdaptiveModel:
         sources = [replace(route("small_cnn"), preprocessing=first), replace(route("cnn_to_cnn"), preprocessing=second)]
-        export_adaptive("digits", sources, anchors(), lambda preprocessing: images, tmp_path / "out", with_onnx=False)
+        export_adaptive(
+            AdaptiveSource("digits", sources, anchors(), lambda preprocessing: images),
+            tmp_path / "out",
+            with_onnx=False,
+        )
         return AdaptiveModel.load(tmp_path / "out")
 
 
 class TestBytes:
-    def test_every_tensor_is_stored_once(self, written: AdaptiveResult) -> None:
+    def test_every_tensor_is_stored_once(self, written: AdaptiveExport) -> None:
         networks = [route(name).network for name in ROUTES]
         used = {id(t): t for network in networks for t in (*network.parameters(), *network.buffers())}
         with safe_open(written.folder / "adaptive.safetensors", "pt") as file:
@@ -348,7 +357,7 @@ class TestBytes:
         assert sum(tensor.nbytes for tensor in stored) == union == written.measured.sizes.union
 
     def test_the_artefact_is_hardly_more_than_the_union_and_much_less_than_the_sum(
-        self, written: AdaptiveResult
+        self, written: AdaptiveExport
     ) -> None:
         sizes = written.measured.sizes
         files = ("adaptive.safetensors", "adaptive.json")
@@ -366,12 +375,12 @@ class TestBytes:
     def test_tied_weights_are_stored_once(self) -> None:
         tied = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
         tied[2].weight = tied[0].weight
-        tensors = union_of({"tied": tied}, {"front": tied[:1], "back": tied[2:]})
+        tensors = union_tensors({"tied": tied}, {"front": tied[:1], "back": tied[2:]})
         assert list(tensors) == ["anchor/tied/0.weight", "anchor/tied/0.bias", "anchor/tied/2.bias"]
 
     def test_weights_of_nobody_are_an_error(self) -> None:
         with pytest.raises(ExportError, match="route lost"):
-            union_of({"one": nn.Linear(2, 2)}, {"lost": nn.Linear(2, 2)})
+            union_tensors({"one": nn.Linear(2, 2)}, {"lost": nn.Linear(2, 2)})
 
 
 def flip_a_bit(file: Path) -> None:
@@ -392,7 +401,7 @@ def change(file: Path, key: str, value: object) -> None:
 
 class TestDamage:
     @pytest.fixture
-    def folder(self, written: AdaptiveResult, tmp_path: Path) -> Path:
+    def folder(self, written: AdaptiveExport, tmp_path: Path) -> Path:
         for name in ("adaptive.json", "adaptive.safetensors"):
             (tmp_path / name).write_bytes((written.folder / name).read_bytes())
         return tmp_path
@@ -446,7 +455,7 @@ class TestDamage:
             altered = copy.deepcopy(plain)
             alter(altered)
             del altered["digest"]
-            file.write_text(seal(altered))
+            file.write_text(checksummed_text(altered))
             with pytest.raises(ExportError, match=said):
                 AdaptiveModel.load(folder)
 
@@ -484,7 +493,7 @@ def leaves(value: object, place: tuple = ()) -> list[tuple]:
 
 
 class TestFolder:
-    def test_checksums_of_all_files(self, with_onnx: AdaptiveResult) -> None:
+    def test_checksums_of_all_files(self, with_onnx: AdaptiveExport) -> None:
         done = subprocess.run(
             ["sha256sum", "--check", "--strict", "SHA256SUMS"],
             cwd=with_onnx.folder,
@@ -527,7 +536,9 @@ class TestFolder:
         broken = replace(route("cnn_to_cnn"), network=route("cnn_to_vit").network)  # not what its architecture says
         with pytest.raises(ExportError, match="do not fit its architecture"):
             export_adaptive(
-                "digits", [broken], anchors(), lambda preprocessing: images, tmp_path / "out", with_onnx=False
+                AdaptiveSource("digits", [broken], anchors(), lambda preprocessing: images),
+                tmp_path / "out",
+                with_onnx=False,
             )
         assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -544,19 +555,19 @@ class TestFolder:
             return images
 
         with pytest.raises(ExportError, match="differs from the network exported alone"):
-            export_adaptive("digits", [drifting], own, images_of, tmp_path / "out", with_onnx=False)
+            export_adaptive(AdaptiveSource("digits", [drifting], own, images_of), tmp_path / "out", with_onnx=False)
         assert list(tmp_path.iterdir()) == []
 
 
 class TestOnnx:
-    def test_routes_share_one_file_of_weights(self, with_onnx: AdaptiveResult) -> None:
+    def test_routes_share_one_file_of_weights(self, with_onnx: AdaptiveExport) -> None:
         folder, sizes = with_onnx.folder / "onnx", with_onnx.measured.sizes
         assert {path.name for path in folder.iterdir()} == {"weights.bin", *(f"{name}.onnx" for name in IN_ONNX)}
         assert sizes.onnx == sum(path.stat().st_size for path in folder.iterdir())
         assert sizes.onnx is not None and sizes.onnx_separate is not None and sizes.onnx < 0.8 * sizes.onnx_separate
         assert (folder / "weights.bin").stat().st_size < 1.05 * sizes.union
 
-    def test_equal_tensors_lie_at_one_place(self, with_onnx: AdaptiveResult) -> None:
+    def test_equal_tensors_lie_at_one_place(self, with_onnx: AdaptiveExport) -> None:
         content = (with_onnx.folder / "onnx" / "weights.bin").read_bytes()
         places: dict[bytes, set[int]] = {}
         for name in IN_ONNX:
@@ -573,7 +584,7 @@ class TestOnnx:
         assert len(places) > 20
         assert all(len(starts) == 1 for starts in places.values())
 
-    def test_the_manifest_says_how_far_they_are_from_pytorch(self, with_onnx: AdaptiveResult) -> None:
+    def test_the_manifest_says_how_far_they_are_from_pytorch(self, with_onnx: AdaptiveExport) -> None:
         """Run by onnxruntime in a process without torch when they were with_onnx."""
         onnx_routes = read_adaptive_manifest(with_onnx.folder).onnx
         assert onnx_routes is not None
@@ -606,7 +617,7 @@ class TestOnnx:
             np.testing.assert_array_equal(read, array, err_msg=name)
 
     def test_a_truncated_weights_file_does_not_run(
-        self, with_onnx: AdaptiveResult, images: Tensor, tmp_path: Path
+        self, with_onnx: AdaptiveExport, images: Tensor, tmp_path: Path
     ) -> None:
         for name in ("small_cnn.onnx", "weights.bin"):
             (tmp_path / name).write_bytes((with_onnx.folder / "onnx" / name).read_bytes())

@@ -13,8 +13,8 @@ from torch import Tensor
 from restnet_search.errors import BudgetError
 from restnet_search.export import ExportSource
 from restnet_search.export.adaptive import AdaptiveModel
-from restnet_search.export.adaptive.write import export_adaptive
-from restnet_search.export.running import Latency, Running
+from restnet_search.export.adaptive.write_adaptive import AdaptiveSource, export_adaptive
+from restnet_search.export.network.runtime_cost import Latency, RuntimeCost
 from restnet_search.search.run.records import MeasuredOn
 from restnet_search.units import parse_budget
 from tests.export.networks import cut
@@ -30,7 +30,7 @@ def needing(name: str, latency: bool = True) -> ExportSource:
     whole, quarter, milliseconds = NEEDS[name]
     memory = {"float32": whole * 1000, "int8": quarter * 1000}
     timed = Latency(milliseconds / 1e3, ON, milliseconds / 1e3 + 0.001, 20) if latency else None
-    return replace(route(name), running=Running(memory, "float32", timed), data="digits, 10 classes")
+    return replace(route(name), running=RuntimeCost(memory, "float32", timed), data="digits, 10 classes")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,9 @@ def make(tmp_path_factory: pytest.TempPathFactory, images: Tensor) -> Make:
         folder = tmp_path_factory.mktemp("budgets") / "out"
         anchors = {name: cut(name).traced.module for name in ("small_cnn", "cnn", "vit")}
         sources = [change(needing(name)) for name in NEEDS]
-        export_adaptive("digits", sources, anchors, lambda preprocessing: images, folder, with_onnx=False)
+        export_adaptive(
+            AdaptiveSource("digits", sources, anchors, lambda preprocessing: images), folder, with_onnx=False
+        )
         return AdaptiveModel.load(folder)
 
     return written
@@ -104,7 +106,7 @@ def test_a_latency_that_nobody_measured_says_how_to_get_it(make: Make) -> None:
 
 
 def test_memory_that_nobody_priced_is_no_memory_of_zero(make: Make) -> None:
-    model = make(lambda source: replace(source, running=Running()))
+    model = make(lambda source: replace(source, running=RuntimeCost()))
     with pytest.raises(BudgetError, match="does not say what memory"):
         model.set_budget("64MB")
 
@@ -119,7 +121,7 @@ def test_the_card_and_the_json_say_what_routes_need(make: Make, tmp_path: Path, 
     anchors = {name: cut(name).traced.module for name in ("small_cnn", "cnn")}
     sources = [needing("small_cnn"), needing("cnn_to_cnn")]
     result = export_adaptive(
-        "digits", sources, anchors, lambda preprocessing: images, tmp_path / "out", with_onnx=False
+        AdaptiveSource("digits", sources, anchors, lambda preprocessing: images), tmp_path / "out", with_onnx=False
     )
     card = (tmp_path / "out" / "README.md").read_text()
     for said in (

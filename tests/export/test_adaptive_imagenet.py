@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from restnet_search.conformance.check import build
+from restnet_search.conformance.cut_check import build_case
 from restnet_search.conformance.families import Case
 from restnet_search.costs.cost_table import Cost
 from restnet_search.data import Preprocessing
@@ -22,8 +22,8 @@ from restnet_search.export import (
     Side,
 )
 from restnet_search.export.adaptive import AdaptiveModel
-from restnet_search.export.adaptive.verify import time_switches
-from restnet_search.export.adaptive.write import export_adaptive
+from restnet_search.export.adaptive.verify_routes import time_switches
+from restnet_search.export.adaptive.write_adaptive import AdaptiveSource, export_adaptive
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.stitching.layer import Hybrid, StitchLayer
 
@@ -37,7 +37,7 @@ def anchor_of(name: str) -> AnchorSource:
     return AnchorSource(name, MODELS[name], None, {}, 10, SIZE, "block")
 
 
-def source_of(name: str, graphs: dict[str, AnchorGraph]) -> ExportSource:
+def build_source(name: str, graphs: dict[str, AnchorGraph]) -> ExportSource:
     network: nn.Module
     if name in MODELS:
         made, network = AnchorArchitecture(anchor_of(name)), graphs[name].traced.module
@@ -49,22 +49,30 @@ def source_of(name: str, graphs: dict[str, AnchorGraph]) -> ExportSource:
         network = Hybrid(graphs[front].front(i), stitch, graphs[back].back(j)).eval()
     params = sum(parameter.numel() for parameter in network.parameters())
     accuracy = (Accuracy("val", 0.7, 100),)
-    return ExportSource(name, network, made, VIEW, tuple("0123456789"), Cost(params, params), accuracy)
+    return ExportSource(
+        id=name,
+        network=network,
+        architecture=made,
+        preprocessing=VIEW,
+        classes=tuple("0123456789"),
+        costs=Cost(params, params),
+        accuracy=accuracy,
+    )
 
 
 @pytest.fixture(scope="module")
 def graphs() -> dict[str, AnchorGraph]:
-    return {name: cut_model(build(Case("any", model, 224))[0], SIZE) for name, model in MODELS.items()}
+    return {name: cut_model(build_case(Case("any", model, 224))[0], SIZE) for name, model in MODELS.items()}
 
 
 def test_it_holds_the_union_and_runs_every_route_to_the_last_bit(
     graphs: dict[str, AnchorGraph], tmp_path: Path
 ) -> None:
     images = torch.randn(1, *SIZE, generator=torch.Generator().manual_seed(0))
-    sources = [source_of(name, graphs) for name in (*MODELS, *HYBRIDS)]
+    sources = [build_source(name, graphs) for name in (*MODELS, *HYBRIDS)]
     anchors = {name: graph.traced.module for name, graph in graphs.items()}
     result = export_adaptive(
-        "imagenet", sources, anchors, lambda preprocessing: images, tmp_path / "out", with_onnx=False
+        AdaptiveSource("imagenet", sources, anchors, lambda preprocessing: images), tmp_path / "out", with_onnx=False
     )
 
     used = {id(t): t.nbytes for s in sources for t in (*s.network.parameters(), *s.network.buffers())}

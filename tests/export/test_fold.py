@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, fx, nn
 
-from restnet_search.export.fold import flatten_hybrid, fold_network
+from restnet_search.export.folding.fold_network import flatten_hybrid, fold_network
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.graph.layout import Layout
 from restnet_search.graph.trace import trace_model

@@ -21,16 +21,17 @@ from onnx import numpy_helper
 from PIL import Image
 from torch import Tensor
 
-from restnet_search.cli.export import Format, _formats
+from restnet_search.cli.export import _formats
 from restnet_search.errors import ExportError, SpaceError
-from restnet_search.export import Int8Job, Labelled, export_network, get_format, open_export, read_bundle
-from restnet_search.export.format import Runner
-from restnet_search.export.litert import PYTHON, LitertFormat
-from restnet_search.export.onnx import OnnxFormat
-from restnet_search.export.pt2 import Pt2Format, check_archive
-from restnet_search.export.sealed import seal
-from restnet_search.export.verify import compare, require_agreement
+from restnet_search.export import Int8Job, LabeledSplit, export_network, get_format, open_export, read_export_manifest
+from restnet_search.export.checksummed_json import checksummed_text
+from restnet_search.export.formats.export_format import Runner
+from restnet_search.export.formats.litert import PYTHON, LitertFormat
+from restnet_search.export.formats.onnx import OnnxFormat
+from restnet_search.export.formats.pt2 import Pt2Format, check_archive
+from restnet_search.export.verification.compare import compare, require_agreement
 from restnet_search.progress import SilentProgress
+from restnet_search.registry import FORMATS
 from tests.export.networks import CLASSES, VIEW, source
 
 OPTIONAL = {"executorch": "executorch", "openvino": "openvino"}
@@ -43,7 +44,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, images: Tensor) -> Path:
     """A hybrid in every format that is installed here."""
     folder = tmp_path_factory.mktemp("formats") / "out"
     results = export_network(source("vit_to_cnn"), images, ALL, folder)
-    assert [result.format for result in results] == ALL
+    assert [result.entry.format for result in results] == ALL
     return folder
 
 
@@ -62,7 +63,7 @@ def test_what_was_saved_computes_what_the_network_computes(format: str, exported
         expected = source("vit_to_cnn").network(images)
         for batch in (1, 3, len(images)):
             torch.testing.assert_close(run(images[:batch]), expected[:batch], rtol=0, atol=1e-4)
-    entry = read_bundle(exported).entry(format)
+    entry = read_export_manifest(exported).entry(format)
     assert entry.max_difference <= 1e-4 and entry.top1_agreement == 1 and entry.input == "float32"
     assert (entry.folded == "") == (format == "safetensors") and entry.batch == (1 if format == "executorch" else None)
 
@@ -82,7 +83,7 @@ def test_export_json_tells_how_to_use_it(exported: Path) -> None:
     "damage", [lambda content: content[: len(content) // 2], lambda content: content[:-9] + b"X" * 9]
 )
 def test_truncated_and_altered_files_are_refused(format: str, damage: Callable[[bytes], bytes], damaged: Path) -> None:
-    for file in read_bundle(damaged).entry(format).files:
+    for file in read_export_manifest(damaged).entry(format).files:
         path = damaged / file.name
         whole = path.read_bytes()
         path.write_bytes(damage(whole))
@@ -102,7 +103,7 @@ def test_an_altered_export_json_is_refused(damaged: Path) -> None:
     with pytest.raises(ExportError, match="altered after it was written"):
         open_export(damaged, "onnx")
     del plain["digest"]
-    path.write_text(seal(plain))
+    path.write_text(checksummed_text(plain))
     with pytest.raises(ExportError, match="truncated or altered"):
         open_export(damaged, "onnx")
 
@@ -111,7 +112,7 @@ def test_an_earlier_format_whose_file_was_altered_is_no_longer_vouched_for(damag
     onnx_file = damaged / "vit_to_cnn.onnx"
     onnx_file.write_bytes(onnx_file.read_bytes()[:-1])
     export_network(source("vit_to_cnn"), images, ["safetensors"], damaged)
-    assert {entry.format for entry in read_bundle(damaged).formats} == set(ALL) - {"onnx"}
+    assert {entry.format for entry in read_export_manifest(damaged).formats} == set(ALL) - {"onnx"}
 
 
 # --- the examples ----------------------------------------------------------------------------------------------------
@@ -165,7 +166,7 @@ def test_examples_run_as_they_stand_in_a_fresh_process(format: str, exported: Pa
 @pytest.mark.parametrize("crop", ["center", "squash", "border"])
 @pytest.mark.parametrize("share", [1.0, 0.875])
 def test_examples_crop_as_timm_does(crop: str, share: float) -> None:
-    from restnet_search.export.examples import _crop
+    from restnet_search.export.package.inference_examples import _crop
 
     preprocessing = replace(VIEW, crop_mode=crop, crop_pct=share, interpolation="bicubic")
     image = Image.linear_gradient("L").convert("RGB").resize((100, 77))
@@ -186,13 +187,13 @@ def test_pixels_are_the_exact_inverse_of_normalising() -> None:
 
 @pytest.mark.parametrize("format", ["onnx", "pt2"])
 def test_with_the_normalisation_in_the_graph_it_takes_bytes(format: str, images: Tensor, tmp_path: Path) -> None:
-    whole = replace(source("cnn_to_cnn"), preprocess=True)
+    whole = replace(source("cnn_to_cnn"), with_preprocess=True)
     export_network(whole, images, [format], tmp_path / "out")
     pixels = VIEW.pixels(images)
     with torch.no_grad():
         expected = source("cnn_to_cnn").network(images)
     torch.testing.assert_close(open_export(tmp_path / "out", format)(pixels), expected, rtol=0, atol=1e-4)
-    assert read_bundle(tmp_path / "out").entry(format).input == "uint8"
+    assert read_export_manifest(tmp_path / "out").entry(format).input == "uint8"
     Image.fromarray(pixels[3].permute(1, 2, 0).numpy()).save(tmp_path / "image.png")
     name, *_ = _run_example(tmp_path / "out" / f"example_{format}.py", BLOCKED[format], str(tmp_path / "image.png"))
     assert name == CLASSES[int(expected[3].argmax())]
@@ -213,7 +214,7 @@ def test_safetensors_cannot_hold_the_normalisation(images: Tensor, tmp_path: Pat
     said: list[str] = []
     with pytest.raises(ExportError, match="no graph"):
         export_network(
-            replace(source("cnn_to_cnn"), preprocess=True),
+            replace(source("cnn_to_cnn"), with_preprocess=True),
             images,
             ["onnx", "safetensors"],
             tmp_path / "out",
@@ -228,9 +229,9 @@ def test_int8_is_calibrated_measured_and_reported(images: Tensor, tmp_path: Path
     with torch.no_grad():
         labels = network(images).argmax(dim=1)
     labels[0] = (labels[0] + 1) % 10  # float32 is right in all but one
-    job = Int8Job(images, [Labelled("val", images.split(5), labels)])
+    job = Int8Job(images, [LabeledSplit("val", images.split(5), labels)])
     (result,) = export_network(source("vit_to_cnn"), images, ["onnx"], tmp_path / "out", int8=job)
-    int8 = result.int8
+    int8 = result.entry.int8
     assert int8 is not None and int8.calibrated_on == len(images)
     (score,) = int8.scores
     assert (score.n, score.float32) == (len(images), 1 - 1 / len(images)) and score.int8 >= 0.5
@@ -247,7 +248,7 @@ def test_int8_is_calibrated_measured_and_reported(images: Tensor, tmp_path: Path
     card = (tmp_path / "out" / "README.md").read_text()
     assert "Quantised to int8 (`vit_to_cnn.int8.onnx`), calibrated on 12 images of train; 2 products of" in card
     assert "two activations and the stitch layer stay in float32." in card
-    assert read_bundle(tmp_path / "out").entry("onnx").int8 == int8
+    assert read_export_manifest(tmp_path / "out").entry("onnx").int8 == int8
     with pytest.raises(ExportError, match="int8 is written as ONNX"):
         export_network(source("vit_to_cnn"), images, ["pt2"], tmp_path / "out", int8=job)
 
@@ -275,13 +276,13 @@ class _Faulty(OnnxFormat):
 
 @pytest.mark.parametrize(("layer", "first"), [("layer2_0_conv2", "front.layer2.0"), ("stitch.map", "stitch.map")])
 def test_the_first_cut_point_that_differs_is_named(layer: str, first: str, images: Tensor, tmp_path: Path) -> None:
-    from restnet_search.export.locate import first_difference
+    from restnet_search.export.verification.bisect_difference import bisect_difference
 
     faulty, network = _Faulty(layer), source("cnn_to_cnn")
     run: Runner = faulty.open(faulty.save(network, tmp_path)[0])
     agreement = compare(network.network, run, images)
     with pytest.raises(ExportError, match=rf"first cut point whose features differ is (\w+\.)*{first}"):
-        require_agreement("onnx", agreement, 1e-4, lambda: first_difference(faulty, network, run, images, 1e-4))
+        require_agreement("onnx", agreement, 1e-4, lambda: bisect_difference(faulty, network, run, images, 1e-4))
 
 
 # --- archives that would run code ------------------------------------------------------------------------------------
@@ -363,7 +364,7 @@ def test_a_pt2_archive_names_no_folder_of_this_machine(exported: Path) -> None:
 def test_a_missing_package_is_an_error_that_names_the_extra(
     format: str, monkeypatch: pytest.MonkeyPatch, images: Tensor, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("restnet_search.export.optional.find_spec", lambda name: None)
+    monkeypatch.setattr("restnet_search.export.formats.optional_packages.find_spec", lambda name: None)
     with pytest.raises(ExportError, match=rf"pip install 'restnet-search\[{format}\]'"):
         export_network(source("small_cnn"), images, ["onnx", format], tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -392,4 +393,4 @@ def test_formats_are_read_from_commas_and_repetitions() -> None:
     assert _formats(["onnx,pt2", " openvino"]) == ["onnx", "pt2", "openvino"] and _formats(None) == []
     with pytest.raises(SpaceError, match="did you mean 'onnx'"):
         _formats(["pt2,onxx"])
-    assert set(Format) == {"onnx", "safetensors", "pt2", "executorch", "openvino", "litert"}
+    assert set(FORMATS.names()) == {"onnx", "safetensors", "pt2", "executorch", "openvino", "litert"}

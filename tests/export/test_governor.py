@@ -10,10 +10,10 @@ from itertools import pairwise
 import pytest
 
 from restnet_search.errors import BudgetError
-from restnet_search.export.adaptive import Governor, Rung, Tuning
+from restnet_search.export.adaptive import GovernedRoute, Governor, GovernorTuning
 
-RUNGS = (Rung("small", 100, 0.70), Rung("middle", 200, 0.80), Rung("large", 400, 0.90))
-TUNING = Tuning(quantile=0.9, window=20, warmup=3, margin=0.15, hold_s=1.0)
+RUNGS = (GovernedRoute("small", 100, 0.70), GovernedRoute("middle", 200, 0.80), GovernedRoute("large", 400, 0.90))
+TUNING = GovernorTuning(quantile=0.9, window=20, warmup=3, margin=0.15, hold_s=1.0)
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Device:
     path: list[tuple[float, str]] = field(default_factory=list)
     generator: random.Random = field(default_factory=lambda: random.Random(0))
 
-    def follow(self, target_s: float, tuning: Tuning = TUNING, start: str = "large") -> Governor:
+    def follow(self, target_s: float, tuning: GovernorTuning = TUNING, start: str = "large") -> Governor:
         self.route = start
         governor = Governor(RUNGS, start, target_s, tuning, lambda: self.now, self.switch)
         self.visit = governor.visit
@@ -154,7 +154,9 @@ def test_the_same_latencies_make_the_same_decisions() -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_whatever_the_latencies_are_it_goes_on(seed: int) -> None:
     generator = random.Random(seed)
-    tuning = Tuning(generator.choice([0.5, 0.9, 1.0]), generator.randint(1, 6), generator.randint(0, 2), hold_s=0.0)
+    tuning = GovernorTuning(
+        generator.choice([0.5, 0.9, 1.0]), generator.randint(1, 6), generator.randint(0, 2), hold_s=0.0
+    )
     device = Device(BASE, slowdown=lambda now: generator.lognormvariate(0, 1.5))
     governor = device.follow(0.030, tuning)
     device.run(governor, 15)
@@ -193,4 +195,4 @@ def test_targets_that_are_none(target: float) -> None:
 )
 def test_tunings_that_are_none(wrong: dict) -> None:
     with pytest.raises(BudgetError, match=next(iter(wrong))):
-        Tuning(**wrong)
+        GovernorTuning(**wrong)

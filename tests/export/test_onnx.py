@@ -16,9 +16,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from restnet_search import __version__
 from restnet_search.errors import ExportError
-from restnet_search.export.onnx import OPSET, OnnxFormat
+from restnet_search.export.formats.onnx import OPSET, OnnxFormat
+from restnet_search.version import __version__
 from tests.export.networks import CLASSES, VIEW, source
 
 EXPORTED = ("cnn_to_cnn", "cnn_to_vit", "vit_to_cnn", "vit")

@@ -16,8 +16,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from restnet_search.errors import AnchorError, ExportError
-from restnet_search.export import AnchorArchitecture, AnchorSource, load_export, read_manifest, save_export
-from restnet_search.export.sealed import seal
+from restnet_search.export import AnchorArchitecture, AnchorSource, load_export, read_weights_manifest, save_export
+from restnet_search.export.checksummed_json import checksummed_text
 from restnet_search.graph.trace import trace_model
 from tests.export.networks import NAMES, SIZE, source
 
@@ -53,7 +53,7 @@ def test_holds_the_used_tensors_and_no_others(name: str, tmp_path: Path) -> None
     used = [*network.parameters(), *network.buffers()]
     assert values == sum(tensor.numel() for tensor in used)
     assert len(names) == len(used)
-    assert {entry.name for entry in read_manifest(tmp_path).tensors} == names
+    assert {entry.name for entry in read_weights_manifest(tmp_path).tensors} == names
 
 
 def test_a_hybrid_leaves_out_what_its_anchors_have_beyond_it(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_the_json_says_what_the_network_is(tmp_path: Path) -> None:
     assert plain["classes"] == [str(digit) for digit in range(10)]
     assert plain["costs"]["macs"] == 1_234_567
     assert plain["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert read_manifest(weights).architecture == source("cnn_to_vit").architecture
+    assert read_weights_manifest(weights).architecture == source("cnn_to_vit").architecture
 
 
 @pytest.mark.parametrize("start", ["folder", "json", "safetensors"])
@@ -119,7 +119,7 @@ def _change_json(manifest: Path, change: Callable[[dict], None]) -> None:
     plain = json.loads(manifest.read_text())
     del plain["digest"]
     change(plain)
-    manifest.write_text(seal(plain))
+    manifest.write_text(checksummed_text(plain))
 
 
 def _change_unsealed(manifest: Path) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
-from restnet_search.cli.export import Format
 from restnet_search.errors import ExportError
-from restnet_search.export import DEFAULT_FORMATS, FORMATS, export_network, load_export, read_bundle
-from restnet_search.export.running import Latency, Running
-from restnet_search.export.verify import Agreement, compare, require_agreement
+from restnet_search.export import DEFAULT_FORMATS, export_network, load_export, read_export_manifest
+from restnet_search.export.network.runtime_cost import Latency, RuntimeCost
+from restnet_search.export.verification.compare import Agreement, compare, require_agreement
+from restnet_search.registry import FORMATS
 from restnet_search.search.run.records import MeasuredOn
 from tests.export.networks import source
 
@@ -28,12 +29,12 @@ def test_the_default_formats_and_a_card(images: Tensor, tmp_path: Path) -> None:
     own = ["cnn_to_vit.json", "cnn_to_vit.onnx", "cnn_to_vit.safetensors"]
     assert _names(folder) == ["README.md", *own, "example_onnx.py", "example_safetensors.py", "export.json"]
     assert _names(folder.parent) == ["cnn_to_vit"]
-    assert [result.format for result in results] == ["onnx", "safetensors"]
-    onnx, safetensors = results
+    assert [result.entry.format for result in results] == ["onnx", "safetensors"]
+    onnx, safetensors = (result.entry for result in results)
     assert 0 < onnx.max_difference <= 1e-4 and 0 < onnx.mean_difference < onnx.max_difference
     assert (safetensors.max_difference, safetensors.mean_difference) == (0.0, 0.0)
     for result in results:
-        assert result.top1_agreement == 1.0 and result.images == len(images) and result.seconds > 0
+        assert result.entry.top1_agreement == 1.0 and result.entry.images == len(images) and result.seconds > 0
         assert all(path.is_file() for path in result.files)
 
 
@@ -56,14 +57,14 @@ def test_the_card_names_parts_costs_accuracy_and_licences(images: Tensor, tmp_pa
 
 def test_the_card_says_what_it_needs_while_it_runs(images: Tensor, tmp_path: Path) -> None:
     on = MeasuredOn("onnxruntime", 2, 1, "a machine")
-    running = Running({"float32": 400_000, "int8": 110_000}, "int8", Latency(0.002, on, 0.003, 20))
+    running = RuntimeCost({"float32": 400_000, "int8": 110_000}, "int8", Latency(0.002, on, 0.003, 20))
     said = replace(source("small_cnn"), running=running, data="digits, 10 classes; images: 5 train")
     export_network(said, images, ["safetensors"], tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| peak memory for one image | 110.0kB in int8, 400.0kB in float32 |" in card
     assert "| latency | 2.00ms median, 3.00ms p95 (onnxruntime, 2 threads, batch 1, a machine, 20 runs) |" in card
     assert "Data: digits, 10 classes; images: 5 train." in card
-    assert read_bundle(tmp_path / "out").running == running
+    assert read_export_manifest(tmp_path / "out").running == running
 
 
 def test_the_card_of_an_anchor(images: Tensor, tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_a_second_format_joins_the_first(images: Tensor, tmp_path: Path) -> None
     export_network(source("small_cnn"), images, ["safetensors", "safetensors"], folder)
     own = ["small_cnn.json", "small_cnn.onnx", "small_cnn.safetensors"]
     assert _names(folder) == ["README.md", "example_onnx.py", "example_safetensors.py", "export.json", *own]
-    assert [entry.format for entry in read_bundle(folder).formats] == ["onnx", "safetensors"]
+    assert [entry.format for entry in read_export_manifest(folder).formats] == ["onnx", "safetensors"]
     assert "| onnx | small_cnn.onnx" in (folder / "README.md").read_text()
     with torch.no_grad():
         assert torch.equal(load_export(folder)(images), source("small_cnn").network(images))
@@ -124,7 +125,10 @@ def test_ids_that_are_no_file_names(images: Tensor, tmp_path: Path) -> None:
 
 
 def test_the_command_line_offers_the_formats_there_are() -> None:
-    assert [format.value for format in Format] == list(FORMATS)
+    from restnet_search.cli.app import app
+
+    shown = CliRunner().invoke(app, ["export", "--help"], env={"COLUMNS": "300"}).output
+    assert ", ".join(FORMATS.names()) in shown
 
 
 class _Sums(nn.Module):

@@ -20,11 +20,13 @@ ENTRY_POINTS = """
 width = restnet_outside.ranker:WidthRanker
 [restnet_search.stitch_layers]
 separable = restnet_outside.stitch_layer:Separable
+[restnet_search.strategies]
+ranked = restnet_outside.strategy:train_ranked
 """
 SHORT = {
     "ranker: {kind: cka,": "ranker: {kind: width, options: {power: 2},",
     "stitch: {kind: linear,": "stitch: {kind: [separable, linear],",
-    "trials: 8": "trials: 4",
+    "trials: 8": "trials: 4, strategy: ranked",
 }
 """What the tiny space has otherwise here."""
 

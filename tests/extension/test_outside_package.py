@@ -1,4 +1,4 @@
-"""A package outside adds a ranker and a stitch layer: searched with, exported and read back, if its code is trusted."""
+"""A package outside adds a ranker, a stitch layer and a strategy, which a search uses where its code is trusted."""
 
 from __future__ import annotations
 
@@ -45,8 +45,17 @@ def test_a_search_ranks_with_its_ranker_and_the_options_of_the_space(report: dic
 
 
 def test_a_search_trains_its_stitch_layer_from_the_closed_form(own_hybrid: dict) -> None:
-    assert own_hybrid["stitch"]["named"]
-    assert own_hybrid["val"]["top1"] > 0.2  # of ten classes
+    assert own_hybrid["r2"] > 0.3
+    assert own_hybrid["images"] == 400
+
+
+def test_a_search_trains_what_its_strategy_chooses(report: dict) -> None:
+    assert report["search"]["strategy"] == "ranked"
+    tried = [hybrid for hybrid in report["hybrids"] if hybrid["control"] is None]
+    assert sorted(hybrid["id"] for hybrid in tried) == ["w000", "w001", "w002", "w003"]
+    assert {hybrid["strategy"] for hybrid in tried} == {"ranked"}
+    scores = [hybrid["score"] for hybrid in sorted(tried, key=lambda hybrid: hybrid["id"])]
+    assert scores == sorted(scores, reverse=True)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from restnet_search.costs.cost_table import hybrid_cost
 from restnet_search.costs.count import count_costs
 from restnet_search.data import Preprocessing
 from restnet_search.export import ExportSource, HybridArchitecture, Side
-from restnet_search.export.safetensors import load_export, save_export
+from restnet_search.export.formats.safetensors import load_export, save_export
 from restnet_search.stitching.initialize import fit_stitch
 from restnet_search.stitching.layer import Hybrid, StitchLayer
 from restnet_search.stitching.plan import StitchPlan, why_not_stitchable
@@ -117,7 +117,15 @@ def test_safetensors_round_trip_is_exact(front: str, back: str, kind: str, tmp_p
         )
         costs = hybrid_cost(anchor(front)[1], front_cut, made.plan.cost, anchor(back)[1], back_cut)
         name = f"{front}-{front_cut}-{back}-{back_cut}"
-        _, manifest = _saved(ExportSource(name, hybrid, made, VIEW, tuple("0123456789"), costs), tmp_path)
+        exported = ExportSource(
+            id=name,
+            network=hybrid,
+            architecture=made,
+            preprocessing=VIEW,
+            classes=tuple("0123456789"),
+            costs=costs,
+        )
+        _, manifest = _saved(exported, tmp_path)
         again: nn.Module = load_export(manifest)
         images, _ = batch()
         with torch.no_grad():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,18 +13,18 @@ import torch
 
 from restnet_search.costs.cost_table import Cost
 from restnet_search.data import Split, load_data
-from restnet_search.progress import SilentProgress
 from restnet_search.search.features.store import FeatureStore
 from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.run.records import Direction, HybridRecord
 from restnet_search.search.run.run_folder import RunFolder
-from restnet_search.search.run.session import run_trials
+from restnet_search.search.study.independent import train_independently
 from restnet_search.search.study.study import SearchStudy
+from restnet_search.search.study.training_run import TrainingRun
 from restnet_search.search.training.context import TrialContext
-from restnet_search.search.training.jobs import Job, Outcome
+from restnet_search.search.training.jobs import Engine, Job, LocalEngine, Outcome
 from restnet_search.search.training.stitch_trainer import TrialOutcome
 from restnet_search.space.schema import DataSpec, SearchSpace, TrainingSpec
-from tests.search.stores import Anchors, candidate, context, cut_anchor
+from tests.search.stores import Anchors, candidate, context, cut_anchor, session_of
 
 RESNET, VIT = "cifar_resnet8", "vit"
 TRIALS = 14  # TPE learns from the eleventh on
@@ -38,19 +39,23 @@ class AnyOrder:
         self._tickets = 0
         self.order: list[int] = []
         self.most = 0
-        self.mapped: list[Job] = []
+        self.submitted: list[Job] = []
 
     @property
-    def room(self) -> bool:
+    def has_room(self) -> bool:
         return len(self._jobs) < self.count
+
+    def start(self) -> None:
+        return
 
     def use(self, context: TrialContext) -> None:
         self._context = context
 
     def submit(self, job: Job) -> int:
-        assert self.room
+        assert self.has_room
         self._jobs[self._tickets] = job
         self._tickets += 1
+        self.submitted.append(job)
         self.most = max(self.most, len(self._jobs))
         return self._tickets - 1
 
@@ -61,10 +66,9 @@ class AnyOrder:
         self.order.append(ticket)
         return {ticket: self._jobs.pop(ticket).run(self._context)}
 
-    def map(self, jobs: Iterable[Job]) -> Iterator[list[Outcome]]:
-        for job in jobs:
-            self.mapped.append(job)
-            yield job.run(self._context)
+    def forget(self, tickets: Iterable[int]) -> None:
+        for ticket in tickets:
+            self._jobs.pop(ticket, None)
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +114,7 @@ class Run:
         trials: int = TRIALS,
         timeout: float | None = None,
         together: int = 8,
+        ask_ahead: int = 6,
     ) -> None:
         (folder / "stitches").mkdir(parents=True)
         training = shared.training.model_dump(mode="json")
@@ -117,19 +122,20 @@ class Run:
             "anchors": [{"model": RESNET}, {"model": "vit_tiny_patch16_224", "name": VIT}],
             "data": {"dataset": "digits"},
             "training": training,
-            "search": {"trials": trials, "timeout": timeout},
+            "search": {"trials": trials, "timeout": timeout, "ask_ahead": ask_ahead},
             "cache": {"trials_per_pass": together},
         }
         self.folder, self.space = RunFolder(folder), SearchSpace.model_validate(plain)
         self._candidates, self._shared = candidates, shared
 
     def opened(self) -> SearchStudy:
-        space = self.space
-        return SearchStudy.open(self.folder.study, self._candidates, space.objectives, space.training, space.search)
+        return SearchStudy.open(self.folder.study, self._candidates, self.space)
 
-    def go(self, workers: AnyOrder | None) -> SearchStudy:
+    def go(self, engine: Engine) -> SearchStudy:
         study = self.opened()
-        run_trials(study, self._shared, self.folder, self.space, SilentProgress(), workers=workers)
+        deadline = time.monotonic() + (self.space.search.timeout or float("inf"))
+        session = session_of(self.space, self.folder.path)
+        train_independently(TrainingRun(session, study, self._shared, engine, (), deadline))
         return study
 
     def files(self) -> dict[str, int]:
@@ -151,11 +157,11 @@ def test_what_is_asked_does_not_depend_on_which_trial_ends_first(
     found: list[list[HybridRecord]] = []
     orders: list[list[int]] = []
     for seed in range(2):
-        workers = AnyOrder(3, seed)
-        found.append(timeless(Run(tmp_path / str(seed), candidates, shared).go(workers).records))
-        orders.append(workers.order)
-        assert workers.most == 3
-    assert found[0] == found[1]
+        engine = AnyOrder(3, seed)
+        found.append(timeless(Run(tmp_path / str(seed), candidates, shared).go(engine).records))
+        orders.append(engine.order)
+        assert engine.most == 3
+    assert found[0] == found[1] == timeless(Run(tmp_path / "alone", candidates, shared).go(LocalEngine()).records)
     assert len({tuple(order) for order in orders}) == 2
     assert len({record.key for record in found[0]}) == TRIALS
     # and what a trial reaches is what it reaches alone
@@ -182,9 +188,12 @@ def test_a_cut_loses_nothing_that_had_ended_and_any_number_of_workers_goes_on(
         run.go(AnyOrder(3, seed=1, cut=cut))
     before = run.files()
     assert len(before) == cut
-    assert {record.id for record in run.opened().records} == set(before)
-    records = run.go(AnyOrder(2, seed=0) if cut == 8 else None).records
-    assert len({record.key for record in records}) == len(records) == TRIALS
+    opened = run.opened()
+    kept = [*opened.records, *(proposal.record for proposal in opened.pending if proposal.record is not None)]
+    assert {record.id for record in kept} == set(before)
+    records = run.go(AnyOrder(2, seed=0) if cut == 8 else LocalEngine()).records
+    whole = Run(tmp_path / "whole", candidates, shared).go(LocalEngine())
+    assert timeless(records) == timeless(whole.records)  # as if nothing had happened, ids included
     after = run.files()
     assert {name: after[name] for name in before} == before
 
@@ -226,9 +235,11 @@ def test_where_features_are_not_kept_each_job_is_one_pass(
     anchors: Anchors, digits: Split, candidates: list[Candidate], shared: TrialContext, tmp_path: Path
 ) -> None:
     passing = replace(shared, store=FeatureStore(anchors, 0))
-    workers = AnyOrder(2, seed=0)
-    study = Run(tmp_path / "passing", candidates, passing, trials=8, together=2).go(workers)
+    engine = AnyOrder(2, seed=0)
+    study = Run(tmp_path / "passing", candidates, passing, trials=8, together=2).go(engine)
     assert len({record.key for record in study.records}) == len(study.records) == 8
-    assert {len(job.trials) for job in workers.mapped} <= {1, 2} and len(workers.mapped) < 8
-    for job in workers.mapped:
-        assert job.together and len({one.direction.front for one, _ in job.trials}) == 1
+    assert {len(job.trials) for job in engine.submitted} <= {1, 2} and len(engine.submitted) < 8
+    for job in engine.submitted:
+        assert len({one.direction.front for one, _ in job.trials}) == 1
+    kept = Run(tmp_path / "kept", candidates, shared, trials=8).go(LocalEngine())
+    assert timeless(study.records) == timeless(kept.records)

@@ -9,6 +9,8 @@ from optuna.trial import TrialState
 
 from restnet_search.search.points.candidates import Enumeration
 from restnet_search.search.points.controls import Control, plan_controls
+from restnet_search.search.prepare.cut_anchor import CutAnchor
+from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.record_store import read_records
 from restnet_search.search.run.records import HybridRecord, Part, Score, Stitch
 from restnet_search.search.study.study import SearchStudy
@@ -22,7 +24,8 @@ BUDGET = parse_budget("30MFLOPs")
 
 def plan(space: SearchSpace, found: Enumeration) -> tuple[Control, ...]:
     graphs, costs = _anchors()
-    return plan_controls(space, {name: graph.cut_points for name, graph in graphs.items()}, costs, found)
+    anchors = {name: CutAnchor(None, graph) for name, graph in graphs.items()}  # pyright: ignore[reportArgumentType]
+    return plan_controls(space, Prepared(anchors, costs, ()), found)
 
 
 def test_each_anchor_is_stitched_to_itself_spread_over_its_depth() -> None:
@@ -88,11 +91,11 @@ def test_the_study_keeps_controls_apart_and_never_learns_from_them(tmp_path: Pat
     found, _ = _enumerate(space, BUDGET)
 
     def opened() -> SearchStudy:
-        return SearchStudy.open(tmp_path / "study.db", found.candidates, space.objectives, space.training, space.search)
+        return SearchStudy.open(tmp_path / "study.db", found.candidates, space)
 
     study, controls = opened(), plan(space, found)
     for control in controls[:2]:
-        study.add_record(record(control), [0.5, 1.0])
+        study.add_record(record(control), control.candidate)
     study.fail_control(controls[2].id, "the loss became nan")
     again = opened()
     assert again.records == []
@@ -100,4 +103,5 @@ def test_the_study_keeps_controls_apart_and_never_learns_from_them(tmp_path: Pat
     assert again.failed_controls == {controls[2].id: "the loss became nan"}
     assert {r.id for r in read_records(tmp_path / "study.db")} == {control.id for control in controls[:2]}
     assert all(not trial.params for trial in again._trials(TrialState.COMPLETE))
-    assert next(again.asks()).candidate in found.candidates
+    proposal = again.ask()
+    assert proposal is not None and proposal.candidate in found.candidates

@@ -10,9 +10,8 @@ from restnet_search.graph.anchor_graph import cut_model
 from restnet_search.search.features.store import FeatureStore
 from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.training.choices import TrainingChoices
-from restnet_search.search.training.trial import run_trial
 from restnet_search.space.schema import AnchorSpec, DataSpec, SubsetSpec, TrainingSpec
-from tests.search.stores import Anchors, candidate, context, disk_store
+from tests.search.stores import Anchors, candidate, context, disk_store, run_trial
 
 
 def test_float16_moves_no_accuracy_by_more_than_a_fifth_of_a_point(shared: Path, tmp_path: Path) -> None:

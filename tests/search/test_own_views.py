@@ -25,11 +25,11 @@ from restnet_search.search.prepare.hybrids import assemble
 from restnet_search.search.ranking import score_pairs
 from restnet_search.search.run.records import Direction
 from restnet_search.search.training.choices import TrainingChoices
-from restnet_search.search.training.context import TrialContext
-from restnet_search.search.training.trial import run_trial
+from restnet_search.search.training.context import TrialContext, TrialImages
 from restnet_search.space.schema import DataSpec, RankerSpec, StitchSpec, TrainingSpec
 from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.plan import StitchPlan
+from tests.search.stores import run_trial
 
 VIEW = Preprocessing((3, 64, 64), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), "bilinear", 1.0, "center")
 OTHER = replace(VIEW, mean=(0.1, 0.2, 0.6), std=(0.5, 0.3, 0.1))
@@ -89,9 +89,7 @@ def test_the_closed_form_start_between_views_restores_the_anchor(
     context = TrialContext(
         graphs=graphs,
         store=FeatureStore(twins, 2**28),
-        train=fit,
-        fit=fit,
-        val=val,
+        images=TrialImages(fit, fit, val),
         stitch=StitchSpec(kind="linear", init="lstsq", ridge=1e-10),
         training=TrainingSpec(batch_size=32),
         seed=0,

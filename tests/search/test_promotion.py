@@ -1,4 +1,4 @@
-"""Promotion: every range of FLOPs keeps its best, shares and merits only ever help, and nobody starves."""
+"""Promotion: every range of FLOPs keeps its best, shares and scores only ever help, and nobody starves."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restnet_search.search.halving.promotion import Entrant, by_gain, cost_ranges, promote
+from restnet_search.search.halving.promotion import Configuration, cost_ranges, order_by_hypervolume_gain, promote
 
 SHARES = st.floats(0.01, 1.0)
 
 
 @st.composite
-def fields(draw: st.DrawFn) -> tuple[list[Entrant], tuple[float, ...]]:
+def fields(draw: st.DrawFn) -> tuple[list[Configuration], tuple[float, ...]]:
     rows = draw(st.lists(st.tuples(st.integers(1, 10**10), st.integers(0, 20), st.integers(0, 3)), min_size=1))
-    entrants = [Entrant(("a", n, "b", n), macs, (top1 / 20, tie)) for n, (macs, top1, tie) in enumerate(rows)]
+    entrants = [Configuration(("a", n, "b", n), macs, (top1 / 20, tie)) for n, (macs, top1, tie) in enumerate(rows)]
     return entrants, cost_ranges([entrant.macs for entrant in entrants], draw(st.integers(1, 10)))
 
 
-def kept(entrants: list[Entrant], limits: tuple[float, ...], share: float, at_least: int = 0) -> set[int]:
-    return {place.entrant.key[1] for place in promote(entrants, limits, share, at_least) if place.kept}
+def kept(entrants: list[Configuration], limits: tuple[float, ...], share: float, at_least: int = 0) -> set[int]:
+    return {place.configuration.key[1] for place in promote(entrants, limits, share, at_least) if place.kept}
 
 
 @given(fields(), SHARES)
 def test_every_range_keeps_its_share_rounded_up_and_so_its_best_and_its_only_member(field, share: float) -> None:
     entrants, limits = field
-    ranges: dict[int, list[Entrant]] = defaultdict(list)
+    ranges: dict[int, list[Configuration]] = defaultdict(list)
     for entrant in entrants:
         ranges[bisect_right(limits, entrant.macs)].append(entrant)
     found = kept(entrants, limits, share)
     for members in ranges.values():
         wanted = max(1, math.ceil(share * len(members) - 1e-6))
-        best = sorted(members, key=lambda entrant: (*(-value for value in entrant.merit), entrant.key))
+        best = sorted(members, key=lambda entrant: (*(-value for value in entrant.scores), entrant.key))
         assert {entrant.key[1] for entrant in best[:wanted]} == found & {entrant.key[1] for entrant in members}
 
 
@@ -57,8 +57,8 @@ def test_who_goes_on_still_does_with_a_better_score(field, share: float, floor: 
     entrants, limits = field
     chosen = data.draw(st.sampled_from(sorted(kept(entrants, limits, share, floor))))
     better = list(entrants)
-    top1, tie = entrants[chosen].merit
-    better[chosen] = replace(entrants[chosen], merit=(top1 + data.draw(st.floats(0, 1)), tie))
+    top1, tie = entrants[chosen].scores
+    better[chosen] = replace(entrants[chosen], scores=(top1 + data.draw(st.floats(0, 1)), tie))
     assert chosen in kept(better, limits, share, floor)
 
 
@@ -73,7 +73,7 @@ def test_the_order_of_entrants_decides_nothing(field, share: float, floor: int, 
 def test_places_say_what_happened(field, share: float, floor: int) -> None:
     entrants, limits = field
     places = promote(entrants, limits, share, floor)
-    assert [place.entrant for place in places] == entrants
+    assert [place.configuration for place in places] == entrants
     for place in places:
         assert place.kept == (place.place <= place.went_on)
         assert 1 <= place.went_on <= place.of
@@ -91,59 +91,59 @@ def test_ranges_are_equally_wide_in_log_macs() -> None:
 
 def test_the_floor_is_reached_range_by_range() -> None:
     """A rare cheap part keeps its one; the floor is filled by whoever is nearest to its range's top."""
-    cheap = [Entrant(("cheap", 0, "b", 0), 10, (0.1,))]
-    dear = [Entrant(("dear", n, "b", 0), 1000 + n, (0.9 - n / 100,)) for n in range(4)]
+    cheap = [Configuration(("cheap", 0, "b", 0), 10, (0.1,))]
+    dear = [Configuration(("dear", n, "b", 0), 1000 + n, (0.9 - n / 100,)) for n in range(4)]
     places = promote([*cheap, *dear], cost_ranges([10, 1003], 2), 0.25, at_least=4)
     assert [place.kept for place in places] == [True, True, True, True, False]
 
 
 @given(fields(), SHARES)
 def test_the_best_of_every_way_round_go_on_and_nobody_else_loses_by_it(
-    field: tuple[list[Entrant], tuple[float, ...]], share: float
+    field: tuple[list[Configuration], tuple[float, ...]], share: float
 ) -> None:
     entrants, limits = field
-    mixed = [Entrant((f"front{n % 3}", n, f"back{n % 2}", n), one.macs, one.merit) for n, one in enumerate(entrants)]
+    mixed = [Configuration((f"front{n % 3}", n, f"back{n % 2}", n), one.macs, one.scores) for n, one in enumerate(entrants)]
     without, within = (
-        {place.entrant.key for place in promote(mixed, limits, share, per_way=count) if place.kept} for count in (0, 2)
+        {place.configuration.key for place in promote(mixed, limits, share, per_direction=count) if place.kept} for count in (0, 2)
     )
     assert without <= within
     for way in {(one.key[0], one.key[2]) for one in mixed}:
         members = [one for one in mixed if (one.key[0], one.key[2]) == way]
         assert len([one for one in members if one.key in within]) >= min(2, len(members))
-        best = max(one.merit for one in members)
-        assert any(one.key in within for one in members if one.merit == best)
+        best = max(one.scores for one in members)
+        assert any(one.key in within for one in members if one.scores == best)
     assert len(within - without) <= 2 * 6
 
 
-def promised(entrants: list[Entrant], low: int, high: int) -> float:
+def promised(entrants: list[Configuration], low: int, high: int) -> float:
     """The oracle: the best merit within each of many budgets spread evenly in log MACs, on average."""
     budgets = np.exp(np.linspace(math.log(low), math.log(high) + 1, 20_001))
     best = np.zeros_like(budgets)
     for entrant in entrants:
-        best = np.maximum(best, np.where(entrant.macs <= budgets, entrant.merit[0], 0.0))
+        best = np.maximum(best, np.where(entrant.macs <= budgets, entrant.scores[0], 0.0))
     return float(best.mean())
 
 
 def test_the_first_turns_promise_most_and_the_front_comes_before_what_lies_behind_it() -> None:
     rows = [(10, 0.2), (20, 0.6), (30, 0.5), (40, 0.7), (80, 0.72), (80, 0.1), (15, 0.15)]
-    entrants = [Entrant(("a", n, "b", n), macs, (top1,)) for n, (macs, top1) in enumerate(rows)]
-    turns = by_gain(entrants)
+    entrants = [Configuration(("a", n, "b", n), macs, (top1,)) for n, (macs, top1) in enumerate(rows)]
+    turns = order_by_hypervolume_gain(entrants)
     assert sorted(turns, key=lambda e: e.key) == entrants
     best = max(entrants, key=lambda e: promised([e], 10, 80))
     assert turns[0] == best and promised(turns[:2], 10, 80) >= max(promised([best, e], 10, 80) for e in entrants) - 1e-4
     front = {(10, 0.2), (20, 0.6), (40, 0.7), (80, 0.72)}
-    assert {(e.macs, e.merit[0]) for e in turns[:4]} == front
+    assert {(e.macs, e.scores[0]) for e in turns[:4]} == front
 
 
 @given(fields())
 def test_every_entrant_has_its_turn_and_none_before_one_that_dominates_it(field) -> None:
     entrants, _ = field
-    turns = by_gain(entrants)
+    turns = order_by_hypervolume_gain(entrants)
     assert sorted(e.key for e in turns) == sorted(e.key for e in entrants)
     place = {entrant.key: turn for turn, entrant in enumerate(turns)}
     for one in entrants:
         for other in entrants:
-            if one.macs <= other.macs and one.merit[0] > other.merit[0]:
+            if one.macs <= other.macs and one.scores[0] > other.scores[0]:
                 assert place[one.key] < place[other.key]
 
 
@@ -157,7 +157,7 @@ def test_what_is_little_for_its_work_waits(field, works: list[int]) -> None:
     entrants = [replace(e, macs=1 + e.macs % 1000) for e in entrants[:8]]
     work = {e.key: works[n % len(works)] for n, e in enumerate(entrants)}
     low, high = min(e.macs for e in entrants), max(e.macs for e in entrants)
-    turns = by_gain(entrants, work)
+    turns = order_by_hypervolume_gain(entrants, work)
     assert sorted(e.key for e in turns) == sorted(e.key for e in entrants)
     for count in range(min(3, len(turns))):
         before = promised(turns[:count], low, high)
@@ -169,8 +169,8 @@ def test_what_is_little_for_its_work_waits(field, works: list[int]) -> None:
 
 def test_a_long_trial_with_little_to_add_comes_last() -> None:
     rows = [(10, 0.5), (20, 0.6), (80, 0.61), (40, 0.603)]
-    entrants = [Entrant(("a", n, "b", n), macs, (top1,)) for n, (macs, top1) in enumerate(rows)]
-    equal = by_gain(entrants)
+    entrants = [Configuration(("a", n, "b", n), macs, (top1,)) for n, (macs, top1) in enumerate(rows)]
+    equal = order_by_hypervolume_gain(entrants)
     dear = equal[1]
-    assert by_gain(entrants, {e.key: 1000.0 if e == dear else 1.0 for e in entrants})[-1] == dear
-    assert by_gain(entrants, {e.key: 7.0 for e in entrants}) == equal
+    assert order_by_hypervolume_gain(entrants, {e.key: 1000.0 if e == dear else 1.0 for e in entrants})[-1] == dear
+    assert order_by_hypervolume_gain(entrants, {e.key: 7.0 for e in entrants}) == equal

@@ -19,10 +19,9 @@ from restnet_search.search.training.accuracy import score_network
 from restnet_search.search.training.choices import TrainingChoices
 from restnet_search.search.training.stitch_trainer import NonFiniteLoss
 from restnet_search.search.training.teachers import teacher_logits
-from restnet_search.search.training.trial import run_trial
 from restnet_search.space.schema import DataSpec, StitchSpec, TrainingSpec
 from restnet_search.stitching.tuning import TUNES, Tune
-from tests.search.stores import candidate, context, cut_anchor
+from tests.search.stores import candidate, context, cut_anchor, run_trial
 
 
 @pytest.fixture(scope="module")

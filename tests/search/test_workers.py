@@ -16,21 +16,20 @@ import torch
 from restnet_search.anchors import load_anchor
 from restnet_search.data import Split, load_data
 from restnet_search.errors import DataError, RunError
-from restnet_search.pipeline import _workers
 from restnet_search.progress import SilentProgress
 from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.prepare.prepared import Prepared, cut_anchors, remember_anchors
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
 from restnet_search.search.training.choices import TrainingChoices
 from restnet_search.search.training.context import TrialContext
-from restnet_search.search.training.jobs import Job, Outcome
+from restnet_search.search.training.jobs import Job, LocalEngine, Outcome, run_jobs
 from restnet_search.search.training.stitch_trainer import NonFiniteLoss, TrialOutcome
 from restnet_search.search.training.trial_setup import fill_store, open_store
 from restnet_search.search.workers.worker import AnchorRecipe
-from restnet_search.search.workers.worker_pool import WorkerPool
+from restnet_search.search.workers.worker_pool import WorkerPool, open_engine
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import DataSpec, SearchSpace
-from tests.search.stores import candidate, context
+from tests.search.stores import candidate, context, session_of
 
 RESNET, VIT = "cifar_resnet8", "vit"
 VIT_MODEL = {
@@ -96,14 +95,12 @@ def setting(tmp_path_factory: pytest.TempPathFactory, digits: Split) -> Setting:
         for front, i, back, j in ((RESNET, 1, VIT, 1), (VIT, 1, RESNET, 2), (RESNET, 2, VIT, 2))
     ]
     here = context(dict(found.anchors), digits)
-    store = open_store(
-        recipe.space, found, points, here.train, here.fit, here.val, cache=recipe.sources.cache, warn=fail
-    )
+    store = open_store(session_of(recipe.space, folder), found, points, here.images, "lstsq")
     jobs = [
         Job(((points[0], TrainingChoices(3e-3, 1)),)),
         Job(((points[1], TrainingChoices(3e-3, 1, tune="stitch+norm")),)),
         Job(((points[2], TrainingChoices(1e38, 2)), (points[0], TrainingChoices(3e-3, 0)))),
-        Job(((points[0], TrainingChoices(3e-3, 1)), (points[2], TrainingChoices(1e-2, 2))), together=True),
+        Job(((points[0], TrainingChoices(3e-3, 1)), (points[2], TrainingChoices(1e-2, 2)))),
     ]
     return Setting(recipe, found, jobs, replace(here, store=store))
 
@@ -165,7 +162,7 @@ def test_workers_reach_what_this_process_reaches_on_features_computed_once(
     fill_store(points, setting.context, SilentProgress())
     forwarded = setting.context.store.statistics.forwarded
     assert forwarded == 2 * (160 + 60 + 96)  # each anchor as a front on train and val, as a back on the first images
-    found = list(pool.map(setting.jobs))
+    found = list(run_jobs(setting.jobs, setting.context, pool))
     assert setting.context.store.statistics.forwarded == forwarded
     assert setting.context.store.statistics.used > 0
     assert_equal(found, setting.alone())
@@ -176,11 +173,10 @@ def test_what_several_workers_miss_at_once_is_computed_by_one_of_them(
     setting: Setting, pool: WorkerPool, tmp_path: Path
 ) -> None:
     here, points = setting.context, [point for job in setting.jobs for point, _ in job.trials]
-    store = open_store(setting.recipe.space, setting.anchors, points, here.train, here.fit, here.val, cache=tmp_path,
-        warn=fail)  # fmt: skip
+    store = open_store(session_of(setting.recipe.space, tmp_path), setting.anchors, points, here.images, "lstsq")
     pool.use(replace(here, store=store))
     # both ask for the same at the same time
-    found = list(pool.map([setting.jobs[0], setting.jobs[0], setting.jobs[2], setting.jobs[3]]))
+    found = list(run_jobs([setting.jobs[0], setting.jobs[0], setting.jobs[2], setting.jobs[3]], replace(here, store=store), pool))
     alone = setting.alone()
     assert_equal(found, [alone[0], alone[0], alone[2], alone[3]])
     assert store.statistics.forwarded == 160 + 60 + 96  # one front anchor, one back anchor
@@ -241,12 +237,12 @@ def test_an_error_reaches_the_user_as_it_was_raised(setting: Setting, threads: N
 
 
 def test_jobs_that_nobody_waits_for_any_more_make_room(setting: Setting, pool: WorkerPool) -> None:
-    results = pool.map(setting.jobs)
+    results = run_jobs(setting.jobs, setting.context, pool)
     (first,) = next(results)
     results.close()
-    assert pool.room
+    assert pool.has_room
     assert_equal([[first]], [setting.alone()[0]])
-    assert_equal(list(pool.map(setting.jobs[1:2])), [setting.alone()[1]])
+    assert_equal(list(run_jobs(setting.jobs[1:2], setting.context, pool)), [setting.alone()[1]])
 
 
 OWN = """
@@ -276,10 +272,8 @@ def test_where_the_disk_is_too_small_each_worker_has_its_part_of_the_memory(sett
         small = space.model_copy(update={"cache": space.cache.model_copy(update={"disk_gb": disk_gb})})
         points = [point for job in setting.jobs for point, _ in job.trials]
         here = setting.context
-        store = open_store(
-            small, setting.anchors, points, digits, here.fit, here.val, cache=setting.recipe.sources.cache,
-            warn=said.append,
-        )  # fmt: skip
+        session = session_of(small, setting.recipe.sources.cache.parent, warn=said.append)
+        store = open_store(session, setting.anchors, points, here.images, "lstsq")
         assert not store.shared
         assert (store.recipe().folder, store.recipe().capacity) == (None, 2 * 2**30)
     assert len(said) == 2 and all("each of the 2 workers computes its own, in 2 GB" in message for message in said)
@@ -288,13 +282,14 @@ def test_where_the_disk_is_too_small_each_worker_has_its_part_of_the_memory(sett
 def test_joint_training_has_no_use_for_workers(setting: Setting) -> None:
     space, said = setting.recipe.space, list[str]()
     joint = space.model_copy(update={"search": space.search.model_copy(update={"strategy": "joint"})})
-    with _workers(replace(setting.recipe, space=joint), SilentProgress(), said.append) as none:
-        assert none is None
+    folder, anchors = setting.recipe.folder.path, setting.anchors
+    with open_engine(session_of(joint, folder, said.append), anchors) as engine:
+        assert isinstance(engine, LocalEngine)
     assert len(said) == 1 and "workers have nothing to do" in said[0]
-    with _workers(replace(setting.recipe, space=_with_workers(space, 1)), SilentProgress(), fail) as none:
-        assert none is None
-    with _workers(replace(setting.recipe, space=_with_workers(space, 3)), SilentProgress(), fail) as pool:
-        assert pool is not None and pool.count == 3
+    with open_engine(session_of(_with_workers(space, 1), folder), anchors) as engine:
+        assert isinstance(engine, LocalEngine)
+    with open_engine(session_of(_with_workers(space, 3), folder), anchors) as engine:
+        assert isinstance(engine, WorkerPool) and engine.count == 3
 
 
 def _with_workers(space: SearchSpace, count: int) -> SearchSpace:

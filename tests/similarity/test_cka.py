@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from restnet_search.similarity import cka as cka_module
-from restnet_search.similarity.cka import MinibatchCKA, u_centred_gram
+from restnet_search.similarity.cka import MinibatchCKA, u_centered_gram
 from tests.largest_tensor import LargestTensor
 from tests.real_features import block_outputs, cifar_images
 
@@ -123,9 +123,9 @@ def two_anchors(draw: st.DrawFn) -> list[tuple[list[Tensor], list[Tensor]]]:
 
 
 @given(seed=SEEDS, images=st.integers(4, 40), offset=st.sampled_from([0.0, 5.0]))
-def test_inner_product_of_u_centred_grams_is_songs_estimator(seed: int, images: int, offset: float) -> None:
+def test_inner_product_of_u_centered_grams_is_songs_estimator(seed: int, images: int, offset: float) -> None:
     x, y = related_layers(torch.Generator().manual_seed(seed), images, [5, 9], offset)
-    ours = float((u_centred_gram(x) * u_centred_gram(y)).sum()) / (images * (images - 3))
+    ours = float((u_centered_gram(x) * u_centered_gram(y)).sum()) / (images * (images - 3))
     expected = song_hsic(x.numpy(), y.numpy())
     scale = np.sqrt(song_hsic(x.numpy(), x.numpy()) * song_hsic(y.numpy(), y.numpy()))
     assert abs(ours - expected) <= 1e-8 * scale
@@ -155,9 +155,9 @@ def test_worked_by_hand() -> None:
 
 
 @given(seed=SEEDS, images=st.integers(4, 20))
-def test_u_centred_gram_is_symmetric_with_zero_diagonal_and_rows_that_sum_to_zero(seed: int, images: int) -> None:
+def test_u_centered_gram_is_symmetric_with_zero_diagonal_and_rows_that_sum_to_zero(seed: int, images: int) -> None:
     (x,) = related_layers(torch.Generator().manual_seed(seed), images, [6])
-    gram = u_centred_gram(x)
+    gram = u_centered_gram(x)
     assert torch.equal(gram.diagonal(), torch.zeros(images, dtype=torch.float64))
     torch.testing.assert_close(gram, gram.T, rtol=0, atol=1e-12 * float(gram.abs().max()))
     assert float(gram.sum(dim=1).abs().max()) <= 1e-12 * images * float(gram.abs().max())
@@ -420,10 +420,10 @@ def test_wide_layers_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(cka_module, "BLOCK_ELEMENTS", 1024)
     x = torch.randn(8, 20_000, generator=torch.Generator().manual_seed(13))
     with LargestTensor() as largest:
-        gram = u_centred_gram(x)
+        gram = u_centered_gram(x)
     assert 0 < largest.bytes <= 1024 * 8
     monkeypatch.undo()
-    torch.testing.assert_close(gram, u_centred_gram(x))
+    torch.testing.assert_close(gram, u_centered_gram(x))
 
 
 # --- real anchors ----------------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ def within_budgets(space: SearchSpace) -> dict[str, tuple[int, bool]]:
     for text in space.budgets:
         budget = parse_budget(text)
         largest = max((cost.total for cost in costs.values()), key=lambda total: total.macs)
-        candidates = enumerate_candidates(space, [budget], points, costs, scores).candidates
+        candidates = enumerate_candidates(space, [budget], points, costs, {space.ranker.kind: scores}).candidates
         found[text] = (len(candidates), budget.allows(macs=largest.macs, params=largest.params))
     return found
 

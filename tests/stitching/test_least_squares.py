@@ -132,7 +132,7 @@ def test_ridge_is_relative_to_the_scale_of_the_features() -> None:
     torch.testing.assert_close(scaled.weight, plain.weight / 10)
     torch.testing.assert_close(doubled.weight, plain.weight)  # nor does it depend on the number of rows
     assert fit_rows(x, y, 1e9).weight.abs().max() < 1e-8
-    torch.testing.assert_close(fit_rows(x, y, 1e9).bias, y.mean(dim=0))  # the bias is not penalised
+    torch.testing.assert_close(fit_rows(x, y, 1e9).bias, y.mean(dim=0))  # the bias is not penalized
 
 
 # --- linearly dependent inputs ---------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from itertools import pairwise
 
 import pytest
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from restnet_search.graph.anchor_graph import cut_model
 from restnet_search.graph.torch_export import export_graph
-from restnet_search.stitching.tuning import TUNES, Tune, TunedBack, norm_parameters, reestimate_statistics, with_tensors
+from restnet_search.stitching.tuning import TUNES, StatisticsFit, Tune, TunedBack, norm_parameters, with_tensors
 from tests.models import IMAGE, build
 
 IMAGES = torch.randn(24, *IMAGE, generator=torch.Generator().manual_seed(3))
@@ -29,6 +30,13 @@ def sliced(name: str) -> tuple[nn.Module, fx.GraphModule, torch.Tensor]:
 
 def state_of(model: nn.Module) -> dict[str, torch.Tensor]:
     return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def estimate_statistics(back: fx.GraphModule, batches: Iterable[torch.Tensor]) -> dict[str, torch.Tensor]:
+    fit = StatisticsFit(back)
+    for features in batches:
+        fit.update(features)
+    return fit.result()
 
 
 @pytest.mark.parametrize("tune", TUNES)
@@ -98,7 +106,7 @@ def test_low_rank_deltas_have_the_rank_they_say() -> None:
 def test_statistics_are_those_that_torch_averages(name: str) -> None:
     model, back, features = sliced(name)
     before = state_of(model)
-    found = reestimate_statistics(back, features.split(8))
+    found = estimate_statistics(back, features.split(8))
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     # the oracle: torch's own cumulative average, on a copy in training mode
     trained = copy.deepcopy(back)
@@ -118,7 +126,7 @@ def test_statistics_are_those_that_torch_averages(name: str) -> None:
 def test_statistics_of_exported_graphs_are_the_same() -> None:
     model = build("cifar_resnet8")
     exported, traced = export_graph(model, IMAGES[:2]), cut_model(model, IMAGE).traced.module
-    one, other = (reestimate_statistics(graph, IMAGES.split(8)) for graph in (exported, traced))
+    one, other = (estimate_statistics(graph, IMAGES.split(8)) for graph in (exported, traced))
     assert one.keys() == other.keys()
     for key, value in one.items():
         torch.testing.assert_close(value, other[key], rtol=1e-4, atol=1e-5)
@@ -126,7 +134,7 @@ def test_statistics_of_exported_graphs_are_the_same() -> None:
 
 def test_backs_without_batch_norm_have_no_statistics() -> None:
     _, back, features = sliced("vit")
-    assert reestimate_statistics(back, [features]) == {}
+    assert estimate_statistics(back, [features]) == {}
 
 
 def test_a_copy_shares_what_is_not_replaced() -> None:

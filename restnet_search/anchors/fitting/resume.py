@@ -33,7 +33,7 @@ def read_epoch(path: Path) -> dict[str, Any] | None:
 
 
 def features_beside(checkpoint: Path) -> Path:
-    """The folder of what was computed before the first epoch."""
+    """Return the folder of what was computed before the first epoch."""
     return checkpoint.with_suffix(".features")
 
 

@@ -55,13 +55,13 @@ def find_weights(
         stems = [weights_dir / f"{name}{suffix}" for name in names for suffix in SUFFIXES] if weights_dir else []
         return next((path for path in stems if path.is_file()), None)
     tried = [(folder or Path()) / weights for folder in dict.fromkeys((weights_dir, base_dir, None))]
-    found = next((path for path in tried if path.is_file()), None)
-    if found is None:
+    path = next((path for path in tried if path.is_file()), None)
+    if path is None:
         places = ", ".join(dict.fromkeys(str(path) for path in tried))
         raise AnchorError(
             f"The checkpoint {weights} does not exist.", expected=f"one of {places}", hint="check --weights DIR"
         )
-    return found
+    return path
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -106,7 +106,7 @@ def _wanted_code(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """How a checkpoint differs from a model; empty (false) if it fits."""
+    """Differences between a checkpoint and a model; empty (false) if it fits."""
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]

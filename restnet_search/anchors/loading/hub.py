@@ -21,24 +21,24 @@ _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def cached_file(cfg: Any) -> Path | None:
-    """Where the weights of a timm ``PretrainedCfg`` already lie on this machine, if they do."""
+    """Return the file of a timm ``PretrainedCfg`` on this machine; None where there is none."""
     if cfg.custom_load:  # a foreign format that only timm's own loader reads
         return None
     if cfg.file and Path(cfg.file).is_file():
         return Path(cfg.file)
     if cfg.hf_hub_id:
         for name in (cfg.hf_hub_filename,) if cfg.hf_hub_filename else _HUB_FILES:
-            found = huggingface_hub.try_to_load_from_cache(cfg.hf_hub_id, name)
-            if isinstance(found, str):
-                return Path(found)
+            cached = huggingface_hub.try_to_load_from_cache(cfg.hf_hub_id, name)
+            if isinstance(cached, str):
+                return Path(cached)
     elif cfg.url:
-        found = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(cfg.url).path).name)
-        return found if found.is_file() else None
+        path = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(cfg.url).path).name)
+        return path if path.is_file() else None
     return None
 
 
 def can_download(url: str | None = None) -> bool:
-    """Whether the host of `url` (default: the model hub) answers within seconds.
+    """Say if the host of `url` (default: the model hub) answers within seconds.
 
     Asked first because the hub's client retries for most of a minute where there is no network.
     """
@@ -77,7 +77,7 @@ class MissingWeights(AnchorError):
 
 
 def no_weights(model: str, cfg: Any, reason: str) -> MissingWeights:
-    """The error for a model without weights; `cfg` is timm's ``PretrainedCfg`` if it has one."""
+    """Return the error for a model without weights; `cfg` is timm's ``PretrainedCfg`` if it has one."""
     if cfg is not None and cfg.hf_hub_id:
         file = cfg.hf_hub_filename or _HUB_FILES[0]
         wanted = f"{file} of the hub repository {cfg.hf_hub_id}{f' (or {cfg.url})' if cfg.url else ''}"
@@ -94,7 +94,7 @@ def no_weights(model: str, cfg: Any, reason: str) -> MissingWeights:
 
 
 def all_missing(errors: Sequence[MissingWeights]) -> AnchorError:
-    """One error for all anchors of a space that lack weights, so that every file is fetched in one go."""
+    """Return one error for all anchors of a space that lack weights, so that every file is fetched in one go."""
     if len(errors) == 1:
         return errors[0]
     reasons = "; ".join(dict.fromkeys(error.reason for error in errors))

@@ -43,7 +43,7 @@ def load_anchor(
         classes: Of the data; the head of an untrained timm model has this many.
         weights_dir: The folder given by ``--weights``.
         base_dir: The folder of the space file; relative paths start here.
-        trust_code: Whether ``factory:`` may run.
+        trust_code: Run what ``factory:`` names.
 
     Raises:
         AnchorError: If the model is unknown or refuses its arguments, weights are missing or do not fit, code is not
@@ -125,7 +125,7 @@ def _load_timm(
 
 
 def _published(name: str) -> Any:
-    """timm's ``PretrainedCfg`` of a registered name; None for names with a source (``local-dir:``, ``hf-hub:``)."""
+    """Return timm's ``PretrainedCfg`` of a registered name; None for a source (``local-dir:``, ``hf-hub:``)."""
     if ":" in name:
         return None
     base, _, tag = name.partition(".")
@@ -183,7 +183,7 @@ def _download(name: str, kwargs: Mapping[str, Any], cfg: Any) -> tuple[nn.Module
 
 
 def _load_file(name: str, model: nn.Module, path: Path, timm_args: tuple[str, Mapping[str, Any]] | None) -> bool:
-    """Load in place; returns whether the classifier was loaded too."""
+    """Load in place; return True if the classifier was loaded too."""
     state = read_checkpoint(path)
     count = checkpoint_classes(model, state)
     heads = classifiers(model)

@@ -78,7 +78,7 @@ _FORMS = {
 
 
 def cifar_files(name: str, root: Path) -> tuple[CifarFiles, Path] | None:
-    """The form that lies in `root` (or that `root` is) with its folder; None where none does."""
+    """Return the form that lies in `root` (or that `root` is) with its folder; None where none does."""
     for form in _FORMS[name]:
         for folder in (root / form.folder, root):
             if (folder / form.names).is_file():

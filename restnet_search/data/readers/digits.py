@@ -30,7 +30,7 @@ _SEED = 20_240_611
 
 
 def digits_source() -> ArraySource:
-    """All variants of all digits: image ``digit * TRAIN_VARIANTS + variant``."""
+    """Return all variants of all digits: image ``digit * TRAIN_VARIANTS + variant``."""
     from sklearn.datasets import load_digits
 
     digits: Any = load_digits()
@@ -61,7 +61,7 @@ def digits_rows(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, 
 
 
 def _disturb(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One 8 x 8 digit of values 0..16 -> uint8 ``(CANVAS, CANVAS)``."""
+    """Map one 8 x 8 digit of values 0..16 to uint8 ``(CANVAS, CANVAS)``."""
     side = int(rng.integers(SIDES[0], SIDES[1] + 1))
     ink = Image.fromarray((image * (255 / 16)).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
     top, left = rng.integers(0, CANVAS - side + 1, size=2)

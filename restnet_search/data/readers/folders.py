@@ -16,7 +16,7 @@ from restnet_search.errors import DataError
 __all__ = ["BROKEN", "empty_folders", "listing", "open_folder"]
 
 BROKEN = (AssertionError, ImportError, IndexError, OSError, RuntimeError, TypeError, ValueError, tarfile.TarError)
-"""What timm's readers and torchvision's data sets raise for data they cannot use."""
+"""Errors that timm's readers and torchvision's data sets raise for data that they cannot use."""
 
 
 def open_folder(path: Path) -> FileSource:
@@ -39,7 +39,7 @@ def open_folder(path: Path) -> FileSource:
 
 
 def empty_folders(path: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Class folders of a split without any image; hidden ones and those with folders inside are no classes."""
+    """Return class folders of a split without any image; hidden ones and those with folders inside are no classes."""
     if not path.is_dir():
         return ()
     return tuple(
@@ -55,7 +55,7 @@ def empty_folders(path: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def listing(root: Path) -> str:
-    """What a folder holds, the first eight of it."""
+    """Return the names in a folder, the first eight of them, as one phrase."""
     if root.is_file():
         return "a file"
     names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in root.iterdir())

@@ -78,7 +78,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _extents(images: Path, names: Sequence[str]) -> list[Extent]:
-    """Where the listed images are; all that are missing are named at once."""
+    """Return where the listed images are; all that are missing are named at once."""
     extents, missing = [], []
     for name in names:
         path = images / name

@@ -42,10 +42,10 @@ def open_preset(preset: DataPreset, root: Path | None, split: str) -> ImageSourc
 
 
 def _open(preset: DataPreset, root: Path, split: str) -> ImageSource | None:
-    """The split; None where the data set is not in `root`."""
+    """Open the split; None where the data set is not in `root`."""
     if preset.name in ("cifar10", "cifar100"):
-        found = cifar_files(preset.name, root)
-        return None if found is None else read_cifar(*found, split)
+        files = cifar_files(preset.name, root)
+        return None if files is None else read_cifar(*files, split)
     if preset.name in ("oxford_iiit_pet", "oxford_iiit_pet_cats_dogs"):
         folder = _holding(("images", "annotations"), root, root / "oxford-iiit-pet")
         return None if folder is None else read_pets(folder, split, species=preset.classes == 2)
@@ -62,7 +62,7 @@ def _open(preset: DataPreset, root: Path, split: str) -> ImageSource | None:
 
 
 def _holding(names: tuple[str, ...], *folders: Path) -> Path | None:
-    """The first of the folders that holds all of the named ones."""
+    """Return the first of the folders that holds all of the named ones."""
     return next((folder for folder in folders if all((folder / name).is_dir() for name in names)), None)
 
 

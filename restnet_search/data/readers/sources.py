@@ -1,4 +1,4 @@
-"""Where images come from: files and tar members (through timm's readers), other data sets, arrays.
+"""Sources of images: files and tar members (through timm's readers), other data sets, arrays.
 
 A source decodes image ``i`` the same way in any thread or process: it keeps no file open and no position.
 """
@@ -32,14 +32,14 @@ class ImageSource(Protocol):
 
     @property
     def labels(self) -> np.ndarray:
-        """int64 ``(n,)``, indices into `classes`."""
+        """Labels, int64 ``(n,)``, indices into `classes`."""
         ...
 
     @property
     def classes(self) -> tuple[str, ...]: ...
 
     def image(self, index: int) -> Image.Image:
-        """Decode one image to RGB; DataError, naming the file, if that fails."""
+        """Decode one image to RGB; raise DataError, naming the file, if that fails."""
         ...
 
     def check(self, index: int) -> None:
@@ -47,7 +47,7 @@ class ImageSource(Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """What errors call the image."""
+        """Return the name of the image in errors."""
         ...
 
     def digest(self) -> str:
@@ -219,8 +219,8 @@ class RelabelledSource:
         return self.source.name(index)
 
     def digest(self) -> str:
-        said = "\0".join((self.source.digest(), *self.classes, *map(str, self.places)))
-        return hashlib.sha256(said.encode()).hexdigest()
+        facts = "\0".join((self.source.digest(), *self.classes, *map(str, self.places)))
+        return hashlib.sha256(facts.encode()).hexdigest()
 
 
 def _decode(load: Any, where: str, *, fast: bool = False) -> Image.Image:

@@ -46,9 +46,11 @@ def imagenet_names(synsets: Sequence[str], homes: Sequence[Path]) -> tuple[str, 
     if names is None:
         info = ImageNetInfo()
         names = dict(zip(info.label_names(), info.label_descriptions(), strict=True))
-    told = [names.get(synset, synset) for synset in synsets]
-    count = Counter(told)
-    return tuple(name if count[name] == 1 else f"{name} ({synset})" for name, synset in zip(told, synsets, strict=True))
+    known_as = [names.get(synset, synset) for synset in synsets]
+    count = Counter(known_as)
+    return tuple(
+        name if count[name] == 1 else f"{name} ({synset})" for name, synset in zip(known_as, synsets, strict=True)
+    )
 
 
 def read_flat_val(folder: Path, solution: Path, synsets: Sequence[str]) -> FileSource:

@@ -10,14 +10,14 @@ from threading import Lock
 
 from restnet_search.errors import BudgetError
 
-__all__ = ["Governor", "GovernorStatus", "Rung", "Tuning"]
+__all__ = ["GovernedRoute", "Governor", "GovernorStatus", "GovernorTuning"]
 
 _BACK_OFF, _LONGEST_HOLD_S = 4.0, 3600.0
 _SHORTEST_S = 1e-9  # a coarse clock may say 0
 
 
 @dataclass(frozen=True)
-class Rung:
+class GovernedRoute:
     """A route as the governor sees it: its MACs say how slow it may be until it is measured."""
 
     name: str
@@ -26,8 +26,8 @@ class Rung:
 
 
 @dataclass(frozen=True)
-class Tuning:
-    """How a governor measures and decides.
+class GovernorTuning:
+    """The settings of a governor: how it measures and decides.
 
     Attributes:
         quantile: Of the latest calls' latencies; what is held below the target (0.9: nine calls of ten).
@@ -63,7 +63,7 @@ class Tuning:
 
 @dataclass(frozen=True)
 class GovernorStatus:
-    """Where a governor stands.
+    """The state of a governor.
 
     Attributes:
         route: That runs now.
@@ -109,10 +109,10 @@ class Governor:
 
     def __init__(
         self,
-        rungs: Sequence[Rung],
+        rungs: Sequence[GovernedRoute],
         start: str,
         target_s: float,
-        tuning: Tuning,
+        tuning: GovernorTuning,
         clock: Callable[[], float],
         switch: Callable[[str, int], None],
     ) -> None:
@@ -160,7 +160,7 @@ class Governor:
                 self._decide()
 
     def _expected(self, route: str) -> float:
-        """Seconds that a route is expected to take under the present conditions."""
+        """Return the seconds that a route is expected to take under the present conditions."""
         if route in self._measured:
             return self._measured[route]
         macs = self._rungs[route].macs
@@ -168,7 +168,7 @@ class Governor:
         return self._measured[nearest] * macs / self._rungs[nearest].macs
 
     def _is_lost(self) -> bool:
-        """Whether so many calls were too slow that the full window's quantile can only be above the target."""
+        """Return True if so many calls were too slow that the full window's quantile can only be above the target."""
         window, quantile = self._tuning.window, self._tuning.quantile
         spared = window - _position(window, quantile) - 1
         return sum(latency > self._target for latency in self._latencies) > spared
@@ -190,18 +190,18 @@ class Governor:
             fitting = [name for name in self._rungs if expected[name] <= limit]
             fastest = min(self._rungs, key=expected.__getitem__)
             if fitting:
-                self._leave(max(fitting, key=self._merit), now)
+                self._leave(max(fitting, key=self._score), now)
             elif expected[fastest] <= here * (1 - self._tuning.margin):
                 self._leave(fastest, now)
         elif now - self._arrived >= self._tuning.hold_s:
             self._proven = True
             self._holds[self._current] = self._tuning.hold_s
             self._forget(now)
-            merit = self._merit(self._current)
-            better = [name for name in self._rungs if self._merit(name) > merit and now >= self._held_until[name]]
+            score = self._score(self._current)
+            better = [name for name in self._rungs if self._score(name) > score and now >= self._held_until[name]]
             fitting = [name for name in better if self._expected(name) <= limit]
             if fitting:
-                self._go(max(fitting, key=self._merit))
+                self._go(max(fitting, key=self._score))
 
     def _leave(self, route: str, now: float) -> None:
         """Go to a faster route. The present one is held back, for longer where it never kept the target."""
@@ -217,7 +217,7 @@ class Governor:
             self._doubted.remove(name)
             self._measured.pop(name, None)
 
-    def _merit(self, name: str) -> tuple[float, int]:
+    def _score(self, name: str) -> tuple[float, int]:
         """More accurate is better; of equals, the one with fewer MACs."""
         rung = self._rungs[name]
         return rung.top1, -rung.macs
@@ -234,7 +234,7 @@ class Governor:
 
 
 def _position(count: int, quantile: float) -> int:
-    """Index, in ascending order, of the smallest of ``count`` values with at least that share of them not above it."""
+    """Return the rank (from 0, ascending) of the smallest of ``count`` values that such a share does not exceed."""
     return max(0, math.ceil(quantile * count - 1e-9) - 1)
 
 

@@ -4,41 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from restnet_search.costs.cost_table import Cost
 from restnet_search.data.preprocessing import Preprocessing
 from restnet_search.errors import BudgetError, ExportError
-from restnet_search.export.adaptive.manifest import RouteEntry
-from restnet_search.export.running import Running
-from restnet_search.export.source import Accuracy
+from restnet_search.export.network.architecture import AnchorArchitecture, HybridArchitecture
+from restnet_search.export.network.network_facts import Accuracy
+from restnet_search.export.network.runtime_cost import RuntimeCost
 from restnet_search.units import DeviceBudget, format_bytes, format_count, format_seconds
 
-__all__ = ["Route", "best_of", "route_of", "within"]
+__all__ = ["Route", "best_of", "routes_within"]
 
 
 @dataclass(frozen=True)
 class Route:
-    """One of the networks inside an adaptive model.
+    """One of the networks inside an adaptive model; the manifest's keys are these fields.
 
     Attributes:
         name: Of the hybrid in its run, or of the anchor.
+        parts: Its parts, with anchors by name.
         costs: MACs of one image, and parameters.
-        val: Accuracy on the split that the search looked at; what ranks the routes.
-        test: Accuracy on the untouched split, where it was measured.
-        preprocessing: How it sees an image: its front's preprocessing.
-        running: Peak memory of the route alone (the model holds the weights of all routes), and its latency where the
-            run measured it.
+        accuracy: On the splits that it was scored on.
+        preprocessing: How it sees an image: as its front does.
+        running: Peak memory of the route alone in bytes (the model holds the weights of all routes), and its latency
+            in seconds where the run measured it.
+        onnx: Its ONNX file, seen from the manifest's folder.
     """
 
     name: str
+    parts: Annotated[AnchorArchitecture[str] | HybridArchitecture[str], Field(discriminator="kind")]
     costs: Cost
-    val: Accuracy
-    test: Accuracy | None
+    accuracy: tuple[Accuracy, ...]
     preprocessing: Preprocessing
-    running: Running
+    running: RuntimeCost
+    onnx: str | None = None
+
+    @property
+    def val(self) -> Accuracy:
+        """Accuracy on the split that the search looked at; routes are ranked by it.
+
+        Raises:
+            ExportError: If it was not scored there.
+        """
+        score = self._score("val")
+        if score is None:
+            raise ExportError(f"The route {self.name} has no accuracy on val.", hint="export again")
+        return score
+
+    @property
+    def test(self) -> Accuracy | None:
+        """Accuracy on the untouched split, where it was measured."""
+        return self._score("test")
+
+    def _score(self, split: str) -> Accuracy | None:
+        return next((score for score in self.accuracy if score.split == split), None)
 
     def needs(self, kind: str, at: str = "") -> float | None:
-        """What it needs of a kind of cost that budgets limit; None where that is not known.
+        """Return what it needs of a kind of cost that budgets limit; None where that is not known.
 
         Args:
             kind: ``macs``, ``params``, ``memory`` (bytes) or ``latency`` (seconds).
@@ -51,21 +76,13 @@ class Route:
         return self.costs.macs if kind == "macs" else self.costs.params
 
 
-def route_of(entry: RouteEntry) -> Route:
-    """A route as the manifest has it."""
-    scores = {score.split: score for score in entry.accuracy}
-    if "val" not in scores:
-        raise ExportError(f"The route {entry.name} has no accuracy on val.", hint="export again")
-    return Route(entry.name, entry.costs, scores["val"], scores.get("test"), entry.preprocessing, entry.running)
-
-
 def best_of(routes: Sequence[Route]) -> Route:
-    """The most accurate on val; of equals, the one with fewer MACs, then with fewer parameters."""
+    """Return the most accurate on val; of equals, the one with fewer MACs, then with fewer parameters."""
     return max(routes, key=lambda route: (route.val.top1, -route.costs.macs, -route.costs.params))
 
 
-def within(routes: Sequence[Route], budget: DeviceBudget) -> tuple[Route, ...]:
-    """The routes that a budget allows, at least one.
+def routes_within(routes: Sequence[Route], budget: DeviceBudget) -> tuple[Route, ...]:
+    """Return the routes that a budget allows, at least one.
 
     Raises:
         BudgetError: If none fits, or what a limit needs was not measured.
@@ -94,22 +111,22 @@ def within(routes: Sequence[Route], budget: DeviceBudget) -> tuple[Route, ...]:
 
 
 def _leanest(routes: Sequence[Route], budget: DeviceBudget) -> str:
-    """The cheapest route by each limited kind, with what it needs of all of them."""
+    """Name the cheapest route by each limited kind, with what it needs of all of them."""
     at = dict(budget.at)
     kinds = [kind for kind, _ in budget.limits]
 
     def needed(route: Route, kind: str) -> float:
-        found = route.needs(kind, at.get(kind, ""))
-        return float("inf") if found is None else found
+        need = route.needs(kind, at.get(kind, ""))
+        return float("inf") if need is None else need
 
     leanest = dict.fromkeys(min(routes, key=lambda route: needed(route, kind)) for kind in kinds)
     shown = ["macs", "params", *(kind for kind in kinds if kind in ("memory", "latency"))]
     return " and ".join(
-        f"{route.name} with {', '.join(_said(kind, needed(route, kind)) for kind in shown)}" for route in leanest
+        f"{route.name} with {', '.join(_quantity(kind, needed(route, kind)) for kind in shown)}" for route in leanest
     )
 
 
-def _said(kind: str, value: float) -> str:
+def _quantity(kind: str, value: float) -> str:
     if kind == "memory":
         return f"{format_bytes(value)} of memory"
     if kind == "latency":

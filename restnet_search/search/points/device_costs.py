@@ -12,15 +12,7 @@ import torch
 from restnet_search.costs.budget_terms import asked_for, stated_at
 from restnet_search.costs.cost_table import Cost
 from restnet_search.costs.latency_table import LatencyTable, read_table, write_table
-from restnet_search.costs.peak_memory import (
-    ITEM_BYTES,
-    AnchorMemory,
-    Memory,
-    MemoryDtype,
-    hybrid_memory,
-    module_memory,
-    profile_memory,
-)
+from restnet_search.costs.peak_memory import AnchorMemory, Memory, hybrid_memory, module_memory, profile_memory
 from restnet_search.errors import BudgetError
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.search.points.latency_measurement import SummedLatency, anchor_digest, measure_table
@@ -30,7 +22,7 @@ from restnet_search.search.run.session import Session
 from restnet_search.space.schema import SearchSpace
 from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.plan import StitchPlan
-from restnet_search.units import DeviceBudget
+from restnet_search.units import ITEM_BYTES, DeviceBudget, MemoryDtype
 
 __all__ = ["DeviceCosts", "memory_costs", "price_parts"]
 

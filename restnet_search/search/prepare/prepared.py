@@ -14,7 +14,7 @@ from restnet_search.anchors import prepare_anchors as load_anchors
 from restnet_search.compute import Compute, open_compute
 from restnet_search.costs.budget_terms import stated_at
 from restnet_search.costs.cost_table import AnchorCosts, profile_anchor
-from restnet_search.costs.peak_memory import AnchorMemory, MemoryDtype, profile_memory
+from restnet_search.costs.peak_memory import AnchorMemory, profile_memory
 from restnet_search.data import DataSplits
 from restnet_search.errors import RunError
 from restnet_search.files import write_atomically
@@ -29,6 +29,7 @@ from restnet_search.search.run.session import Session
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import SearchSpace
 from restnet_search.space.space_files import admit_extensions
+from restnet_search.units import MemoryDtype
 
 __all__ = ["Prepared", "cut_anchors", "load_prepared", "prepare", "prepare_anchors", "remember_anchors"]
 

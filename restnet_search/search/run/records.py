@@ -46,7 +46,7 @@ TrialKey = tuple[str, int, str, int, str, Tune]
 
 @dataclass(frozen=True)
 class Direction:
-    """Which anchor supplies the front, which the back, and whether that is the larger or the smaller one."""
+    """A way to join two anchors: the one that supplies the front, the one that supplies the back, and their order."""
 
     front: str
     back: str
@@ -155,7 +155,7 @@ class AnchorRecord:
 
     @property
     def id(self) -> str:
-        """What Pareto sets and picks call it: its name."""
+        """The name, by which Pareto sets and picks call it."""
         return self.name
 
 
@@ -222,7 +222,7 @@ class HybridRecord:
 
     @property
     def key(self) -> TrialKey:
-        """What was trained."""
+        """The stitch point and what was tuned beside it: each such pair is trained once."""
         front, back = self.front, self.back
         return (front.anchor, front.cut, back.anchor, back.cut, self.stitch.kind, self.tune)
 

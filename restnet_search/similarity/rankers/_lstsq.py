@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.similarity.rankers._base import FeatureBatch, PairScores, Ranker, RankerSetup
 from restnet_search.stitching.layer import resample
-from restnet_search.stitching.least_squares import solve_centred
+from restnet_search.stitching.least_squares import solve_centered
 from restnet_search.stitching.plan import StitchPlan, why_not_stitchable
 
 __all__ = ["LstsqRanker"]
@@ -182,7 +182,7 @@ class _Sums:
     def means(self) -> tuple[Tensor, Tensor]:
         return self._from_x + self._x / self.rows, self._from_y + self._y / self.rows
 
-    def centred(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+    def centered(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Gram of one front cut ``(C, C)``, its products with all outputs ``(C, outputs)``, squares of the outputs."""
         rows = slice(sum(self.inputs[:index]), sum(self.inputs[: index + 1]))
         x, y = self._x[rows] / self.rows, self._y / self.rows
@@ -195,9 +195,9 @@ def _held_out_r2(fitted: _Sums, scored: _Sums) -> Tensor:
     rows: list[Tensor] = []
     (fit_x, fit_y), (mean_x, mean_y) = fitted.means(), scored.means()
     for index, (own_fit, own) in enumerate(zip(fit_x.split(fitted.inputs), mean_x.split(fitted.inputs), strict=True)):
-        gram, cross, _ = fitted.centred(index)
-        weight = solve_centred(gram, cross, fitted.rows, RIDGE)
-        gram, cross, total = scored.centred(index)
+        gram, cross, _ = fitted.centered(index)
+        weight = solve_centered(gram, cross, fitted.rows, RIDGE)
+        gram, cross, total = scored.centered(index)
         offset = (mean_y - own @ weight) - (fit_y - own_fit @ weight)
         error = total + (weight * (gram @ weight - 2 * cross)).sum(dim=0) + scored.rows * offset.square()
         errors, totals = (torch.stack([part.sum() for part in v.split(fitted.outputs)]) for v in (error, total))

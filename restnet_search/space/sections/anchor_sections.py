@@ -70,7 +70,7 @@ class AnchorCutPoints(Section):
 
 
 class CutPointSpec(Section):
-    """Which cut points of the anchors are offered."""
+    """Choice of the cut points that are offered."""
 
     granularity: Literal["block", "all"] = Field(default="block", description="Block boundaries, or every cut point.")
     min_depth: Fraction = Field(default=0.0, description="Least share of the anchor's MACs in the front.")
@@ -86,7 +86,7 @@ class CutPointSpec(Section):
 
 
 class FitSpec(Section):
-    """How an anchor whose head does not match the classes is fitted to the data first."""
+    """The fit of an anchor whose head does not match the classes to the data."""
 
     tune: Literal["head", "full", "never"] = Field(default="head", description="never: a mismatch is an error.")
     when: Literal["mismatch", "always"] = Field(

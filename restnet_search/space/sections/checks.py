@@ -28,7 +28,7 @@ _Value = TypeVar("_Value", bound=str | int | float)
 
 
 class Problem(NamedTuple):
-    """What is wrong with `value` at `location`, which is relative to what the validator was given."""
+    """A problem with `value` at `location`, which is relative to what the validator was given."""
 
     location: tuple[int | str, ...]
     message: str
@@ -67,7 +67,7 @@ def no_bool(value: object) -> object:
 
 
 def one_is_a_list(value: object) -> object:
-    """A single choice stands for the list of it."""
+    """Return a list of a single choice, and a list as it is."""
     return [value] if isinstance(value, str | int | float) else value
 
 
@@ -90,7 +90,7 @@ def registered_in(registry: Registry) -> Callable[[str], str]:
 
 
 def cut_point_reference(value: object) -> object:
-    """An index (0 first) or a module path such as ``layer2.1``."""
+    """Check that a reference is an index (0 first) or a module path such as ``layer2.1``."""
     is_index = isinstance(value, int) and not isinstance(value, bool) and value >= 0
     if not (is_index or (isinstance(value, str) and value)):
         raise ValueError("must be the index of a cut point (0 or more) or a module path such as layer2.1")

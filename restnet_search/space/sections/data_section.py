@@ -14,7 +14,7 @@ __all__ = ["DataSpec", "SplitSpec", "SubsetSpec"]
 
 
 class SubsetSpec(Section):
-    """How many images of each split are used (null: all), drawn by the seed, classes kept in proportion."""
+    """Numbers of images of each split that are used (null: all), drawn by the seed, classes kept in proportion."""
 
     train: Positive | None = None
     val: Positive | None = None
@@ -22,7 +22,7 @@ class SubsetSpec(Section):
 
 
 class SplitSpec(Section):
-    """Where each split is: a folder or tar below the root, or a split name that timm's data set knows."""
+    """Places of the splits: a folder or tar below the root, or a split name that timm's data set knows."""
 
     train: Text = "train"
     val: Text = "val"

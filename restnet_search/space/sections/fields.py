@@ -1,8 +1,8 @@
-"""What sections of search spaces and device profiles are made of: their base class, and the types of their numbers."""
+"""Building blocks of sections of search spaces and device profiles: their base class and the types of their numbers."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -14,7 +14,6 @@ __all__ = [
     "CutPointReference",
     "Fraction",
     "KindSection",
-    "MemoryDtype",
     "NonNegative",
     "NonNegativeFloat",
     "Positive",
@@ -34,7 +33,6 @@ Positive = Annotated[int, BeforeValidator(no_bool), Field(ge=1)]
 AtLeastFour = Annotated[int, BeforeValidator(no_bool), Field(ge=4)]
 NonNegativeFloat = Annotated[float, BeforeValidator(no_bool), Field(ge=0.0)]
 PositiveFloat = Annotated[float, BeforeValidator(no_bool), Field(gt=0.0)]
-MemoryDtype = Literal["float32", "float16", "bfloat16", "int8"]
 RankerName = Annotated[str, AfterValidator(registered_in(RANKERS))]
 StitchName = Annotated[str, AfterValidator(registered_in(STITCH_LAYERS))]
 StrategyName = Annotated[str, AfterValidator(registered_in(STRATEGIES))]

@@ -13,7 +13,7 @@ __all__ = ["CacheSpec", "ComputeSpec", "LatencySpec"]
 
 
 class CacheSpec(Section):
-    """Where features of the anchors are kept, so that each is computed once (GB: 2^30 bytes)."""
+    """The cache in which features of the anchors are kept, so that each is computed once (GB: 2^30 bytes)."""
 
     memory_gb: NonNegativeFloat = Field(default=4.0, description="Bound in memory; 0: none are kept there.")
     disk_gb: NonNegativeFloat = Field(default=10.0, description="Bound on disk, over all searches; 0: no files.")
@@ -29,7 +29,7 @@ class CacheSpec(Section):
 
 
 class ComputeSpec(Section):
-    """How the search computes; `--device` and `--compile` may differ when a run is resumed."""
+    """Devices and types that the search computes on; `--device` and `--compile` may differ when a run is resumed."""
 
     device: str = Field(
         default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: a GPU where there is one, else the CPU."
@@ -47,7 +47,7 @@ class ComputeSpec(Section):
 
 
 class LatencySpec(Section):
-    """How latency is measured where a budget or an objective asks for it."""
+    """Measurement of latency, where a budget or an objective asks for it."""
 
     runtime: Literal["pytorch", "onnxruntime", "device"] = Field(
         default="pytorch", description="pytorch (CPU, eager), onnxruntime (CPU), or device: as `table` says."

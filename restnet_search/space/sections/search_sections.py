@@ -42,11 +42,11 @@ TUNED: Mapping[str, str] = {
     "stitch+lora": "stitch+lora, the statistics and low-rank deltas of the back's weights",
     "all": "all, every parameter of the back",
 }
-"""What the choices of ``training.tune`` mean, beyond the stitch layer."""
+"""Meaning of the choices of ``training.tune``, beyond the stitch layer."""
 
 
 class RankerSpec(KindSection):
-    """How stitch points are ordered before any training."""
+    """The ranker, which orders stitch points before any training."""
 
     kind: RankerName = "cka"
     options: Annotated[dict[str, Any], AfterValidator(plain_data)] = Field(
@@ -57,7 +57,7 @@ class RankerSpec(KindSection):
 
 
 class ControlSpec(Section):
-    """What a search trains beside its candidates, to compare them with."""
+    """Controls: what a search trains beside its candidates, to compare them with."""
 
     self: NonNegative = Field(default=1, description="Cut points at which each anchor is stitched to itself.")
     random: NonNegative = Field(
@@ -84,7 +84,7 @@ class StitchSpec(KindSection):
 
 
 class TrainingSpec(Section):
-    """How a stitch layer is trained; ranges are searched by Optuna."""
+    """Training of a stitch layer; ranges are searched by Optuna."""
 
     epochs: tuple[NonNegative, NonNegative] = Field(default=(1, 2), description="[low, high]; 0 keeps the start.")
     lr: tuple[PositiveFloat, PositiveFloat] = Field(
@@ -133,7 +133,7 @@ class TrainingSpec(Section):
 
 
 class JointSpec(Section):
-    """Which neighbouring stitch points share a stitch layer under ``strategy: joint`` (SN-Net's sliding windows)."""
+    """SN-Net's sliding windows, in which neighbours share a stitch layer under ``strategy: joint``."""
 
     kernel: Positive = Field(default=2, description="Cut points of each anchor that a window holds; 1: none is shared.")
     stride: Positive = Field(default=1, description="Cut points from one window to the next; at most the kernel.")

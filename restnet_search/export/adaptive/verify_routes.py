@@ -1,0 +1,130 @@
+"""Hold an adaptive model against its routes exported alone, and time its switches."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from restnet_search.errors import ExportError
+from restnet_search.export.adaptive.adaptive_model import AdaptiveModel
+from restnet_search.export.formats.onnx import INPUT
+from restnet_search.export.formats.safetensors import load_export, save_export
+from restnet_search.export.network.export_source import ExportSource
+from restnet_search.export.verification.compare import compare
+
+__all__ = ["Switching", "require_identical", "run_without_torch", "time_switches"]
+
+SWITCHES = 1000
+
+_WITHOUT_TORCH = """
+import sys
+import numpy as np
+import onnxruntime
+
+for model, images, logits in zip(*[iter(sys.argv[2:])] * 3):
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    images = np.load(images)
+    parts = [part for part in (images[:1], images[1:4], images[4:]) if len(part)]
+    np.save(logits, np.concatenate([session.run(None, {sys.argv[1]: part})[0] for part in parts]))
+loaded = sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "timm", "restnet_search"})
+assert not loaded, f"{loaded} was imported"
+"""
+
+
+@dataclass(frozen=True)
+class Switching:
+    """Wall time of switches between routes, in microseconds."""
+
+    median_us: float
+    p99_us: float
+    count: int
+
+
+def require_identical(model: AdaptiveModel, route: str, source: ExportSource, images: Tensor, scratch: Path) -> int:
+    """Refuse a route whose logits are not, to the last bit, those of the same network exported alone.
+
+    Args:
+        model: Read back from disk.
+        route: Its name.
+        source: The network, to export alone.
+        images: ``(B, C, H, W)``, normalized by the route's preprocessing.
+        scratch: An existing folder; what is written there is removed again.
+
+    Returns:
+        The bytes of the separate export.
+
+    Raises:
+        ExportError: If a logit differs.
+    """
+    files = save_export(source, scratch)
+    try:
+        alone = load_export(files[0], base_dir=source.base_dir, trust_code=source.trust_code)
+        model.use(route)
+        agreement = compare(alone, lambda batch: model(batch, route=model.current), images)
+        if agreement.max_difference != 0:  # NaN is refused, too
+            raise ExportError(
+                f"The route {route} of the adaptive model differs from the network exported alone by up to"
+                f" {agreement.max_difference:.2e}. It was not kept.",
+                expected="equal logits, to the last bit",
+            )
+        return sum(file.stat().st_size for file in files)
+    finally:
+        for file in files:
+            file.unlink()
+
+
+def time_switches(model: AdaptiveModel, count: int = SWITCHES) -> Switching:
+    """Time switches through all routes in turn."""
+    names = [route.name for route in model.routes]
+    taken: list[int] = []
+    for turn in range(count):
+        started = time.perf_counter_ns()
+        model.use(names[turn % len(names)])
+        taken.append(time.perf_counter_ns() - started)
+    return Switching(statistics.median(taken) / 1e3, sorted(taken)[count * 99 // 100] / 1e3, count)
+
+
+def run_without_torch(files: Mapping[str, Path], images: Mapping[str, Tensor], scratch: Path) -> dict[str, Tensor]:
+    """Run ONNX routes with onnxruntime in a fresh Python that imports neither torch nor this package.
+
+    In batches of 1, 3 and the rest, so that the batch is proven to be dynamic.
+
+    Args:
+        files: The ONNX file of every route.
+        images: What every route is run on.
+        scratch: An existing folder for arrays.
+
+    Returns:
+        The logits of every route.
+
+    Raises:
+        ExportError: If a route cannot be loaded or run.
+    """
+    arguments: list[str] = []
+    for place, (route, path) in enumerate(files.items()):
+        arrays = [str(scratch.resolve() / f"{kind}{place}.npy") for kind in ("images", "logits")]
+        np.save(arrays[0], images[route].numpy())
+        arguments += [str(path.resolve()), *arrays]
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_TORCH, INPUT, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=scratch,
+        check=False,
+    )
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise ExportError(
+            f"The ONNX routes cannot be run without PyTorch: {last[0]}",
+            hint="export without them: --format safetensors",
+        )
+    return {route: torch.from_numpy(np.load(scratch / f"logits{place}.npy")) for place, route in enumerate(files)}

@@ -1,0 +1,102 @@
+"""Networks built from their architecture, without their weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from restnet_search.anchors import load_anchor
+from restnet_search.anchors.classifier import replace_classifier
+from restnet_search.errors import ExportError
+from restnet_search.export.network.architecture import (
+    AnchorArchitecture,
+    AnchorSource,
+    Architecture,
+    HybridArchitecture,
+    Side,
+)
+from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
+from restnet_search.graph.cut_points import CutPoint
+from restnet_search.graph.trace import trace_model
+from restnet_search.registry import STITCH_LAYERS
+from restnet_search.space.schema import AnchorSpec
+from restnet_search.stitching.layer import Hybrid, StitchLayer
+from restnet_search.stitching.tuning import with_tensors
+
+__all__ = ["build_network", "check_cut", "cut_anchor", "join_hybrid"]
+
+
+def build_network(architecture: Architecture, *, base_dir: Path | None, trust_code: bool) -> nn.Module:
+    """Build the network with arbitrary weights, in eval mode; parameter names are those of the network it describes.
+
+    Args:
+        architecture: What to build.
+        base_dir: Folder that a factory's relative path starts from.
+        trust_code: Whether a factory, or a stitch layer of an installed package, may run.
+
+    Raises:
+        AnchorError: If an anchor cannot be built, or its code is not trusted.
+        GraphError: If it cannot be traced.
+        ExportError: If its cut points are not where they were.
+        ExtensionError: If its stitch layer is code that is not trusted, or not installed.
+    """
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here are overwritten; the caller's generator stays put
+        if isinstance(architecture, AnchorArchitecture):
+            model = _build_anchor(architecture.anchor, base_dir, trust_code)
+            return trace_model(model, architecture.anchor.input_size).module
+        STITCH_LAYERS.admit(architecture.stitch, trust_code=trust_code)
+        front, back = architecture.front, architecture.back
+        first = cut_anchor(front.anchor, base_dir, trust_code)
+        second = first if back.anchor == front.anchor else cut_anchor(back.anchor, base_dir, trust_code)
+        return join_hybrid(architecture, first, second)
+
+
+def join_hybrid(architecture: HybridArchitecture[AnchorSource], front: AnchorGraph, back: AnchorGraph) -> Hybrid:
+    """Join two cut anchors by an untrained stitch layer; what was tuned in the back is a copy.
+
+    Raises:
+        ExportError: If a cut point is not where it was, or a tensor that was tuned is not in the back.
+    """
+    for side, graph in ((architecture.front, front), (architecture.back, back)):
+        check_cut(side, graph)
+    rest = back.back(architecture.back.cut.index)
+    if architecture.tuned:
+        own = {**dict(rest.named_parameters()), **dict(rest.named_buffers())}
+        if unknown := [name for name in architecture.tuned if name not in own]:
+            raise ExportError(f"The back of {architecture.back.anchor.name} has no tensor {unknown[0]!r} to be tuned.")
+        rest = with_tensors(rest, {name: own[name].detach().clone() for name in architecture.tuned})
+    return Hybrid(front.front(architecture.front.cut.index), StitchLayer(architecture.plan), rest)
+
+
+def _build_anchor(source: AnchorSource, base_dir: Path | None, trust_code: bool) -> nn.Module:
+    kwargs = dict(source.kwargs)
+    if source.model is not None:
+        kwargs.pop("num_classes", None)  # the head was fitted to other classes since
+    spec = AnchorSpec(name=source.name, model=source.model, factory=source.factory, pretrained=False, kwargs=kwargs)
+    anchor = load_anchor(spec, classes=source.num_classes, weights_dir=None, base_dir=base_dir, trust_code=trust_code)
+    if anchor.num_classes != source.num_classes:  # a factory builds the head it was written for
+        replace_classifier(anchor.model, source.num_classes)
+    return anchor.model.eval()
+
+
+def cut_anchor(source: AnchorSource, base_dir: Path | None, trust_code: bool) -> AnchorGraph:
+    """Build an anchor with arbitrary weights and cut it."""
+    return cut_model(_build_anchor(source, base_dir, trust_code), source.input_size, source.granularity)
+
+
+def check_cut(side: Side[AnchorSource], graph: AnchorGraph) -> None:
+    """Raise an ExportError if the cut point is not where it was when the network was exported."""
+    index = side.cut.index
+    present = graph.cut_points[index] if index < len(graph.cut_points) else None
+    if present != side.cut:
+        raise ExportError(
+            f"Cut point {index} of {side.anchor.name} is not where it was when it was exported.",
+            expected=f"{_describe(side.cut)}; came {_describe(present) if present else 'none'}",
+            hint="install the versions of torch and timm that the export's JSON file names",
+        )
+
+
+def _describe(cut: CutPoint) -> str:
+    return f"{cut.path} ({cut.node}, {cut.layout} {cut.shape})"

@@ -1,0 +1,72 @@
+"""The folder of an export: what may be replaced in it, drafts beside it, and its files held against their digests."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from restnet_search.errors import ExportError
+from restnet_search.files import bytes_digest
+
+__all__ = ["read_exported", "refuse_foreign_files", "scratch_beside"]
+
+
+def refuse_foreign_files(folder: Path, *, is_ours: Callable[[str], bool], beside: Collection[str], ours: str) -> None:
+    """Refuse a folder that holds anything but an earlier export of the same kind.
+
+    Args:
+        folder: May be missing or empty.
+        is_ours: Whether a file of that name belongs to such an export, and to nothing else.
+        beside: Names that are ours only beside such a file (``README.md``).
+        ours: The earlier export in words, for the message.
+
+    Raises:
+        ExportError: If the folder is a file, or holds other files.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ExportError(f"{folder} is a file.", expected="a folder", hint="pass another --out DIR")
+    names = {path.name for path in folder.iterdir()}
+    own = {name for name in names if is_ours(name)}
+    foreign = names - own - (set(beside) if own else set())
+    if foreign:
+        raise ExportError(
+            f"The folder {folder} holds something else: {', '.join(sorted(foreign)[:4])}.",
+            expected=f"a new or empty folder, or one with an earlier {ours}",
+            hint="pass another --out DIR",
+        )
+
+
+@contextmanager
+def scratch_beside(folder: Path) -> Iterator[Path]:
+    """Yield a scratch folder on the disk of ``folder``, so that moving files there is a rename; it is removed after."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def read_exported(path: Path, sha256: str) -> bytes:
+    """Read a file of an export whose digest is known.
+
+    Raises:
+        ExportError: If it is missing, truncated or altered.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ExportError(f"The file {path} cannot be read: {error}", hint="copy all files of the export") from error
+    present = bytes_digest(content)
+    if present != sha256:
+        raise ExportError(
+            f"The file {path} is not the one that was exported: it was truncated or altered.",
+            expected=f"SHA-256 {sha256}, came {present} ({len(content)} bytes)",
+            hint="copy the files again, or export again",
+        )
+    return content
