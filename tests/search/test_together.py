@@ -90,8 +90,7 @@ def test_wherever_features_are_kept_the_trials_are_the_same_to_the_last_bit(
         for store in stores
     ]
     alone = [
-        finished(run_trials([job], context(anchors, digits, training=training, teachers=teachers)))[0]
-        for job in chosen
+        finished(run_trials([job], context(anchors, digits, training=training, teachers=teachers)))[0] for job in chosen
     ]
     for outcomes in zip(*reached, alone, strict=True):
         for outcome in outcomes[1:]:

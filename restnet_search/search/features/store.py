@@ -96,7 +96,7 @@ class FeatureStore:
         passing = [cut for cut in sorted(set(cuts)) if cut not in kept]
         fresh = _in_batches(work.run(passing, work.images(order)), batch_size) if passing else None
         for chunk in order.split(batch_size):
-            found = {cut: self.compute.take(tensor, chunk).float() for cut, tensor in kept.items()}
+            found = {cut: self.compute.gather(tensor, chunk).float() for cut, tensor in kept.items()}
             if fresh is not None:
                 found |= zip(passing, next(fresh), strict=True)
             self.statistics.used += len(cuts) * len(chunk)

@@ -94,6 +94,6 @@ class TrialContext:
 
         A ``share`` of the loss follows a teacher, the larger of the candidate's anchors.
         """
-        take = self.compute.take
+        take = self.compute.gather
         teacher = take(self.teachers[candidate.direction.larger], indices) if share else None
         return task_loss(logits, take(self.train.labels, indices), teacher, share)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from restnet_search.compute import on_cpu
+from restnet_search.compute import copy_to_cpu
 from restnet_search.data.augmented_views import AugmentedView
 from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.training.accuracy import score_on_val
@@ -205,7 +205,7 @@ class JointTraining:
                 return match_loss(given.float(), wanted[rows], variance)
             return context.task_loss(candidate, given.float(), indices[rows], context.training.distill[0])
 
-        loss = (self._matching if matching else self._task).step(len(indices), loss_of, context.compute.pieces)
+        loss = (self._matching if matching else self._task).step(len(indices), loss_of, context.compute.micro_batches)
         if not math.isfinite(loss):
             self._fail(index, f"the loss became {loss} at learning rate {self._budget.lr:.3g}")
             return
@@ -229,7 +229,7 @@ class JointTraining:
             correct = score_on_val(stitch, self._back(candidate), candidate, self._context)
             seconds = share + time.perf_counter() - started
             r2 = self._r2[self._place[candidate.key]]
-            home = self._context.compute.home(stitch.eval())
+            home = self._context.compute.to_cpu(stitch.eval())
             trial = TrialOutcome(home, {}, correct, len(self._context.val), r2, seconds)
             yield index, JointOutcome(candidate, trial, self._images[index])
 
@@ -237,8 +237,8 @@ class JointTraining:
         """Tensors and plain values from which :meth:`restore` goes on."""
         return {
             "signature": self._signature(),
-            "stitches": on_cpu(self._stitches.state_dict()),
-            "optimizers": on_cpu([self._matching.state_dict(), self._task.state_dict()]),
+            "stitches": copy_to_cpu(self._stitches.state_dict()),
+            "optimizers": copy_to_cpu([self._matching.state_dict(), self._task.state_dict()]),
             "done": self.done,
             "stopped": self.stopped,
             "seconds": self.seconds,

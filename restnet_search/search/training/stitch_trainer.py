@@ -104,7 +104,7 @@ class StitchTrainer:
             return self.back(self.stitch(features)).float()
 
     def _learn(self, count: int, loss_of: Callable[[slice], Tensor], optimizer: Optimizer) -> None:
-        loss = optimizer.step(count, loss_of, self._context.compute.pieces)
+        loss = optimizer.step(count, loss_of, self._context.compute.micro_batches)
         if not math.isfinite(loss):
             raise NonFiniteLoss(f"the loss became {loss} at learning rate {self.choices.lr:.3g}")
 
@@ -125,7 +125,7 @@ class StitchTrainer:
             with compute.autocast_frozen():
                 fit.update(self.stitch(features[rows]))
 
-        for _ in compute.pieces.each("batch-norm statistics", len(features), see, least=2):
+        for _ in compute.micro_batches.map("batch-norm statistics", len(features), see, least=2):
             pass
 
     def use_statistics(self, statistics: Mapping[str, Tensor]) -> None:
@@ -138,7 +138,7 @@ class StitchTrainer:
         tuned = {} if self._tuned is None else self._tuned.changed()
         tuned = {name: tensor.cpu() for name, tensor in tuned.items()}
         return TrialOutcome(
-            self._context.compute.home(self.stitch.eval()), tuned, correct, len(self._context.val), r2, seconds
+            self._context.compute.to_cpu(self.stitch.eval()), tuned, correct, len(self._context.val), r2, seconds
         )
 
     def predict(self, features: Tensor) -> Tensor:
