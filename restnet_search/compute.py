@@ -1,4 +1,4 @@
-"""Where and how networks run: device, mixed precision, what its memory holds at once, torch.compile. Their one home."""
+"""Computing: the one home of device, mixed precision, micro-batches and torch.compile."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.fx.node import map_aggregate
 from restnet_search.errors import RunError, SpaceError
 from restnet_search.space.schema import ComputeSpec
 
-__all__ = ["Compute", "Pieces", "choose_device", "device_of", "on_cpu", "open_compute"]
+__all__ = ["Compute", "MicroBatches", "choose_device", "copy_to_cpu", "device_of", "open_compute"]
 
 _CPU = torch.device("cpu")
 _log = logging.getLogger("restnet_search")
@@ -25,8 +25,8 @@ T = TypeVar("T")
 Module = TypeVar("Module", bound=nn.Module)
 
 
-class Pieces:
-    """How many images go through a network at once, by purpose: half as many each time that the memory is exceeded.
+class MicroBatches:
+    """Sizes of micro-batches, by purpose: half as many images each time that the memory is exceeded.
 
     A smaller number is kept for the rest of the run, and said once. What does not fit with one image is an error.
 
@@ -38,17 +38,17 @@ class Pieces:
         self._say = say
         self._sizes: dict[str, int] = {}
 
-    def each(self, purpose: str, count: int, work: Callable[[slice], T], least: int = 1) -> Iterator[T]:
-        """Work through ``count`` images piece by piece; what a piece gave is final.
+    def map(self, purpose: str, count: int, work: Callable[[slice], T], least: int = 1) -> Iterator[T]:
+        """Work through ``count`` images one micro-batch after the other; what one gave is final.
 
         Args:
             purpose: What the size is kept for, as the message names it.
             count: Images.
-            work: Takes the rows of a piece; leaves nothing behind where it runs out of memory.
-            least: Images of the smallest piece to try.
+            work: Takes the rows of a micro-batch; leaves nothing behind where it runs out of memory.
+            least: Images of the smallest micro-batch to try.
 
         Raises:
-            RunError: If the smallest piece does not fit.
+            RunError: If the smallest micro-batch does not fit.
         """
         start = 0
         while start < count:
@@ -63,13 +63,13 @@ class Pieces:
                 continue
             _release()  # outside of the except clause, which holds what was computed so far
 
-    def whole(self, purpose: str, count: int, work: Callable[[Sequence[slice]], T]) -> T:
-        """Work through ``count`` images in pieces that count together: where one does not fit, all begin again.
+    def accumulate(self, purpose: str, count: int, work: Callable[[Sequence[slice]], T]) -> T:
+        """Work through ``count`` images in micro-batches that count together: where one does not fit, all begin again.
 
         Args:
-            purpose: As in :meth:`each`.
+            purpose: As in :meth:`map`.
             count: Images.
-            work: Takes the rows of all pieces in order.
+            work: Takes the rows of all micro-batches in order.
 
         Raises:
             RunError: If one image alone does not fit.
@@ -103,7 +103,7 @@ def _release() -> None:
 
 @dataclass(frozen=True)
 class Compute:
-    """How one run computes. What it keeps, writes or compares lies on the CPU; batches and networks on the device.
+    """A way to compute. Results that are kept, written or compared lie on the CPU, batches and networks on the device.
 
     Attributes:
         device: Where networks run; a GPU has its index.
@@ -113,7 +113,7 @@ class Compute:
             and by which closed forms are compared; None: float32, as what scores a trained hybrid always is.
         fit_dtype: Likewise while anchors are fitted.
         compiled: Whether frozen fronts go through torch.compile.
-        pieces: How many images go through at once.
+        micro_batches: How many images go through at once.
     """
 
     device: torch.device = _CPU
@@ -121,10 +121,10 @@ class Compute:
     fit_dtype: torch.dtype | None = None
     frozen_dtype: torch.dtype | None = None
     compiled: bool = False
-    pieces: Pieces = field(default_factory=Pieces, compare=False)
+    micro_batches: MicroBatches = field(default_factory=MicroBatches, compare=False)
 
     @property
-    def on_cpu(self) -> bool:
+    def is_cpu(self) -> bool:
         return self.device.type == "cpu"
 
     @property
@@ -139,15 +139,15 @@ class Compute:
         """Of training: ``float32`` or ``bfloat16``."""
         return str(self.dtype or torch.float32).removeprefix("torch.")
 
-    def put(self, tensor: Tensor) -> Tensor:
+    def to_device(self, tensor: Tensor) -> Tensor:
         """A tensor of the CPU on the device: to a GPU through pinned memory, while the CPU goes on."""
-        if self.on_cpu or tensor.device.type != "cpu":
+        if self.is_cpu or tensor.device.type != "cpu":
             return tensor.to(self.device)
         return tensor.pin_memory().to(self.device, non_blocking=True)
 
-    def take(self, tensor: Tensor, rows: Tensor) -> Tensor:
+    def gather(self, tensor: Tensor, rows: Tensor) -> Tensor:
         """Rows ``(b, ...)`` of a tensor of the CPU, on the device; a GPU's are gathered in pinned memory at once."""
-        if self.on_cpu:
+        if self.is_cpu:
             return tensor[rows]
         gathered = torch.empty(len(rows), *tensor.shape[1:], dtype=tensor.dtype, pin_memory=True)
         torch.index_select(tensor, 0, rows, out=gathered)
@@ -155,15 +155,15 @@ class Compute:
 
     def place(self, module: Module) -> Module:
         """Move a module to the device, in place; tensors that a trace makes by itself are then made there."""
-        if self.on_cpu:
+        if self.is_cpu:
             return module
         if isinstance(module, fx.GraphModule):
             _make_tensors_on(module, self.device)
         return module.to(self.device)
 
-    def home(self, module: Module) -> Module:
+    def to_cpu(self, module: Module) -> Module:
         """The module on the CPU; where it lies on another device, a copy."""
-        return module if self.on_cpu else copy.deepcopy(module).cpu()
+        return module if self.is_cpu else copy.deepcopy(module).cpu()
 
     def autocast(self) -> AbstractContextManager[object]:
         """Under which the forward passes of training run."""
@@ -177,23 +177,23 @@ class Compute:
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
 
     def run(self, network: Callable[[Tensor], Any], batch: Tensor, purpose: str, *, exact: bool = True) -> Any:
-        """What a frozen network gives for a batch, on the device and without gradients: one tensor or a tuple.
+        """Return what a frozen network gives for a batch, on the device and without gradients: one tensor or a tuple.
 
         Args:
             network: On the device.
             batch: ``(b, ...)``, on the CPU or the device.
-            purpose: See :meth:`Pieces.each`.
+            purpose: See :meth:`MicroBatches.map`.
             exact: Computed in the network's own type; else in ``frozen_dtype``, and given as float32.
         """
 
         def part(rows: slice) -> Any:
-            value = network(self.put(batch[rows]))
+            value = network(self.to_device(batch[rows]))
             if exact:
                 return value
             return value.float() if isinstance(value, Tensor) else tuple(one.float() for one in value)
 
         with torch.no_grad(), nullcontext() if exact else self.autocast_frozen():
-            parts = list(self.pieces.each(purpose, len(batch), part))
+            parts = list(self.micro_batches.map(purpose, len(batch), part))
         if len(parts) == 1:
             return parts[0]
         if isinstance(parts[0], Tensor):
@@ -202,7 +202,7 @@ class Compute:
 
 
 def open_compute(spec: ComputeSpec, say: Callable[[str], None] = _log.warning) -> Compute:
-    """What the space's ``compute`` section means on this machine.
+    """Return what the space's ``compute`` section means on this machine.
 
     Args:
         spec: The section.
@@ -219,7 +219,7 @@ def open_compute(spec: ComputeSpec, say: Callable[[str], None] = _log.warning) -
         known = torch.cuda.is_bf16_supported(including_emulation=False)
         half = half or (torch.bfloat16 if known else None)
         fit = half or torch.float16
-    return Compute(device, half, fit, frozen, spec.compile, Pieces(say))
+    return Compute(device, half, fit, frozen, spec.compile, MicroBatches(say))
 
 
 def choose_device(name: str) -> torch.device:
@@ -243,19 +243,19 @@ def choose_device(name: str) -> torch.device:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model's parameters lie; the CPU where it has none."""
+    """Return the device of the model's parameters; the CPU where it has none."""
     first = next(model.parameters(), None)
     return _CPU if first is None else first.device
 
 
-def on_cpu(state: Any) -> Any:
+def copy_to_cpu(state: Any) -> Any:
     """Nested dictionaries, lists and tuples with every tensor on the CPU: what is written to disk."""
     if isinstance(state, Tensor):
         return state.cpu()
     if isinstance(state, dict):
-        return {key: on_cpu(value) for key, value in state.items()}
+        return {key: copy_to_cpu(value) for key, value in state.items()}
     if isinstance(state, list | tuple):
-        return type(state)(on_cpu(value) for value in state)
+        return type(state)(copy_to_cpu(value) for value in state)
     return state
 
 

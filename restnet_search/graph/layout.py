@@ -116,7 +116,7 @@ def layout_from_shapes(
         grids: Grids that the model's convolutions put out; tokens lie on one of them, or on one that divides the image.
 
     Returns:
-        The layout; ``unknown`` where the evidence does not move_to_device it.
+        The layout; ``unknown`` where the evidence does not settle it.
     """
     moved = None
     if other_shape is not None and len(other_shape) == len(shape):

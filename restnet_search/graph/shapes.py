@@ -77,7 +77,7 @@ def _told_by(root: nn.Module, node: fx.Node, shape: tuple[int, ...], *, as_input
     if isinstance(module, nn.Linear):
         return len(shape) - 1
     if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
-        # subclasses exist that normalise axis 1 of NCHW (LayerNorm2d): the size must move_to_device it
+        # subclasses exist that normalise axis 1 of NCHW (LayerNorm2d): the size must settle it
         width = module.normalized_shape[0]
         axes = [axis for axis in range(1, len(shape)) if shape[axis] == width]
         return axes[0] if len(axes) == 1 else None

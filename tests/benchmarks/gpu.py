@@ -117,10 +117,10 @@ class _Trials:
         pixels = draw.integers(0, 256, (given.images, given.side, given.side, 3), dtype=np.uint8)
         labels = draw.integers(0, 10, given.images)
         self._train = Split("train", ArraySource(pixels, labels, tuple("0123456789")))
-        self._images = self._compute.put(
+        self._images = self._compute.to_device(
             self._train.images(self._anchors["front"].anchor.preprocessing, range(given.images))
         )
-        self._labels = self._compute.put(self._train.labels)
+        self._labels = self._compute.to_device(self._train.labels)
         self._stitch = StitchSpec(init="random")
         self._training = TrainingSpec(batch_size=given.batch)
         self._choices = TrainingChoices(lr=1e-4, epochs=given.epochs)
@@ -163,7 +163,7 @@ class _Trials:
             optimizer = Optimizer(groups, self._training.weight_decay, steps)
             for epoch in range(self._choices.epochs):
                 for chunk in image_order(0, candidate.direction.front, epoch, count).split(batch):
-                    rows = self._compute.put(chunk)
+                    rows = self._compute.to_device(chunk)
                     images, labels = self._images[rows], self._labels[rows]
 
                     def loss_of(_: slice, images: Tensor = images, labels: Tensor = labels) -> Tensor:
@@ -171,7 +171,7 @@ class _Trials:
                             features = front(images)  # noqa: B023  (called before the next candidate)
                         return F.cross_entropy(back(stitch(features)), labels)  # noqa: B023
 
-                    optimizer.step(len(chunk), loss_of, self._compute.pieces)
+                    optimizer.step(len(chunk), loss_of, self._compute.micro_batches)
             trained.append(_weights(stitch))
         return trained
 

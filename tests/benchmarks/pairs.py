@@ -131,7 +131,9 @@ def open_pair(
         seed=0,
         teachers=teacher_logits(prepared.anchors, images, progress, compute) if followed else {},
     )
-    candidates = enumerate_candidates(space, (UNLIMITED,), points, prepared.costs, {space.ranker.kind: scores}).candidates
+    candidates = enumerate_candidates(
+        space, (UNLIMITED,), points, prepared.costs, {space.ranker.kind: scores}
+    ).candidates
     views = {name: cut.anchor.preprocessing for name, cut in prepared.anchors.items()}
     macs = {name: costs.total.macs for name, costs in prepared.costs.items()}
     return Pair(data, views, macs, context, points, list(candidates))

@@ -81,7 +81,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def anchors_on_cpu(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def measured_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RESTNET_CACHE", str(home / "cache"))
     monkeypatch.chdir(home)
     return home
@@ -126,20 +126,20 @@ def test_a_folder_that_did_not_arrive_whole_measures_nothing(home: Path, tmp_pat
 
 
 def test_a_search_keeps_to_the_milliseconds_of_the_device(
-    anchors_on_cpu: Path, capsys: pytest.CaptureFixture[str]
+    measured_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = ["device", "import", "bench/results.json", "--name", "box"]
     assert run(*results, "--limit", "10s", "--limit", "1GB", "--out", "box.yaml", "--json") == 0
     said = json.loads(capsys.readouterr().out)
     assert said["budget"] == "box=1GB,10s@device" and len(said["error"]["wholes"]) == 2
-    assert read_table(anchors_on_cpu / "box.yaml") == read_results(anchors_on_cpu / "bench" / "results.json").table
+    assert read_table(measured_home / "box.yaml") == read_results(measured_home / "bench" / "results.json").table
     assert run(*results, "--out", "box.yaml") == 2 and "exists already" in capsys.readouterr().err
 
     assert run("--space", "tiny.yaml", "--device-profile", "box.yaml", "--run", "fits") == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "Budget box: at most 1.00GB of memory and 10.0s of latency" in told
-    found = json.loads((anchors_on_cpu / "reports" / "fits" / "results.json").read_text())
-    table = read_table(anchors_on_cpu / "box.yaml")
+    found = json.loads((measured_home / "reports" / "fits" / "results.json").read_text())
+    table = read_table(measured_home / "box.yaml")
     for anchor in found["anchors"]:
         assert anchor["latency"] == pytest.approx(table.seconds(f"anchor/{anchor['name']}"))
     assert found["search"]["latency"]["machine"] == table.machine
@@ -147,7 +147,7 @@ def test_a_search_keeps_to_the_milliseconds_of_the_device(
 
     assert run("export", "fits", "--adaptive", "--format", "safetensors", "--out", "switching") == 0
     model = AdaptiveModel.load("switching")
-    report = load_run(anchors_on_cpu / "reports" / "fits")
+    report = load_run(measured_home / "reports" / "fits")
     for route in model.routes:
         assert route.running.latency_at("device") == route.running.latency_at() == report.entry(route.name).latency
         assert route.running.latency is not None and route.running.latency.p95 is None  # a sum
@@ -156,19 +156,19 @@ def test_a_search_keeps_to_the_milliseconds_of_the_device(
         model.set_budget("10s@onnxruntime")
 
     # a space names it by a path that starts at its own folder
-    (anchors_on_cpu / "below").mkdir()
+    (measured_home / "below").mkdir()
     below = SPACE + "objectives: [accuracy, latency]\n"
     below = below.replace("runs: 4", "runs: 4, runtime: device, table: ../box.yaml")
-    (anchors_on_cpu / "below" / "tiny.yaml").write_text(below)
+    (measured_home / "below" / "tiny.yaml").write_text(below)
     assert run("--space", "below/tiny.yaml", "--budget", "1us", "--run", "none") == 2
     told = capsys.readouterr().err
     assert "No hybrid of these anchors fits 0.001ms" in told and "of latency" in told
 
 
-def test_what_a_run_measured_whole_here_goes_with_its_export(anchors_on_cpu: Path) -> None:
+def test_what_a_run_measured_whole_here_goes_with_its_export(measured_home: Path) -> None:
     assert run("--space", "tiny.yaml", "--budget", "10s@pytorch", "--run", "here") == 0
     assert run("export", "here", "--adaptive", "--format", "safetensors", "--out", "timed") == 0
-    model, report = AdaptiveModel.load("timed"), load_run(anchors_on_cpu / "reports" / "here")
+    model, report = AdaptiveModel.load("timed"), load_run(measured_home / "reports" / "here")
     for route in model.routes:
         measured, latency = report.entry(route.name).measured, route.running.latency
         assert measured is not None and latency is not None and latency.on.runtime == "pytorch"
@@ -176,14 +176,14 @@ def test_what_a_run_measured_whole_here_goes_with_its_export(anchors_on_cpu: Pat
         assert model.set_budget(f"{latency.median + 1e-9:.9f}s@pytorch").val.top1 >= route.val.top1
 
 
-def test_another_space_is_refused_by_one_clear_error(anchors_on_cpu: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_space_is_refused_by_one_clear_error(measured_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("device", "import", "bench/results.json", "--name", "there", "--limit", "10s") == 0
     capsys.readouterr()
-    (anchors_on_cpu / "foreign.yaml").write_text(SPACE.replace("cifar_resnet14", "cifar_resnet20"))
+    (measured_home / "foreign.yaml").write_text(SPACE.replace("cifar_resnet14", "cifar_resnet20"))
     assert run("--space", "foreign.yaml", "--device-profile", "there.yaml", "--run", "foreign") == 2
     told = capsys.readouterr().err
     assert "was measured for another 'large'" in told and "Traceback" not in told
-    assert not (anchors_on_cpu / "reports" / "foreign").exists()
+    assert not (measured_home / "reports" / "foreign").exists()
 
 
 @pytest.mark.parametrize("damage", ["cut", "number", "digest", "runs", "part", "zero", "format", "list", "missing"])
@@ -211,7 +211,7 @@ def test_damaged_results_are_refused(home: Path, tmp_path: Path, damage: str) ->
         read_results(path)
 
 
-def test_how_far_sums_are_off_here(anchors_on_cpu: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_how_far_sums_are_off_here(measured_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["device", "check", "tiny.yaml", "--hybrids", "2", "--runs", "3", "--json"]
     assert run(*arguments) == 0
     said = json.loads(capsys.readouterr().out)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from restnet_search.compute import Compute, Pieces, choose_device, open_compute
+from restnet_search.compute import Compute, MicroBatches, choose_device, open_compute
 from restnet_search.data import Split, load_data
 from restnet_search.errors import RunError, SpaceError
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
@@ -98,8 +98,8 @@ class TestDevice:
         with pretend_gpu():
             compute = open_compute(ComputeSpec(device="cuda"))
             with pytest.raises(RuntimeError, match="on the CPU"):
-                module(compute.put(torch.ones(2, 4)))
-            assert compute.place(module)(compute.put(torch.ones(2, 4))).cpu().tolist() == [[1, 2, 3, 4]] * 2
+                module(compute.to_device(torch.ones(2, 4)))
+            assert compute.place(module)(compute.to_device(torch.ones(2, 4))).cpu().tolist() == [[1, 2, 3, 4]] * 2
 
 
 class Small(nn.Module):
@@ -158,7 +158,7 @@ class TestMemory:
     ) -> None:
         """Batches of 32 where 10 fit: 8 at once in training, from then on, and the step is that of the whole batch."""
         told: list[str] = []
-        compute = Compute(pieces=Pieces(told.append))
+        compute = Compute(pieces=MicroBatches(told.append))
         training = TrainingSpec(batch_size=32, match_epochs=1, distill=0.5)
         teachers = {name: torch.randn(192, 10, generator=torch.Generator().manual_seed(1)) for name in anchors}
 
@@ -202,7 +202,7 @@ class TestMemory:
         back = anchors[RESNET].graph.back(0)
         whole, halved = StatisticsFit(back), StatisticsFit(back)
         whole.update(features)
-        pieces, done = Pieces(lambda _: None), list[int]()
+        pieces, done = MicroBatches(lambda _: None), list[int]()
 
         def update(rows: slice) -> None:
             if rows.stop - rows.start > 50:
@@ -210,7 +210,7 @@ class TestMemory:
             halved.update(features[rows])
             done.append(rows.stop - rows.start)
 
-        assert list(pieces.each("statistics", len(features), update, least=2)) == [None] * 4
+        assert list(pieces.map("statistics", len(features), update, least=2)) == [None] * 4
         assert done == [32] * 4
         wanted = whole.result()
         for name, value in halved.result().items():
@@ -220,7 +220,7 @@ class TestMemory:
 
     def test_a_smaller_size_is_kept_for_its_purpose_alone(self) -> None:
         told: list[str] = []
-        pieces, network = Pieces(told.append), Small(nn.Identity(), 3)
+        pieces, network = MicroBatches(told.append), Small(nn.Identity(), 3)
         compute, images = Compute(pieces=pieces), torch.arange(20.0).view(10, 2)
         for _ in range(2):
             assert torch.equal(compute.run(network, images, "one"), images)
@@ -228,7 +228,7 @@ class TestMemory:
         assert [line.partition(":")[0] for line in told] == [
             f"Out of memory (one, {size} images at once)" for size in (10, 5)
         ]
-        assert pieces.whole("other", 10, len) == 1
+        assert pieces.accumulate("other", 10, len) == 1
 
 
 class TestFormat:

@@ -40,7 +40,9 @@ def _enumerate(space: SearchSpace, *budgets: DeviceBudget, device: DeviceCosts |
         (a, b): generator.random((len(graphs[a].cut_points), len(graphs[b].cut_points))) for a in NAMES for b in NAMES
     }
     points = {name: graph.cut_points for name, graph in graphs.items()}
-    return enumerate_candidates(space, budgets or (UNLIMITED,), points, costs, {space.ranker.kind: scores}, device), scores
+    return enumerate_candidates(
+        space, budgets or (UNLIMITED,), points, costs, {space.ranker.kind: scores}, device
+    ), scores
 
 
 def test_the_larger_anchor_is_the_one_with_more_macs() -> None:

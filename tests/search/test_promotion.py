@@ -102,9 +102,12 @@ def test_the_best_of_every_way_round_go_on_and_nobody_else_loses_by_it(
     field: tuple[list[Configuration], tuple[float, ...]], share: float
 ) -> None:
     entrants, limits = field
-    mixed = [Configuration((f"front{n % 3}", n, f"back{n % 2}", n), one.macs, one.scores) for n, one in enumerate(entrants)]
+    mixed = [
+        Configuration((f"front{n % 3}", n, f"back{n % 2}", n), one.macs, one.scores) for n, one in enumerate(entrants)
+    ]
     without, within = (
-        {place.configuration.key for place in promote(mixed, limits, share, per_direction=count) if place.kept} for count in (0, 2)
+        {place.configuration.key for place in promote(mixed, limits, share, per_direction=count) if place.kept}
+        for count in (0, 2)
     )
     assert without <= within
     for way in {(one.key[0], one.key[2]) for one in mixed}:

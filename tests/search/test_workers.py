@@ -176,7 +176,9 @@ def test_what_several_workers_miss_at_once_is_computed_by_one_of_them(
     store = open_store(session_of(setting.recipe.space, tmp_path), setting.anchors, points, here.images, "lstsq")
     pool.use(replace(here, store=store))
     # both ask for the same at the same time
-    found = list(run_jobs([setting.jobs[0], setting.jobs[0], setting.jobs[2], setting.jobs[3]], replace(here, store=store), pool))
+    found = list(
+        run_jobs([setting.jobs[0], setting.jobs[0], setting.jobs[2], setting.jobs[3]], replace(here, store=store), pool)
+    )
     alone = setting.alone()
     assert_equal(found, [alone[0], alone[0], alone[2], alone[3]])
     assert store.statistics.forwarded == 160 + 60 + 96  # one front anchor, one back anchor

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from restnet_search.compute import Pieces
+from restnet_search.compute import MicroBatches
 
 __all__ = ["Group", "Optimizer"]
 
@@ -38,7 +38,7 @@ class Optimizer:
         peaks = [group.lr for group in groups]
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(self._optimizer, peaks, total_steps=max(steps, 2))
 
-    def step(self, count: int, loss_of: Callable[[slice], Tensor], pieces: Pieces) -> float:
+    def step(self, count: int, loss_of: Callable[[slice], Tensor], micro_batches: MicroBatches) -> float:
         """One step on a batch; nothing is changed where its loss is not finite.
 
         Where the batch does not fit memory, gradients are summed over pieces of it: the same step, but for rounding.
@@ -46,12 +46,12 @@ class Optimizer:
         Args:
             count: Images of the batch.
             loss_of: Mean loss of the images that the rows of the batch name.
-            pieces: How many images fit.
+            micro_batches: How many images fit.
 
         Returns:
             The loss of the batch.
         """
-        loss = pieces.whole("training", count, lambda parts: self._backward(parts, count, loss_of))
+        loss = micro_batches.accumulate("training", count, lambda parts: self._backward(parts, count, loss_of))
         if math.isfinite(loss):
             nn.utils.clip_grad_norm_(self._parameters, _GRADIENT_NORM)
             self._optimizer.step()
@@ -72,7 +72,7 @@ class Optimizer:
         return total
 
     def state_dict(self) -> dict[str, Any]:
-        """What :meth:`load_state_dict` needs to go on as if nothing had happened."""
+        """Return the state from which :meth:`load_state_dict` goes on as if nothing had happened."""
         return {"optimizer": self._optimizer.state_dict(), "schedule": self._schedule.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

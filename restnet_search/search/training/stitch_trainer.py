@@ -104,20 +104,20 @@ class StitchTrainer:
             return self.back(self.stitch(features)).float()
 
     def _learn(self, count: int, loss_of: Callable[[slice], Tensor], optimizer: Optimizer) -> None:
-        loss = optimizer.step(count, loss_of, self._context.compute.pieces)
+        loss = optimizer.step(count, loss_of, self._context.compute.micro_batches)
         if not math.isfinite(loss):
             raise NonFiniteLoss(f"the loss became {loss} at learning rate {self.choices.lr:.3g}")
 
     def statistics_fit(self) -> StatisticsFit | None:
-        """What re-estimates the back's batch-norm statistics; None where they stay as they are."""
+        """Return an estimate of the back's batch-norm statistics to be fed; None where they stay as they are."""
         return None if self._tuned is None else StatisticsFit(self._tuned.back)
 
     @torch.no_grad()
     def see_statistics(self, fit: StatisticsFit, features: Tensor) -> None:
         """Show the fit a batch of front features.
 
-        Where the batch does not fit memory, each of its pieces counts as a batch: layers behind the first then see
-        what the statistics of smaller batches make, and come out a little different.
+        Where the batch does not fit memory, each of its micro-batches counts as a batch: layers behind the first then
+        see what the statistics of smaller batches make, and come out a little different.
         """
         compute = self._context.compute
 
@@ -125,7 +125,7 @@ class StitchTrainer:
             with compute.autocast_frozen():
                 fit.update(self.stitch(features[rows]))
 
-        for _ in compute.pieces.each("batch-norm statistics", len(features), see, least=2):
+        for _ in compute.micro_batches.map("batch-norm statistics", len(features), see, least=2):
             pass
 
     def use_statistics(self, statistics: Mapping[str, Tensor]) -> None:
@@ -134,11 +134,11 @@ class StitchTrainer:
         self._tuned.statistics = dict(statistics)
 
     def outcome(self, correct: int, r2: float | None, seconds: float) -> TrialOutcome:
-        """What the training ended with, on the CPU."""
+        """Return the outcome of the training, on the CPU."""
         tuned = {} if self._tuned is None else self._tuned.changed()
         tuned = {name: tensor.cpu() for name, tensor in tuned.items()}
         return TrialOutcome(
-            self._context.compute.home(self.stitch.eval()), tuned, correct, len(self._context.val), r2, seconds
+            self._context.compute.to_cpu(self.stitch.eval()), tuned, correct, len(self._context.val), r2, seconds
         )
 
     def predict(self, features: Tensor) -> Tensor:
