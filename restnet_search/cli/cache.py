@@ -83,7 +83,8 @@ def _row(entry: CacheEntry) -> CacheRow:
     from restnet_search.reporting.commands.cache_table import CacheRow
 
     used = datetime.fromtimestamp(entry.used, UTC).isoformat(timespec="seconds")
-    if entry.facts is None:
+    if entry.file is None:
         return CacheRow(entry.path.name, entry.size, used)
-    known = {key: entry.facts[key] for key in ("anchor", "cut", "path", "split", "augmented", "dtype")}
-    return CacheRow(entry.path.name, entry.size, used, shape=tuple(entry.facts["shape"]), **known)
+    file, of = entry.file, entry.file.metadata
+    place = (of["anchor"], int(of["cut"]), of["path"], of["split"], int(of["augmented"]))
+    return CacheRow(entry.path.name, entry.size, used, *place, file.shape, file.dtype)

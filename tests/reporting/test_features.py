@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from restnet_search.reporting.commands.cache_table import CacheRow, CacheTable, format_bytes, render_cache
-from restnet_search.reporting.model.summary import FeatureReuse
 from restnet_search.reporting.results_file.codec import from_json, to_json
 from restnet_search.reporting.terminal.report_page import render_report
+from restnet_search.search.run.records import CacheStatistics
 from tests.reporting.samples import report
 
 
@@ -25,7 +25,7 @@ def test_reuse_is_in_the_report_and_its_json_where_it_was_counted() -> None:
     plain = report()
     assert to_json(plain)["search"]["features"] is None
     assert "forwarded" not in shown(render_report(plain))
-    counted = replace(plain, search=replace(plain.search, features=FeatureReuse(212_000, 8_000, 1)))
+    counted = replace(plain, search=replace(plain.search, features=CacheStatistics(212_000, 8_000, 1)))
     assert to_json(counted)["search"]["features"] == {"used": 212_000, "forwarded": 8_000, "read": 1}
     assert from_json(to_json(counted)) == counted
     said = shown(render_report(counted))
@@ -34,7 +34,7 @@ def test_reuse_is_in_the_report_and_its_json_where_it_was_counted() -> None:
 
 def test_nothing_saved_is_not_praised() -> None:
     plain = report()
-    counted = replace(plain, search=replace(plain.search, features=FeatureReuse(100, 100)))
+    counted = replace(plain, search=replace(plain.search, features=CacheStatistics(100, 100)))
     assert "times fewer" not in shown(render_report(counted))
 
 

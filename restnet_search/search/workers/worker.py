@@ -123,10 +123,10 @@ def _serve(pipe: Connection, recipe: bytes, threads: int) -> None:
             continue
         ticket, job = rest
         assert context is not None
-        statistics = context.store.statistics
-        used, forwarded = statistics.used, statistics.forwarded
+        before = context.store.statistics
         outcomes = job.run(context)
-        _send(pipe, "done", ticket, outcomes, statistics.used - used, statistics.forwarded - forwarded)
+        after = context.store.statistics
+        _send(pipe, "done", ticket, outcomes, after.used - before.used, after.forwarded - before.forwarded)
 
 
 def _context(
