@@ -32,7 +32,7 @@ Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the runtime
 
 
 class Runtime(StrEnum):
-    """What measures on this machine."""
+    """Return the runtime that measures on this machine."""
 
     PYTORCH = "pytorch"
     ONNXRUNTIME = "onnxruntime"

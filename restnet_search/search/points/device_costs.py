@@ -1,4 +1,4 @@
-"""What hybrids cost on a device beyond MACs and parameters: peak memory, and latency where it was asked for."""
+"""Costs of hybrids on a device beyond MACs and parameters: peak memory, and latency where it was asked for."""
 
 from __future__ import annotations
 

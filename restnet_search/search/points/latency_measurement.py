@@ -92,7 +92,7 @@ def measure_table(
 def networks_to_measure(
     space: SearchSpace, graphs: Mapping[str, AnchorGraph], costs: Mapping[str, AnchorCosts], spec: LatencySpec
 ) -> tuple[dict[str, tuple[nn.Module, Tensor]], dict[str, StitchPoint]]:
-    """What a latency table is measured on: networks by id, each with an input, and which of them are whole hybrids."""
+    """Return what a latency table is measured on: networks by id, each with an input, and which are whole hybrids."""
     cut_points = {name: graph.cut_points for name, graph in graphs.items()}
     points = stitch_points(space, cut_points, costs)
     own = [point for name, cuts in cut_points.items() for point in self_stitches(space, name, cuts, costs[name])]

@@ -40,7 +40,7 @@ def assemble(
 
 
 def trained_tensors(stitch: StitchLayer, tuned: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What training made of a hybrid, as one flat mapping for its file."""
+    """Return the tensors that training made of a hybrid, as one flat mapping for its file."""
     return {**stitch.state_dict(), **{f"{_BACK}{name}": tensor for name, tensor in tuned.items()}}
 
 

@@ -1,4 +1,4 @@
-"""Where the anchors lie: on the device for all that the search computes, on the CPU for what is measured there."""
+"""Placement of anchors: on the device for all that a search computes, on the CPU for what is measured there."""
 
 from __future__ import annotations
 

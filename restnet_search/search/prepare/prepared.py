@@ -194,5 +194,5 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFo
 
 
 def _identity(facts: Mapping[str, Any]) -> tuple[object, dict[str, tuple[object, object]]]:
-    """What makes anchors the same; what is said of their licence does not."""
+    """Return what makes anchors the same; their license does not."""
     return facts["classes"], {name: (said["digest"], said["fitted"]) for name, said in facts["anchors"].items()}
