@@ -1,4 +1,4 @@
-"""The command line in processes that need not import anything: forks of a server that has only imported.
+"""The command line, or other code, in processes that need not import anything: forks of a server that only imported.
 
 A fresh process spends four seconds of processor time on imports before it does what a test asks of it. A fork of a
 process that has imported the same, and done nothing else, behaves like it from there on: own folder, environment,
@@ -17,20 +17,18 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 __all__ = ["COMMAND", "ForkServer", "Run", "run_fresh"]
 
-# Arguments, working folder and environment to the finished process with its output as text.
-Run = Callable[[Sequence[str], Path, dict[str, str]], subprocess.CompletedProcess[str]]
-
+CLI = "from restnet_search.cli import main; main()"
 # What starts in the background would ignore Ctrl-C; this heeds it as in a terminal.
 HEED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-COMMAND = [sys.executable, "-c", f"{HEED}; from restnet_search.cli import main; main()"]
+COMMAND = [sys.executable, "-c", f"{HEED}; {CLI}"]
 
 # Without onnxruntime, which starts a thread when it is loaded: a fork would not have it.
 PACKAGES = (
@@ -41,9 +39,20 @@ PACKAGES = (
 LARGEST = 1 << 17  # bytes of a request, most of it the environment
 
 
-def run_fresh(arguments: Sequence[str], cwd: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a new Python; return the finished process with its output as text."""
-    return subprocess.run([*COMMAND, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+class Run(Protocol):
+    """Runs ``python -c code arguments`` in a folder; returns the finished process with its output as text."""
+
+    def __call__(
+        self, arguments: Sequence[str], cwd: Path, environment: dict[str, str], code: str = CLI
+    ) -> subprocess.CompletedProcess[str]: ...
+
+
+def run_fresh(
+    arguments: Sequence[str], cwd: Path, environment: dict[str, str], code: str = CLI
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line, or other code, in a new Python; return the finished process with its output as text."""
+    command = [sys.executable, "-c", f"{HEED}\n{code}", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
 class ForkServer:
@@ -70,33 +79,37 @@ class ForkServer:
             yield cls(process, here)
         process.wait()  # it ends with the connection
 
-    def run(self, arguments: Sequence[str], cwd: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        """Run the command line in a fork; return the finished process with its output as text."""
-        request = json.dumps({"arguments": list(arguments), "cwd": str(cwd), "environment": environment}).encode()
+    def run(
+        self, arguments: Sequence[str], cwd: Path, environment: dict[str, str], code: str = CLI
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command line, or other code, in a fork; return the finished process with its output as text."""
+        content = {"arguments": list(arguments), "cwd": str(cwd), "environment": environment, "code": code}
+        request = json.dumps(content).encode()
         assert len(request) < LARGEST
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             socket.send_fds(self._requests, [request], [out.fileno(), err.fileno()])
-            code = self._requests.recv(LARGEST)
-            assert code, "the server of forks died"
+            status = self._requests.recv(LARGEST)
+            assert status, "the server of forks died"
             texts = []
             for file in (out, err):
                 file.seek(0)
                 texts.append(file.read().decode())
-        return subprocess.CompletedProcess([*COMMAND, *arguments], int(code), *texts)
+        return subprocess.CompletedProcess([sys.executable, "-c", code, *arguments], int(status), *texts)
 
 
-def serve(requests: socket.socket) -> bool:
-    """Fork once per request; return True in a fork that is to run the command line, False when the tests ended."""
+def serve(requests: socket.socket) -> str | None:
+    """Fork once per request; return in a fork the code that it is to run, and None when the tests ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the tests, and with them ends the connection
     while True:
         message, handles, _, _ = socket.recv_fds(requests, LARGEST, 2)
         if not message:
-            return False
+            return None
         child = os.fork()
         if not child:
             requests.close()
-            _become(json.loads(message), *handles)
-            return True
+            request = json.loads(message)
+            _become(request, *handles)
+            return request["code"]
         for handle in handles:
             os.close(handle)
         _, status = os.waitpid(child, 0)
@@ -113,7 +126,8 @@ def _become(request: dict[str, Any], out: int, err: int) -> None:
     os.environ.update(request["environment"])
     os.chdir(request["cwd"])
     sys.argv = ["-c", *request["arguments"]]
-    sys.path[0] = ""  # as -c has it
+    named = request["environment"].get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:1] = ["", *(place for place in named if place and place not in sys.path)]  # as -c has it
 
 
 if __name__ == "__main__":
@@ -126,7 +140,5 @@ if __name__ == "__main__":
     assert len([*Path("/proc/self/task").iterdir()]) == 1, "a thread would be missing in every fork"
     gc.collect()
     gc.freeze()  # else a fork walks over all of this as it ends, which takes seconds and copies the memory
-    if serve(socket.socket(fileno=int(sys.argv[1]))):
-        from restnet_search.cli import main
-
-        main()
+    if (code := serve(socket.socket(fileno=int(sys.argv[1])))) is not None:
+        exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})

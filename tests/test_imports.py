@@ -27,7 +27,7 @@ LAYERS = (
     ("costs", "similarity", "stitching"),
     ("search",),
     ("export", "reporting"),
-    ("assembling", "conformance", "devices", "inspection", "loading", "pipeline", "preview", "scoring"),
+    ("assembling", "conformance", "devices", "inspection", "loading", "pipeline", "scoring"),
     ("cli", "testing", "__main__"),
 )
 HEIGHT = {package: height for height, layer in enumerate(LAYERS) for package in layer}

@@ -1,28 +1,24 @@
-"""A package outside, installed into a folder of its own, and the command line with it on the path."""
+"""A package outside, installed into a folder of its own, and Python with it on the path."""
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-import restnet_search
 from tests.e2e.conftest import SPACE
+from tests.forking import Run
+from tests.own_package import install, path_with
 
 OUTSIDE = Path(__file__).parent / "outside"
-ENTRY_POINTS = """
-[restnet_search.rankers]
-width = restnet_outside.ranker:WidthRanker
-[restnet_search.stitch_layers]
-separable = restnet_outside.stitch_layer:Separable
-[restnet_search.strategies]
-ranked = restnet_outside.strategy:train_ranked
-"""
+ENTRY_POINTS = {
+    "restnet_search.rankers": {"width": "restnet_outside.ranker:WidthRanker"},
+    "restnet_search.stitch_layers": {"separable": "restnet_outside.stitch_layer:Separable"},
+    "restnet_search.strategies": {"ranked": "restnet_outside.strategy:train_ranked"},
+    "restnet_search.formats": {"own": "restnet_outside.export_format:ArchiveFormat"},
+}
 SHORT = {
     "ranker: {kind: cka,": "ranker: {kind: width, options: {power: 2},",
     "stitch: {kind: linear,": "stitch: {kind: [separable, linear],",
@@ -30,58 +26,41 @@ SHORT = {
 }
 """What the tiny space has otherwise here."""
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Python = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that pip installed the package into, from a wheel."""
-    folder = tmp_path_factory.mktemp("outside")
-    wheel = folder / "restnet_outside-0.3-py3-none-any.whl"
-    info = "restnet_outside-0.3.dist-info"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for path in sorted((OUTSIDE / "restnet_outside").glob("*.py")):
-            archive.write(path, f"restnet_outside/{path.name}")
-        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: restnet-outside\nVersion: 0.3\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/entry_points.txt", ENTRY_POINTS)
-        archive.writestr(f"{info}/RECORD", "")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target"]
-    subprocess.run([*pip, str(folder / "site"), str(wheel)], check=True)
-    return folder / "site"
+    modules = {f"restnet_outside/{path.name}": path.read_text() for path in (OUTSIDE / "restnet_outside").glob("*.py")}
+    return install(tmp_path_factory.mktemp("outside"), "restnet-outside", "0.3", modules, ENTRY_POINTS)
 
 
 @pytest.fixture(scope="session")
-def python(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Run Python in the working folder, whose restnet.yaml names what the package adds."""
-    work = tmp_path_factory.mktemp("work")
-    text = SPACE
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working folder, whose restnet.yaml names what the package adds."""
+    folder, text = tmp_path_factory.mktemp("work"), SPACE
     for before, after in SHORT.items():
         assert before in text
         text = text.replace(before, after)
-    (work / "restnet.yaml").write_text(text)
-    home = str(Path(restnet_search.__file__).parents[1])
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([home, str(site)]),
-        "RESTNET_CACHE": str(tmp_path_factory.mktemp("cache")),
-        "OMP_NUM_THREADS": "1",
-    }
-
-    def run(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, *arguments], cwd=work, env=environment, capture_output=True, text=True, check=False
-        )
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
-
-    return run
+    (folder / "restnet.yaml").write_text(text)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def cli(python: Run) -> Run:
-    """Run restnet-search; the finished process with its output as text."""
+def python(site: Path, work: Path, run_forked: Run, tmp_path_factory: pytest.TempPathFactory) -> Python:
+    """Run code in the working folder, the command line where none is given; ``installed=False``: without the package.
 
-    def run(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return python("-c", "from restnet_search.cli import main; main()", *arguments, check=check)
+    The processes are forks that have imported restnet-search and its dependencies, and nothing of the package.
+    """
+    own = {"RESTNET_CACHE": str(tmp_path_factory.mktemp("cache")), "OMP_NUM_THREADS": "1"}
+    nothing = tmp_path_factory.mktemp("nothing")
+
+    def run(
+        *arguments: str, check: bool = True, installed: bool = True, **code: str
+    ) -> subprocess.CompletedProcess[str]:
+        done = run_forked(arguments, work, path_with(site if installed else nothing) | own, **code)
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
 
     return run

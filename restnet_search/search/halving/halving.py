@@ -47,7 +47,7 @@ Step = tuple[list[RungScore], float]
 
 @dataclass(frozen=True)
 class Halving:
-    """What became of the candidates before any full training.
+    """The fate of the candidates before any full training.
 
     Attributes:
         survivors: Those that may be trained in full.

@@ -54,7 +54,7 @@ def open_engine(session: Session, prepared: Prepared) -> Iterator[Engine]:
 
 
 class RemoteTraceback(Exception):
-    """Where in a worker an exception was raised; the cause of that exception in the main process."""
+    """The traceback in a worker of an exception; its cause in the main process."""
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from restnet_outside.export_format import ArchiveFormat
 from restnet_outside.ranker import WidthRanker
 from restnet_outside.stitch_layer import Separable
+from restnet_outside.strategy import train_ranked
 
+from restnet_search.search.study.training_run import Strategy
+from restnet_search.testing.formats import FormatSuite
 from restnet_search.testing.rankers import RankerSuite
 from restnet_search.testing.stitch_layers import StitchLayerSuite
+from restnet_search.testing.strategies import StrategySuite
 
 
 class TestWidthRanker(RankerSuite):
@@ -23,3 +28,15 @@ class TestSeparable(StitchLayerSuite):
     @pytest.fixture
     def kind(self) -> Separable:
         return Separable()
+
+
+class TestTrainRanked(StrategySuite):
+    @pytest.fixture
+    def strategy(self) -> Strategy:
+        return train_ranked
+
+
+class TestArchiveFormat(FormatSuite):
+    @pytest.fixture
+    def format(self) -> ArchiveFormat:
+        return ArchiveFormat()
