@@ -39,15 +39,6 @@ class SkippedImages:
 
 
 @dataclass(frozen=True)
-class JointSummary:
-    """Joint training: how many stitch layers all candidates shared, steps taken, and training images seen in them."""
-
-    stitch_layers: int
-    steps: int
-    images: int
-
-
-@dataclass(frozen=True)
 class ComputeSummary:
     """The way in which the search computed, on ``SearchSummary.device``.
 
@@ -60,6 +51,15 @@ class ComputeSummary:
     compiled: bool
     channels_last: tuple[str, ...] = ()
     gains: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JointSummary:
+    """Joint training: how many stitch layers all candidates shared, steps taken, and training images seen in them."""
+
+    stitch_layers: int
+    steps: int
+    images: int
 
 
 @dataclass(frozen=True)
