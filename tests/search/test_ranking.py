@@ -16,7 +16,7 @@ def test_a_ranker_of_several_passes_scores_as_in_one() -> None:
     anchors = {name: cut_anchor(name) for name in ("cifar_resnet8", "vit")}
     digits = load_data(DataSpec(dataset="digits")).train.subset(torch.arange(96))
     scores = []
-    for options in ({}, {"memory": 1}):  # a pass for each front cut
+    for options in ({"places": 10_000}, {"places": 10_000, "memory": 1}):  # all places; a pass for each front cut
         spec = RankerSpec(kind="lstsq", images=96, batch_size=32, options=options)
         ranking = rank_pairs(spec, ["lstsq", "cka"], anchors, digits, seed=0, progress=SilentProgress())
         scores.append(ranking.scores)
