@@ -55,9 +55,7 @@ def load_space(path: str | Path, *, upgrade: bool = False) -> SearchSpace:
     return parse_space(text, source=str(path))
 
 
-def parse_space(
-    content: str | Mapping[str, Any], source: str = "the space", mend: str = _MEND
-) -> SearchSpace:
+def parse_space(content: str | Mapping[str, Any], source: str = "the space", mend: str = _MEND) -> SearchSpace:
     """Validate a search space.
 
     Args:
