@@ -16,7 +16,6 @@ from restnet_search.reporting.model.judgements import Failure, Trials
 from restnet_search.reporting.model.run_report import SCHEMA_VERSION, Report
 from restnet_search.reporting.model.summary import (
     ComputeSummary,
-    FeatureReuse,
     JointSummary,
     LatencyNote,
     SearchSummary,
@@ -24,7 +23,15 @@ from restnet_search.reporting.model.summary import (
 )
 from restnet_search.scoring import Networks, Search
 from restnet_search.search.points.stitch_points import directions_of
-from restnet_search.search.run.records import Direction, Dropped, HybridRecord, MeasuredOn, Part, RungSummary
+from restnet_search.search.run.records import (
+    CacheStatistics,
+    Direction,
+    Dropped,
+    HybridRecord,
+    MeasuredOn,
+    Part,
+    RungSummary,
+)
 from restnet_search.search.run.versions import describe_environment
 
 __all__ = ["assemble_report"]
@@ -117,7 +124,7 @@ def _search_summary(search: Search, seconds: Mapping[str, float]) -> SearchSumma
         training_images_seen=search.halving.images_seen + sum(record.images_seen for record in trained),
         skipped_images=_skipped_images(search.images.data),
         data_notes=search.images.data.notes,
-        features=FeatureReuse(**counts) if (counts := search.study.noted("features")) else None,
+        features=CacheStatistics(**counts) if (counts := search.study.noted("features")) else None,
         ranking_seconds=dict(search.ranking.seconds) | {"features": search.ranking.features_seconds},
         ranking_images=search.ranking.images,
         memory_dtype=search.prices.dtype,

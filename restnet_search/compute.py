@@ -103,7 +103,7 @@ def _release() -> None:
 
 @dataclass(frozen=True)
 class Compute:
-    """A run's way to compute. Results that are kept, written or compared lie on the CPU, batches and networks on the device.
+    """A way to compute. Results that are kept, written or compared lie on the CPU, batches and networks on the device.
 
     Attributes:
         device: Where networks run; a GPU has its index.

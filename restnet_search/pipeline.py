@@ -16,7 +16,7 @@ from restnet_search.search.prepare.prepared import prepare_anchors
 from restnet_search.search.ranking import rank_stitch_points
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
 from restnet_search.search.run.session import open_session
-from restnet_search.search.study.train import open_study, train_hybrids
+from restnet_search.search.study.full_training import open_study, train_hybrids
 from restnet_search.search.workers.worker_pool import open_engine
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import SearchSpace

@@ -33,7 +33,19 @@ _log = logging.getLogger("restnet_search")
 
 @dataclass(frozen=True)
 class Search:
-    """A search whose hybrids are trained: all that its scores and its report are made of."""
+    """A search whose hybrids are trained: all that its scores and its report are made of.
+
+    Attributes:
+        session: Of the search.
+        images: Its data.
+        prepared: Its anchors.
+        ranking: Scores of stitch points before any training.
+        prices: Memory and latency of parts.
+        enumeration: The candidates, and what became of the other stitch points.
+        controls: That were planned.
+        halving: The candidates that were dropped and kept.
+        study: The hybrids that were trained.
+    """
 
     session: Session
     images: SearchImages

@@ -17,7 +17,7 @@ DOCUMENTS = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md"), *P
 LINK = re.compile(r"\[[^\]]+\]\((?!https?:|#|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
 
 PLACE = re.compile(r"`((?:[\w.-]+/)+[\w.-]*)`")
-WITH_PLACES = [PROJECT / "CONTRIBUTING.md", *NOTES]  # ARCHITECTURE.md joins them when it is a map of the new rooms
+WITH_PLACES = [PROJECT / "ARCHITECTURE.md", PROJECT / "CONTRIBUTING.md", *NOTES]
 
 
 def named(path: Path) -> str:
@@ -56,3 +56,13 @@ def test_a_note_is_whole_and_listed(note: Path) -> None:
     assert [line for line in lines if line.startswith("#")] == ["## Context", "## Decision", "## Consequences"]
     row = f"| [{note.name[:4]}]({note.name}) | {date} | {title[2:]} |"
     assert row in (DECISIONS / "README.md").read_text(encoding="utf-8").splitlines()
+
+
+def test_the_map_names_every_room() -> None:
+    """Packages, and the rooms of those that the map goes into."""
+    package = PROJECT / "restnet_search"
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    for floor in ("search", "export", "reporting"):
+        rooms |= {path.parent.name for path in (package / floor).glob("*/__init__.py")}
+    text = (PROJECT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    assert sorted(room for room in rooms if f"{room}/" not in text) == []

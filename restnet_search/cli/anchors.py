@@ -30,7 +30,7 @@ def inspect(
     """List a model's cut points: index, module path, layout, shape, MACs and parameters up to there."""
     from restnet_search.cli.arguments import choose_space, one_of
     from restnet_search.cli.console import console, print_json
-    from restnet_search.inspection import anchor_spec, inspect_anchor
+    from restnet_search.inspection.one_model import anchor_spec, inspect_anchor
     from restnet_search.reporting.commands import model_tables as tables
     from restnet_search.search.run.records import Part
 
@@ -72,7 +72,7 @@ def fit(
     from restnet_search.cli.console import console, print_json
     from restnet_search.cli.interrupts import interruptible
     from restnet_search.cli.progress import show_progress
-    from restnet_search.inspection import fit_space
+    from restnet_search.inspection.anchors_together import fit_space
     from restnet_search.reporting.commands.fit_table import render_fits
 
     chosen, base = choose_space(space, quiet=as_json)

@@ -84,8 +84,8 @@ def main(
         str | None,
         typer.Option(
             metavar="KIND",
-            help="independent: stitch layers are trained one by one; joint: all together, as SN-Net (default: the"
-            " space's).",
+            help="independent: stitch layers are trained one by one; joint: all together, as SN-Net; or one of a"
+            " package (default: the space's).",
         ),
     ] = None,
     device: Annotated[
@@ -108,8 +108,8 @@ def main(
         typer.Option(
             min=1,
             metavar="N",
-            help="Local processes that train trials, the threads divided between them; --resume takes it, too (default:"
-            " the space's, 1).",
+            help="Local processes that train trials, the threads divided between them; results do not depend on it;"
+            " --resume takes it, too (default: the space's, 1).",
         ),
     ] = None,
     objective: Annotated[

@@ -80,10 +80,12 @@ def _table(folder: Path) -> CacheTable:
 
 
 def _row(entry: CacheEntry) -> CacheRow:
-    from restnet_search.reporting.commands.cache_table import CacheRow
+    from restnet_search.reporting.commands.cache_table import CachedFeatures, CacheRow
 
     used = datetime.fromtimestamp(entry.used, UTC).isoformat(timespec="seconds")
-    if entry.facts is None:
+    if entry.file is None:
         return CacheRow(entry.path.name, entry.size, used)
-    known = {key: entry.facts[key] for key in ("anchor", "cut", "path", "split", "augmented", "dtype")}
-    return CacheRow(entry.path.name, entry.size, used, shape=tuple(entry.facts["shape"]), **known)
+    file, of = entry.file, entry.file.metadata
+    images = of["split"], int(of["augmented"])
+    held = CachedFeatures(of["anchor"], int(of["cut"]), of["path"], *images, file.shape, file.dtype)
+    return CacheRow(entry.path.name, entry.size, used, held)

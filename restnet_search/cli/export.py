@@ -71,10 +71,7 @@ def export(
     runs: options.Runs = Path("reports"),
     data: options.Data = None,
     weights: options.Weights = None,
-    trust_code: Annotated[
-        bool,
-        typer.Option("--trust-code", help="Run Python code: what the space names (factory:), a format of a package."),
-    ] = False,
+    trust_code: options.TrustCode = False,
     as_json: options.Json = False,
 ) -> None:
     """Export the pick of a run, or another of its networks, ready to use: model files, card, examples.

@@ -99,7 +99,7 @@ def init(
 def _check(draft: SpaceDraft, trust_code: bool) -> tuple[SpaceDraft, SpacePreview]:
     """Try out the space of a draft with absolute paths; returns it with what was found out about its test split."""
     from restnet_search.cli.progress import show_progress
-    from restnet_search.preview import find_test_split, preview_space
+    from restnet_search.inspection.preview import find_test_split, preview_space
     from restnet_search.space import parse_space
     from restnet_search.space.template import render_template
 

@@ -20,7 +20,7 @@ def profile(
     """Count a model's MACs and parameters by fvcore beside thop, and name the operations that were not counted."""
     from restnet_search.cli.arguments import choose_space
     from restnet_search.cli.console import console, print_json
-    from restnet_search.inspection import anchor_spec, profile_network
+    from restnet_search.inspection.one_model import anchor_spec, profile_network
     from restnet_search.reporting.commands.model_tables import Profile, render_profile
 
     chosen, base = choose_space(space, quiet=True)

@@ -44,7 +44,7 @@ def rank(
     from restnet_search.cli.console import console, print_json
     from restnet_search.cli.progress import show_progress
     from restnet_search.files import write_atomically
-    from restnet_search.inspection import rank_space
+    from restnet_search.inspection.anchors_together import rank_space
     from restnet_search.reporting.commands.ranker_comparison import render_rankings
     from restnet_search.reporting.figures.ranking_maps import write_rankings_png
 

@@ -30,7 +30,7 @@ def similarity(
     from restnet_search.cli.console import console, print_json
     from restnet_search.cli.progress import show_progress
     from restnet_search.files import write_atomically
-    from restnet_search.inspection import similarity_between
+    from restnet_search.inspection.anchors_together import similarity_between
     from restnet_search.reporting.figures.heatmap import Heatmap, render_heatmap, write_heatmap_png
 
     chosen, base = choose_space(space)

@@ -9,7 +9,7 @@ from restnet_search.costs.cost_table import AnchorCosts
 from restnet_search.costs.latency_table import LatencyTable
 from restnet_search.data import load_data
 from restnet_search.graph.anchor_graph import AnchorGraph
-from restnet_search.inspection import inspect_anchor
+from restnet_search.inspection.one_model import inspect_anchor
 from restnet_search.progress import Progress
 from restnet_search.search.points.latency_measurement import Clock, measure_table
 from restnet_search.space.schema import LatencySpec, SearchSpace

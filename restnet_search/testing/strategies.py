@@ -18,8 +18,8 @@ from restnet_search.search.prepare.prepared import prepare_anchors
 from restnet_search.search.ranking import rank_stitch_points
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
 from restnet_search.search.run.session import open_session
+from restnet_search.search.study.full_training import open_study
 from restnet_search.search.study.study import SearchStudy
-from restnet_search.search.study.train import open_study
 from restnet_search.search.study.training_run import Strategy, TrainingRun
 from restnet_search.search.training.context import TrialImages
 from restnet_search.search.training.trial_setup import open_context

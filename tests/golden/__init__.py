@@ -1,1 +1,1 @@
-"""A golden record: what small searches with fixed seeds and one thread reached, to the last bit of every stitch layer."""
+"""A golden record: small searches with fixed seeds and one thread, to the last bit of every stitch layer."""

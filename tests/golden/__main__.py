@@ -1,8 +1,8 @@
 """``python -m tests.golden``: run the golden searches and compare with the record; ``--write`` makes a new record.
 
 The record holds for one kind of processor and one set of versions, which it names: kernels of others round otherwise.
-``RECORD`` is what every later version must reach to the bit; a change that is meant makes a new one, and says why in its
-commit.
+``RECORD`` is what every later version must reach to the bit; a change that is meant makes a new one, and says why in
+its commit.
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ import torch
 from tests.golden.searches import GOLDEN, reached, run
 
 RECORD = Path(__file__).parent / "record.json"
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def described() -> dict[str, str]:
@@ -41,18 +46,18 @@ def main() -> int:
         result = json.loads(json.dumps(reached(run(name, GOLDEN[name], folder))))
         before = record["searches"].get(name)
         same = result == before
-        print(name, "new" if before is None else "same" if same else "DIFFERS", flush=True)
+        say(f"{name} {'new' if before is None else 'same' if same else 'DIFFERS'}")
         if before is not None and not same:
             differing.append(name)
             for key, value in result.items():
                 if value != before.get(key):
-                    print(f"  {key}: {str(value)[:200]}\n  before: {str(before.get(key))[:200]}")
+                    say(f"  {key}: {str(value)[:200]}\n  before: {str(before.get(key))[:200]}")
         record["searches"][name] = result
     if chosen.write:
         record["made on"] = described()
         RECORD.write_text(json.dumps(record, indent=1) + "\n")
     elif differing and record.get("made on") != described():
-        print(f"the record was made on {record.get('made on')}, this is {described()}")
+        say(f"the record was made on {record.get('made on')}, this is {described()}")
     return 1 if differing and not chosen.write else 0
 
 

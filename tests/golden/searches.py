@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.e2e.conftest import SPACE
 
-__all__ = ["GOLDEN", "Golden", "reached", "run"]
+__all__ = ["GOLDEN", "Golden", "digest_of", "reached", "run"]
 
 VIT = """
   - {name: vit, model: vit_tiny_patch16_224, pretrained: false, kwargs: {img_size: 32, patch_size: 8, embed_dim: 24,
@@ -86,7 +86,7 @@ def run(name: str, golden: Golden, folder: Path) -> Path:
 
 
 def reached(path: Path) -> dict[str, Any]:
-    """Return what a run reached: stitch points in the order asked, accuracies, Pareto sets, picks, digests of layers."""
+    """Return what a run reached: stitch points as asked, accuracies, Pareto sets, picks, digests of layers."""
     results = json.loads((path / "results.json").read_text(encoding="utf-8"))
     return {
         "anchors": {
@@ -106,7 +106,7 @@ def reached(path: Path) -> dict[str, Any]:
                 _rounded(one["score"]),
             ]
             for one in results["dropped"]
-        ),  # fmt: skip
+        ),
         "budgets": [[one["name"], one["pareto"], one["pick"]] for one in results["budgets"]],
         "images": results["search"]["training_images_seen"],
     }
@@ -122,7 +122,7 @@ def _network(one: dict[str, Any], path: Path) -> list[Any]:
     ]
     chosen = [_rounded(one["lr"]), one["epochs"], one["tune"], one.get("match_epochs") or 0, one.get("distill") or 0]
     scores = {name: _rounded(score) for name, score in sorted(one["scores"].items())}
-    layer = _digest(path / "stitches" / f"{one['id']}.safetensors")
+    layer = digest_of(path / "stitches" / f"{one['id']}.safetensors")
     return [
         one["id"],
         *point,
@@ -144,5 +144,6 @@ def _rounded(value: float | None) -> str | None:
     return None if value is None else f"{value:.9g}"
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """Return the first half of a file's SHA-256."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -67,10 +67,16 @@ def enumeration_of(space: SearchSpace, prepared: Prepared) -> Enumeration:
 
 
 @pytest.fixture(scope="module")
-def decide(prepared: Prepared, images: SearchImages) -> Decide:
+def warnings() -> list[str]:
+    """What the user was warned of."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def decide(prepared: Prepared, images: SearchImages, warnings: list[str]) -> Decide:
     def run(folder: Path, space: SearchSpace) -> Halving:
         enumeration = enumeration_of(space, prepared)
-        return halve(session_of(space, folder), prepared, images, enumeration, LocalEngine())
+        return halve(session_of(space, folder, warnings.append), prepared, images, enumeration, LocalEngine())
 
     return run
 
@@ -212,9 +218,11 @@ def test_what_fails_in_short_training_ranks_last_and_says_why(
     assert any("loss became" in dropped.reason and dropped.score is None for dropped in gone.values())
 
 
-def test_out_of_time_nothing_is_dropped_also_later(decide: Decide, tmp_path: Path) -> None:
+def test_out_of_time_nothing_is_dropped_also_later(decide: Decide, tmp_path: Path, warnings: list[str]) -> None:
     hurried = space_of(search={"trials": 4, "timeout": 0.001})
+    assert warnings == []
     early = decide(tmp_path, hurried)
+    assert len(warnings) == 2 and all("so none is dropped (search.timeout)" in message for message in warnings)
     assert [(rung.entered, rung.kept) for rung in early.rungs] == [(len(early.survivors),) * 2] * 2
     assert not early.scores
     assert 0 < len(rungs_in(tmp_path).scores("closed_form")) < len(early.survivors)

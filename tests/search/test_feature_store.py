@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 
 from restnet_search.data import Split
 from restnet_search.data.readers.open_source import open_source
@@ -20,7 +22,7 @@ from restnet_search.data.readers.sources import ArraySource, FileSource
 from restnet_search.search.features.cache_dtypes import DTYPES, downcast
 from restnet_search.search.features.disk_features import DiskFeatures
 from restnet_search.search.features.disk_store import DiskStore
-from restnet_search.search.features.feature_files import DamagedFile, FeatureWriter, map_rows, read_header
+from restnet_search.search.features.feature_files import DamagedFile, create_file, map_rows, read_header
 from restnet_search.search.features.store import FeatureStore
 from restnet_search.search.prepare.cut_anchor import CutAnchor
 from tests.search.stores import Anchors, cut_anchor, disk_store, features
@@ -46,7 +48,7 @@ def images() -> Split:
 
 
 def files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.features"))
+    return sorted(folder.glob("*.safetensors"))
 
 
 class TestSame:
@@ -71,16 +73,16 @@ class TestSame:
         assert torch.equal(got, wanted.to(DTYPES[dtype]).float())
         assert files(tmp_path)[0].stat().st_size < 0.51 * wanted.nbytes
 
-    def test_one_pass_serves_all_cut_points_that_are_asked_or_wanted(
+    def test_one_pass_serves_all_cut_points_that_are_asked_or_prefetched(
         self, anchors: Anchors, images: Split, tmp_path: Path
     ) -> None:
         disk = DiskFeatures(DiskStore(tmp_path, 2**30), "float32")
         for store in (
             disk_store(anchors, tmp_path / "asked"),
             FeatureStore(anchors, 2**30),
-            FeatureStore(anchors, 2**30, disk=disk, wanted={(RESNET, images.digest): (1, 2)}),
+            FeatureStore(anchors, 2**30, disk=disk, prefetch={(RESNET, images.digest): (1, 2)}),
         ):
-            asked = (0, 1, 2) if store._wanted == {} else (0,)
+            asked = (0, 1, 2) if store._prefetch == {} else (0,)
             list(store.batches_at(RESNET, asked, images, 64))
             for cut in (0, 1, 2):
                 features(store, RESNET, cut, images)
@@ -91,7 +93,7 @@ class TestSame:
     def test_in_memory_every_layer_runs_once_and_none_before_it_is_asked(
         self, anchors: Anchors, images: Split, order: tuple[int, ...]
     ) -> None:
-        store = FeatureStore(anchors, 2**30, wanted={(RESNET, images.digest): (0, 1, 2)})
+        store = FeatureStore(anchors, 2**30, prefetch={(RESNET, images.digest): (0, 1, 2)})
         graph = anchors[RESNET].graph
         layers = {name: layer for name, layer in graph.front(2).named_modules() if isinstance(layer, torch.nn.Conv2d)}
         runs = dict.fromkeys(layers, 0)
@@ -126,6 +128,24 @@ class TestSame:
                 torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
         assert store.statistics.forwarded == len(images)
         assert files(tmp_path) == []
+
+
+class TestOpen:
+    @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+    def test_the_safetensors_library_opens_a_file(
+        self, anchors: Anchors, images: Split, tmp_path: Path, dtype: str
+    ) -> None:
+        kept = features(disk_store(anchors, tmp_path, dtype=dtype), RESNET, 1, images)
+        (path,) = files(tmp_path)
+        ((name, tensor),) = load_file(path).items()
+        assert (name, tensor.dtype) == ("features", DTYPES[dtype])
+        assert torch.equal(tensor.float(), kept)
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+        assert len(metadata.pop("checksum")) == 16
+        cut = anchors[RESNET].graph.cut_points[1]
+        facts = {"anchor": RESNET, "cut": "1", "path": cut.path, "split": "train", "augmented": "0"}
+        assert metadata == facts | {"key": path.stem}
 
 
 class TestStale:
@@ -185,20 +205,39 @@ class TestStale:
 
 
 class TestDamaged:
-    @pytest.mark.parametrize("where", ["head", "rows", "checksums", "cut short", "another's", "empty"])
+    @pytest.mark.parametrize(
+        "where",
+        [
+            "length",
+            "start",
+            "checksum",
+            "metadata",
+            "rows",
+            "cut short",
+            "another's",
+            "another program's",
+            "old",
+            "empty",
+        ],
+    )
     def test_a_damaged_file_is_named_and_built_again(
         self, anchors: Anchors, images: Split, tmp_path: Path, caplog: pytest.LogCaptureFixture, where: str
     ) -> None:
         wanted = features(disk_store(anchors, tmp_path), RESNET, 1, images)
         (path,) = files(tmp_path)
         content = bytearray(path.read_bytes())
-        place = {"head": 40, "rows": len(content) // 2, "checksums": -6}.get(where)
+        places = {"length": 1, "start": 12, "checksum": 50, "metadata": 90, "rows": len(content) // 2}
+        place = places.get(where)
         if place is not None:
             content[place] ^= 1
         elif where == "another's":
             features(disk_store(anchors, tmp_path), RESNET, 2, images)
             (other,) = set(files(tmp_path)) - {path}
             content = bytearray(other.read_bytes())
+        elif where == "another program's":
+            content = bytearray(save({"features": wanted}, {"key": path.stem}))
+        elif where == "old":
+            content = bytearray(b"RSFEAT01" + content)
         else:
             del content[0 if where == "empty" else len(content) - 100 :]
         path.unlink()
@@ -207,20 +246,21 @@ class TestDamaged:
             again = disk_store(anchors, tmp_path)
             assert torch.equal(features(again, RESNET, 1, images), wanted)
         assert again.statistics.forwarded == len(images)
-        assert path.name in caplog.text
+        assert caplog.text.count("are computed again") == caplog.text.count(path.name) == 1
         sound = disk_store(anchors, tmp_path)
         assert torch.equal(features(sound, RESNET, 1, images), wanted)
         assert sound.statistics.forwarded == 0
 
     def test_every_single_bit_of_a_file_counts(self, tmp_path: Path) -> None:
-        path = tmp_path / "x.features"
-        with FeatureWriter(path, {"key": "x", "bytes": 300}, 300) as writer:
-            writer.write(memoryview(bytes(range(250)) + bytes(50)))
+        path = tmp_path / "x.safetensors"
+        with create_file(path, "float16", (50, 3), {"key": "x"}) as writer:
+            writer.write(memoryview(bytes(range(250))))
+            writer.write(memoryview(bytes(50)))
             writer.commit()
         assert bytes(map_rows(read_header(path))) == bytes(range(250)) + bytes(50)
         sound = path.read_bytes()
-        head = 16 + len(b'{"bytes": 300, "key": "x"}')
-        for place in [*range(head), *range(4096, len(sound))]:  # between them are zeros that nothing reads
+        assert len(sound) == 4096 + 300
+        for place in range(len(sound)):
             damaged = bytearray(sound)
             damaged[place] ^= 1 << place % 8
             path.write_bytes(damaged)
@@ -228,8 +268,25 @@ class TestDamaged:
                 map_rows(read_header(path))
 
     def test_what_was_not_committed_leaves_nothing(self, tmp_path: Path) -> None:
-        with FeatureWriter(tmp_path / "x.features", {"key": "x", "bytes": 8}, 8) as writer:
+        path = tmp_path / "x.safetensors"
+        with create_file(path, "float32", (2, 1), {"key": "x"}) as writer:
             writer.write(memoryview(b"1234"))
+            with pytest.raises(ValueError, match="4 bytes"):
+                writer.commit()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_file_takes_its_place_when_its_block_ends_well(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.safetensors"
+
+        def write() -> None:
+            with create_file(path, "float16", (2, 1), {"key": "x"}) as writer:
+                writer.write(memoryview(b"1234"))
+                writer.commit()
+                assert not path.exists()
+                raise KeyError
+
+        with pytest.raises(KeyError):
+            write()
         assert list(tmp_path.iterdir()) == []
 
 
@@ -243,13 +300,13 @@ class TestBound:
 
         def ask(cut: int, stamp: int) -> None:
             features(store, RESNET, cut, images)
-            entry = next(path for path in files(tmp_path) if read_header(path).facts["cut"] == cut)
+            entry = next(path for path in files(tmp_path) if read_header(path).metadata["cut"] == str(cut))
             os.utime(entry, (stamp, stamp))
 
         ask(0, 1), ask(1, 2)
         ask(0, 3)  # used again: 1 is the older now
         features(store, RESNET, 2, images)
-        assert {read_header(path).facts["cut"] for path in files(tmp_path)} == {0, 2}
+        assert {read_header(path).metadata["cut"] for path in files(tmp_path)} == {"0", "2"}
         assert sum(path.stat().st_size for path in files(tmp_path)) <= bound
         before = store.statistics.forwarded
         features(store, RESNET, 0, images)
@@ -268,11 +325,24 @@ class TestBound:
         assert len(files(tmp_path)) == 1
 
     def test_the_draft_of_a_killed_process_goes_after_a_while(self, tmp_path: Path) -> None:
-        old, new = tmp_path / ".a.features.1.tmp", tmp_path / ".b.features.2.tmp"
+        old, new = tmp_path / ".a.features.1.tmp", tmp_path / ".b.safetensors.2.tmp"
         old.write_bytes(b"x"), new.write_bytes(b"x")
         os.utime(old, (1, 1))
         DiskStore(tmp_path, 100).reserve(10)
         assert [path.name for path in tmp_path.iterdir()] == [new.name]
+
+    def test_files_that_earlier_versions_wrote_count_and_go_with_the_others(self, tmp_path: Path) -> None:
+        old, new = tmp_path / "a.features", tmp_path / "b.safetensors"
+        old.write_bytes(bytes(60)), new.write_bytes(bytes(60))
+        os.utime(old, (1, 1))
+        store = DiskStore(tmp_path, 150)
+        store.make_room(30)
+        assert {(entry.path, entry.size) for entry in store.entries()} == {(old, 60), (new, 60)}
+        store.make_room(31)
+        assert [entry.path for entry in store.entries()] == [new]
+        old.write_bytes(bytes(60))
+        assert store.clear() == 120
+        assert list(tmp_path.iterdir()) == []
 
 
 class TestPrecision:
@@ -305,7 +375,7 @@ class TestPrecision:
                     parameter.mul_(1e6)
         store = disk_store(loud, tmp_path, dtype="auto")
         got = features(store, RESNET, 0, images)
-        assert read_header(files(tmp_path)[0]).facts["dtype"] == "bfloat16"
+        assert read_header(files(tmp_path)[0]).dtype == "bfloat16"
         assert got.abs().max() > 65504
         wanted = features(FeatureStore(loud, 2**30), RESNET, 0, images)
         assert torch.equal(got, wanted.to(torch.bfloat16).float())

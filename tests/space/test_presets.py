@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from timm.models import get_pretrained_cfg
 
-from restnet_search.inspection import inspect_anchor
+from restnet_search.inspection.one_model import inspect_anchor
 from restnet_search.search.points.candidates import enumerate_candidates
 from restnet_search.space import SearchSpace, builtin_spaces, load_space
 from restnet_search.units import parse_budget

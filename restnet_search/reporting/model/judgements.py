@@ -45,7 +45,12 @@ class RankerEntry:
 
 @dataclass(frozen=True)
 class Failure:
-    """A trial that failed, by its number, and why."""
+    """A trial that failed.
+
+    Attributes:
+        trial: Its number.
+        reason: In words.
+    """
 
     trial: int
     reason: str

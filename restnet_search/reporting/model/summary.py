@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from restnet_search.search.run.records import MeasuredOn
+from restnet_search.search.run.records import CacheStatistics, MeasuredOn
 
-__all__ = ["ComputeSummary", "FeatureReuse", "JointSummary", "LatencyNote", "SearchSummary", "SkippedImages"]
+__all__ = ["ComputeSummary", "JointSummary", "LatencyNote", "SearchSummary", "SkippedImages"]
 
 
 @dataclass(frozen=True)
@@ -39,30 +39,6 @@ class SkippedImages:
 
 
 @dataclass(frozen=True)
-class FeatureReuse:
-    """The work that keeping features saved, counted while the trials ran.
-
-    ``used`` counts images times cut points whose features were handed to a trial: without reuse, each is a forward
-    through a front (or, for the closed-form start, through the back's anchor up to its cut point). ``forwarded`` counts
-    the images that did go through one, at most once for all cut points computed together; ``read`` the files of
-    features that were on disk already.
-    """
-
-    used: int
-    forwarded: int
-    read: int = 0
-
-
-@dataclass(frozen=True)
-class JointSummary:
-    """Joint training: how many stitch layers all candidates shared, steps taken, and training images seen in them."""
-
-    stitch_layers: int
-    steps: int
-    images: int
-
-
-@dataclass(frozen=True)
 class ComputeSummary:
     """The way in which the search computed, on ``SearchSummary.device``.
 
@@ -75,6 +51,15 @@ class ComputeSummary:
     compiled: bool
     channels_last: tuple[str, ...] = ()
     gains: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JointSummary:
+    """Joint training: how many stitch layers all candidates shared, steps taken, and training images seen in them."""
+
+    stitch_layers: int
+    steps: int
+    images: int
 
 
 @dataclass(frozen=True)
@@ -117,7 +102,7 @@ class SearchSummary:
     training_images_seen: int
     skipped_images: tuple[SkippedImages, ...] = ()
     data_notes: tuple[str, ...] = ()
-    features: FeatureReuse | None = None
+    features: CacheStatistics | None = None
     ranking_seconds: Mapping[str, float] = field(default_factory=dict)
     ranking_images: int = 0
     memory_dtype: str | None = None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from restnet_search.licenses import TRAINED_HERE, shown
 from restnet_search.reporting.model.run_report import Report
-from restnet_search.reporting.model.summary import ComputeSummary, FeatureReuse, LatencyNote, SkippedImages
+from restnet_search.reporting.model.summary import ComputeSummary, LatencyNote, SkippedImages
 from restnet_search.reporting.phrases import device_columns, duration, percent
-from restnet_search.search.run.records import HybridRecord
+from restnet_search.search.run.records import CacheStatistics, HybridRecord
 from restnet_search.space.schema import TUNED
 from restnet_search.units import CONVENTION, format_seconds
 
@@ -65,7 +65,7 @@ def _skipped_sentence(skipped: SkippedImages) -> str:
     return f"{skipped.split}: {skipped.count:,} of {skipped.of:,} images cannot be read: {files}"
 
 
-def features_reused(reuse: FeatureReuse) -> str:
+def features_reused(reuse: CacheStatistics) -> str:
     """Say what keeping features saved: images forwarded against what forwarding them every time would have been."""
     text = f"{reuse.used:,} images' features used, {reuse.forwarded:,} images forwarded for them"
     if reuse.forwarded and reuse.used > reuse.forwarded:

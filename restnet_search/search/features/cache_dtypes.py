@@ -1,4 +1,4 @@
-"""In which type features are kept on disk: half the bytes where they hold the features, float32 where they do not."""
+"""Types of features on disk: half the bytes where a half type holds the features, float32 where it does not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ is beyond these only where the type's range is the limit (overflow, or values th
 
 
 def types_for(policy: str) -> tuple[str, ...]:
-    """The types to try for a policy, in order: ``auto`` takes the most exact half type that holds the features."""
+    """Return the types to try for a policy, in order: ``auto`` takes the most exact half type that holds them."""
     return {
         "auto": ("float16", "bfloat16", "float32"),
         "float16": ("float16", "float32"),
@@ -28,7 +28,7 @@ def types_for(policy: str) -> tuple[str, ...]:
 
 
 def downcast(features: Tensor, name: str) -> Tensor | None:
-    """Features in the named type; None where that type does not hold them.
+    """Return features in the named type; None where that type does not hold them.
 
     float32 holds everything. Another type must keep every finite value finite and the relative error of the batch
     within :data:`TOLERANCE`; features that are not finite themselves are left to float32.

@@ -11,7 +11,6 @@ from torch import Tensor
 from restnet_search.data.content import content_digest
 from restnet_search.search.features.cache_dtypes import DTYPES, downcast, types_for
 from restnet_search.search.features.disk_store import DiskStore
-from restnet_search.search.features.feature_files import FeatureWriter
 from restnet_search.search.features.feature_keys import entry_key, pass_key
 from restnet_search.search.features.passes import Pass, PassKey
 from restnet_search.search.prepare.memory_format import is_channels_last
@@ -24,7 +23,7 @@ class CannotKeepError(Exception):
 
 
 class DiskFeatures:
-    """Features by content in a :class:`~restnet_search.search.features.disk_store.DiskStore`.
+    """A cache of features by content in a :class:`~restnet_search.search.features.disk_store.DiskStore`.
 
     They are always computed from the images, so that rounding to the file's type happens once. The mapped pages live in
     the system's page cache, which is the memory in front of the disk.
@@ -49,23 +48,23 @@ class DiskFeatures:
         return dict(self._contents)
 
     def can_cache(self, work: Pass, cut: int) -> bool:
-        """Whether the features fit the bound by themselves, in the narrowest type as far as is known."""
+        """Return True if the features fit the bound by themselves, in the narrowest type as far as is known."""
         return self._size(work, cut) <= self.store.bound and (work.key, cut) not in self._too_wide
 
     def can_cache_all(self, asks: Iterable[tuple[Pass, int]]) -> bool:
-        """Whether all these features fit the bound together, even in the widest type that they may need."""
+        """Return True if all these features fit the bound together, even in the widest type that they may need."""
         return sum(self._size_in(work, cut, types_for(self.dtype)[-1]) for work, cut in asks) <= self.store.bound
 
-    def get(self, work: Pass, cuts: Sequence[int], wanted: Collection[int]) -> dict[int, Tensor]:
-        """Features at the cut points that fit, in the files' types, by cut point; one pass writes all that are missing.
+    def get(self, work: Pass, cuts: Sequence[int], prefetch: Collection[int]) -> dict[int, Tensor]:
+        """Return features at the cut points that fit, in the files' types; one pass writes all that are missing.
 
-        ``wanted`` cut points are written in the same pass where the bound leaves room beside what this process uses.
+        ``prefetch`` cut points are written in the same pass where the bound leaves room beside what this process uses.
 
         Raises:
             CannotKeepError: If they cannot be written.
             OSError, DataError: If an image cannot be read.
         """
-        entries = {cut: self._entry(work, cut) for cut in {*cuts, *wanted} if self.can_cache(work, cut)}
+        entries = {cut: self._entry(work, cut) for cut in {*cuts, *prefetch} if self.can_cache(work, cut)}
         asked = [cut for cut in cuts if cut in entries]
         missing = [cut for cut in asked if not self._map(work, cut)]
         if missing:
@@ -74,7 +73,7 @@ class DiskFeatures:
                     # another process may have written them while this one waited
                     missing = [cut for cut in missing if not self._map(work, cut)]
                     if missing:
-                        self._build(work, self._chosen(work, missing, [cut for cut in wanted if cut in entries]))
+                        self._build(work, self._chosen(work, missing, [cut for cut in prefetch if cut in entries]))
             except OSError as error:
                 raise CannotKeepError(f"{self.store.folder}: {error}") from error
         return {cut: self._mapped[work.key, cut] for cut in asked if (work.key, cut) in self._mapped}
@@ -86,8 +85,8 @@ class DiskFeatures:
     def _size_in(work: Pass, cut: int, dtype: str) -> int:
         return work.size(cut, DTYPES[dtype].itemsize)
 
-    def _chosen(self, work: Pass, missing: Sequence[int], wanted: Sequence[int]) -> list[int]:
-        """Missing cut points as far as the bound holds them together, then wanted ones that are not there either."""
+    def _chosen(self, work: Pass, missing: Sequence[int], prefetch: Sequence[int]) -> list[int]:
+        """Choose missing cut points as far as the bound holds them together, then those to prefetch."""
         chosen: list[int] = []
         room = self.store.bound
         for cut in missing:
@@ -95,7 +94,7 @@ class DiskFeatures:
                 chosen.append(cut)
                 room -= self._size(work, cut)
         room -= sum(tensor.nbytes for tensor in self._mapped.values())
-        for cut in sorted(set(wanted) - set(missing)):
+        for cut in sorted(set(prefetch) - set(missing)):
             if self._size(work, cut) <= room and not self._map(work, cut):
                 chosen.append(cut)
                 room -= self._size(work, cut)
@@ -108,12 +107,12 @@ class DiskFeatures:
             if self.store.touch(entry):
                 return True
             del self._mapped[key]  # evicted: the mapping would still hold its bytes
-        found = self.store.open(entry)
-        if found is None:
+        opened = self.store.open(entry)
+        if opened is None:
             return False
-        file, rows = found
-        self._mapped[key] = torch.from_numpy(rows).view(DTYPES[file.facts["dtype"]]).view(file.facts["shape"])
-        work.statistics.read += not own
+        file, rows = opened
+        self._mapped[key] = torch.from_numpy(rows).view(DTYPES[file.dtype]).view(file.shape)
+        work.meter.add(read=int(not own))
         return True
 
     def _build(self, work: Pass, cuts: Sequence[int]) -> None:
@@ -131,17 +130,18 @@ class DiskFeatures:
             self._map(work, cut, own=True)
 
     def _write(self, work: Pass, types: Mapping[int, str]) -> set[int]:
-        """One pass that writes the features at every cut point in its type; returns those that do not fit theirs."""
+        """Write the features at every cut point in its type, in one pass; return those that do not fit theirs."""
         cuts, refused = list(types), set[int]()
-        sizes = {cut: self._size_in(work, cut, dtype) for cut, dtype in types.items()}
-        self.store.reserve(sum(sizes.values()))
+        self.store.reserve(sum(self._size_in(work, cut, dtype) for cut, dtype in types.items()))
         for key in [key for key in self._mapped if not self.store.path(self._entries[key]).exists()]:
             del self._mapped[key]
         with ExitStack() as stack:
-            writers: dict[int, FeatureWriter] = {}
-            for cut, dtype in types.items():
-                entry, facts = self._entry(work, cut), _facts(work, cut, dtype)
-                writers[cut] = stack.enter_context(self.store.writer(entry, facts, sizes[cut]))
+            writers = {
+                cut: stack.enter_context(
+                    self.store.create(self._entry(work, cut), dtype, work.shape(cut), _metadata(work, cut))
+                )
+                for cut, dtype in types.items()
+            }
             for features in work.run(cuts, work.images()):
                 for cut, values in zip(cuts, features, strict=True):
                     rounded = None if cut in refused else downcast(values, types[cut])
@@ -177,23 +177,21 @@ class DiskFeatures:
 
 
 def _device(work: Pass) -> str:
-    """Where and how the anchor runs, as far as rounding depends on it; plain ``cpu`` for the plain way."""
+    """Name where and how an anchor runs, as far as rounding depends on it; ``cpu`` for the plain way."""
     formats = ["channels_last"] if is_channels_last(work.cut_anchor.anchor.model) else []
     if not work.exact and work.compute.frozen_dtype is not None:
         formats.append(str(work.compute.frozen_dtype).removeprefix("torch."))
     return ", ".join([work.compute.name, *formats, *["compiled"] * work.compute.compiled])
 
 
-def _facts(work: Pass, cut: int, dtype: str) -> dict[str, object]:
-    """What the file says of itself, for people and for reading it back."""
+def _metadata(work: Pass, cut: int) -> dict[str, str]:
+    """Return what a file says of itself, for people."""
     return {
         "anchor": work.name,
-        "cut": cut,
+        "cut": str(cut),
         "path": work.cut_anchor.graph.cut_points[cut].path,
         "split": work.split.name,
-        "augmented": work.augmented.index if work.augmented else 0,
-        "shape": work.shape(cut),
-        "dtype": dtype,
+        "augmented": str(work.augmented.index if work.augmented else 0),
     }
 
 

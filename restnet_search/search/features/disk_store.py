@@ -7,16 +7,17 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from restnet_search.search.features.feature_files import (
     DamagedFile,
     FeatureFile,
     FeatureWriter,
+    create_file,
     map_rows,
     read_header,
 )
@@ -26,26 +27,27 @@ if TYPE_CHECKING:
 
 __all__ = ["CacheEntry", "DiskStore", "features_folder"]
 
-_SUFFIX = ".features"
-_PATIENCE = 3600.0  # seconds; then it is built twice, and one of both is kept
+_SUFFIX = ".safetensors"
+_OLD_SUFFIX = ".features"  # of files that earlier versions wrote: counted and removed, never read
+_LOCK_TIMEOUT = 3600.0  # seconds; then it is built twice, and one of both is kept
 _ABANDONED = 3600.0  # seconds without a write, after which a draft is one that a killed process left
 
 _log = logging.getLogger("restnet_search")
 
 
 def features_folder(cache: Path) -> Path:
-    """Where features lie below the cache folder, which fitted anchors share."""
+    """Return the folder of features below the cache folder, which fitted anchors share."""
     return cache / "features"
 
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """One file: ``size`` in bytes, ``used`` in seconds since 1970; ``facts`` are None where its head is damaged."""
+    """A file: ``size`` in bytes, ``used`` in seconds since 1970; ``file`` is None where its header is damaged."""
 
     path: Path
     size: int
     used: float
-    facts: dict[str, Any] | None
+    file: FeatureFile | None
 
 
 class DiskStore:
@@ -66,8 +68,8 @@ class DiskStore:
         path = self.path(key)
         try:
             file = read_header(path)
-            if file.facts.get("key") != key:
-                raise DamagedFile(f"it says that its key is {file.facts.get('key')}")
+            if file.metadata["key"] != key:
+                raise DamagedFile(f"it says that its key is {file.metadata['key']}")
             rows = map_rows(file)
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -79,7 +81,7 @@ class DiskStore:
         return file, rows
 
     def touch(self, key: str) -> bool:
-        """Mark an entry as used now; says whether it is still there."""
+        """Mark an entry as used now; return False if it is gone."""
         try:
             os.utime(self.path(key))
         except FileNotFoundError:
@@ -88,13 +90,11 @@ class DiskStore:
             return True
         return True
 
-    def writer(self, key: str, facts: dict[str, Any], length: int) -> FeatureWriter:
-        """Start an entry of ``length`` bytes of rows, for which room was made.
-
-        Raises:
-            OSError: If it cannot be written.
-        """
-        return FeatureWriter(self.path(key), facts | {"key": key, "bytes": length}, length)
+    def create(
+        self, key: str, dtype: str, shape: Sequence[int], metadata: Mapping[str, str]
+    ) -> AbstractContextManager[FeatureWriter]:
+        """Write an entry, for which room was made; the rest is as for ``create_file``."""
+        return create_file(self.path(key), dtype, shape, {"key": key, **metadata})
 
     def reserve(self, length: int) -> None:
         """Make room for ``length`` bytes of new entries.
@@ -110,7 +110,7 @@ class DiskStore:
 
     def make_room(self, length: int = 0) -> None:
         """Remove abandoned drafts, and the least recently used entries until ``length`` more bytes fit the bound."""
-        for draft in self.folder.glob(f".*{_SUFFIX}.*.tmp"):
+        for draft in self.folder.glob(".*.tmp"):
             with suppress(FileNotFoundError):
                 if time.time() - draft.stat().st_mtime > _ABANDONED:
                     _remove(draft)
@@ -126,7 +126,7 @@ class DiskStore:
     def building(self, name: str) -> Iterator[None]:
         """Hold the right to build what ``name`` stands for, so that processes do not compute the same twice.
 
-        Who cannot get it goes on without: the last of two equal files stays.
+        A process that does not get it goes on without: of two equal files, the last one stays.
 
         Raises:
             OSError: If the lock cannot be written.
@@ -134,7 +134,7 @@ class DiskStore:
         from filelock import FileLock, Timeout
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / f"{name}.lock", timeout=_PATIENCE, poll_interval=0.1)
+        lock = FileLock(self.folder / f"{name}.lock", timeout=_LOCK_TIMEOUT, poll_interval=0.1)
         with suppress(Timeout):
             lock.acquire()
         try:
@@ -143,17 +143,17 @@ class DiskStore:
             lock.release()
 
     def entries(self) -> list[CacheEntry]:
-        """All entries, the most recently used first."""
-        found: list[CacheEntry] = []
+        """Return all entries, the most recently used first."""
+        entries: list[CacheEntry] = []
         for path, status in self._files():
-            facts = None
+            file = None
             with suppress(DamagedFile, OSError):
-                facts = read_header(path).facts
-            found.append(CacheEntry(path, status.st_size, status.st_mtime, facts))
-        return sorted(found, key=lambda entry: -entry.used)
+                file = read_header(path)
+            entries.append(CacheEntry(path, status.st_size, status.st_mtime, file))
+        return sorted(entries, key=lambda entry: -entry.used)
 
     def clear(self) -> int:
-        """Remove every entry, and what killed processes left; returns the bytes that were freed."""
+        """Remove every entry, and what killed processes left; return the bytes that were freed."""
         freed = 0
         for path in list(self.folder.iterdir()) if self.folder.is_dir() else []:
             with suppress(FileNotFoundError):
@@ -162,11 +162,11 @@ class DiskStore:
         return freed
 
     def _files(self) -> list[tuple[Path, os.stat_result]]:
-        found: list[tuple[Path, os.stat_result]] = []
-        for path in self.folder.glob(f"*{_SUFFIX}"):
+        files: list[tuple[Path, os.stat_result]] = []
+        for path in [path for suffix in (_SUFFIX, _OLD_SUFFIX) for path in self.folder.glob(f"*{suffix}")]:
             with suppress(FileNotFoundError):  # another process was quicker
-                found.append((path, path.stat()))
-        return found
+                files.append((path, path.stat()))
+        return files
 
 
 def _remove(path: Path) -> None:

@@ -1,32 +1,39 @@
-"""The file format of kept features: facts, rows, and a checksum of every chunk.
+"""The file format of kept features: safetensors, with facts and checksums in its metadata.
 
-Layout: an 8-byte magic, the length and CRC-32 of the facts (little-endian), the facts (JSON), zeros up to a multiple of
-4096; the rows as raw bytes; the CRC-32 of every 8 MiB of them and one of those. A file is written beside its place
-and takes it when it is whole, and is never changed afterwards, so that whoever has mapped it may go on reading.
+A file holds one tensor, ``features``. Its rows come while a pass computes them, so the header is written first, padded
+with spaces to a multiple of 4096, and the checksums, which stand at its start, are filled in at the end: 8 hexadecimal
+digits for the header (as it is with zeros in their place) and 8 for the rows, CRC-32 each. A file is written beside its
+place and takes it when it is whole, and is never changed afterwards, so that whoever has mapped it may go on reading.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import struct
 import zlib
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import RawIOBase
+from math import prod
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 from restnet_search.files import replacing
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["DamagedFile", "FeatureFile", "FeatureWriter", "map_rows", "read_header"]
+__all__ = ["DamagedFile", "FeatureFile", "FeatureWriter", "create_file", "map_rows", "read_header"]
 
-_MAGIC = b"RSFEAT01"
-_HEAD = struct.Struct("<8sII")
+_LENGTH = struct.Struct("<Q")
+_START = b'{"__metadata__": {"checksum": "'
+_DIGITS = 8
+_HEADER_SUM = slice(_LENGTH.size + len(_START), _LENGTH.size + len(_START) + _DIGITS)
+_ROWS_SUM = slice(_HEADER_SUM.stop, _HEADER_SUM.stop + _DIGITS)
 _PAGE = 4096
-_CHUNK = 8 * 2**20
+_TYPES = {"float16": ("F16", 2), "bfloat16": ("BF16", 2), "float32": ("F32", 4)}
 
 
 class DamagedFile(Exception):
@@ -35,38 +42,30 @@ class DamagedFile(Exception):
 
 @dataclass(frozen=True)
 class FeatureFile:
-    """A file of kept features: where it lies, what it says of itself, where its rows start and how long they are."""
+    """A file of kept features: its tensor's type and shape, what it says of itself, and its rows.
+
+    The rows are ``length`` bytes from ``offset`` on.
+    """
 
     path: Path
-    facts: dict[str, Any]
+    dtype: str
+    shape: tuple[int, ...]
+    metadata: Mapping[str, str]
     offset: int
     length: int
 
 
-class FeatureWriter(AbstractContextManager["FeatureWriter"]):
-    """Writes one file row by row; it is there once :meth:`commit` has been called, and not at all before.
+class FeatureWriter:
+    """A file under way, written row by row.
 
     Plain writes, no mapping: a full disk is an ``OSError`` here, where it would kill the process in a mapping.
-
-    Args:
-        path: The file to make.
-        facts: JSON values.
-        length: Bytes of all rows together.
     """
 
-    def __init__(self, path: Path, facts: dict[str, Any], length: int) -> None:
-        self._length, self._written = length, 0
-        self._open_chunk, self._in_chunk = 0, 0
-        self._checksums: list[int] = []
-        self._place = replacing(path)
-        self._draft = self._place.__enter__()
-        try:
-            # unbuffered, so that closing the stream of a full disk has nothing left to write
-            self._stream = self._draft.open("wb", buffering=0)
-            self._put(memoryview(_header(facts)))
-        except BaseException as error:
-            self._leave(error)
-            raise
+    def __init__(self, stream: RawIOBase, header: bytes, length: int) -> None:
+        self._stream, self._header, self._left = stream, header, length
+        self._checksum = 0
+        self.committed = False
+        self._put(memoryview(header))
 
     def write(self, rows: memoryview) -> None:
         """Append rows (bytes).
@@ -74,117 +73,106 @@ class FeatureWriter(AbstractContextManager["FeatureWriter"]):
         Raises:
             OSError: If they cannot be written.
         """
-        rows = rows.cast("B")
         self._put(rows)
-        self._written += len(rows)
-        while rows:
-            part = rows[: _CHUNK - self._in_chunk]
-            self._open_chunk = zlib.crc32(part, self._open_chunk)
-            self._in_chunk += len(part)
-            if self._in_chunk == _CHUNK:
-                self._close_chunk()
-            rows = rows[len(part) :]
+        self._checksum = zlib.crc32(rows, self._checksum)
+        self._left -= rows.nbytes
 
     def commit(self) -> None:
-        """Put the file in its place.
+        """Fill in the checksum; the file takes its place when its block ends.
 
         Raises:
             OSError: If it cannot be written.
             ValueError: If not all rows were written.
         """
-        if self._written != self._length:
-            raise ValueError(f"{self._written} of {self._length} bytes were written")
-        if self._in_chunk:
-            self._close_chunk()
-        sums = struct.pack(f"<{len(self._checksums)}I", *self._checksums)
-        self._put(memoryview(sums + struct.pack("<I", zlib.crc32(sums))))
-        self._stream.close()
-        self._place.__exit__(None, None, None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Throw away what was not committed."""
-        if not self._stream.closed:
-            self._leave(error or RuntimeError("not committed"))
-
-    def _close_chunk(self) -> None:
-        self._checksums.append(self._open_chunk)
-        self._open_chunk = self._in_chunk = 0
+        if self._left:
+            raise ValueError(f"{self._left} bytes of rows are still to be written")
+        header = _filled(self._header, _ROWS_SUM, self._checksum)
+        self._stream.seek(0)
+        self._put(memoryview(_filled(header, _HEADER_SUM, zlib.crc32(header))))
+        self.committed = True
 
     def _put(self, content: memoryview) -> None:
+        content = content.cast("B")
         while content:  # a raw write may take a part only
             content = content[self._stream.write(content) :]
 
-    def _leave(self, error: BaseException) -> None:
-        if hasattr(self, "_stream"):
-            self._stream.close()
-        self._place.__exit__(type(error), error, None)  # removes the draft
+
+class _NotCommittedError(Exception):
+    """The block of a file has ended without a commit."""
+
+
+@contextmanager
+def create_file(path: Path, dtype: str, shape: Sequence[int], metadata: Mapping[str, str]) -> Iterator[FeatureWriter]:
+    """Write a file; it is there once the block has ended after a commit, and not at all before or otherwise.
+
+    Args:
+        path: The file to make.
+        dtype: ``float16``, ``bfloat16`` or ``float32``.
+        shape: Of all rows together.
+        metadata: What the file says of itself.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    header, length = _header(dtype, shape, metadata)
+    # unbuffered, so that closing the stream of a full disk has nothing left to write
+    with suppress(_NotCommittedError), replacing(path) as draft, draft.open("wb", buffering=0) as stream:
+        writer = FeatureWriter(stream, header, length)
+        yield writer
+        if not writer.committed:
+            raise _NotCommittedError
 
 
 def read_header(path: Path) -> FeatureFile:
-    """Read what a file says of itself; rows and checksums are not looked at.
+    """Read what a file says of itself; rows are not looked at.
 
     Raises:
         OSError: If it cannot be read (or is not there).
-        DamagedFile: If its head is not whole, or its length is another than it says.
+        DamagedFile: If its header is not whole, or its length is another than it says.
     """
     with path.open("rb") as stream:
-        head = stream.read(_HEAD.size)
-        if len(head) < _HEAD.size:
-            raise DamagedFile("it is shorter than its head")
-        magic, length, checksum = _HEAD.unpack(head)
-        text = stream.read(length) if magic == _MAGIC else b""
-        size = stream.seek(0, 2)
-    if magic != _MAGIC:
-        raise DamagedFile("it does not start as a file of features does")
-    if len(text) != length or zlib.crc32(text) != checksum:
-        raise DamagedFile("the checksum of its head differs")
-    facts: dict[str, Any] = json.loads(text)
-    found = FeatureFile(path, facts, _offset(length), int(facts["bytes"]))
-    expected = found.offset + found.length + 4 * (_chunks(found.length) + 1)
-    if size != expected:
-        raise DamagedFile(f"it has {size} bytes, not {expected}")
-    return found
+        size = os.fstat(stream.fileno()).st_size
+        start = stream.read(_HEADER_SUM.start)
+        if start[_LENGTH.size :] != _START:
+            raise DamagedFile("it does not start as a file of features does")
+        offset = _LENGTH.size + _LENGTH.unpack_from(start)[0]
+        head = start + stream.read(max(0, min(offset, size) - len(start)))
+    if head != _filled(head, _HEADER_SUM, zlib.crc32(_filled(head, _HEADER_SUM, 0))):
+        raise DamagedFile("the checksum of its header differs")
+    header = json.loads(head[_LENGTH.size :])
+    tensor, dtypes = header["features"], {code: dtype for dtype, (code, _) in _TYPES.items()}
+    length = tensor["data_offsets"][1]
+    if size != offset + length:
+        raise DamagedFile(f"it has {size} bytes, not {offset + length}")
+    return FeatureFile(path, dtypes[tensor["dtype"]], tuple(tensor["shape"]), header["__metadata__"], offset, length)
 
 
 def map_rows(file: FeatureFile) -> np.memmap:
-    """Map a file's rows into memory, uint8 ``(length,)``, after every chunk's checksum was compared.
+    """Map a file's rows into memory, uint8 ``(length,)``, after their checksum was compared.
 
     The mapping is private: nothing that is done to it reaches the file.
 
     Raises:
         OSError: If it cannot be read.
-        DamagedFile: If a checksum differs; names the place.
+        DamagedFile: If the checksum differs.
     """
     import numpy as np
 
     rows = np.memmap(file.path, dtype=np.uint8, mode="c", offset=file.offset, shape=(file.length,))
-    count = _chunks(file.length)
-    with file.path.open("rb") as stream:
-        stream.seek(file.offset + file.length)
-        sums, checksum = stream.read(4 * count), stream.read(4)
-    if struct.pack("<I", zlib.crc32(sums)) != checksum:
-        raise DamagedFile("the checksum of its checksums differs")
-    for index, wanted in enumerate(struct.unpack(f"<{count}I", sums)):
-        start = index * _CHUNK
-        if zlib.crc32(rows[start : start + _CHUNK].data) != wanted:
-            raise DamagedFile(f"the checksum of bytes {start} to {min(start + _CHUNK, file.length)} differs")
+    if f"{zlib.crc32(rows.data):08x}" != file.metadata["checksum"][_DIGITS:]:
+        raise DamagedFile("the checksum of its rows differs")
     return rows
 
 
-def _header(facts: dict[str, Any]) -> bytes:
-    text = json.dumps(facts, sort_keys=True).encode()
-    head = _HEAD.pack(_MAGIC, len(text), zlib.crc32(text)) + text
-    return head.ljust(_offset(len(text)), b"\0")
+def _filled(header: bytes, place: slice, checksum: int) -> bytes:
+    return header[: place.start] + f"{checksum:08x}".encode() + header[place.stop :]
 
 
-def _offset(length: int) -> int:
-    return -(-(_HEAD.size + length) // _PAGE) * _PAGE
-
-
-def _chunks(length: int) -> int:
-    return -(-length // _CHUNK)
+def _header(dtype: str, shape: Sequence[int], metadata: Mapping[str, str]) -> tuple[bytes, int]:
+    """Return the header, with zeros for the checksums, and the bytes of all rows."""
+    code, width = _TYPES[dtype]
+    length = width * prod(shape)
+    tensor = {"dtype": code, "shape": list(shape), "data_offsets": [0, length]}
+    text = json.dumps({"__metadata__": {"checksum": "0" * 2 * _DIGITS, **metadata}, "features": tensor}).encode()
+    padded = -(-(_LENGTH.size + len(text)) // _PAGE) * _PAGE - _LENGTH.size
+    return _LENGTH.pack(padded) + text.ljust(padded), length

@@ -1,4 +1,4 @@
-"""What kept features depend on: equal keys mean equal features, so that a stale entry cannot be served."""
+"""Keys over all that features depend on: equal keys mean equal features, so that a stale entry cannot be served."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["ANCHOR_VERSIONS", "entry_key", "pass_key"]
 ANCHOR_VERSIONS = ("torch", "torchvision", "timm", "pillow", "numpy")
 """Packages that decode, transform and compute: another version may give other features."""
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def pass_key(
     anchor: Anchor, data: str, *, dtype: str, batch_size: int, augmented: AugmentedView | None, device: str = "cpu"
 ) -> str:
-    """Key of one pass of an anchor over the images of a split, hexadecimal; shared by all of its cut points.
+    """Return the key of one pass of an anchor over the images of a split, hexadecimal; its cut points share it.
 
     Args:
         anchor: Its weights are read now, so that a change in place counts.
@@ -35,7 +35,7 @@ def pass_key(
         augmented: How the images were changed; None: not.
         device: Where the anchor runs, and how as far as rounding depends on it.
     """
-    said: list[Any] = [
+    facts: list[Any] = [
         _FORMAT,
         model_digest(anchor.model, anchor.model_name, anchor.kwargs),
         asdict(anchor.preprocessing),
@@ -46,14 +46,14 @@ def pass_key(
         device,
         {name: version(name) for name in ANCHOR_VERSIONS},
     ]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def entry_key(pass_: str, graph: AnchorGraph, cut: int) -> str:
-    """Key of the features at one cut point: its pass, and the operations that lead there with their modules."""
+    """Return the key of the features at one cut point: of its pass, and the operations that lead there."""
     front = graph.front(cut)
-    said = [pass_, front.code, [_module(front, node) for node in front.graph.nodes if node.op == "call_module"]]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    facts = [pass_, front.code, [_module(front, node) for node in front.graph.nodes if node.op == "call_module"]]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _module(front: fx.GraphModule, node: fx.Node) -> str:

@@ -16,7 +16,7 @@ _WIDTH = 4  # bytes of a value
 
 
 class MemoryFeatures:
-    """At most ``capacity`` bytes of features, by pass and cut point.
+    """A cache of at most ``capacity`` bytes of features, by pass and cut point.
 
     They are computed from the nearest earlier cut point that is kept, or else from the images.
     """
@@ -27,40 +27,40 @@ class MemoryFeatures:
 
     @property
     def used(self) -> int:
-        """Bytes."""
+        """The bytes of all features that are kept."""
         return sum(tensor.nbytes for tensor in self._kept.values())
 
     def can_cache(self, work: Pass, cut: int) -> bool:
-        """Whether the features fit the capacity by themselves."""
+        """Return True if the features fit the capacity by themselves."""
         return work.size(cut, _WIDTH) <= self.capacity
 
     def can_cache_all(self, asks: Iterable[tuple[Pass, int]]) -> bool:
-        """Whether all these features fit the capacity together."""
+        """Return True if all these features fit the capacity together."""
         return sum(work.size(cut, _WIDTH) for work, cut in asks) <= self.capacity
 
-    def get(self, work: Pass, cuts: Sequence[int], wanted: Collection[int]) -> dict[int, Tensor]:
-        """Features at the cut points that fit, by cut point; one pass computes all that are missing.
+    def get(self, work: Pass, cuts: Sequence[int], prefetch: Collection[int]) -> dict[int, Tensor]:
+        """Return features at the cut points that fit, by cut point; one pass computes all that are missing.
 
-        ``wanted`` cut points on its way are computed, too, where the capacity leaves room for them; those beyond it
+        ``prefetch`` cut points on its way are computed, too, where the capacity leaves room for them; those beyond it
         begin where it ended, when they are asked.
         """
         asked = [cut for cut in cuts if self.can_cache(work, cut)]
         missing = [cut for cut in asked if (work.key, cut) not in self._kept]
         if missing:
-            self._compute(work, sorted([*missing, *self._extra(work, missing, wanted)]))
-        found: dict[int, Tensor] = {}
+            self._compute(work, sorted([*missing, *self._extra(work, missing, prefetch)]))
+        features: dict[int, Tensor] = {}
         for cut in asked:
             self._kept.move_to_end((work.key, cut))
-            found[cut] = self._kept[work.key, cut]
+            features[cut] = self._kept[work.key, cut]
         while self.used > self.capacity and len(self._kept) > 1:
             self._kept.popitem(last=False)
-        return found
+        return features
 
-    def _extra(self, work: Pass, missing: Sequence[int], wanted: Collection[int]) -> list[int]:
+    def _extra(self, work: Pass, missing: Sequence[int], prefetch: Collection[int]) -> list[int]:
         room = self.capacity - self.used - sum(work.size(cut, _WIDTH) for cut in missing)
         chosen: list[int] = []
         deepest = max(missing)
-        for cut in sorted(cut for cut in wanted if cut < deepest):
+        for cut in sorted(cut for cut in prefetch if cut < deepest):
             size = work.size(cut, _WIDTH)
             if size <= room and cut not in missing and (work.key, cut) not in self._kept:
                 chosen.append(cut)

@@ -1,4 +1,4 @@
-"""One anchor's pass over the images of one split: what it computes, what its features take, what it costs."""
+"""One anchor's pass over the images of one split, and the count of what such passes cost."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from restnet_search.data.augmented_views import AugmentedView, images_of
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.search.prepare.compiled import Compiled
 from restnet_search.search.prepare.cut_anchor import CutAnchor
+from restnet_search.search.run.records import CacheStatistics
 
-__all__ = ["PASS_BATCH", "CacheStatistics", "FeatureExtractors", "Pass", "PassKey"]
+__all__ = ["PASS_BATCH", "CacheMeter", "FeatureExtractors", "Pass", "PassKey"]
 
 PASS_BATCH = 250
 """Images per batch of a pass, at most."""
@@ -25,20 +26,16 @@ PASS_BATCH = 250
 PassKey = tuple[str, str, AugmentedView | None]
 
 
-@dataclass
-class CacheStatistics:
-    """What was asked of a store and what it cost.
+class CacheMeter:
+    """A count of what a store hands out and what that costs; its passes, and stores made from it, add to the same."""
 
-    Attributes:
-        used: Images whose features were handed out; without a store each would have been a forward through a front.
-        forwarded: Images that went through a front from their pixels on, once for all cut points computed together; a
-            pass that goes on where an earlier one ended sends no image again.
-        read: Files of features that an earlier process, or another one, had written.
-    """
+    def __init__(self) -> None:
+        self.total = CacheStatistics(0, 0)
 
-    used: int = 0
-    forwarded: int = 0
-    read: int = 0
+    def add(self, *, used: int = 0, forwarded: int = 0, read: int = 0) -> None:
+        """Add to the total; the figures are those of :class:`CacheStatistics`."""
+        total = self.total
+        self.total = CacheStatistics(total.used + used, total.forwarded + forwarded, total.read + read)
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class FeatureExtractors:
     _compiled: dict[tuple[str, int | None, tuple[int, ...]], nn.Module] = field(default_factory=dict)
 
     def between(self, name: str, graph: AnchorGraph, start: int | None, cuts: Sequence[int]) -> nn.Module:
-        """From the images (``start`` None) or a cut point to later ones, of the anchor of this name."""
+        """Return the slice of an anchor from the images (``start`` None) or a cut point to later cut points."""
         if not self.compute.compiled:
             return self.compute.place(graph.between(start, cuts))
         key = (name, start, tuple(cuts))
@@ -67,7 +64,7 @@ class Pass:
     cut_anchor: CutAnchor
     split: Split
     augmented: AugmentedView | None
-    statistics: CacheStatistics
+    meter: CacheMeter
     extractors: FeatureExtractors = field(default_factory=FeatureExtractors)
 
     @property
@@ -76,7 +73,7 @@ class Pass:
 
     @property
     def exact(self) -> bool:
-        """Whether the images score hybrids, and so go through in float32 always."""
+        """True if the images score hybrids, and so go through in float32 always."""
         return self.split.name != "train"
 
     @property
@@ -84,11 +81,11 @@ class Pass:
         return self.name, self.split.digest, self.augmented
 
     def shape(self, cut: int) -> tuple[int, ...]:
-        """Of the features of all images: ``(n, ...)``."""
+        """Return the shape of the features of all images, ``(n, ...)``."""
         return len(self.split), *self.cut_anchor.graph.cut_points[cut].shape
 
     def size(self, cut: int, width: int) -> int:
-        """Bytes of the features of all images, ``width`` bytes each value."""
+        """Return the bytes of the features of all images, ``width`` bytes each value."""
         return width * prod(self.shape(cut))
 
     @property
@@ -119,5 +116,6 @@ class Pass:
             if missing := self.batch - count:
                 batch = torch.cat([batch, batch.new_zeros(missing, *batch.shape[1:])])  # noqa: PLW2901
             features = self.compute.run(tap, batch, f"features of {self.name}", exact=self.exact)
-            self.statistics.forwarded += count if start is None else 0
+            if start is None:
+                self.meter.add(forwarded=count)
             yield tuple(one[:count] for one in ((features,) if isinstance(features, Tensor) else features))

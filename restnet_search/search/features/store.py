@@ -16,8 +16,9 @@ from restnet_search.data.augmented_views import AugmentedView
 from restnet_search.search.features.disk_features import CannotKeepError, DiskFeatures
 from restnet_search.search.features.disk_store import DiskStore
 from restnet_search.search.features.memory_features import MemoryFeatures
-from restnet_search.search.features.passes import CacheStatistics, FeatureExtractors, Pass
+from restnet_search.search.features.passes import CacheMeter, FeatureExtractors, Pass
 from restnet_search.search.prepare.cut_anchor import CutAnchor
+from restnet_search.search.run.records import CacheStatistics
 
 __all__ = ["FeatureStore", "StoreRecipe"]
 
@@ -25,18 +26,18 @@ _log = logging.getLogger("restnet_search")
 
 
 class FeatureStore:
-    """Features at cut points per split and augmented view.
+    """A store of features at cut points, per split and augmented view.
 
     They are kept in memory in float32 or, given ``disk``, in files, in those files' types; either is bounded, least
     recently used dropped first. What is larger than the bound alone is not kept: it is computed whenever it is asked.
-    One pass over an anchor computes all cut points that are asked together, and those of ``wanted`` that there is
-    room for.
+    One pass over an anchor computes all cut points that are asked together, and those of ``prefetch`` that there
+    is room for.
 
     Args:
         anchors: By name.
         capacity: Bytes in memory.
         disk: Features on disk, instead of in memory; where they cannot be written, memory takes over.
-        wanted: Cut points that will be asked for, by (anchor's name, digest of the split).
+        prefetch: Cut points that will be asked for, by (anchor's name, digest of the split).
         warn: Takes the one message that the disk cannot be written.
         compute: Where anchors run; features that are kept lie on the CPU, those handed out on its device.
     """
@@ -47,19 +48,24 @@ class FeatureStore:
         capacity: int,
         *,
         disk: DiskFeatures | None = None,
-        wanted: Mapping[tuple[str, str], Collection[int]] | None = None,
+        prefetch: Mapping[tuple[str, str], Collection[int]] | None = None,
         warn: Callable[[str], None] = _log.warning,
         compute: Compute | None = None,
     ) -> None:
         self._extractors = FeatureExtractors(compute or Compute())
-        self._anchors, self._wanted, self._warn = anchors, wanted or {}, warn
+        self._anchors, self._prefetch, self._warn = anchors, prefetch or {}, warn
         self._level: MemoryFeatures | DiskFeatures = disk or MemoryFeatures(capacity)
         self._capacity = capacity
-        self.statistics = CacheStatistics()
+        self.meter = CacheMeter()
 
     @property
     def compute(self) -> Compute:
         return self._extractors.compute
+
+    @property
+    def statistics(self) -> CacheStatistics:
+        """The features handed out so far, and the passes that they cost."""
+        return self.meter.total
 
     def batches(
         self,
@@ -70,7 +76,7 @@ class FeatureStore:
         indices: Tensor | None = None,
         augmented: AugmentedView | None = None,
     ) -> Iterator[Tensor]:
-        """Features ``(b, ...)`` of an anchor at a cut point, for a split's images in order or as ``indices`` say.
+        """Yield features ``(b, ...)`` of an anchor at a cut point, for a split's images in order or as ``indices`` say.
 
         They lie on the device of ``compute``, in float32.
         """
@@ -86,7 +92,7 @@ class FeatureStore:
         indices: Tensor | None = None,
         augmented: AugmentedView | None = None,
     ) -> Iterator[tuple[Tensor, ...]]:
-        """Features at several cut points of one anchor, float32 ``(b, ...)`` each, in the order of ``cuts``.
+        """Yield features at several cut points of one anchor, float32 ``(b, ...)`` each, in the order of ``cuts``.
 
         What is not kept comes from one pass over the images, for all cut points that need it.
         """
@@ -96,24 +102,24 @@ class FeatureStore:
         passing = [cut for cut in sorted(set(cuts)) if cut not in kept]
         fresh = _in_batches(work.run(passing, work.images(order)), batch_size) if passing else None
         for chunk in order.split(batch_size):
-            found = {cut: self.compute.gather(tensor, chunk).float() for cut, tensor in kept.items()}
+            features = {cut: self.compute.gather(tensor, chunk).float() for cut, tensor in kept.items()}
             if fresh is not None:
-                found |= zip(passing, next(fresh), strict=True)
-            self.statistics.used += len(cuts) * len(chunk)
-            yield tuple(found[cut] for cut in cuts)
+                features |= zip(passing, next(fresh), strict=True)
+            self.meter.add(used=len(cuts) * len(chunk))
+            yield tuple(features[cut] for cut in cuts)
 
     @property
     def shared(self) -> bool:
-        """Whether other processes may read what is kept: whether it lies on disk."""
+        """True if other processes may read what is kept, for it lies on disk."""
         return isinstance(self._level, DiskFeatures)
 
     def recipe(self) -> StoreRecipe:
-        """What another process needs to open a store like this one, over the same files if there are any."""
+        """Return a recipe by which another process opens such a store, over the same files if there are any."""
         if isinstance(self._level, MemoryFeatures):
-            return StoreRecipe(self._capacity, self._wanted)
+            return StoreRecipe(self._capacity, self._prefetch)
         level = self._level
         return StoreRecipe(
-            self._capacity, self._wanted, level.store.folder, level.store.bound, level.dtype, level.contents
+            self._capacity, self._prefetch, level.store.folder, level.store.bound, level.dtype, level.contents
         )
 
     def fill(self, name: str, cuts: Sequence[int], split: Split, augmented: AugmentedView | None = None) -> None:
@@ -121,30 +127,30 @@ class FeatureStore:
         self._get(self._pass(name, split, augmented), sorted(set(cuts)))
 
     def can_cache(self, name: str, cut: int, split: Split) -> bool:
-        """Whether features at this cut point can be kept; else every ask for them is a pass over the images."""
+        """Return True if features at this cut point can be kept; else every ask for them is a pass over the images."""
         return self._level.can_cache(self._pass(name, split, None), cut)
 
     def can_cache_all(self, asks: Iterable[tuple[str, int, Split, AugmentedView | None]]) -> bool:
-        """Whether features at all these cut points can be kept beside each other."""
+        """Return True if features at all these cut points can be kept beside each other."""
         return self._level.can_cache_all([(self._pass(name, split, view), cut) for name, cut, split, view in asks])
 
     def uncached(self) -> FeatureStore:
-        """A store of the same anchors that keeps nothing: every ask is a pass over the images that it names."""
+        """Return a store of the same anchors that keeps nothing: every ask is a pass over the images that it names."""
         store = FeatureStore(self._anchors, 0)
-        store.statistics, store._extractors = self.statistics, self._extractors
+        store.meter, store._extractors = self.meter, self._extractors
         return store
 
     def _pass(self, name: str, split: Split, view: AugmentedView | None) -> Pass:
-        return Pass(name, self._anchors[name], split, view, self.statistics, self._extractors)
+        return Pass(name, self._anchors[name], split, view, self.meter, self._extractors)
 
     def _get(self, work: Pass, cuts: Sequence[int]) -> dict[int, Tensor]:
-        wanted = self._wanted.get((work.name, work.split.digest), ())
+        prefetch = self._prefetch.get((work.name, work.split.digest), ())
         try:
-            return self._level.get(work, cuts, wanted)
+            return self._level.get(work, cuts, prefetch)
         except CannotKeepError as error:
             self._warn(f"Features cannot be kept on disk: {error}. The search goes on without the cache there.")
             self._level = MemoryFeatures(self._capacity)
-            return self._level.get(work, cuts, wanted)
+            return self._level.get(work, cuts, prefetch)
 
 
 def _in_batches(parts: Iterable[tuple[Tensor, ...]], size: int) -> Iterator[tuple[Tensor, ...]]:
@@ -162,13 +168,13 @@ def _in_batches(parts: Iterable[tuple[Tensor, ...]], size: int) -> Iterator[tupl
 
 @dataclass(frozen=True)
 class StoreRecipe:
-    """How to open a store in another process; the anchors are that process's own.
+    """A store to open in another process; the anchors are that process's own.
 
     ``folder`` is None where features stay in memory; ``contents`` are digests that need not be computed again.
     """
 
     capacity: int
-    wanted: Mapping[tuple[str, str], Collection[int]]
+    prefetch: Mapping[tuple[str, str], Collection[int]]
     folder: Path | None = None
     bound: int = 0
     dtype: str = "float32"
@@ -177,6 +183,6 @@ class StoreRecipe:
     def open(
         self, anchors: Mapping[str, CutAnchor], warn: Callable[[str], None], compute: Compute | None = None
     ) -> FeatureStore:
-        """The store; its arguments as :class:`FeatureStore`."""
+        """Open the store; arguments as for :class:`FeatureStore`."""
         disk = DiskFeatures(DiskStore(self.folder, self.bound), self.dtype, self.contents) if self.folder else None
-        return FeatureStore(anchors, self.capacity, disk=disk, wanted=self.wanted, warn=warn, compute=compute)
+        return FeatureStore(anchors, self.capacity, disk=disk, prefetch=self.prefetch, warn=warn, compute=compute)

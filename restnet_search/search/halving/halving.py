@@ -18,13 +18,12 @@ import numpy as np
 import torch
 
 from restnet_search.data.sampling import stratified_sample
-from restnet_search.search.features.passes import CacheStatistics
 from restnet_search.search.halving.promotion import Configuration, Promotion, Scores, cost_ranges, promote
 from restnet_search.search.halving.rungs import RungName, RungStudy, dropped_candidate
 from restnet_search.search.points.candidates import Candidate, CandidateKey, Enumeration
 from restnet_search.search.prepare.images import SearchImages
 from restnet_search.search.prepare.prepared import Prepared
-from restnet_search.search.run.records import Dropped, RungSummary
+from restnet_search.search.run.records import CacheStatistics, Dropped, RungSummary
 from restnet_search.search.run.session import Session
 from restnet_search.search.training.choices import control_choices
 from restnet_search.search.training.closed_form import RungScore, closed_form_scores
@@ -48,7 +47,7 @@ Step = tuple[list[RungScore], float]
 
 @dataclass(frozen=True)
 class Halving:
-    """What became of the candidates before any full training.
+    """The fate of the candidates before any full training.
 
     Attributes:
         survivors: Those that may be trained in full.

@@ -23,7 +23,7 @@ Scores = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Configuration:
-    """A candidate at a rung: what identifies it, its MACs, and its scores."""
+    """A candidate at a rung: its key, its MACs, and its scores."""
 
     key: CandidateKey
     macs: int
@@ -32,7 +32,15 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Promotion:
-    """How a configuration did: its place (1 is best) among the ``of`` in its range of MACs, of which ``went_on`` did."""
+    """The fate of a configuration.
+
+    Attributes:
+        configuration: At the rung.
+        place: In its range of MACs, 1 is best.
+        of: Configurations in that range.
+        went_on: How many of them went on.
+        kept: True if it went on itself.
+    """
 
     configuration: Configuration
     place: int
@@ -42,7 +50,7 @@ class Promotion:
 
 
 def cost_ranges(macs: Iterable[int], count: int) -> tuple[float, ...]:
-    """The inner limits of ``count`` ranges between the least and the largest MACs, equally wide in log MACs.
+    """Return the inner limits of ``count`` ranges between the least and the largest MACs, equally wide in log MACs.
 
     Raises:
         ValueError: If there are no MACs, or the count is below 1.
@@ -63,8 +71,8 @@ def promote(
 ) -> list[Promotion]:
     """Keep the best ``share`` of every range, rounded up, so at least one; and no fewer than ``at_least`` in all.
 
-    The ``per_direction`` best of every direction (front anchor and back anchor) go on besides, so that no direction is judged by
-    its start alone: what a stitch gains by training differs between kinds of anchors.
+    The ``per_direction`` best of every direction (front anchor and back anchor) go on besides, so that no direction is
+    judged by its start alone: what a stitch gains by training differs between kinds of anchors.
 
     Where the shares of all ranges are too few together, the share rises until they are enough: those go on next that
     come first in the order of (place - 1) / (size of the range), then by scores.
@@ -119,11 +127,11 @@ def promote(
 def order_by_hypervolume_gain(
     configurations: Iterable[Configuration], work: Mapping[CandidateKey, float] | None = None
 ) -> list[Configuration]:
-    """Configurations in the turn in which each adds most to the hypervolume of those before it, per unit of its work.
+    """Return the configurations in the turn in which each adds most hypervolume to those before it, for its work.
 
-    The hypervolume of a set is the mean, over budgets spread evenly in log MACs from the cheapest configuration to the dearest, of
-    the best first score within the budget: the hypervolume that the Pareto set would have if scores were accuracies.
-    When no configuration adds anything, those that are left start anew: the first front first, then the front behind it.
+    The hypervolume of a set is the mean, over budgets spread evenly in log MACs from the cheapest configuration to the
+    dearest, of the best first score within the budget: that of the Pareto set if scores were accuracies. When no
+    configuration adds anything, those that are left start anew: the first front first, then the front behind it.
 
     Args:
         work: What each takes, in any unit, above 0; None: all take the same.

@@ -64,13 +64,13 @@ class RungStudy:
         return cls(optuna.create_study(study_name=_STUDY, storage=storage, directions=ways, load_if_exists=True))
 
     def scores(self, rung: RungName) -> dict[CandidateKey, RungScore]:
-        """What was kept so far."""
+        """Return the scores that were kept so far."""
         steps = self._steps(rung)
-        found = [RungScore(**values | {"key": tuple(values["key"])}) for step in steps for values in step["scores"]]
-        return {score.key: score for score in found}
+        scores = [RungScore(**values | {"key": tuple(values["key"])}) for step in steps for values in step["scores"]]
+        return {score.key: score for score in scores}
 
     def seconds(self, rung: RungName) -> float:
-        """What the steps kept so far took."""
+        """Return the seconds of the steps that were kept so far."""
         return sum(step["seconds"] for step in self._steps(rung))
 
     def keep(self, rung: RungName, scores: Iterable[RungScore], seconds: float) -> None:
@@ -91,7 +91,7 @@ class RungStudy:
 
     @property
     def pruned(self) -> list[Dropped]:
-        """What :meth:`drop` kept."""
+        """The candidates that :meth:`drop` kept."""
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
         return [read_dropped(trial.user_attrs[_DROPPED]) for trial in trials]
 

@@ -25,12 +25,12 @@ class SearchImages:
 
     @property
     def val(self) -> Split:
-        """What decides in a search."""
+        """The images on which a search decides."""
         return self.data.val
 
     @property
     def test(self) -> Split:
-        """What is looked at once, when all is decided."""
+        """The images that are looked at once, when all is decided."""
         return self.data.test
 
 

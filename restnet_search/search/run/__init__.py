@@ -1,1 +1,1 @@
-"""What a run keeps on disk: its folder, its storage and its records, and the session that works on it."""
+"""A run on disk: its folder, its storage, its records, and the session that works on it."""

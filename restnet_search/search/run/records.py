@@ -17,6 +17,7 @@ from restnet_search.space.schema import Order, Tune
 
 __all__ = [
     "AnchorRecord",
+    "CacheStatistics",
     "Count",
     "Direction",
     "Dropped",
@@ -244,6 +245,22 @@ class RungSummary:
     entered: int
     kept: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class CacheStatistics:
+    """The work that keeping features saved, counted while the trials ran.
+
+    ``used`` counts images times cut points whose features were handed to a trial: without reuse, each is a forward
+    through a front (or, for the closed-form start, through the back's anchor up to its cut point). ``forwarded`` counts
+    the images that did go through one, at most once for all cut points computed together; a pass that goes on where an
+    earlier one ended sends no image again. ``read`` counts files of features that an earlier process, or another one,
+    had written.
+    """
+
+    used: int
+    forwarded: int
+    read: int = 0
 
 
 @dataclass(frozen=True)

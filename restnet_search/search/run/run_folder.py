@@ -23,7 +23,7 @@ __all__ = ["RunFolder", "RunInputs", "find_run"]
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What a run was started with beside its space; a resumed run and an export read it back."""
+    """Inputs that a run was started with beside its space; a resumed run and an export read them back."""
 
     command: str
     created: str
@@ -67,7 +67,7 @@ class RunFolder:
         return self.path / "stitches" / f"{hybrid}.safetensors"
 
     def anchor(self, name: str) -> Path:
-        """Where a fitted anchor's weights are kept."""
+        """Return the file of a fitted anchor's weights."""
         return self.path / "anchors" / f"{name}.safetensors"
 
     def create(self, space: SearchSpace, inputs: RunInputs) -> None:

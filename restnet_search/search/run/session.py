@@ -52,7 +52,7 @@ class StageClock:
 
 @dataclass(frozen=True)
 class Session:
-    """What all steps of a search share from its beginning.
+    """Everything that the steps of a search share from its beginning.
 
     A run that was cut off is gone on with by another session, on the same folder.
 

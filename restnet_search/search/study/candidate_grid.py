@@ -100,7 +100,7 @@ class CandidateGrid:
             turns = [candidate for turn in zip_longest(*spread) for candidate in turn if candidate is not None][:count]
         keys: list[TrialKey] = []
         for candidate, tune in zip(turns, cycle(self._training.tune), strict=False):
-            keys.append((*candidate.key, tune))
+            keys.append((*candidate.key, tune))  # pyright: ignore[reportArgumentType]
         return keys
 
     def _by_hypervolume(self, rows: Mapping[str, Sequence[Candidate]], count: int) -> list[Candidate]:
@@ -121,7 +121,7 @@ class CandidateGrid:
 
 
 def _one_of(trial: Trial, name: str, choices: list[_T]) -> _T:
-    """What the trial takes of several choices; a single one is no parameter of the study."""
+    """Let the trial take one of several choices; a single one is no parameter of the study."""
     several: Any = choices
     return trial.suggest_categorical(name, several) if len(choices) > 1 else choices[0]
 

@@ -65,8 +65,8 @@ class _Loop:
             for proposal, outcome in zip(self._started.pop(ticket), outcomes, strict=True):
                 self._end(proposal, outcome)
         untold = (record.seconds for record in self.ended.values() if isinstance(record, HybridRecord))
-        told = (record.seconds for record in self._study.records)
-        self.stopped = self._run.is_out_of_time([*told, *untold])
+        known = [record.seconds for record in self._study.records]
+        self.stopped = self._run.is_out_of_time([*known, *untold])
         return True
 
     def newly_finished(self) -> int:

@@ -33,7 +33,7 @@ def train_jointly(run: TrainingRun) -> None:
         study.note_elapsed(context.clock.elapsed())
 
     if not training.restore(read_epoch(folder.joint)):
-        training.initialise()
+        training.initialize()
         save()
     with progress.task("Joint training", total=max(training.steps, 1)) as task:
         task.advance(training.done)

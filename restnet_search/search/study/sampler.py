@@ -1,4 +1,4 @@
-"""Optuna's samplers, with every draw seeded by what it is for, so that a study which was cut off anywhere asks the same."""
+"""Optuna's samplers, every draw seeded by what it is for: a study that was cut off anywhere goes on asking the same."""
 
 from __future__ import annotations
 

@@ -49,9 +49,9 @@ class Proposal:
 class SearchStudy:
     """One study over a fixed list of candidates.
 
-    Optuna picks the direction, the front cut, the back cut by its rank, what is tuned (where the space leaves a choice),
-    the learning rate and the epochs. A stitch point is trained once with each such choice; where the sampler asks for
-    it again, that trial is skipped (state PRUNED).
+    Optuna picks the direction, the front cut, the back cut by its rank, what is tuned (where the space leaves a
+    choice), the learning rate and the epochs. A stitch point is trained once with each such choice; where the sampler
+    asks for it again, that trial is skipped (state PRUNED).
 
     Trials that were asked and not told are *pending*. They are told in the order in which they were asked, so that what
     the sampler knows at an ask follows from how many are pending, not from which trial ends first. A study that was cut

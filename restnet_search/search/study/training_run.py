@@ -28,7 +28,7 @@ _log = logging.getLogger("restnet_search")
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What a strategy works with.
+    """The objects that a strategy works with.
 
     Attributes:
         session: Of the search.

@@ -19,7 +19,7 @@ _SCORING = "scoring"  # images at once are kept under this name
 
 
 def score_on_val(stitch: StitchLayer, back: nn.Module, candidate: Candidate, context: TrialContext) -> int:
-    """How many images of val the hybrid classifies correctly, from kept features of its front."""
+    """Count the images of val that the hybrid classifies correctly, from features of its front."""
     features = context.store.batches(
         candidate.direction.front, candidate.front_cut, context.val, context.training.batch_size
     )
@@ -27,7 +27,7 @@ def score_on_val(stitch: StitchLayer, back: nn.Module, candidate: Candidate, con
 
 
 def predict(stitch: StitchLayer, back: nn.Module, features: Tensor, compute: Compute, *, exact: bool = True) -> Tensor:
-    """The classes ``(b,)`` that a hybrid puts first for front features, on the CPU; ``exact``: computed in float32."""
+    """Return the classes ``(b,)`` that a hybrid puts first for front features, on the CPU; ``exact``: in float32."""
     return compute.run(lambda x: back(stitch(x)), features, _SCORING, exact=exact).argmax(dim=1).cpu()
 
 
@@ -38,7 +38,7 @@ def score_network(
     batch_size: int = 250,
     compute: Compute | None = None,
 ) -> int:
-    """How many of a split's images a network classifies correctly, from the pixels; computed in float32.
+    """Count the images of a split that a network classifies correctly, from the pixels; computed in float32.
 
     Args:
         network: On the device of ``compute``.
@@ -48,10 +48,10 @@ def score_network(
         compute: Where it runs; None: the CPU.
     """
     place = compute or Compute()
-    found = (place.run(network, images, _SCORING) for images in split.batches(preprocessing, batch_size))
-    return count_correct((logits.argmax(dim=1).cpu() for logits in found), split.labels)
+    batches = (place.run(network, images, _SCORING) for images in split.batches(preprocessing, batch_size))
+    return count_correct((logits.argmax(dim=1).cpu() for logits in batches), split.labels)
 
 
 def count_correct(predicted: Iterable[Tensor], labels: Tensor) -> int:
-    """How many labels are those predicted in consecutive batches, all on the CPU."""
+    """Count the labels that were predicted in consecutive batches, all on the CPU."""
     return int((torch.cat(list(predicted)) == labels).sum())

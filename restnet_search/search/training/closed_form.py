@@ -25,7 +25,7 @@ MEMORY = 2**30
 
 @dataclass(frozen=True)
 class RungScore:
-    """What a candidate reached at a rung.
+    """The score of a candidate at a rung.
 
     Attributes:
         key: Of the candidate.
@@ -116,8 +116,8 @@ def _solve(
         back_cuts.setdefault(name, []).append(cut)
     store, batch, first = context.store, context.training.batch_size, torch.arange(len(context.fit))
     passes = [store.batches_at(name, cuts, context.fit, batch) for name, cuts in back_cuts.items()]
-    for found, *wanted in zip(store.batches_at(front, front_cuts, context.train, batch, first), *passes, strict=True):
-        source = dict(zip(front_cuts, found, strict=True))
+    for fronts, *wanted in zip(store.batches_at(front, front_cuts, context.train, batch, first), *passes, strict=True):
+        source = dict(zip(front_cuts, fronts, strict=True))
         target = {
             (name, cut): values
             for (name, cuts), features in zip(back_cuts.items(), wanted, strict=True)
@@ -136,7 +136,7 @@ def _solve(
 def _correct(
     candidates: Sequence[Candidate], stitches: dict[CandidateKey, StitchLayer], context: TrialContext
 ) -> dict[CandidateKey, int]:
-    """How many of the val images each hybrid classifies correctly."""
+    """Count the val images that each hybrid classifies correctly."""
     backs: dict[tuple[str, int], nn.Module] = {
         (name, cut): context.compute.place(context.graphs[name].back(cut))
         for name, cut in {(candidate.direction.back, candidate.back_cut) for candidate in candidates}
@@ -145,8 +145,8 @@ def _correct(
     front, cuts = candidates[0].direction.front, sorted({candidate.front_cut for candidate in candidates})
     batch = context.training.batch_size
     features = context.store.batches_at(front, cuts, context.val, batch)
-    for found, labels in zip(features, context.val.labels.split(batch), strict=True):
-        at = dict(zip(cuts, found, strict=True))
+    for fronts, labels in zip(features, context.val.labels.split(batch), strict=True):
+        at = dict(zip(cuts, fronts, strict=True))
         for candidate in candidates:
             back = backs[candidate.direction.back, candidate.back_cut]
             predicted = predict(stitches[candidate.key], back, at[candidate.front_cut], context.compute, exact=False)

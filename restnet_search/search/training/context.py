@@ -37,7 +37,7 @@ class TrialImages:
 
 @dataclass(frozen=True)
 class TrialContext:
-    """What all trials of a search share.
+    """Everything that the trials of a search share.
 
     Attributes:
         graphs: Of the anchors, by name.
@@ -61,22 +61,22 @@ class TrialContext:
 
     @property
     def train(self) -> Split:
-        """What stitch layers are trained on."""
+        """The images that stitch layers are trained on."""
         return self.images.train
 
     @property
     def fit(self) -> Split:
-        """What the closed-form start is solved on."""
+        """The images that the closed-form start is solved on."""
         return self.images.fit
 
     @property
     def val(self) -> Split:
-        """What hybrids are scored on."""
+        """The images that hybrids are scored on."""
         return self.images.val
 
     @property
     def compute(self) -> Compute:
-        """Where trials run: where the store's features lie."""
+        """The device and precision of trials: those of the store."""
         return self.store.compute
 
     @property
@@ -85,15 +85,15 @@ class TrialContext:
         return min(self.training.batch_size, len(self.train))
 
     def view_of(self, epoch: int) -> AugmentedView | None:
-        """How the training images are changed in an epoch: ``training.views`` take turns, the first is the image."""
+        """Return the view of training images in an epoch; ``training.views`` take turns, None is the image itself."""
         index = epoch % self.training.views
         return AugmentedView(index, self.seed) if index else None
 
     def task_loss(self, candidate: Candidate, logits: Tensor, indices: Tensor, share: float) -> Tensor:
-        """The loss of a hybrid's float32 logits for the training images that the indices (on the CPU) name.
+        """Return the loss of a hybrid's float32 logits for the training images that the indices (on the CPU) name.
 
         A ``share`` of the loss follows a teacher, the larger of the candidate's anchors.
         """
-        take = self.compute.gather
-        teacher = take(self.teachers[candidate.direction.larger], indices) if share else None
-        return task_loss(logits, take(self.train.labels, indices), teacher, share)
+        gather = self.compute.gather
+        teacher = gather(self.teachers[candidate.direction.larger], indices) if share else None
+        return task_loss(logits, gather(self.train.labels, indices), teacher, share)

@@ -1,8 +1,8 @@
 """Joint training, as SN-Net (Pan et al., CVPR 2023): one stitchable network, a random stitch point per step.
 
 All candidates are one network that switches: neighbours share a stitch layer
-(:mod:`restnet_search.search.training.sharing`), one optimizer holds all of them, and each step draws a candidate and a batch of
-images. At the end every candidate is scored on val with the stitch layer that it shares.
+(:mod:`restnet_search.search.training.sharing`), one optimizer holds all of them, and each step draws a candidate and a
+batch of images. At the end every candidate is scored on val with the stitch layer that it shares.
 
 Where this differs from SN-Net: only stitch layers learn, as everywhere here, while SN-Net tunes the anchors, too; so no
 step is spent on an anchor by itself. Features of frozen fronts come from the store, which a front that learns would
@@ -43,7 +43,7 @@ __all__ = ["JointBudget", "JointOutcome", "JointTraining", "budget_like_independ
 
 @dataclass(frozen=True)
 class JointBudget:
-    """How long all stitch layers are trained together: passes over the training images, and the peak rate.
+    """Length of joint training: passes over the training images, and the peak rate.
 
     ``match_epochs`` passes come first, in which stitch layers learn the back anchor's own features.
     """
@@ -68,7 +68,7 @@ def budget_like_independent(space: SearchSpace, candidates: int) -> JointBudget:
 
 @dataclass(frozen=True)
 class JointOutcome:
-    """What a candidate reached with the stitch layer that it shares; ``images`` were drawn for the candidate itself."""
+    """The outcome of a candidate with the layer that it shares; ``images`` were drawn for the candidate itself."""
 
     candidate: Candidate
     trial: TrialOutcome
@@ -132,7 +132,7 @@ class JointTraining:
         assert isinstance(stitch, StitchLayer)
         return stitch
 
-    def initialise(self) -> None:
+    def initialize(self) -> None:
         """The closed-form start: for each stitch layer the least squares over the features of all its members."""
         context, started = self._context, time.perf_counter()
         if context.stitch.init == "random":
@@ -167,14 +167,14 @@ class JointTraining:
             deadline: When all must be over.
             reserve: Steps' worth of time that is kept back before the deadline, judged by the steps so far.
         """
-        began, sitting = time.monotonic(), self.done
+        began, before = time.monotonic(), self.done
         while not self.ended:
             started = time.perf_counter()
             self._step(self._draws[self.done])
             self.done += 1
             self.seconds += time.perf_counter() - started
             now = time.monotonic()
-            self.stopped = now + reserve * (now - began) / (self.done - sitting) > deadline
+            self.stopped = now + reserve * (now - began) / (self.done - before) > deadline
             advance()
             if self.ended or self.done % every == 0:
                 save()

@@ -72,7 +72,7 @@ class Optimizer:
         return total
 
     def state_dict(self) -> dict[str, Any]:
-        """What :meth:`load_state_dict` needs to go on as if nothing had happened."""
+        """Return the state from which :meth:`load_state_dict` goes on as if nothing had happened."""
         return {"optimizer": self._optimizer.state_dict(), "schedule": self._schedule.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

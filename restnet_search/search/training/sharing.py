@@ -1,4 +1,4 @@
-"""Which stitch points share one stitch layer in joint training: the sliding windows of SN-Net. Pure functions.
+"""Shared stitch layers in joint training: the sliding windows of SN-Net. Pure functions.
 
 SN-Net (Pan et al., CVPR 2023; here as its published code has it) slides a window of ``kernel`` blocks with ``stride``
 along two anchors of equal depth (*paired stitching*); all stitches from a block of the window to a block of the window

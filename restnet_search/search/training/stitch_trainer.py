@@ -109,15 +109,15 @@ class StitchTrainer:
             raise NonFiniteLoss(f"the loss became {loss} at learning rate {self.choices.lr:.3g}")
 
     def statistics_fit(self) -> StatisticsFit | None:
-        """What re-estimates the back's batch-norm statistics; None where they stay as they are."""
+        """Return an estimate of the back's batch-norm statistics to be fed; None where they stay as they are."""
         return None if self._tuned is None else StatisticsFit(self._tuned.back)
 
     @torch.no_grad()
     def see_statistics(self, fit: StatisticsFit, features: Tensor) -> None:
         """Show the fit a batch of front features.
 
-        Where the batch does not fit memory, each of its pieces counts as a batch: layers behind the first then see
-        what the statistics of smaller batches make, and come out a little different.
+        Where the batch does not fit memory, each of its micro-batches counts as a batch: layers behind the first then
+        see what the statistics of smaller batches make, and come out a little different.
         """
         compute = self._context.compute
 
@@ -134,7 +134,7 @@ class StitchTrainer:
         self._tuned.statistics = dict(statistics)
 
     def outcome(self, correct: int, r2: float | None, seconds: float) -> TrialOutcome:
-        """What the training ended with, on the CPU."""
+        """Return the outcome of the training, on the CPU."""
         tuned = {} if self._tuned is None else self._tuned.changed()
         tuned = {name: tensor.cpu() for name, tensor in tuned.items()}
         return TrialOutcome(

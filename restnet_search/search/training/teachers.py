@@ -25,12 +25,12 @@ def teacher_logits(
     The anchors lie on the device of ``compute`` (None: the CPU).
     """
     place = compute or Compute()
-    found: dict[str, Tensor] = {}
+    logits: dict[str, Tensor] = {}
     with progress.task("Logits of the anchors", total=len(anchors)) as task:
         for name, cut in anchors.items():
             batches = images.batches(cut.anchor.preprocessing, _BATCH)
-            found[name] = torch.cat(
+            logits[name] = torch.cat(
                 [place.run(cut.anchor.model, batch, "logits of anchors").cpu() for batch in batches]
             )
             task.advance()
-    return found
+    return logits

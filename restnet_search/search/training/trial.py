@@ -2,8 +2,8 @@
 
 There is one way to train a candidate. Candidates of one front anchor may be trained side by side, so that each batch of
 images goes through their front once; a trial alone is a group of one. Batches come in an order that depends on the
-search's seed, the front anchor and the epoch, so a candidate reaches the same alone, in any company, in any process, and
-wherever the features of its front are kept.
+search's seed, the front anchor and the epoch, so a candidate reaches the same alone, in any company, in any process,
+and wherever the features of its front are kept.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def run_trials(
         raise ValueError("trials that run side by side need one front anchor")
     started = time.perf_counter()
     trainers = [StitchTrainer(candidate, choices, context) for candidate, choices in trials]
-    r2 = _initialise(trainers, context)
+    r2 = _initialize(trainers, context)
     failed = _match(trainers, context)
     _reestimate([trainer for trainer in trainers if trainer not in failed], context)
     failed |= _train([trainer for trainer in trainers if trainer not in failed], context)
@@ -64,7 +64,7 @@ def image_order(seed: int, front: str, epoch: int, count: int) -> Tensor:
     return torch.randperm(count, generator=generator_for(seed, front, epoch))
 
 
-def _initialise(trainers: Sequence[StitchTrainer], context: TrialContext) -> dict[StitchTrainer, float]:
+def _initialize(trainers: Sequence[StitchTrainer], context: TrialContext) -> dict[StitchTrainer, float]:
     """The closed-form start of all: one pass of the front anchor and one of every back anchor."""
     if context.stitch.init == "random":
         return {}
@@ -106,9 +106,9 @@ def _aligned(
     backs = {name: _back_cuts(trainers, name) for name in {t.candidate.direction.back: None for t in trainers}}
     targets = [context.store.batches_at(name, wanted, images, batch, order) for name, wanted in backs.items()]
     sources = context.store.batches_at(front, cuts, context.train, batch, order)
-    for found, *wanted in zip(sources, *targets, strict=True):
+    for fronts, *wanted in zip(sources, *targets, strict=True):
         yield (
-            dict(zip(cuts, found, strict=True)),
+            dict(zip(cuts, fronts, strict=True)),
             {
                 (name, cut): values
                 for (name, back_cuts), features in zip(backs.items(), wanted, strict=True)
@@ -124,8 +124,8 @@ def _reestimate(trainers: Sequence[StitchTrainer], context: TrialContext) -> Non
     if not fits:
         return
     front, cuts = trainers[0].candidate.direction.front, _front_cuts(list(fits))
-    for found in context.store.batches_at(front, cuts, context.train, context.batch):
-        at = dict(zip(cuts, found, strict=True))
+    for fronts in context.store.batches_at(front, cuts, context.train, context.batch):
+        at = dict(zip(cuts, fronts, strict=True))
         for trainer, fit in fits.items():
             trainer.see_statistics(fit, at[trainer.candidate.front_cut])
     for trainer, fit in fits.items():
@@ -141,8 +141,8 @@ def _train(trainers: Sequence[StitchTrainer], context: TrialContext) -> dict[Sti
             break
         cuts, order = _front_cuts(active), image_order(context.seed, front, epoch, len(context.train))
         features = context.store.batches_at(front, cuts, context.train, context.batch, order, context.view_of(epoch))
-        for found, indices in zip(features, order.split(context.batch), strict=True):
-            at = dict(zip(cuts, found, strict=True))
+        for fronts, indices in zip(features, order.split(context.batch), strict=True):
+            at = dict(zip(cuts, fronts, strict=True))
             for trainer in active:
                 if trainer in failed:
                     continue
@@ -160,8 +160,8 @@ def _score(trainers: Sequence[StitchTrainer], context: TrialContext) -> dict[Sti
     front, cuts = trainers[0].candidate.direction.front, _front_cuts(trainers)
     batch = context.training.batch_size
     features = context.store.batches_at(front, cuts, context.val, batch)
-    for found, labels in zip(features, context.val.labels.split(batch), strict=True):
-        at = dict(zip(cuts, found, strict=True))
+    for fronts, labels in zip(features, context.val.labels.split(batch), strict=True):
+        at = dict(zip(cuts, fronts, strict=True))
         for trainer in trainers:
             correct[trainer] += int((trainer.predict(at[trainer.candidate.front_cut]) == labels).sum())
     return correct

@@ -74,12 +74,12 @@ def open_store(
         init: ``lstsq`` where a closed-form start asks for the back anchors' features, too.
     """
     cache, workers = session.space.cache, session.workers
-    wanted: dict[tuple[str, str], set[int]] = {}
+    prefetch: dict[tuple[str, str], set[int]] = {}
     sizes: dict[tuple[str, str, int], int] = {}
     for candidate in candidates:
         for name, cut, split, views in _asks(candidate, images, session.space.training.views, init):
             values = prod(prepared.graphs[name].cut_points[cut].shape)
-            wanted.setdefault((name, split.digest), set()).add(cut)
+            prefetch.setdefault((name, split.digest), set()).add(cut)
             sizes[name, split.digest, cut] = 4 * views * len(split) * values
     total, memory, bound = sum(sizes.values()), int(cache.memory_gb * GB), int(cache.disk_gb * GB)
     needs_disk, dtype = cache.disk == "always" or total > memory, cache.dtype
@@ -93,7 +93,7 @@ def open_store(
             f"each of the {workers} workers computes its own, in {cache.memory_gb / workers:g} GB of memory."
         )
     return FeatureStore(
-        prepared.anchors, memory // workers, disk=disk, wanted=wanted, warn=session.warn, compute=session.compute
+        prepared.anchors, memory // workers, disk=disk, prefetch=prefetch, warn=session.warn, compute=session.compute
     )
 
 

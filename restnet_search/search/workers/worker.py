@@ -43,7 +43,7 @@ _log = logging.getLogger("restnet_search")
 
 @dataclass(frozen=True)
 class AnchorRecipe:
-    """What a worker rebuilds the run's anchors from, and the memory formats that were chosen for them."""
+    """The recipe by which a worker rebuilds the run's anchors, in the memory formats that were chosen for them."""
 
     folder: RunFolder
     space: SearchSpace
@@ -123,10 +123,10 @@ def _serve(pipe: Connection, recipe: bytes, threads: int) -> None:
             continue
         ticket, job = rest
         assert context is not None
-        statistics = context.store.statistics
-        used, forwarded = statistics.used, statistics.forwarded
+        before = context.store.statistics
         outcomes = job.run(context)
-        _send(pipe, "done", ticket, outcomes, statistics.used - used, statistics.forwarded - forwarded)
+        after = context.store.statistics
+        _send(pipe, "done", ticket, outcomes, after.used - before.used, after.forwarded - before.forwarded)
 
 
 def _context(
@@ -156,12 +156,12 @@ def _send(pipe: Connection, *message: Any) -> None:
 
 def _send_error(pipe: Connection, error: BaseException) -> None:
     """Give the main process the exception itself, as it would have met it without workers."""
-    told = "".join(traceback.format_exception(error))
+    trace = "".join(traceback.format_exception(error))
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # noqa: BLE001  (whatever its own pickling raises)
         error = RuntimeError(f"{type(error).__name__}: {error}")
     try:
-        _send(pipe, "error", error, told)
+        _send(pipe, "error", error, trace)
     except OSError:  # nobody is left to be told
         return

@@ -20,7 +20,7 @@ import torch
 
 from restnet_search.errors import RunError
 from restnet_search.progress import Progress
-from restnet_search.search.features.passes import CacheStatistics
+from restnet_search.search.features.passes import CacheMeter
 from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.clock import Clock
 from restnet_search.search.run.session import Session
@@ -54,7 +54,7 @@ def open_engine(session: Session, prepared: Prepared) -> Iterator[Engine]:
 
 
 class RemoteTraceback(Exception):
-    """Where in a worker an exception was raised; the cause of that exception in the main process."""
+    """The traceback in a worker of an exception; its cause in the main process."""
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
@@ -97,7 +97,7 @@ class WorkerPool:
         self._forgotten: set[int] = set()
         self._last = 0
         self._used: TrialContext | None = None
-        self._context, self._payload, self._statistics = 0, b"", CacheStatistics()
+        self._context, self._payload, self._meter = 0, b"", CacheMeter()
 
     def __enter__(self) -> Self:
         return self
@@ -129,7 +129,7 @@ class WorkerPool:
             context.train.pixels.max_bytes // self.count,
         )
         self._context, self._payload = self._context + 1, pickle.dumps(shared)
-        self._used, self._statistics = context, context.store.statistics
+        self._used, self._meter = context, context.store.meter
 
     @property
     def has_room(self) -> bool:
@@ -206,8 +206,7 @@ class WorkerPool:
                 ticket, outcomes, used, forwarded = content
                 worker.ticket = None
                 del self._jobs[ticket]
-                self._statistics.used += used
-                self._statistics.forwarded += forwarded
+                self._meter.add(used=used, forwarded=forwarded)
                 if ticket not in self._forgotten:
                     ended[ticket] = outcomes
             case "log":

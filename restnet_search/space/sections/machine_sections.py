@@ -20,8 +20,8 @@ class CacheSpec(Section):
     disk: Literal["auto", "always"] = Field(default="auto", description="auto: only what does not fit the memory.")
     dtype: Literal["auto", "float16", "bfloat16", "float32"] = Field(
         default="float32",
-        description="On disk. float32 is exact: a trial reaches the same wherever features are kept. auto: float16 where"
-        " it holds the features, at half the bytes.",
+        description="On disk. float32: exact, a trial reaches the same wherever features are kept. auto: float16 where "
+        "it holds the features, at half the bytes.",
     )
     trials_per_pass: Positive = Field(
         default=8, description="Trials that share a pass, at most, where features fit neither bound."

@@ -182,8 +182,8 @@ class SearchSpec(Section):
     )
     ask_ahead: Positive = Field(
         default=4,
-        description="Trials that are asked before the first of them is told: what the sampler learns from lags behind by"
-        " so many, and so many workers can be busy (twice as many never wait).",
+        description="Trials that are asked before the first of them is told: the sampler learns so many trials later, "
+        "and half as many workers never wait.",
     )
     sampler: Literal["tpe", "random", "nsga2"] = "tpe"
     seed: NonNegative = 0

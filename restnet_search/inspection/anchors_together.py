@@ -1,19 +1,17 @@
-"""Look at models before a search: cut points, similarity, costs. Each function answers one command."""
+"""Look at the anchors of a space together, on its data, before a search: similarity, rankings, fits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from restnet_search.anchors import Anchor, fit_anchors, load_anchor, prepare_anchors
+from restnet_search.anchors import fit_anchors, prepare_anchors
 from restnet_search.anchors.fitting.train import top1
 from restnet_search.compute import open_compute
 from restnet_search.costs.budget_terms import asked_for
-from restnet_search.costs.cost_table import AnchorCosts, profile_anchor
-from restnet_search.costs.count import Count, count_costs, count_with_thop
 from restnet_search.data import load_data
-from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
+from restnet_search.graph.anchor_graph import cut_model
+from restnet_search.inspection.one_model import anchor_spec
 from restnet_search.progress import Progress
 from restnet_search.reporting.commands.fit_table import FitRow, FitTable
 from restnet_search.reporting.commands.ranker_comparison import RankedPoint, Rankings
@@ -26,78 +24,20 @@ from restnet_search.search.prepare.prepared import prepare
 from restnet_search.search.ranking import rank_pairs, score_pairs
 from restnet_search.search.run.records import Part
 from restnet_search.space.anchor_sources import AnchorSources
-from restnet_search.space.schema import AnchorSpec, SearchSpace
+from restnet_search.space.schema import SearchSpace
 from restnet_search.units import UNLIMITED, parse_budget
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = [
-    "anchor_spec",
-    "fit_space",
-    "inspect_anchor",
-    "profile_network",
-    "published_cfg",
-    "rank_space",
-    "similarity_between",
-]
-
-
-def anchor_spec(space: SearchSpace | None, name: str) -> AnchorSpec:
-    """The space's anchor of that name; any other name is taken as a timm model."""
-    known = {anchor.name: anchor for anchor in (space.anchors if space else ())}
-    return known.get(name) or AnchorSpec(model=name)
-
-
-def inspect_anchor(
-    spec: AnchorSpec, *, granularity: str, base: Path | None, trust_code: bool, classes: int | None = None
-) -> tuple[AnchorGraph, AnchorCosts]:
-    """Cut and profile a model; weights do not matter, so none are loaded.
-
-    Args:
-        spec: What to build.
-        granularity: ``block`` or ``all``.
-        base: The folder that a factory's file is looked for in.
-        trust_code: Whether a factory may run.
-        classes: Of its head (a factory decides for itself); None for those of the published weights.
-
-    Raises:
-        AnchorError: If the model cannot be built.
-        GraphError: If it cannot be cut.
-    """
-    anchor = _untrained(spec, base, trust_code, classes)
-    graph = cut_model(anchor.model, anchor.preprocessing.size, granularity)
-    return graph, profile_anchor(graph)
-
-
-def profile_network(spec: AnchorSpec, *, base: Path | None, trust_code: bool) -> tuple[Count, tuple[int, int]]:
-    """Count a model's costs for one image by fvcore with what it leaves out added, and MACs and parameters by thop."""
-    import torch
-
-    anchor = _untrained(spec, base, trust_code)
-    image = torch.randn(1, *anchor.preprocessing.size, generator=torch.Generator().manual_seed(0))
-    return count_costs(anchor.model, image), count_with_thop(anchor.model, image)
-
-
-def published_cfg(spec: AnchorSpec) -> Any:
-    """timm's ``PretrainedCfg`` of an anchor; None for factories and unregistered names."""
-    from timm.models import get_pretrained_cfg, is_model
-
-    return get_pretrained_cfg(spec.model) if spec.model and is_model(spec.model) else None
-
-
-def _untrained(spec: AnchorSpec, base: Path | None, trust_code: bool, classes: int | None = None) -> Anchor:
-    plain = spec.model_copy(update={"pretrained": False, "weights": None})
-    published = published_cfg(spec)
-    wanted = classes or (published.num_classes if published else 1000)
-    return load_anchor(plain, classes=wanted, weights_dir=None, base_dir=base, trust_code=trust_code)
+__all__ = ["fit_space", "rank_space", "similarity_between"]
 
 
 def similarity_between(
     space: SearchSpace, names: tuple[str, str], sources: AnchorSources, progress: Progress
 ) -> tuple[tuple[CutAnchor, CutAnchor], NDArray[np.float64], int]:
-    """CKA between all cut points of two anchors, on the space's training images.
+    """Return CKA between all cut points of two anchors, on the space's training images.
 
     Returns:
         Both anchors, the matrix (cut points of the first, cut points of the second), and how many images it saw.
@@ -145,8 +85,10 @@ def rank_space(space: SearchSpace, names: Sequence[str], sources: AnchorSources,
     budgets = [parse_budget(text) for text in space.budgets] or [UNLIMITED]
     device = memory_costs(space, budgets, prepared.graphs) if asked_for("memory", (), budgets) else None
     known = [budget.without("latency") for budget in budgets]
-    found = enumerate_candidates(every, known, points, prepared.costs, ranking.scores, device).candidates
-    stitch_points = {c.key[:-1]: c for c in reversed(found)}  # one candidate each, of the first kind of stitch layer
+    candidates = enumerate_candidates(every, known, points, prepared.costs, ranking.scores, device).candidates
+    stitch_points = {
+        c.key[:-1]: c for c in reversed(candidates)
+    }  # one candidate each, of the first kind of stitch layer
     return Rankings(
         space.name,
         ranking.images,

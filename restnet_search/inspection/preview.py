@@ -12,7 +12,7 @@ from restnet_search.data import DataSplits, Preprocessing, load_data
 from restnet_search.data.readers.open_source import open_source
 from restnet_search.errors import BudgetError, DataError, GraphError
 from restnet_search.graph.anchor_graph import AnchorGraph
-from restnet_search.inspection import inspect_anchor, published_cfg
+from restnet_search.inspection.one_model import inspect_anchor, published_cfg
 from restnet_search.progress import Progress
 from restnet_search.reporting.commands.preview_tables import (
     AnchorRow,

@@ -54,27 +54,17 @@ def train_hybrids(
         engine: Trains trials and controls.
     """
     with session.clock.stage("trials"):
-        _train(session, prepared, images, study, controls, engine)
-
-
-def _train(
-    session: Session,
-    prepared: Prepared,
-    images: SearchImages,
-    study: SearchStudy,
-    controls: Sequence[Control],
-    engine: Engine,
-) -> None:
-    context = _open_context(session, prepared, images, study)
-    if session.workers > 1 and study.unfinished:
-        engine.start()  # they get ready meanwhile
-        fill_store(study.candidates, context, session.progress)
-    deadline = time.monotonic() + (session.space.search.timeout or float("inf")) - session.clock.seconds["halving"]
-    run = TrainingRun(session, study, context, engine, controls, deadline)
-    strategy: Strategy = STRATEGIES.get(session.space.search.strategy, trust_code=session.sources.trust_code)
-    strategy(run)
-    train_controls(run)
-    study.add_counts("features", asdict(context.store.statistics))
+        context = _open_context(session, prepared, images, study)
+        if session.workers > 1 and study.unfinished:
+            engine.start()  # they get ready meanwhile
+            fill_store(study.candidates, context, session.progress)
+        timeout = session.space.search.timeout or float("inf")
+        deadline = time.monotonic() + timeout - session.clock.seconds["halving"]
+        run = TrainingRun(session, study, context, engine, controls, deadline)
+        strategy: Strategy = STRATEGIES.get(session.space.search.strategy, trust_code=session.sources.trust_code)
+        strategy(run)
+        train_controls(run)
+        study.add_counts("features", asdict(context.store.statistics))
 
 
 def _open_context(session: Session, prepared: Prepared, images: SearchImages, study: SearchStudy) -> TrialContext:
