@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from restnet_search.compute import Compute, open_compute
 from restnet_search.progress import Progress
+from restnet_search.registry import STRATEGIES
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import SearchSpace
@@ -79,8 +80,14 @@ class Session:
 
     @property
     def workers(self) -> int:
-        """Processes that train the trials; joint training is one network in one process."""
-        return 1 if self.space.search.strategy == "joint" else self.space.compute.workers
+        """Processes that train the trials."""
+        return 1 if self.trains_as_one else self.space.compute.workers
+
+    @property
+    def trains_as_one(self) -> bool:
+        """True if the strategy trains all stitch layers as one network, in one process and none dropped before."""
+        strategy = STRATEGIES.get(self.space.search.strategy, trust_code=self.sources.trust_code)
+        return getattr(strategy, "trains_as_one", False)
 
 
 @contextmanager

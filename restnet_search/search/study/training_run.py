@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import ClassVar
 
 from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.points.controls import Control
@@ -20,7 +21,7 @@ from restnet_search.search.training.context import TrialContext
 from restnet_search.search.training.jobs import Engine
 from restnet_search.search.training.stitch_trainer import TrialOutcome
 
-__all__ = ["Strategy", "TrainingRun", "record_of"]
+__all__ = ["AsOneNetwork", "Strategy", "TrainingRun", "record_of"]
 
 _log = logging.getLogger("restnet_search")
 
@@ -65,6 +66,20 @@ class TrainingRun:
 
 Strategy = Callable[[TrainingRun], None]
 """How the hybrids of a search are trained; what it leaves in the study is what the search found."""
+
+
+@dataclass(frozen=True)
+class AsOneNetwork:
+    """Decorates a strategy that trains all stitch layers as one network.
+
+    Successive halving then drops no candidate, and one process does all: see ``Session.trains_as_one``.
+    """
+
+    train: Strategy
+    trains_as_one: ClassVar[bool] = True
+
+    def __call__(self, run: TrainingRun) -> None:
+        self.train(run)
 
 
 def record_of(
