@@ -107,14 +107,11 @@ def _score_anchors(search: Search) -> list[AnchorRecord]:
             record = AnchorRecord(
                 name=name,
                 model=cut.anchor.model_name,
-                macs=cost.macs,
-                params=cost.params,
+                cost=cost,
                 val=val,
                 test=final_score(correct[images.test.name], len(images.test)),
                 license=cut.anchor.license,
                 kind=architecture_kind(cut.anchor.model),
-                memory=cost.memory,
-                latency=cost.latency,
             )
             results.append(record)
             _log.info("anchor %s: %d MACs, val %.4f", name, cost.macs, val.top1)

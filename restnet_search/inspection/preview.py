@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from restnet_search.costs.cost_table import AnchorCosts, Cost
+from restnet_search.costs.cost import Cost
+from restnet_search.costs.cost_table import AnchorCosts
 from restnet_search.data import DataSplits, Preprocessing, load_data
 from restnet_search.data.readers.open_source import open_source
 from restnet_search.errors import BudgetError, DataError, GraphError

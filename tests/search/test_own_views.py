@@ -24,7 +24,7 @@ from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.prepare.hybrids import assemble
 from restnet_search.search.ranking import score_pairs
 from restnet_search.search.run.records import Direction
-from restnet_search.search.training.choices import TrainingChoices
+from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.training.context import TrialContext, TrialImages
 from restnet_search.space.schema import DataSpec, RankerSpec, StitchSpec, TrainingSpec
 from restnet_search.stitching.layer import StitchLayer

@@ -20,7 +20,7 @@ from restnet_search.progress import SilentProgress
 from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.prepare.prepared import Prepared, cut_anchors, remember_anchors
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
-from restnet_search.search.training.choices import TrainingChoices
+from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.training.context import TrialContext
 from restnet_search.search.training.jobs import Job, LocalEngine, Outcome, run_jobs
 from restnet_search.search.training.stitch_trainer import NonFiniteLoss, TrialOutcome
