@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from restnet_search.costs.cost import Cost
-from restnet_search.costs.latency_table import Timing
+from restnet_search.costs.latency_table import MeasuredOn, Timing
 from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.space.schema import Order, Tune
 
@@ -113,20 +113,6 @@ class FinalScore:
     top1: float
     ci95: tuple[float, float]
     n: int
-
-
-@dataclass(frozen=True)
-class MeasuredOn:
-    """The place of a latency: ``runtime`` is ``pytorch``, ``onnxruntime``, or ``device`` (another's table)."""
-
-    runtime: str
-    threads: int
-    batch: int
-    machine: str
-
-    def __str__(self) -> str:
-        threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
-        return f"{self.runtime}, {threads}, batch {self.batch}, {self.machine}"
 
 
 class _HasCost:
