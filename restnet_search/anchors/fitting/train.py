@@ -30,7 +30,7 @@ def train_full(job: FitJob, model: nn.Module, preprocessing: Preprocessing, data
     Raises:
         AnchorError: If the loss stops being finite.
     """
-    precision = MixedPrecision(job.compute)
+    precision = MixedPrecision(job.settings.compute)
     model.requires_grad_(True).to(precision.device)
     images = (
         AugmentedImages(data.train, preprocessing)
@@ -70,7 +70,7 @@ def train_head(job: FitJob, model: nn.Module, preprocessing: Preprocessing, data
     heads = classifiers(model)
     if not heads:
         raise AnchorError(f"{job.name} has no classifier to fit.", hint="set fit.tune to full")
-    precision = MixedPrecision(job.compute)
+    precision = MixedPrecision(job.settings.compute)
     model.eval().requires_grad_(False).to(precision.device)
     head = next(iter(heads.values()))
     if len(heads) == 1 and isinstance(head, nn.Linear) and is_linear_probe(model, head, data.train, preprocessing):

@@ -18,9 +18,26 @@ from restnet_search.errors import AnchorError
 from restnet_search.progress import Progress, Task
 from restnet_search.space.schema import FitSpec
 
-__all__ = ["FitJob", "TrainingLoop", "steps_per_epoch"]
+__all__ = ["FitJob", "FitSettings", "TrainingLoop", "steps_per_epoch"]
 
 _WARM_UP = 0.1  # share of the steps
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """The settings that all fits of a space share.
+
+    Attributes:
+        spec: How to train.
+        seed: Of new heads, the order of images and dropout.
+        progress: Told about every batch.
+        compute: Where to train; None: on a GPU where there is one.
+    """
+
+    spec: FitSpec
+    seed: int
+    progress: Progress
+    compute: Compute | None = None
 
 
 @dataclass(frozen=True)
@@ -29,19 +46,23 @@ class FitJob:
 
     Attributes:
         name: The anchor's, in messages.
-        spec: How to train.
-        seed: Of the order of images.
-        progress: Told about every batch.
+        settings: How and where to train.
         checkpoint: Where the state after every epoch is kept, and taken up if it is there.
-        compute: Where to train; None: on a GPU where there is one.
     """
 
     name: str
-    spec: FitSpec
-    seed: int
-    progress: Progress
+    settings: FitSettings
     checkpoint: Path | None = None
-    compute: Compute | None = None
+
+    @property
+    def spec(self) -> FitSpec:
+        """The training of the settings."""
+        return self.settings.spec
+
+    @property
+    def progress(self) -> Progress:
+        """The progress of the settings."""
+        return self.settings.progress
 
 
 @dataclass(frozen=True)
@@ -74,7 +95,7 @@ class TrainingLoop:
             AnchorError: If the loss stops being finite.
         """
         job, spec, steps = self.job, self.job.spec, steps_per_epoch(len(labels), self.job.spec)
-        generator = torch.Generator().manual_seed(job.seed)
+        generator = torch.Generator().manual_seed(job.settings.seed)
         optimizer = _optimizer(spec, [parameter for parameter in module.parameters() if parameter.requires_grad])
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, spec.epochs * steps))
         best, best_epoch, best_state, first = -1.0, -1, {}, 0
