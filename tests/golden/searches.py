@@ -122,7 +122,8 @@ def _network(one: dict[str, Any], path: Path) -> list[Any]:
         one["stitch"]["kind"],
     ]
     choices = one["choices"]
-    chosen = [_rounded(choices["lr"]), *(choices[key] for key in ("epochs", "tune", "match_epochs", "distill"))]
+    chosen = [_rounded(choices["lr"]), choices["epochs"], choices["tune"]]
+    chosen += [choices["match_epochs"], choices["distill"] or 0]
     scores = {name: _rounded(score) for name, score in sorted(one["scores"].items())}
     layer = digest_of(path / "stitches" / f"{one['id']}.safetensors")
     return [

@@ -60,7 +60,10 @@ def prepared(recipe: AnchorRecipe) -> Prepared:
         for spec in recipe.setup.space.anchors
     ]
     found = cut_anchors(
-        recipe.setup.space, [replace(one, fitted=True) for one in loaded], tuple("0123456789"), SilentProgress()
+        recipe.setup.space,
+        [replace(one, weights=replace(one.weights, fitted=True)) for one in loaded],
+        tuple("0123456789"),
+        SilentProgress(),
     )
     remember_anchors(recipe.setup.folder, found)
     return found

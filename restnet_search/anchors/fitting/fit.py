@@ -157,7 +157,8 @@ class _Fitter:
             top1, origin = self._fit_or_read(anchor, model)
         freeze(model)
         digest = model_digest(model, anchor.model_name, anchor.kwargs)
-        fitted = replace(anchor, model=model, num_classes=classes, digest=digest, fitted=True, trained=True)
+        weights = replace(anchor.weights, digest=digest, fitted=True, trained=True)
+        fitted = replace(anchor, model=model, num_classes=classes, weights=weights)
         return Fit(fitted, origin, top1)
 
     def _fit_or_read(self, anchor: Anchor, model: nn.Module) -> tuple[float, Literal["fitted", "cache"]]:

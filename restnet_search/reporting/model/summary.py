@@ -29,6 +29,15 @@ class LatencyNote:
 
 
 @dataclass(frozen=True)
+class JointSummary:
+    """Joint training: how many stitch layers all candidates shared, steps taken, and training images seen in them."""
+
+    stitch_layers: int
+    steps: int
+    images: int
+
+
+@dataclass(frozen=True)
 class SkippedImages:
     """The images, ``count`` of ``of`` in a split, that could not be read and were left out, and the first few files."""
 
@@ -36,15 +45,6 @@ class SkippedImages:
     count: int
     of: int
     first: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class JointSummary:
-    """Joint training: how many stitch layers all candidates shared, steps taken, and training images seen in them."""
-
-    stitch_layers: int
-    steps: int
-    images: int
 
 
 @dataclass(frozen=True)

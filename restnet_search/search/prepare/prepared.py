@@ -178,7 +178,8 @@ def load_prepared(
                 hint="point --weights at the folder that the run was started with",
             )
         # a fitted anchor is read back from a file of ours, which does not say whose weights it was fitted from
-        anchor = replace(anchor, license=facts["anchors"][spec.name]["licence"])
+        weights = replace(anchor.weights, license=facts["anchors"][spec.name]["licence"])
+        anchor = replace(anchor, weights=weights)
         graph = cut_model(anchor.model, anchor.preprocessing.size, space.cut_points.granularity)
         rebuilt[spec.name] = CutAnchor(anchor, graph)
     return rebuilt
