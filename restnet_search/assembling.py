@@ -85,8 +85,8 @@ def assemble_report(search: Search, networks: Networks) -> Report:
     measured = Report(
         schema_version=SCHEMA_VERSION,
         run=session.folder.name,
-        created=session.inputs.created,
-        command=session.inputs.command,
+        created=session.setup.inputs.created,
+        command=session.setup.inputs.command,
         space=session.space.name,
         seed=session.space.search.seed,
         environment=describe_environment(),

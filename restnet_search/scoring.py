@@ -106,7 +106,7 @@ def _score_anchors(search: Search) -> list[AnchorRecord]:
             study.add_anchor(name, val.top1, cost)
             record = AnchorRecord(
                 name=name,
-                model=cut.anchor.model_name,
+                model=cut.anchor.recipe.model_name,
                 cost=cost,
                 val=val,
                 test=final_score(correct[images.test.name], len(images.test)),

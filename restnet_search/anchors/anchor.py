@@ -61,16 +61,6 @@ class Anchor:
     weights: Weights
 
     @property
-    def model_name(self) -> str:
-        """The timm name, or ``module:function`` of the factory."""
-        return self.recipe.model_name
-
-    @property
-    def kwargs(self) -> Mapping[str, object]:
-        """Arguments that the model was built with."""
-        return self.recipe.kwargs
-
-    @property
     def digest(self) -> str:
         """Content key of the weights and of the recipe."""
         return self.weights.digest
@@ -79,11 +69,6 @@ class Anchor:
     def license(self) -> str | None:
         """License of the weights; None where it is unknown."""
         return self.weights.license
-
-    @property
-    def fitted(self) -> bool:
-        """True if the weights were made by a fit."""
-        return self.weights.fitted
 
     @property
     def trained(self) -> bool:

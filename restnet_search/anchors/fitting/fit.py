@@ -156,7 +156,7 @@ class _Fitter:
                 replace_classifier(model, classes)
             top1, origin = self._fit_or_read(anchor, model)
         freeze(model)
-        digest = model_digest(model, anchor.model_name, anchor.kwargs)
+        digest = model_digest(model, anchor.recipe.model_name, anchor.recipe.kwargs)
         weights = replace(anchor.weights, digest=digest, fitted=True, trained=True)
         fitted = replace(anchor, model=model, num_classes=classes, weights=weights)
         return Fit(fitted, origin, top1)

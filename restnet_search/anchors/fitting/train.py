@@ -50,7 +50,7 @@ def train_full(job: FitJob, model: nn.Module, preprocessing: Preprocessing, data
             ) from error
 
     steps = job.spec.epochs * steps_per_epoch(len(data.train), job.spec)
-    with job.progress.task(f"Fitting {job.name}", total=steps) as task:
+    with job.settings.progress.task(f"Fitting {job.name}", total=steps) as task:
         loop = TrainingLoop(job, precision, task)
         best = loop.run(model, logits, lambda: top1(model, data.val, preprocessing), data.train.labels)
     model.cpu()
@@ -82,7 +82,7 @@ def train_head(job: FitJob, model: nn.Module, preprocessing: Preprocessing, data
         return model.eval()(data.train.images(preprocessing, rows).to(precision.device))
 
     steps = job.spec.epochs * steps_per_epoch(len(data.train), job.spec)
-    with job.progress.task(f"Fitting the head of {job.name}", total=steps) as task:
+    with job.settings.progress.task(f"Fitting the head of {job.name}", total=steps) as task:
         loop = TrainingLoop(job, precision, task)
         best = loop.run(model, logits, lambda: top1(model, data.val, preprocessing), data.train.labels)
     model.cpu()

@@ -59,11 +59,6 @@ class FitJob:
         """The training of the settings."""
         return self.settings.spec
 
-    @property
-    def progress(self) -> Progress:
-        """The progress of the settings."""
-        return self.settings.progress
-
 
 @dataclass(frozen=True)
 class TrainingLoop:
@@ -106,11 +101,13 @@ class TrainingLoop:
             generator.set_state(kept["order"])
             torch.set_rng_state(kept["chance"])
             best, best_epoch, best_state, first = kept["best"], kept["best_epoch"], kept["best_state"], kept["epochs"]
-            job.progress.log(f"{job.name}: goes on after epoch {first} of {spec.epochs}")
+            job.settings.progress.log(f"{job.name}: goes on after epoch {first} of {spec.epochs}")
             self._advance(first * steps)
         for epoch in range(first, spec.epochs):
             if spec.patience is not None and epoch - 1 - best_epoch >= spec.patience:
-                job.progress.log(f"{job.name}: stopped after epoch {epoch}, none better since {best_epoch + 1}")
+                job.settings.progress.log(
+                    f"{job.name}: stopped after epoch {epoch}, none better since {best_epoch + 1}"
+                )
                 break
             module.train()
             order = torch.randperm(len(labels), generator=generator)

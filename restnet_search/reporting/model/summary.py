@@ -38,16 +38,6 @@ class JointSummary:
 
 
 @dataclass(frozen=True)
-class SkippedImages:
-    """The images, ``count`` of ``of`` in a split, that could not be read and were left out, and the first few files."""
-
-    split: str
-    count: int
-    of: int
-    first: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class ComputeSummary:
     """The way in which the search computed, on ``SearchSummary.device``.
 
@@ -60,6 +50,16 @@ class ComputeSummary:
     compiled: bool
     channels_last: tuple[str, ...] = ()
     gains: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SkippedImages:
+    """The images, ``count`` of ``of`` in a split, that could not be read and were left out, and the first few files."""
+
+    split: str
+    count: int
+    of: int
+    first: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class Session:
     A run that was cut off is gone on with by another session, on the same folder.
 
     Attributes:
-        setup: Space, folder, inputs and sources of the run, which are also read as the session's own.
+        setup: Space, folder, inputs and sources of the run.
         budgets: Those of the space, or one without limits.
         progress: Shows the long steps.
         warn: Takes what a user should know while the run goes on.
@@ -97,16 +97,6 @@ class Session:
     def folder(self) -> RunFolder:
         """The folder of the run."""
         return self.setup.folder
-
-    @property
-    def inputs(self) -> RunInputs:
-        """The inputs that the run was started with."""
-        return self.setup.inputs
-
-    @property
-    def sources(self) -> AnchorSources:
-        """The places where anchors come from, and the cache folder."""
-        return self.setup.sources
 
     @property
     def workers(self) -> int:
