@@ -124,54 +124,32 @@ def _package(point: EntryPoint) -> str:
     return f"the package {point.dist.name} {point.dist.version}" if point.dist else "an unnamed package"
 
 
-RANKERS = Registry(
-    "ranker",
-    "restnet_search.rankers",
-    MappingProxyType(
-        {
-            "cka": "restnet_search.similarity.rankers:CkaRanker",
-            "kl": "restnet_search.similarity.rankers:KlRanker",
-            "lstsq": "restnet_search.similarity.rankers:LstsqRanker",
-            "random": "restnet_search.similarity.rankers:RandomRanker",
-        }
-    ),
+def _names(package: str, **places: str) -> Mapping[str, str]:
+    return MappingProxyType({name: f"{package}{place}" for name, place in places.items()})
+
+
+_RANKERS = _names(
+    "restnet_search.similarity.rankers:", cka="CkaRanker", kl="KlRanker", lstsq="LstsqRanker", random="RandomRanker"
+)
+_STITCH_LAYERS = _names(
+    "restnet_search.stitching.kinds:", linear="Linear", conv3x3="Conv3x3", lowrank="LowRank", mlp="Perceptron"
+)
+_STRATEGIES = _names(
+    "restnet_search.search.study.",
+    independent="independent:train_independently",
+    joint="joint_strategy:train_jointly",
+)
+_FORMATS = _names(
+    "restnet_search.export.formats.",
+    onnx="onnx:OnnxFormat",
+    safetensors="safetensors:SafetensorsFormat",
+    pt2="pt2:Pt2Format",
+    executorch="executorch:ExecutorchFormat",
+    openvino="openvino:OpenvinoFormat",
+    litert="litert:LitertFormat",
 )
 
-STITCH_LAYERS = Registry(
-    "stitch layer",
-    "restnet_search.stitch_layers",
-    MappingProxyType(
-        {
-            "linear": "restnet_search.stitching.kinds:Linear",
-            "conv3x3": "restnet_search.stitching.kinds:Conv3x3",
-            "lowrank": "restnet_search.stitching.kinds:LowRank",
-            "mlp": "restnet_search.stitching.kinds:Perceptron",
-        }
-    ),
-)
-
-STRATEGIES = Registry(
-    "strategy",
-    "restnet_search.strategies",
-    MappingProxyType(
-        {
-            "independent": "restnet_search.search.study.independent:train_independently",
-            "joint": "restnet_search.search.study.joint_strategy:train_jointly",
-        }
-    ),
-)
-
-FORMATS = Registry(
-    "export format",
-    "restnet_search.formats",
-    MappingProxyType(
-        {
-            "onnx": "restnet_search.export.formats.onnx:OnnxFormat",
-            "safetensors": "restnet_search.export.formats.safetensors:SafetensorsFormat",
-            "pt2": "restnet_search.export.formats.pt2:Pt2Format",
-            "executorch": "restnet_search.export.formats.executorch:ExecutorchFormat",
-            "openvino": "restnet_search.export.formats.openvino:OpenvinoFormat",
-            "litert": "restnet_search.export.formats.litert:LitertFormat",
-        }
-    ),
-)
+RANKERS = Registry("ranker", "restnet_search.rankers", _RANKERS)
+STITCH_LAYERS = Registry("stitch layer", "restnet_search.stitch_layers", _STITCH_LAYERS)
+STRATEGIES = Registry("strategy", "restnet_search.strategies", _STRATEGIES)
+FORMATS = Registry("export format", "restnet_search.formats", _FORMATS)

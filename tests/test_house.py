@@ -24,20 +24,20 @@ ROOT = Path(__file__).resolve().parents[1] / "restnet_search"
 
 # title: (how many there are now, how many there may be); lower the first with every offender that goes.
 BREACHES = {
-    "folders of more than 15 modules": (1, 0),
+    "folders of more than 15 modules": (0, 0),
     "modules above 400 lines": (0, 0),
-    "functions above 8 parameters": (2, 0),
-    "functions above 6 parameters": (14, 14),
-    "dataclasses that are twins": (12, 0),
-    "dataclasses that list the fields of another": (23, 0),
-    "docstrings that begin with a question word": (171, 0),
-    "file names in two rooms": (8, 0),
-    "repeated passages": (14, 0),
+    "functions above 8 parameters": (0, 0),
+    "functions above 6 parameters": (5, 5),
+    "dataclasses that are twins": (1, 0),
+    "dataclasses that list the fields of another": (12, 0),
+    "docstrings that begin with a question word": (13, 0),
+    "file names in two rooms": (0, 0),
+    "repeated passages": (6, 0),
     "run_search longer than a screen": (0, 0),
     "private names imported": (0, 0),
-    "names found, said, told": (88, 0),
-    "identifiers in British spelling": (26, 0),
-    "names that have a better one": (4, 0),
+    "names found, said, told": (3, 0),
+    "identifiers in British spelling": (3, 0),
+    "names that have a better one": (0, 0),
 }
 
 LONGEST_MODULE = 400

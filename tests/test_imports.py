@@ -54,8 +54,6 @@ ROOMS: dict[str, tuple[str | tuple[str, ...], ...]] = {
         "model", "results_file", "assemble", "blocks", "phrases", "commands", "figures", "terminal",
     ),
 }  # fmt: skip
-# Packages that still hold modules without a room; an empty set says that the move is over.
-MOVING = {"search"}
 
 # Narrower than the layers say: a package, or a room in it, and what it may import besides itself; a dotted name allows
 # that room or module alone.
@@ -64,10 +62,6 @@ ALLOWED = {
     "data": GROUND | {"space"},
     "reporting": GROUND | {"licenses", "pareto", "space", "search.run.records"},
 }
-
-# Imports that close a circle today, (importing module, imported module) without the package's name; "" is the root.
-# Each goes with its circle; the last one to go takes this set along.
-KNOWN_CIRCLES: set[tuple[str, str]] = set()
 
 HEAVY = {
     "fvcore", "matplotlib", "numpy", "onnx", "onnxruntime", "onnxscript", "optuna", "pandas", "plotext", "scipy",
@@ -145,7 +139,6 @@ def is_inside(module: str, room: str) -> bool:
 
 
 EDGES = read_edges()
-NEW = [edge for edge in EDGES if (edge.importing, edge.imported) not in KNOWN_CIRCLES]
 
 
 def refuse_circles(edges: Iterable[tuple[str, str]]) -> None:
@@ -158,15 +151,10 @@ def refuse_circles(edges: Iterable[tuple[str, str]]) -> None:
 
 
 def floors_of(package: str) -> dict[str, int]:
-    """The floor of each room that stands; while the package moves, a module may still have the name of a room to be."""
+    """The floor of each room of a package that stands, a sub-package or a module."""
     floors = enumerate(ROOMS[package])
     rooms = [(room, floor) for floor, named in floors for room in ([named] if isinstance(named, str) else named)]
-    return {
-        room: floor
-        for room, floor in rooms
-        if (ROOT / package / room / "__init__.py").is_file()
-        or (package not in MOVING and is_module(f"{NAME}.{package}.{room}"))
-    }
+    return {room: floor for room, floor in rooms if is_module(f"{NAME}.{package}.{room}")}
 
 
 def room_of(module: str, package: str) -> str:
@@ -196,18 +184,18 @@ class TestDirection:
         refuse_circles((importing, imported) for importing, imported in pairs if importing and imported)
 
     def test_modules_make_no_circle(self) -> None:
-        refuse_circles((edge.importing, edge.imported) for edge in NEW)
+        refuse_circles((edge.importing, edge.imported) for edge in EDGES)
 
     def test_the_root_is_asked_by_the_top_only(self) -> None:
         """The root offers what the layers make; a layer that asked it for anything would go round in a circle."""
-        low = [str(edge) for edge in NEW if edge.importing and not edge.imported and HEIGHT[home(edge.importing)] < TOP]
-        assert low == []
+        asking = [edge for edge in EDGES if edge.importing and not edge.imported]
+        assert [str(edge) for edge in asking if HEIGHT[home(edge.importing)] < TOP] == []
 
     @pytest.mark.parametrize("room", sorted(ALLOWED))
     def test_narrower_rules(self, room: str) -> None:
         beyond = [
             str(edge)
-            for edge in NEW
+            for edge in EDGES
             if is_inside(edge.importing, room)
             and not any(is_inside(edge.imported, allowed) for allowed in ALLOWED[room] | {room})
         ]
@@ -217,16 +205,15 @@ class TestDirection:
 @pytest.mark.parametrize("package", sorted(ROOMS))
 class TestRooms:
     def test_every_room_has_its_place(self, package: str) -> None:
-        """Every sub-package is a room; so is every module, once the package has moved."""
-        children = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")} if ROOMS[package] else set()
-        if package not in MOVING:
-            children |= {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"}
+        """Every sub-package and every module of the package is a room."""
+        children = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+        children |= {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"}
         assert children - set(floors_of(package)) == set(), "give it a place in ROOMS and in ARCHITECTURE.md"
 
     def test_every_place_has_its_room(self, package: str) -> None:
-        """A place in the order that no room takes says nothing; while the package moves, rooms may be missing."""
+        """A place in the order that no room takes says nothing."""
         named = {room for floor in ROOMS[package] for room in ([floor] if isinstance(floor, str) else floor)}
-        assert package in MOVING or named == set(floors_of(package))
+        assert named == set(floors_of(package))
 
     def test_rooms_import_downwards(self, package: str) -> None:
         assert upward_between(EDGES, package, floors_of(package)) == []

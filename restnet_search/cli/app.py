@@ -84,8 +84,8 @@ def main(
         str | None,
         typer.Option(
             metavar="KIND",
-            help="independent: stitch layers are trained one by one; joint: all together, as SN-Net; or one of a package"
-            " (default: the space's).",
+            help="independent: stitch layers are trained one by one; joint: all together, as SN-Net; or one of a"
+            " package (default: the space's).",
         ),
     ] = None,
     device: Annotated[

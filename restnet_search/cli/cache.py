@@ -80,11 +80,12 @@ def _table(folder: Path) -> CacheTable:
 
 
 def _row(entry: CacheEntry) -> CacheRow:
-    from restnet_search.reporting.commands.cache_table import CacheRow
+    from restnet_search.reporting.commands.cache_table import CachedFeatures, CacheRow
 
     used = datetime.fromtimestamp(entry.used, UTC).isoformat(timespec="seconds")
     if entry.file is None:
         return CacheRow(entry.path.name, entry.size, used)
     file, of = entry.file, entry.file.metadata
-    place = (of["anchor"], int(of["cut"]), of["path"], of["split"], int(of["augmented"]))
-    return CacheRow(entry.path.name, entry.size, used, *place, file.shape, file.dtype)
+    images = of["split"], int(of["augmented"])
+    held = CachedFeatures(of["anchor"], int(of["cut"]), of["path"], *images, file.shape, file.dtype)
+    return CacheRow(entry.path.name, entry.size, used, held)

@@ -69,13 +69,13 @@ def show(
     from restnet_search.space.device_profiles import dump_profile, find_profile, load_profile
 
     path = find_profile(profile, cwd=Path.cwd())
-    found = load_profile(path)
-    if found.latency is not None:
-        table_of(found.latency, str(path))
+    loaded = load_profile(path)
+    if loaded.latency is not None:
+        table_of(loaded.latency, str(path))
     if as_json:
-        print_json(found.model_dump(mode="json") | {"budget": found.budget})
+        print_json(loaded.model_dump(mode="json") | {"budget": loaded.budget})
     else:
-        typer.echo(dump_profile(found), nl=False)
+        typer.echo(dump_profile(loaded), nl=False)
 
 
 @app.command("bench")
@@ -134,18 +134,18 @@ def import_results(
     from restnet_search.reporting.commands.device_tables import render_model_error
     from restnet_search.space.device_profiles import dump_profile
 
-    found = read_results(results)
-    profile = measured_profile(found, name, limit or (), source)
+    measured = read_results(results)
+    profile = measured_profile(measured, name, limit or (), source)
     file = out or Path(f"{name}.yaml")
     if file.is_dir() or (file.exists() and not force):
         raise BudgetError(f"{file} exists already.", hint="name another --out FILE, or pass --force")
-    error = model_error(found.table, found.space)
+    error = model_error(measured.table, measured.space)
     write_atomically(file, dump_profile(profile))
     if as_json:
         print_json({"profile": str(file), "budget": profile.budget, "error": error.to_json()})
         return
     console().print(render_model_error(error))
-    typer.echo(f"Written: {file}. Search for it: restnet-search --device-profile {file} --space {found.space}")
+    typer.echo(f"Written: {file}. Search for it: restnet-search --device-profile {file} --space {measured.space}")
 
 
 @app.command("check")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from restnet_search.registry import RANKERS
 from restnet_search.search.features.passes import FeatureExtractors
 from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.prepare.prepared import Prepared
-from restnet_search.search.run.session import Session
+from restnet_search.search.run.session import Session, StageClock
 from restnet_search.similarity.cka import MIN_IMAGES
 from restnet_search.similarity.rankers import FeatureBatch, KlRanker, PairScores, RankerSetup, build_ranker
 from restnet_search.space.schema import RankerSpec
@@ -95,28 +94,27 @@ def rank_pairs(
     batches = [batch for batch in torch.arange(count).split(spec.batch_size) if len(batch) >= MIN_IMAGES]
     points = {name: cut.graph.cut_points for name, cut in anchors.items()}
     setup = RankerSetup(points, sum(map(len, batches)), len(images.classes), seed)
-    clock = _Clock()
+    clock = StageClock()
     rankers = {}
     for name in names:
-        with clock.of(name):
+        with clock.stage(name):
             rankers[name] = build_ranker(name, setup, spec.options if name == spec.kind else None)
-    wanted = {name: ranker.passes for name, ranker in rankers.items()}
-    most = max(wanted.values(), default=0)
+    most = max((ranker.passes for ranker in rankers.values()), default=0)
     with progress.task(f"Similarity ({', '.join(names)})", total=most * len(batches)) as task, torch.no_grad():
         for number in range(most):
             for batch in _batches(anchors, images, batches, clock, FeatureExtractors(compute or Compute())):
                 for name, ranker in rankers.items():
-                    if number < wanted[name]:
-                        with clock.of(name):
+                    if number < ranker.passes:
+                        with clock.stage(name):
                             ranker.update(batch)
                 task.advance()
             for name, ranker in rankers.items():
-                if number < wanted[name]:
-                    with clock.of(name):
+                if number < ranker.passes:
+                    with clock.stage(name):
                         ranker.end_pass()
     scores: dict[str, PairScores] = {}
     for name, ranker in rankers.items():
-        with clock.of(name):
+        with clock.stage(name):
             scores[name] = ranker.scores()
     seconds = {name: round(clock.seconds[name], 3) for name in names}
     return Ranking(scores, seconds, round(clock.seconds.get(_FEATURES, 0.0), 3), setup.images)
@@ -137,7 +135,7 @@ def score_pairs(
 
 
 def rankers_of_search(spec: RankerSpec, anchors: Mapping[str, CutAnchor], images: Split) -> list[str]:
-    """The rankers that a search computes, its own first: all, but ``kl`` only where it is asked for or cheap."""
+    """Return the rankers that a search computes, its own first: all, but ``kl`` only where it is asked for or cheap."""
     points = {name: cut.graph.cut_points for name, cut in anchors.items()}
     work = KlRanker.work(RankerSetup(points, min(spec.images, len(images)), len(images.classes), seed=0))
     names = [spec.kind, *(name for name in RANKERS.names() if name != spec.kind)]
@@ -147,33 +145,11 @@ def rankers_of_search(spec: RankerSpec, anchors: Mapping[str, CutAnchor], images
 _FEATURES = "features"
 
 
-class _Clock:
-    """Adds up wall time under names."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    def of(self, name: str) -> _Span:
-        return _Span(self, name)
-
-
-class _Span:
-    def __init__(self, clock: _Clock, name: str) -> None:
-        self._clock, self._name = clock, name
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        spent = time.perf_counter() - self._started
-        self._clock.seconds[self._name] = self._clock.seconds.get(self._name, 0.0) + spent
-
-
 def _batches(
     anchors: Mapping[str, CutAnchor],
     images: Split,
     batches: Sequence[Tensor],
-    clock: _Clock,
+    clock: StageClock,
     extractors: FeatureExtractors,
 ) -> Iterator[FeatureBatch]:
     compute = extractors.compute
@@ -183,7 +159,7 @@ def _batches(
     }
     rests = {name: compute.place(cut.graph.back(len(cut.graph.cut_points) - 1)) for name, cut in anchors.items()}
     for batch in batches:
-        with clock.of(_FEATURES):
+        with clock.stage(_FEATURES):
             features: dict[str, list[Tensor]] = {}
             for name, cut in anchors.items():
                 pixels = images.images(cut.anchor.preprocessing, batch)

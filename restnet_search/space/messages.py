@@ -39,6 +39,7 @@ _PHRASES = {
     "too_long": "must have at most {max_length} entries, has more",
     "string_too_short": "must not be empty",
     "string_pattern_mismatch": "must match {pattern}",
+    "not_registered": "must be one of {names}",
     "finite_number": "must be a finite number",
 }
 

@@ -8,17 +8,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from restnet_search.errors import SpaceError
+from restnet_search.errors import ExtensionError, SpaceError
 from restnet_search.registry import RANKERS, STITCH_LAYERS, STRATEGIES
 from restnet_search.space.messages import describe_problems
 from restnet_search.space.plain_yaml import read_yaml, read_yaml_text, write_yaml
 from restnet_search.space.renamed_keys import upgrade_space
 from restnet_search.space.schema import SearchSpace
+from restnet_search.space.sections.checks import NOT_REGISTERED
 
 __all__ = ["admit_extensions", "dump_space", "load_space", "parse_space"]
 
 _EXPECTED = "a mapping with at least the keys anchors and data"
 _LIST = "list the built-in spaces: restnet-search spaces list"
+_MEND = "mend the file"
 _HINT = "look at a complete one: restnet-search spaces show demo"
 
 
@@ -29,10 +31,12 @@ def load_space(path: str | Path, *, upgrade: bool = False) -> SearchSpace:
 
     Args:
         path: The file.
-        upgrade: Take keys of earlier releases, too, as a run folder's own copy may hold them.
+        upgrade: Take it as a run folder's own copy: with keys of earlier releases, and with names that some package
+            offered when the run was started.
 
     Raises:
         SpaceError: If the file is missing, is no YAML, or is no valid space; all problems are named at once.
+        ExtensionError: If nothing that is installed now offers what the space of a run names.
     """
     path = Path(path)
     try:
@@ -46,12 +50,12 @@ def load_space(path: str | Path, *, upgrade: bool = False) -> SearchSpace:
     except OSError as error:
         raise SpaceError(f"{path} cannot be read: {error.strerror}.") from error
     content = read_yaml(text, str(path)) if upgrade else text
-    return parse_space(upgrade_space(content) if isinstance(content, Mapping) else text, source=str(path))
+    if isinstance(content, Mapping):
+        return _parse(upgrade_space(content), str(path), _MEND, of_run=True)
+    return parse_space(text, source=str(path))
 
 
-def parse_space(
-    content: str | Mapping[str, Any], source: str = "the space", mend: str = "mend the file"
-) -> SearchSpace:
+def parse_space(content: str | Mapping[str, Any], source: str = "the space", mend: str = _MEND) -> SearchSpace:
     """Validate a search space.
 
     Args:
@@ -63,6 +67,10 @@ def parse_space(
         SpaceError: If it is no valid space. Every problem is one line: the path in the file, what is wrong and what
             would be right, the value.
     """
+    return _parse(content, source, mend, of_run=False)
+
+
+def _parse(content: str | Mapping[str, Any], source: str, mend: str, *, of_run: bool) -> SearchSpace:
     data = read_yaml(content, source) if isinstance(content, str) else content
     if data is None or data == {}:
         raise SpaceError(f"{source} is empty.", expected=_EXPECTED, hint=_HINT)
@@ -72,11 +80,28 @@ def parse_space(
     try:
         return SearchSpace.model_validate(dict(data))
     except ValidationError as error:
+        if of_run:
+            _refuse_missing_extensions(error, source)
         lines = describe_problems(error, data, SearchSpace)
     except RecursionError as error:
         raise SpaceError(f"{source} is nested too deeply, or refers to itself.") from error
     count = "a problem" if len(lines) == 1 else f"{len(lines)} problems"
     raise SpaceError("\n  ".join([f"{source} has {count}:", *lines]), hint=f"{mend}; {_HINT}")
+
+
+def _refuse_missing_extensions(error: ValidationError, source: str) -> None:
+    """Say which names of a run's space some package offered when the run began, and none does any more."""
+    problems = [item for item in error.errors(include_url=False) if item["type"] == NOT_REGISTERED]
+    if not problems:
+        return
+    facts = [(item.get("ctx", {}), item["input"]) for item in problems]
+    missing = dict.fromkeys(f"the {context['kind']} {name!r}" for context, name in facts)
+    groups = dict.fromkeys(context["group"] for context, _ in facts)
+    raise ExtensionError(
+        f"{source} names {' and '.join(missing)}, which no installed package offers.",
+        expected="what the run was made with",
+        hint=f"install the package that offers it, by an entry point of the group {' or '.join(groups)}",
+    ) from error
 
 
 def admit_extensions(space: SearchSpace, *, trust_code: bool) -> None:

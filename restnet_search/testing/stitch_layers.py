@@ -135,5 +135,5 @@ def _related(source: Layout, target: Layout) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _explained(stitch: StitchLayer, x: Tensor, y: Tensor) -> float:
-    centred = y - y.mean(dim=(0, 2, 3), keepdim=True)
-    return float(1 - (stitch(x) - y).square().sum() / centred.square().sum())
+    centered = y - y.mean(dim=(0, 2, 3), keepdim=True)
+    return float(1 - (stitch(x) - y).square().sum() / centered.square().sum())

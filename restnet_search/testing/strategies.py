@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
@@ -43,29 +44,51 @@ class StrategySuite:
         """A cache folder for all tests, so that the anchors are fitted once."""
         return tmp_path_factory.mktemp("cache")
 
-    def test_what_it_leaves_is_a_trained_candidate(self, strategy: Strategy, cache: Path, tmp_path: Path) -> None:
-        study = run_strategy(strategy, tmp_path / "run", cache)
+    @pytest.fixture(scope="class")
+    @classmethod
+    def finished(cls) -> list[tuple[SearchStudy, RunFolder]]:
+        """Return the one search that has finished, when :meth:`whole` was asked for it."""
+        return []
+
+    @pytest.fixture
+    def whole(
+        self,
+        strategy: Strategy,
+        cache: Path,
+        finished: list[tuple[SearchStudy, RunFolder]],
+        tmp_path_factory: pytest.TempPathFactory,
+    ) -> tuple[SearchStudy, RunFolder]:
+        """Return what a whole search left: the study and the run folder, which no test changes."""
+        if not finished:
+            path = tmp_path_factory.mktemp("whole") / "run"
+            finished.append((run_strategy(strategy, path, cache), RunFolder(path)))
+        return finished[0]
+
+    def test_what_it_leaves_is_a_trained_candidate(self, whole: tuple[SearchStudy, RunFolder]) -> None:
+        study, folder = whole
         keys = {candidate.key for candidate in study.candidates}
         assert study.records
         for record in study.records:
             point = (record.front.anchor, record.front.cut, record.back.anchor, record.back.cut, record.stitch.kind)
             assert point in keys
             assert record.val.n == 60 and 0 <= record.val.top1 <= 1
-            assert RunFolder(tmp_path / "run").stitch(record.id).is_file()
+            assert folder.stitch(record.id).is_file()
         assert len({record.id for record in study.records}) == len(study.records)
 
-    def test_it_reaches_the_same_again(self, strategy: Strategy, cache: Path, tmp_path: Path) -> None:
-        one, other = (_reached(run_strategy(strategy, tmp_path / name, cache)) for name in ("one", "other"))
+    def test_it_reaches_the_same_again(
+        self, strategy: Strategy, whole: tuple[SearchStudy, RunFolder], cache: Path, tmp_path: Path
+    ) -> None:
+        one, other = _reached(whole[0]), _reached(run_strategy(strategy, tmp_path / "other", cache))
         assert one == other
         for id in one:
-            layers = [RunFolder(tmp_path / name).stitch(id).read_bytes() for name in ("one", "other")]
+            layers = [folder.stitch(id).read_bytes() for folder in (whole[1], RunFolder(tmp_path / "other"))]
             assert layers[0] == layers[1]
 
     def test_going_on_with_what_has_ended_changes_nothing(
-        self, strategy: Strategy, cache: Path, tmp_path: Path
+        self, strategy: Strategy, whole: tuple[SearchStudy, RunFolder], cache: Path, tmp_path: Path
     ) -> None:
-        before = _reached(run_strategy(strategy, tmp_path / "run", cache))
-        assert _reached(run_strategy(strategy, tmp_path / "run", cache)) == before
+        shutil.copytree(whole[1].path, tmp_path / "run")
+        assert _reached(run_strategy(strategy, tmp_path / "run", cache)) == _reached(whole[0])
 
     def test_it_heeds_the_deadline_and_can_be_gone_on_with(
         self, strategy: Strategy, cache: Path, tmp_path: Path
@@ -93,6 +116,7 @@ def small_space() -> SearchSpace:
                 for name, size in sizes.items()
             ],
             "orders": ["large_to_small"],
+            "cut_points": {"min_depth": 0.4},
             "top_k": 1,
             "ranker": {"kind": "random"},
             "stitch": {"images": 100},

@@ -103,9 +103,9 @@ def _row(candidate: Candidate, pair: Pair, given: Size) -> Row:
         (result,) = export_network(
             source, calibration[:8], ["onnx"], Path(folder) / "out", int8=Int8Job(calibration, [])
         )
-        assert result.int8 is not None
+        assert result.entry.int8 is not None
         (float32,) = result.files
-        both = [float32, float32.with_name(result.int8.file)]
+        both = [float32, float32.with_name(result.entry.int8.file)]
         right, milliseconds = _right(both, source, data), _milliseconds(both, calibration[:1].numpy())
     return Row(
         hybrid=source.id,
@@ -115,8 +115,8 @@ def _row(candidate: Candidate, pair: Pair, given: Size) -> Row:
         float32=float(right[0].mean()),
         int8=float(right[1].mean()),
         changed=int((right[0] != right[1]).sum()),
-        float32_bytes=result.int8.float32_bytes,
-        int8_bytes=result.int8.bytes,
+        float32_bytes=result.entry.int8.float32_bytes,
+        int8_bytes=result.entry.int8.bytes,
         float32_ms=milliseconds[0],
         int8_ms=milliseconds[1],
     )

@@ -62,7 +62,7 @@ def test_the_funnel_adds_up_and_is_told(early: tuple[dict[str, Any], str]) -> No
         assert len(gone) == before["entered"] - before["kept"] > 0
         assert all(dropped["reason"] and dropped["macs"] <= 600_000 for dropped in gone)
     assert not {point(dropped) for dropped in results["dropped"]} & {point(h) for h in results["hybrids"]}
-    assert "Decided early" in text
+    assert "Successive halving" in text
     assert "closed-form stitch" in text
 
 

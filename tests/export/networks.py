@@ -47,7 +47,7 @@ def cut(name: str) -> AnchorGraph:
     """One of the anchors with random weights (batch-norm statistics, too), cut."""
     anchor = ANCHORS[name]
     torch.manual_seed(list(ANCHORS).index(name))
-    kwargs: dict[str, Any] = {"num_classes": anchor.num_classes, **anchor.recipe.kwargs}
+    kwargs: dict[str, Any] = {"num_classes": anchor.num_classes, **anchor.kwargs}
     model = timm.create_model(str(anchor.model), **kwargs)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

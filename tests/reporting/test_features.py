@@ -8,7 +8,13 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from restnet_search.reporting.commands.cache_table import CacheRow, CacheTable, format_bytes, render_cache
+from restnet_search.reporting.commands.cache_table import (
+    CachedFeatures,
+    CacheRow,
+    CacheTable,
+    format_bytes,
+    render_cache,
+)
 from restnet_search.reporting.results_file.codec import from_json, to_json
 from restnet_search.reporting.terminal.report_page import render_report
 from restnet_search.search.run.records import CacheStatistics
@@ -47,11 +53,14 @@ def test_bytes(count: int, text: str) -> None:
 
 def test_the_cache_table_shows_what_is_damaged() -> None:
     used = "2026-11-22T21:00:00+00:00"
-    sound = CacheRow("a.features", 2**20, used, "resnet", 3, "layer1.0", "train", 1, (100, 8, 4, 4), "float16")
-    table = CacheTable("/cache", (sound, CacheRow("b.features", 10, used)), 2, 2**20)
+    held = CachedFeatures("resnet", 3, "layer1.0", "train", 1, (100, 8, 4, 4), "float16")
+    sound = CacheRow("a.safetensors", 2**20, used, held)
+    table = CacheTable("/cache", (sound, CacheRow("b.safetensors", 10, used)), 2, 2**20)
     said = shown(render_cache(table), 140)
-    for text in ("resnet", "train, view 1", "100x8x4x4", "float16", "damaged", "b.features", "2 files, 1.0 MB"):
+    for text in ("resnet", "train, view 1", "100x8x4x4", "float16", "damaged", "b.safetensors", "2 files, 1.0 MB"):
         assert text in said
     entries = table.to_json()["features"]["entries"]
     assert [entry["damaged"] for entry in entries] == [False, True]
+    assert entries[0].keys() == entries[1].keys()
+    assert [entry["shape"] for entry in entries] == [(100, 8, 4, 4), None]
     assert table.to_json()["features"]["bytes"] == 2**20 + 10

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["CacheRow", "CacheTable", "format_bytes", "render_cache"]
+__all__ = ["CacheRow", "CacheTable", "CachedFeatures", "format_bytes", "render_cache"]
+
+
+@dataclass(frozen=True)
+class CachedFeatures:
+    """Features of a file: the anchor and cut point, the images (``augmented``: 0 as they are), shape and type."""
+
+    anchor: str
+    cut: int
+    path: str
+    split: str
+    augmented: int
+    shape: tuple[int, ...]
+    dtype: str
 
 
 @dataclass(frozen=True)
 class CacheRow:
-    """One file of features: whose, where, and when it was used last (ISO 8601); a damaged one has only a file."""
+    """One file of features: its bytes, when it was used last (ISO 8601), and what it holds; None if it is damaged."""
 
     file: str
     bytes: int
     used: str
-    anchor: str | None = None
-    cut: int | None = None
-    path: str | None = None
-    split: str | None = None
-    augmented: int | None = None
-    shape: tuple[int, ...] | None = None
-    dtype: str | None = None
+    features: CachedFeatures | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values in one flat mapping; those of the features are None in a damaged file."""
+        facts = (
+            asdict(self.features) if self.features else dict.fromkeys(field.name for field in fields(CachedFeatures))
+        )
+        damaged = self.features is None
+        return {"file": self.file, "bytes": self.bytes, "used": self.used, **facts, "damaged": damaged}
 
 
 @dataclass(frozen=True)
@@ -42,13 +57,13 @@ class CacheTable:
         return sum(row.bytes for row in self.features)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; ``damaged`` files are removed when a search asks for them."""
+        """Return plain values; ``damaged`` files are removed when a search asks for them."""
         return {
             "folder": self.folder,
             "features": {
                 "files": len(self.features),
                 "bytes": self.feature_bytes,
-                "entries": [vars(row) | {"damaged": row.shape is None} for row in self.features],
+                "entries": [row.to_json() for row in self.features],
             },
             "fitted_anchors": {"files": self.fitted_anchors, "bytes": self.fitted_bytes},
         }
@@ -75,10 +90,10 @@ def render_cache(table: CacheTable) -> RenderableType:
     for title in ("anchor", "cut", "split", "features", "type", "size", "last used"):
         grid.add_column(title, justify="right" if title in ("cut", "size") else "left", overflow="fold")
     for row in table.features:
-        if row.shape is None:
-            grid.add_row(row.file, "", "", "damaged", "", format_bytes(row.bytes), row.used)
+        size, held = format_bytes(row.bytes), row.features
+        if held is None:
+            grid.add_row(row.file, "", "", "damaged", "", size, row.used)
             continue
-        split = f"{row.split}, view {row.augmented}" if row.augmented else str(row.split)
-        shape = "x".join(map(str, row.shape))
-        grid.add_row(str(row.anchor), str(row.cut), split, shape, row.dtype, format_bytes(row.bytes), row.used)
+        split = f"{held.split}, view {held.augmented}" if held.augmented else held.split
+        grid.add_row(held.anchor, str(held.cut), split, "x".join(map(str, held.shape)), held.dtype, size, row.used)
     return Group(*map(Text, sums), Text(""), grid)

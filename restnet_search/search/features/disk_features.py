@@ -23,7 +23,7 @@ class CannotKeepError(Exception):
 
 
 class DiskFeatures:
-    """Features by content in a :class:`~restnet_search.search.features.disk_store.DiskStore`.
+    """A cache of features by content in a :class:`~restnet_search.search.features.disk_store.DiskStore`.
 
     They are always computed from the images, so that rounding to the file's type happens once. The mapped pages live in
     the system's page cache, which is the memory in front of the disk.

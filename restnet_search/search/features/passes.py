@@ -1,4 +1,4 @@
-"""One anchor's pass over the images of one split: what it computes, what its features take, what it costs."""
+"""One anchor's pass over the images of one split, and the count of what such passes cost."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class FeatureStore:
 
     @property
     def statistics(self) -> CacheStatistics:
-        """The count so far."""
+        """The features handed out so far, and the passes that they cost."""
         return self.meter.total
 
     def batches(

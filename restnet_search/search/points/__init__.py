@@ -1,1 +1,1 @@
-"""Stitch points: which there are, what they cost, and which are candidates."""
+"""Stitch points of a space, their costs, and the candidates among them."""

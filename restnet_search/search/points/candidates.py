@@ -59,7 +59,7 @@ class Candidate:
     front_macs: int = 0
 
     def work(self, epochs: int) -> int:
-        """About the MACs of a trial per training image: the front runs once, the rest forwards and back each epoch.
+        """Estimate the MACs of a trial per training image: the front runs once, the rest forwards and back each epoch.
 
         A backward pass is taken for two forward passes. At least 1.
         """
@@ -67,13 +67,13 @@ class Candidate:
 
     @property
     def key(self) -> CandidateKey:
-        """Identifies the candidate."""
+        """The identity of the candidate."""
         return (self.direction.front, self.front_cut, self.direction.back, self.back_cut, self.plan.kind)
 
 
 @dataclass(frozen=True)
 class Enumeration:
-    """The candidates, and what became of all other stitch points; ``passed_over`` are those that were ranked out.
+    """The candidates, and counts of all other stitch points; ``passed_over`` are those that were ranked out.
 
     Stitch points are counted once, whatever kinds of stitch layers there are: one is over budget if all kinds are.
     """

@@ -1,4 +1,4 @@
-"""Controls: what a search trains beside its candidates, so that its hybrids have something to be compared with.
+"""Controls: hybrids trained beside the candidates, so that these have something to be compared with.
 
 An anchor stitched to itself shows what a stitch layer alone costs or adds; stitch points drawn at random among those
 that the ranker passed over, at like FLOPs, show what the ranker is worth. Both are trained and scored as any trial is.
@@ -50,7 +50,7 @@ def plan_controls(
 
 
 def _self_candidate(point: StitchPoint, costs: AnchorCosts, device: DeviceCosts | None) -> Candidate:
-    """An anchor stitched to itself; it costs more than the anchor."""
+    """Return the candidate that stitches an anchor to itself; it costs more than the anchor."""
     name, cut = point.front
     cost = hybrid_cost(costs, cut, point.plan.cost, costs, cut)
     cost = cost if device is None else device.priced(cost, point)
@@ -58,7 +58,7 @@ def _self_candidate(point: StitchPoint, costs: AnchorCosts, device: DeviceCosts 
 
 
 def _draw(enumeration: Enumeration, count: int, generator: np.random.Generator) -> list[Candidate]:
-    """One stitch point that was ranked out from each of ``count`` ranges of MACs that hold equally many candidates.
+    """Draw one stitch point that was ranked out from each of ``count`` ranges of MACs with equally many candidates.
 
     The outer quarters of a range are left out, so that candidates lie on both sides of what is drawn. Where a range
     holds none, the nearest one is taken.

@@ -29,7 +29,7 @@ __all__ = ["DeviceCosts", "memory_costs", "price_parts"]
 
 @dataclass(frozen=True)
 class DeviceCosts:
-    """Prices hybrids and anchors: peak memory by the parts' profiles, latency by sums (None: not asked for).
+    """Prices of hybrids and anchors: peak memory by the parts' profiles, latency by sums (None: not asked for).
 
     ``foreign`` says that the latency table was measured on another device than this one.
     """
@@ -46,7 +46,7 @@ class DeviceCosts:
         return self.latency.table if self.latency else None
 
     def anchor(self, name: str, cost: Cost) -> Cost:
-        """The cost of a whole anchor with its memory and latency filled in."""
+        """Return the cost of a whole anchor with its memory and latency filled in."""
         latency = self.latency.anchor(name) if self.latency else None
         return replace(cost, memory=self.memory[name].total.peak, latency=latency)
 
@@ -67,7 +67,7 @@ class DeviceCosts:
         )
 
     def _stitch(self, plan: StitchPlan, shape: tuple[int, ...]) -> Memory:
-        """Memory of a stitch layer; many stitch points share one plan, so each plan is run once, without values."""
+        """Return the memory of a stitch layer; stitch points share plans, so each plan is run once, without values."""
         key = (plan, shape)
         if key not in self._stitches:
             with torch.device("meta"):
@@ -76,7 +76,7 @@ class DeviceCosts:
 
 
 def price_parts(session: Session, prepared: Prepared) -> DeviceCosts:
-    """Price what hybrids are made of; where a budget or an objective asks for latency, measure that of every part.
+    """Price the parts of hybrids; where a budget or an objective asks for latency, measure that of every part.
 
     The latency table is kept in the run folder: a resumed run goes on with the same latencies.
 

@@ -1,4 +1,4 @@
-"""Measure the parts that hybrids of a space are made of, on PyTorch or onnxruntime, and sum them per hybrid."""
+"""Latency of the parts that hybrids of a space are made of, on PyTorch or onnxruntime, and its sums per hybrid."""
 
 from __future__ import annotations
 
@@ -60,15 +60,16 @@ class SummedLatency:
     table: LatencyTable
 
     def anchor(self, name: str) -> float:
+        """Return the seconds of an anchor."""
         return self.table.seconds(part_id("anchor", name))
 
     def hybrid(self, point: StitchPoint) -> float:
-        """Seconds of a hybrid."""
+        """Return the seconds of a hybrid."""
         return self.table.seconds(*parts_of(point))
 
 
 def anchor_digest(graph: AnchorGraph, costs: AnchorCosts) -> str:
-    """Names what a latency depends on: cut points, image size, MACs and parameters of every part; not the weights."""
+    """Return a digest of all that latencies depend on: cut points, image size, every part's MACs and parameters."""
     facts = (
         graph.traced.image_size,
         [(cut.node, cut.path, cut.shape) for cut in graph.cut_points],
@@ -101,7 +102,7 @@ def measure_table(
 def networks_to_measure(
     space: SearchSpace, graphs: Mapping[str, AnchorGraph], costs: Mapping[str, AnchorCosts], spec: LatencySpec
 ) -> tuple[dict[str, tuple[nn.Module, Tensor]], dict[str, StitchPoint]]:
-    """Return what a latency table is measured on: networks by id, each with an input, and which are whole hybrids."""
+    """Build the networks of a latency table, by id, each with an input; return the whole hybrids among them, too."""
     cut_points = {name: graph.cut_points for name, graph in graphs.items()}
     points = stitch_points(space, cut_points, costs)
     own = [point for name, cuts in cut_points.items() for point in self_stitches(space, name, cuts, costs[name])]
@@ -117,7 +118,7 @@ def networks_to_measure(
 def part_networks(
     graphs: Mapping[str, AnchorGraph], points: Sequence[StitchPoint], batch: int
 ) -> dict[str, tuple[nn.Module, Tensor]]:
-    """Every part that the stitch points are made of, with an input; the anchors; and a call that does nothing."""
+    """Build every part of the stitch points, with an input; the anchors; and a call that does nothing."""
     networks: dict[str, tuple[nn.Module, Tensor]] = {OVERHEAD: (nn.Identity(), torch.zeros(batch, 1))}
     for name, graph in graphs.items():
         networks[part_id("anchor", name)] = (graph.traced.module, graph.traced.example(batch))
@@ -155,7 +156,7 @@ def measure_networks(
 
 
 def machine() -> str:
-    """The processor in words."""
+    """Return the name of the processor, and its number of CPUs."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.lower().startswith(("model name", "model\t"))]

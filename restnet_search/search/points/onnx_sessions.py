@@ -52,7 +52,7 @@ def write_part(network: nn.Module, features: Tensor, path: Path) -> Path:
 
 
 def onnx_call(network: nn.Module, features: Tensor, path: Path, threads: int) -> Callable[[], object]:
-    """Write a network and open it; returns a call that runs it on the features."""
+    """Write a network and open it; return a call that runs it on the features."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -13,7 +13,7 @@ _QUANTILES = (0.25, 0.5, 0.75)
 
 
 def suggest_budgets(hybrids: Sequence[int], anchors: Sequence[int]) -> tuple[str, ...]:
-    """Budgets at the quartiles of the hybrids' MACs, ascending, each once, rounded up to two digits.
+    """Return budgets at the quartiles of the hybrids' MACs, ascending, each once, rounded up to two digits.
 
     Hybrids that cost less than the smallest anchor are left out where there are others: a budget below every anchor is
     possible, but what fits it is seldom good.

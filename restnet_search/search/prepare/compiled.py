@@ -26,7 +26,7 @@ class Compiled(nn.Module):
         self._call = torch.compile(network)
 
     def forward(self, batch: Tensor) -> Any:
-        """Return what the network gives.
+        """Run the compiled network.
 
         Raises:
             RunError: If it cannot be compiled; says what to install or to leave out.

@@ -1,4 +1,4 @@
-"""Build hybrids of a run: as modules, and from disk."""
+"""Hybrids of a run, built from their parts or from disk."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def assemble(
 
 
 def trained_tensors(stitch: StitchLayer, tuned: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors that training made of a hybrid, as one flat mapping for its file."""
+    """Return all tensors of a hybrid that training made, as one flat mapping for its file."""
     return {**stitch.state_dict(), **{f"{_BACK}{name}": tensor for name, tensor in tuned.items()}}
 
 
@@ -75,7 +75,7 @@ def restore_hybrid(
 def plan_between(
     graphs: Mapping[str, AnchorGraph], kind: str, front: tuple[str, int], back: tuple[str, int]
 ) -> StitchPlan:
-    """The stitch plan between two cut points."""
+    """Return the stitch plan between two cut points."""
     source = graphs[front[0]].cut_points[front[1]].layout
     target = graphs[back[0]].cut_points[back[1]].layout
     return StitchPlan(kind, source, target)

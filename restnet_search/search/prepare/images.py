@@ -25,7 +25,7 @@ class SearchImages:
 
     @property
     def val(self) -> Split:
-        """The images that decide in a search."""
+        """The images on which a search decides."""
         return self.data.val
 
     @property

@@ -36,7 +36,7 @@ _ROUNDS = 3
 
 @dataclass(frozen=True)
 class FormatChoice:
-    """The memory format of an anchor, and how many times as fast channels last was; None where it was not measured."""
+    """The memory format of an anchor; ``gain`` says how many times as fast channels last was, None: not measured."""
 
     channels_last: bool
     gain: float | None = None
@@ -86,7 +86,7 @@ def set_format(module: nn.Module, channels_last: bool) -> None:
 
 
 def is_channels_last(module: nn.Module) -> bool:
-    """Return True if weights of convolutions lie channels last; where both formats are the same bytes, none counts."""
+    """Return True if weights of convolutions lie channels last; those equal in both formats do not count."""
     return any(
         tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
         for tensor in module.parameters()
@@ -130,5 +130,5 @@ def _wait(compute: Compute) -> None:
 
 
 def _has_grids(model: nn.Module) -> bool:
-    """Return True if the format can matter: more convolutions beyond 1x1 than the one that makes tokens."""
+    """Return True if the format can matter: there are more convolutions beyond 1x1 than the one that makes tokens."""
     return sum(isinstance(module, nn.Conv2d) and module.weight[0, 0].numel() > 1 for module in model.modules()) > 1

@@ -1,4 +1,4 @@
-"""Placement of anchors: on the device for all that a search computes, on the CPU for what is measured there."""
+"""Anchors on the device for all that the search computes, on the CPU for what is measured there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def move_to_device(
 def anchors_on_cpu(
     anchors: Mapping[str, CutAnchor], compute: Compute, formats: Mapping[str, FormatChoice]
 ) -> Iterator[None]:
-    """The anchors on the CPU in the plain format while this is open: for what is measured there as it is delivered."""
+    """Hold the anchors on the CPU in the plain format while this is open, to measure them as they are delivered."""
     move_to_device(anchors, Compute())
     try:
         yield
@@ -36,7 +36,7 @@ def anchors_on_cpu(
 
 
 def _move(cut: CutAnchor, device: torch.device) -> None:
-    """Its model, and the trace, which may hold constants of its own."""
+    """Move an anchor's model, and its trace, which may hold constants of its own."""
     for module in (cut.anchor.model, cut.graph.traced.module):
         if any(tensor.device != device for tensor in (*module.parameters(), *module.buffers())):
             module.to(device)

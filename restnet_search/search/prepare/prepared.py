@@ -1,4 +1,4 @@
-"""Get anchors ready: loaded, fitted where needed, cut, profiled."""
+"""Anchors made ready: loaded, fitted where needed, cut, profiled."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Prepared:
         return {name: tuple(anchor.graph.cut_points) for name, anchor in self.anchors.items()}
 
     def on_cpu(self) -> AbstractContextManager[None]:
-        """Hold the anchors on the CPU in the plain format: for what is measured there as it is delivered."""
+        """Hold the anchors on the CPU in the plain format, to measure them as they are delivered."""
         return anchors_on_cpu(self.anchors, self.compute, self.formats)
 
 
@@ -195,5 +195,5 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFo
 
 
 def _identity(facts: Mapping[str, Any]) -> tuple[object, dict[str, tuple[object, object]]]:
-    """Return what makes anchors the same; their license does not."""
-    return facts["classes"], {name: (said["digest"], said["fitted"]) for name, said in facts["anchors"].items()}
+    """Return the facts that make anchors the same; that of their license is not among them."""
+    return facts["classes"], {name: (one["digest"], one["fitted"]) for name, one in facts["anchors"].items()}

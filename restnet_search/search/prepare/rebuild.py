@@ -1,4 +1,4 @@
-"""Rebuild a network of a finished run from its folder: a hybrid, or an anchor."""
+"""Networks of a finished run, hybrids and anchors, rebuilt from its folder."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from restnet_search.errors import did_you_mean
 from restnet_search.registry import Registry
 
 __all__ = [
+    "NOT_REGISTERED",
     "Problem",
     "cut_point_reference",
     "each_once",
@@ -23,6 +24,8 @@ __all__ = [
     "registered_in",
     "unknown_name",
 ]
+
+NOT_REGISTERED = "not_registered"
 
 _Value = TypeVar("_Value", bound=str | int | float)
 
@@ -79,11 +82,15 @@ def each_once(value: list[_Value]) -> list[_Value]:
 
 
 def registered_in(registry: Registry) -> Callable[[str], str]:
-    """Return a check that refuses names which neither we nor an installed package registered; it runs no code."""
+    """Return a check that refuses names which neither we nor an installed package registered; it runs no code.
+
+    Its errors are of the type :data:`NOT_REGISTERED`, with the kind of extension and the group of entry points.
+    """
 
     def check(value: str) -> str:
         if value not in registry.built_ins and value not in (known := registry.known_names()):
-            raise ValueError(f"must be one of {did_you_mean(value, known)}")
+            context = {"names": did_you_mean(value, known), "kind": registry.kind, "group": registry.group}
+            raise PydanticCustomError(NOT_REGISTERED, "must be one of {names}", context)
         return value
 
     return check
