@@ -29,14 +29,6 @@ class LatencyNote:
 
 
 @dataclass(frozen=True)
-<<<<<<< HEAD
-class JointSummary:
-    """Joint training: how many stitch layers all candidates shared, steps taken, and training images seen in them."""
-
-    stitch_layers: int
-    steps: int
-    images: int
-=======
 class SkippedImages:
     """The images, ``count`` of ``of`` in a split, that could not be read and were left out, and the first few files."""
 
@@ -44,7 +36,6 @@ class SkippedImages:
     count: int
     of: int
     first: tuple[str, ...]
->>>>>>> main
 
 
 @dataclass(frozen=True)
@@ -63,22 +54,12 @@ class ComputeSummary:
 
 
 @dataclass(frozen=True)
-<<<<<<< HEAD
-class SkippedImages:
-    """The images, ``count`` of ``of`` in a split, that could not be read and were left out, and the first few files."""
-
-    split: str
-    count: int
-    of: int
-    first: tuple[str, ...]
-=======
 class JointSummary:
     """Joint training: how many stitch layers all candidates shared, steps taken, and training images seen in them."""
 
     stitch_layers: int
     steps: int
     images: int
->>>>>>> main
 
 
 @dataclass(frozen=True)

@@ -230,7 +230,7 @@ class HybridRecord(_HasCost):
 
     @property
     def tune(self) -> Tune:
-        """What changed in training: the stitch layer alone, or also parts of the back."""
+        """The part that changed in training: the stitch layer alone, or also parts of the back."""
         return self.choices.tune if self.choices else "stitch"
 
     @property

@@ -89,6 +89,11 @@ class Session:
     clock: StageClock = field(default_factory=StageClock)
 
     @property
+    def workers(self) -> int:
+        """Processes that train the trials; joint training is one network in one process."""
+        return 1 if self.space.search.strategy == "joint" else self.space.compute.workers
+
+    @property
     def space(self) -> SearchSpace:
         """The resolved space."""
         return self.setup.space
@@ -97,11 +102,6 @@ class Session:
     def folder(self) -> RunFolder:
         """The folder of the run."""
         return self.setup.folder
-
-    @property
-    def workers(self) -> int:
-        """Processes that train the trials; joint training is one network in one process."""
-        return 1 if self.space.search.strategy == "joint" else self.space.compute.workers
 
 
 @contextmanager
