@@ -30,11 +30,11 @@ def train_full(job: FitJob, model: nn.Module, preprocessing: Preprocessing, data
     Raises:
         AnchorError: If the loss stops being finite.
     """
-    precision = MixedPrecision(job.recipe.compute)
+    precision = MixedPrecision(job.settings.compute)
     model.requires_grad_(True).to(precision.device)
     images = (
         AugmentedImages(data.train, preprocessing)
-        if job.recipe.spec.augment
+        if job.spec.augment
         else (lambda rows: data.train.images(preprocessing, rows))
     )
 
@@ -49,8 +49,8 @@ def train_full(job: FitJob, model: nn.Module, preprocessing: Preprocessing, data
                 " fit.tune to head",
             ) from error
 
-    steps = job.recipe.spec.epochs * steps_per_epoch(len(data.train), job.recipe.spec)
-    with job.recipe.progress.task(f"Fitting {job.name}", total=steps) as task:
+    steps = job.spec.epochs * steps_per_epoch(len(data.train), job.spec)
+    with job.settings.progress.task(f"Fitting {job.name}", total=steps) as task:
         loop = TrainingLoop(job, precision, task)
         best = loop.run(model, logits, lambda: top1(model, data.val, preprocessing), data.train.labels)
     model.cpu()
@@ -70,7 +70,7 @@ def train_head(job: FitJob, model: nn.Module, preprocessing: Preprocessing, data
     heads = classifiers(model)
     if not heads:
         raise AnchorError(f"{job.name} has no classifier to fit.", hint="set fit.tune to full")
-    precision = MixedPrecision(job.recipe.compute)
+    precision = MixedPrecision(job.settings.compute)
     model.eval().requires_grad_(False).to(precision.device)
     head = next(iter(heads.values()))
     if len(heads) == 1 and isinstance(head, nn.Linear) and is_linear_probe(model, head, data.train, preprocessing):
@@ -81,8 +81,8 @@ def train_head(job: FitJob, model: nn.Module, preprocessing: Preprocessing, data
     def logits(rows: Tensor) -> Tensor:
         return model.eval()(data.train.images(preprocessing, rows).to(precision.device))
 
-    steps = job.recipe.spec.epochs * steps_per_epoch(len(data.train), job.recipe.spec)
-    with job.recipe.progress.task(f"Fitting the head of {job.name}", total=steps) as task:
+    steps = job.spec.epochs * steps_per_epoch(len(data.train), job.spec)
+    with job.settings.progress.task(f"Fitting the head of {job.name}", total=steps) as task:
         loop = TrainingLoop(job, precision, task)
         best = loop.run(model, logits, lambda: top1(model, data.val, preprocessing), data.train.labels)
     model.cpu()

@@ -18,18 +18,18 @@ from restnet_search.errors import AnchorError
 from restnet_search.progress import Progress, Task
 from restnet_search.space.schema import FitSpec
 
-__all__ = ["FitJob", "FitRecipe", "TrainingLoop", "steps_per_epoch"]
+__all__ = ["FitJob", "FitSettings", "TrainingLoop", "steps_per_epoch"]
 
 _WARM_UP = 0.1  # share of the steps
 
 
 @dataclass(frozen=True)
-class FitRecipe:
-    """Everything but the anchor and the data that a fit depends on.
+class FitSettings:
+    """The settings that all fits of a space share.
 
     Attributes:
         spec: How to train.
-        seed: Of the new head, the order of images and dropout.
+        seed: Of new heads, the order of images and dropout.
         progress: Told about every batch.
         compute: Where to train; None: on a GPU where there is one.
     """
@@ -46,13 +46,18 @@ class FitJob:
 
     Attributes:
         name: The anchor's, in messages.
-        recipe: How to train.
+        settings: How and where to train.
         checkpoint: Where the state after every epoch is kept, and taken up if it is there.
     """
 
     name: str
-    recipe: FitRecipe
+    settings: FitSettings
     checkpoint: Path | None = None
+
+    @property
+    def spec(self) -> FitSpec:
+        """The training of the settings."""
+        return self.settings.spec
 
 
 @dataclass(frozen=True)
@@ -84,9 +89,8 @@ class TrainingLoop:
         Raises:
             AnchorError: If the loss stops being finite.
         """
-        job, spec, progress = self.job, self.job.recipe.spec, self.job.recipe.progress
-        steps = steps_per_epoch(len(labels), spec)
-        generator = torch.Generator().manual_seed(job.recipe.seed)
+        job, spec, steps = self.job, self.job.spec, steps_per_epoch(len(labels), self.job.spec)
+        generator = torch.Generator().manual_seed(job.settings.seed)
         optimizer = _optimizer(spec, [parameter for parameter in module.parameters() if parameter.requires_grad])
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, spec.epochs * steps))
         best, best_epoch, best_state, first = -1.0, -1, {}, 0
@@ -97,11 +101,13 @@ class TrainingLoop:
             generator.set_state(kept["order"])
             torch.set_rng_state(kept["chance"])
             best, best_epoch, best_state, first = kept["best"], kept["best_epoch"], kept["best_state"], kept["epochs"]
-            progress.log(f"{job.name}: goes on after epoch {first} of {spec.epochs}")
+            job.settings.progress.log(f"{job.name}: goes on after epoch {first} of {spec.epochs}")
             self._advance(first * steps)
         for epoch in range(first, spec.epochs):
             if spec.patience is not None and epoch - 1 - best_epoch >= spec.patience:
-                progress.log(f"{job.name}: stopped after epoch {epoch}, none better since {best_epoch + 1}")
+                job.settings.progress.log(
+                    f"{job.name}: stopped after epoch {epoch}, none better since {best_epoch + 1}"
+                )
                 break
             module.train()
             order = torch.randperm(len(labels), generator=generator)
@@ -141,7 +147,7 @@ class TrainingLoop:
         if not torch.isfinite(loss):
             raise AnchorError(
                 f"Fitting {self.job.name} diverged in epoch {epoch + 1}: the loss is {loss.item()}.",
-                hint=f"lower fit.lr (now {self.job.recipe.spec.lr:g})",
+                hint=f"lower fit.lr (now {self.job.spec.lr:g})",
             )
 
 

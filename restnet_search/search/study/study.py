@@ -10,14 +10,14 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.cost import Cost
 from restnet_search.search.points.candidates import Candidate, CandidateKey
 from restnet_search.search.run.record_store import ELAPSED, RECORD, STUDY, directions, records_in
 from restnet_search.search.run.records import HybridRecord, TrialKey
 from restnet_search.search.run.storage import open_storage
+from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.study.candidate_grid import CandidateGrid
 from restnet_search.search.study.sampler import make_sampler
-from restnet_search.search.training.choices import TrainingChoices
 from restnet_search.space.schema import SearchSpace
 
 __all__ = ["Proposal", "SearchStudy", "values_of"]
