@@ -59,7 +59,7 @@ def test_controls_stand_beside_the_search(finished: Path) -> None:
     for control in results["controls"]:
         name = control["front"]["anchor"]
         assert (control["control"], control["back"]) == ("self", control["front"])
-        assert control["macs"] > anchors.pop(name)["macs"]  # the stitch layer comes on top
+        assert control["cost"]["macs"] > anchors.pop(name)["cost"]["macs"]  # the stitch layer comes on top
         assert all(control["id"] not in (budget["pick"], *budget["pareto"]) for budget in results["budgets"])
     assert not anchors
     # random ones are stitch points that the ranker passed over: third or later among the partners of their front
