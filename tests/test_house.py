@@ -30,13 +30,13 @@ BREACHES = {
     "functions above 6 parameters": (5, 5),
     "dataclasses that are twins": (0, 0),
     "dataclasses that list the fields of another": (0, 0),
-    "docstrings that begin with a question word": (13, 0),
+    "docstrings that begin with a question word": (0, 0),
     "file names in two rooms": (0, 0),
     "repeated passages": (0, 0),
     "run_search longer than a screen": (0, 0),
     "private names imported": (0, 0),
     "names found, said, told": (0, 0),
-    "identifiers in British spelling": (3, 0),
+    "identifiers in British spelling": (2, 0),
     "names that have a better one": (0, 0),
 }
 

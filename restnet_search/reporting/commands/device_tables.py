@@ -8,9 +8,9 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from restnet_search.costs.latency_table import MeasuredOn
 from restnet_search.reporting.blocks import literal, name_column, number_column, table, text_column
 from restnet_search.reporting.phrases import percent
+from restnet_search.search.run.records import MeasuredOn
 from restnet_search.units import format_seconds
 
 __all__ = ["DeviceRow", "DevicesTable", "ModelError", "WholeRow", "render_devices", "render_model_error"]

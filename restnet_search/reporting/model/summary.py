@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from restnet_search.costs.latency_table import MeasuredOn
-from restnet_search.search.run.records import CacheStatistics
+from restnet_search.search.run.records import CacheStatistics, MeasuredOn
 
 __all__ = ["ComputeSummary", "JointSummary", "LatencyNote", "SearchSummary", "SkippedImages"]
 
