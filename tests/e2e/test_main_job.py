@@ -35,7 +35,7 @@ def results_of(run: Path) -> dict[str, Any]:
 
 def trained(run: Path) -> list[dict[str, Any]]:
     """What the search found, without what differs between two runs of it (times, names)."""
-    keys = ("front", "back", "order", "macs", "params", "val", "lr", "epochs")
+    keys = ("front", "back", "order", "cost", "choices", "val")
     return [{key: hybrid[key] for key in keys} for hybrid in results_of(run)["hybrids"]]
 
 
