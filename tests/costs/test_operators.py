@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from restnet_search.costs.count import count_costs
+from restnet_search.costs.operators import FORMULAS
 from restnet_search.costs.uncounted import may_multiply
 from restnet_search.errors import GraphError
 
@@ -458,3 +459,30 @@ def test_operators_that_may_multiply_are_known_by_name(name: str) -> None:
 def test_what_the_formula_cannot_read_stops_with_the_operators_name() -> None:
     with pytest.raises(GraphError, match="aten::inner"):
         of(lambda x: torch.inner(torch.tensor(2.0), x), 6, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "gmacs"),
+    [("vit_b_32", 224, 4.409), ("swin_v2_t", 256, 5.94), ("maxvit_t", 224, 5.558)],
+)
+def test_torchvisions_published_costs(name: str, size: int, gmacs: float) -> None:
+    import torchvision
+
+    model = torchvision.models.get_model(name)
+    assert macs(model, 1, 3, size, size) / 1e9 == pytest.approx(gmacs, rel=0.01)
+
+
+BESIDE_PRODUCTS = ("norm", "upsample", "adaptive_avg_pool2d", "grid_sampler")
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "mvitv2_tiny", "convmixer_768_32", "coat_tiny", "halonet26t"])
+def test_products_of_whole_networks_are_those_of_torchs_counter(name: str) -> None:
+    from fvcore.nn import FlopCountAnalysis
+
+    model = timm.create_model(name).eval()
+    size = 256 if name == "halonet26t" else 224
+    with torch.no_grad():
+        analysis = FlopCountAnalysis(model, torch.rand(1, 3, size, size)).tracer_warnings("none")
+        counted = analysis.set_op_handle(**FORMULAS).by_operator()  # pyright: ignore[reportArgumentType]
+    products = sum(count for name, count in counted.items() if not any(part in name for part in BESIDE_PRODUCTS))
+    assert products == macs_by_torch(model, 1, 3, size, size)
