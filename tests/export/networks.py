@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import nn
 
-from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.cost import Cost
 from restnet_search.data import Preprocessing
 from restnet_search.export import Accuracy, AnchorArchitecture, AnchorSource, ExportSource, HybridArchitecture, Side
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model

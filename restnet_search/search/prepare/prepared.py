@@ -77,7 +77,7 @@ def prepare_anchors(session: Session, data: DataSplits) -> Prepared:
     """
     space, compute = session.space, session.compute
     with session.clock.stage("fit"):
-        prepared = prepare(space, data, session.sources, session.progress, compute)
+        prepared = prepare(space, data, session.setup.sources, session.progress, compute)
         remember_anchors(session.folder, prepared)
         dtype: MemoryDtype = stated_at("memory", session.budgets, space.memory_dtype)  # pyright: ignore[reportAssignmentType]
         memory = {name: profile_memory(graph, dtype) for name, graph in prepared.graphs.items()}
@@ -130,7 +130,7 @@ def remember_anchors(folder: RunFolder, prepared: Prepared) -> None:
     facts = {
         "classes": list(prepared.classes),
         "anchors": {
-            name: {"digest": cut.anchor.digest, "fitted": cut.anchor.fitted, "licence": cut.anchor.license}
+            name: {"digest": cut.anchor.digest, "fitted": cut.anchor.weights.fitted, "licence": cut.anchor.license}
             for name, cut in prepared.anchors.items()
         },
     }
@@ -138,7 +138,7 @@ def remember_anchors(folder: RunFolder, prepared: Prepared) -> None:
         _check_same(json.loads(path.read_text(encoding="utf-8")), facts, folder)
         return
     for name, cut in prepared.anchors.items():
-        if cut.anchor.fitted:
+        if cut.anchor.weights.fitted:
             state = {key: value.contiguous() for key, value in cut.anchor.model.state_dict().items()}
             write_atomically(folder.anchor(name), save(state))
     write_atomically(path, json.dumps(facts, indent=2) + "\n")
@@ -178,7 +178,8 @@ def load_prepared(
                 hint="point --weights at the folder that the run was started with",
             )
         # a fitted anchor is read back from a file of ours, which does not say whose weights it was fitted from
-        anchor = replace(anchor, license=facts["anchors"][spec.name]["licence"])
+        weights = replace(anchor.weights, license=facts["anchors"][spec.name]["licence"])
+        anchor = replace(anchor, weights=weights)
         graph = cut_model(anchor.model, anchor.preprocessing.size, space.cut_points.granularity)
         rebuilt[spec.name] = CutAnchor(anchor, graph)
     return rebuilt
