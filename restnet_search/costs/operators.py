@@ -148,6 +148,14 @@ def _encoder_layer(inputs: _Values, outputs: _Values) -> Counter[str]:
     return Counter({"_transformer_encoder_layer_fwd": products, "layer_norm": 2 * _NORM * prod(tokens)})
 
 
+def _layer_norm(inputs: _Values, outputs: _Values) -> Counter[str]:
+    """As fvcore counts it, which refuses features of one axis or more than five."""
+    from fvcore.nn.jit_handles import get_shape
+
+    weighted = get_shape(inputs[2]) is not None
+    return Counter({"layer_norm": prod(_shape(outputs[0])) * (_NORM if weighted else _NORM - 1)})
+
+
 def _fused_attention(query: tuple[int, ...], keys: int) -> int:
     *batch, queries, width = query
     projections = 2 * (queries + keys) * width * width
@@ -177,6 +185,7 @@ _KINDS: Sequence[tuple[_Formula, str]] = (
     (_attention, "scaled_dot_product_attention"),
     (_multi_head_attention, "_native_multi_head_attention"),
     (_encoder_layer, "_transformer_encoder_layer_fwd"),
+    (_layer_norm, "layer_norm"),
 )
 
 

@@ -357,6 +357,13 @@ def test_attention(
     assert of(function, *query) == expected
 
 
+@pytest.mark.parametrize("shape", [(8,), (2, 8), (1, 2, 3, 2, 3, 8)])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_layer_norms_of_any_number_of_axes(shape: tuple[int, ...], weighted: bool) -> None:
+    values = torch.Size(shape).numel()
+    assert macs(nn.LayerNorm(8, elementwise_affine=weighted), *shape) == values * (5 if weighted else 4)
+
+
 def _operators(module: nn.Module, features: Tensor) -> set[str]:
     from torch.jit import _get_trace_graph  # pyright: ignore[reportPrivateUsage]
 
