@@ -61,7 +61,7 @@ class AnchorError(RestnetError):
 
 
 class GraphError(RestnetError):
-    """A model that cannot be traced or cut."""
+    """A model that cannot be traced, cut or counted."""
 
 
 class RunError(RestnetError):

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from restnet_search.costs.operators import FORMULAS
+from restnet_search.costs.uncounted import refuse_hidden_products, refuse_products, uncountable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["Count", "count_costs", "count_parameters", "count_with_thop"]
+
+# what fvcore counts beside products, which torch's own counter leaves out
+_NOT_PRODUCTS = re.compile(r"(batch|group|layer|instance)_norm|upsample_.*|adaptive_avg_pool2d|grid_sampler")
 
 
 @dataclass(frozen=True)
@@ -37,20 +45,28 @@ def count_costs(module: nn.Module, features: Tensor) -> Count:
     Args:
         module: In eval mode.
         features: Its input, batch axis first; costs are for that whole batch (use a batch of 1).
+
+    Raises:
+        GraphError: Where an operator that may multiply matrices, convolve or recur has no formula; it is named.
     """
     from fvcore.nn import FlopCountAnalysis
 
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        raise uncountable("it holds scripted modules (torch.jit), whose operators cannot be seen")
     with _quiet_fvcore(), torch.no_grad():
         analysis = (
             FlopCountAnalysis(module, features)
             .unsupported_ops_warnings(False)
             .uncalled_modules_warnings(False)
             .tracer_warnings("none")
-            .set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
+            .set_op_handle(**{name: partial(_apply, name) for name in FORMULAS})
         )
-        macs = int(analysis.total())
-        uncounted = tuple(sorted(analysis.unsupported_ops().items()))
-    return Count(macs, count_parameters(module), uncounted)
+        macs = analysis.by_operator()
+        uncounted = analysis.unsupported_ops()
+    refuse_products(uncounted)
+    products = sum(count for name, count in macs.items() if not _NOT_PRODUCTS.fullmatch(name))
+    refuse_hidden_products(uncounted, module, features, int(products))
+    return Count(int(sum(macs.values())), count_parameters(module), tuple(sorted(uncounted.items())))
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -72,13 +88,12 @@ def count_with_thop(module: nn.Module, features: Tensor) -> tuple[int, int]:
     return int(macs), int(params)
 
 
-def _attention_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-    """Queries times keys, then weights times values: ``B h L S (E + E_v)``."""
-    from fvcore.nn.jit_handles import get_shape
-
-    query, key, value = (get_shape(tensor) for tensor in inputs[:3])
-    assert query is not None and key is not None and value is not None
-    return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+def _apply(name: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
+    try:
+        counted = FORMULAS[name](inputs, outputs)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise uncountable(f"{name} has shapes or arguments that its formula does not know ({error})") from error
+    return counted if isinstance(counted, Counter) else Counter({name: counted})
 
 
 @contextmanager

@@ -31,7 +31,8 @@ def settle_orders(traced: TracedModel, layouts: Iterable[tuple[fx.Node, Layout]]
 
     Attention without a residual path (LeViT's subsampling) spreads a small movement evenly, for the token's own query
     hardly counts in a flat softmax. Where few small movements show no places, more are drawn, then large ones: they
-    sharpen it.
+    sharpen it. Each cut point in a row whose tokens answer to no order leaves the next one an attempt less, down to the
+    first and until places are known again: weights that tell nothing (constant ones) would take hours otherwise.
 
     Args:
         traced: The traced model.
@@ -44,6 +45,7 @@ def settle_orders(traced: TracedModel, layouts: Iterable[tuple[fx.Node, Layout]]
     if all(layout.kind != "tokens" for layout in settled.values()):
         return settled
     source, at_source = None, Layout("NCHW", traced.image_size[0], traced.image_size[1:])
+    failures = 0
     with torch.no_grad():
         features = traced.example(1)
         for node, layout in settled.items():
@@ -51,31 +53,42 @@ def settle_orders(traced: TracedModel, layouts: Iterable[tuple[fx.Node, Layout]]
                 continue
             segment = slice_model(traced, source, [node])
             if layout.kind == "tokens":
-                layout = _settle(segment, features, at_source, layout, from_image=source is None)  # noqa: PLW2901
+                attempts = _ATTEMPTS[: max(1, len(_ATTEMPTS) - failures)]
+                draws = _DRAWS if source is None else 1
+                layout = _settle(segment, features, at_source, layout, attempts, draws)  # noqa: PLW2901
                 settled[node] = layout
+            failures = 0 if layout.spatial else failures + 1
             if layout.spatial:
                 source, at_source, features = node, layout, segment(features)
     return settled
 
 
 def _settle(
-    segment: Callable[[Tensor], Tensor], features: Tensor, source: Layout, target: Layout, *, from_image: bool
+    segment: Callable[[Tensor], Tensor],
+    features: Tensor,
+    source: Layout,
+    target: Layout,
+    attempts: Iterable[tuple[float, int]],
+    draws: int,
 ) -> Layout:
-    for strength, times in _ATTEMPTS:
-        draws = times * (_DRAWS if from_image else 1)
+    for strength, times in attempts:
 
-        def answers(places: list[_Place], strength: float = strength, draws: int = draws) -> list[int]:
-            return moved_most(segment, features, source, target, places, draws=draws, strength=strength)
+        def answers(places: list[_Place], strength: float = strength, times: int = times) -> list[int | None]:
+            return moved_most(segment, features, source, target, places, draws=times * draws, strength=strength)
 
         if (settled := _order_told_by(answers, source, target)) is not None:
             return settled
     return Layout("unknown")
 
 
-def _order_told_by(answers: Callable[[list[_Place]], list[int]], source: Layout, target: Layout) -> Layout | None:
+def _order_told_by(
+    answers: Callable[[list[_Place]], list[int | None]], source: Layout, target: Layout
+) -> Layout | None:
     """The target in raster order, in the source's or in one that rows and columns add up to; None: in none of them."""
     assert target.grid is not None
     height, width = target.grid
+    if height * width == 1:
+        return replace(target, order=())
 
     places = _spread(height, width)
     moved = answers(places)
@@ -83,7 +96,14 @@ def _order_told_by(answers: Callable[[list[_Place]], list[int]], source: Layout,
         candidate = replace(target, order=order)
         if moved == [_token(candidate, place) for place in places]:
             return candidate
-    rows, columns = answers([(y, 0) for y in range(height)]), answers([(0, x) for x in range(width)])
+    if None in moved:  # rows and columns would take many passes and tell no more
+        return None
+    rows, columns = (
+        [token for token in answers(line) if token is not None]
+        for line in ([(y, 0) for y in range(height)], [(0, x) for x in range(width)])
+    )
+    if (len(rows), len(columns)) != target.grid:
+        return None
     order = tuple(row + column - rows[0] for row in rows for column in columns)
     derived = replace(target, order=order)
     answering = sorted(order) == list(range(height * width)) and moved == [_token(derived, p) for p in places]
@@ -114,8 +134,10 @@ def moved_most(
     places: list[_Place],
     draws: int = 1,
     strength: float = 1.0,
-) -> list[int]:
+) -> list[int | None]:
     """Return, for each place of the target's grid, which position moves most when the source moves there.
+
+    None stands where nothing moves, or by what is no number.
 
     Args:
         segment: Maps features of layout ``source`` to features of layout ``target``.
@@ -143,7 +165,7 @@ def moved_most(
             part = slice(start, start + _AT_ONCE)
             difference = plain.to_grid(segment(features + noise * chosen[part])) - still
             moved[part] += difference.flatten(2).square().sum(dim=1)
-    return [int(row.argmax()) for row in moved]
+    return [int(row.argmax()) if 0 < float(row.max()) < torch.inf else None for row in moved]
 
 
 def _span(position: int, steps: int, size: int) -> slice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -151,6 +152,36 @@ def test_tokens_in_no_order_that_is_known_are_unknown() -> None:
     order = torch.randperm(16, generator=torch.Generator().manual_seed(3)).tolist()
     graph = cut_model(_Tokens(order).eval(), SIZE)
     assert {cut.layout.kind for cut in graph.cut_points if len(cut.shape) == 2} == {"unknown"}
+
+
+def _images_to_cut(model: nn.Module, part: nn.Module, size: tuple[int, int, int]) -> int:
+    """Count the images that pass a part of a model while it is cut, whose tokens answer to no order."""
+    images: list[int] = []
+    hook = part.register_forward_pre_hook(lambda _, inputs: images.append(len(inputs[0])))
+    graph = cut_model(model.eval(), size, "all")
+    hook.remove()
+    kinds = [cut.layout.kind for cut in graph.cut_points if len(cut.shape) == 2]
+    assert kinds.count("unknown") >= 12
+    return sum(images)
+
+
+# draws of the attempts for the first, the second and the others, for 5 places, 4 rows and 4 columns, and one at rest
+MOST_DRAWS = ((1 + 8 + 8) + (1 + 8) + 31) * (5 + 4 + 4 + 3)
+
+
+def test_weights_that_tell_no_order_do_not_search_for_ever() -> None:
+    model = timm.create_model("deit_tiny_patch16_224", img_size=64, embed_dim=24, num_heads=3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert _images_to_cut(model, model.get_submodule("blocks.0.attn.qkv"), (3, 64, 64)) < MOST_DRAWS
+
+
+def test_tokens_without_order_do_not_search_for_ever() -> None:
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(3)).tolist()
+    model = _Tokens(order)
+    model.blocks = nn.ModuleList(nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8)) for _ in range(12))
+    assert _images_to_cut(model, model.get_submodule("blocks.0.0"), SIZE) < MOST_DRAWS
 
 
 def test_the_name_of_a_layout_says_that_it_is_reordered() -> None:
