@@ -53,6 +53,7 @@ def search(request: Request) -> None:
 
     for text in request.budgets:
         parse_budget(text)  # first, so that a typo is refused at once
+    created: SearchSpace | None = None
     if request.resume is not None:
         _refuse_changes(request)
         folder = _find(request.resume, request.runs)
@@ -61,14 +62,14 @@ def search(request: Request) -> None:
             print(f"The run {name} had ended: what is missing is done, and its report made anew.", file=sys.stderr)
     else:
         space, base = _resolve_space(request)
-        folder = _create(request, space, base)
+        folder, created = _create(request, space, base), space
     try:
         report = _run(folder, request)
     except Interrupted:
         raise
     except RestnetError:
-        if request.resume is None and not folder.study.exists():  # nothing was searched: leave no unfinished run behind
-            folder.discard()
+        if created is not None and not folder.study.exists():  # nothing was searched: leave no unfinished run behind
+            folder.discard(created)
         raise
     _show(report, request, folder)
 
