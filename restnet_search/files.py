@@ -1,15 +1,56 @@
-"""Write files whole or not at all, whatever kills the process, and name what a file holds by its digest."""
+"""Write files whole or not at all, whatever kills the process; name them safely, and what they hold by its digest."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-__all__ = ["bytes_digest", "file_digest", "replacing", "write_atomically"]
+from restnet_search.errors import RestnetError
+
+__all__ = ["bytes_digest", "file_digest", "inside", "problem_of_name", "replacing", "write_atomically"]
+
+_LONGEST = 200  # bytes of a name; file systems take 255, of which a draft's own letters take 38
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # devices, on Windows
+
+
+def problem_of_name(name: str) -> str | None:
+    """Return the reason why a name, or names joined by ``/``, cannot name a file below a folder; None if it can."""
+    for part in name.split("/"):
+        if not part:
+            return "has an empty part"
+        if part.startswith("."):
+            return "starts with a dot"
+        if "\\" in part or re.match("[A-Za-z]:", part):
+            return "holds a backslash or a drive"
+        if not part.isprintable():
+            return "holds a control character"
+        if len(part.encode(errors="replace")) > _LONGEST:
+            return f"is longer than {_LONGEST} bytes"
+        if _RESERVED.fullmatch(part) or part.endswith((".", " ")):
+            return "is no file name on every system"
+    return None
+
+
+def inside(folder: Path, name: str, *, error: type[RestnetError] = RestnetError) -> Path:
+    """Return the path of a file below a folder. Every name that a user or a file of ours gives becomes a path here.
+
+    Args:
+        folder: That the path cannot leave.
+        name: Of a file, or of folders and a file joined by ``/``.
+        error: The kind of error to raise.
+
+    Raises:
+        RestnetError: If the name is none: absolute, with ``..``, hidden, too long, with control characters.
+    """
+    if (problem := problem_of_name(name)) is not None:
+        shown = name if len(name) <= 40 else f"{name[:40]}..."
+        raise error(f"The name {shown!r} {problem}.", expected=f"the name of a file inside {folder}")
+    return folder.joinpath(*name.split("/"))
 
 
 @contextmanager

@@ -114,10 +114,12 @@ def _compute_options(request: Request) -> dict[str, Any]:
 
 
 def _create(request: Request, space: SearchSpace, base: Path | None) -> RunFolder:
+    from restnet_search.files import inside
     from restnet_search.search.run.run_folder import RunFolder, RunInputs
 
     now = datetime.now().astimezone()
-    folder = RunFolder(request.runs / (request.run or f"{space.name}-{now:%Y%m%d-%H%M%S}"))
+    chosen = request.runs / request.run if request.run else inside(request.runs, f"{space.name}-{now:%Y%m%d-%H%M%S}")
+    folder = RunFolder(chosen)
     weights = str(request.weights.resolve()) if request.weights else None
     command = shlex.join(["restnet-search", *sys.argv[1:]])
     folder.create(space, RunInputs(command, now.isoformat(timespec="seconds"), weights, str(base) if base else None))

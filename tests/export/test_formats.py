@@ -109,6 +109,16 @@ def test_an_altered_export_json_is_refused(damaged: Path) -> None:
         open_export(damaged, "onnx")
 
 
+def test_a_file_that_export_json_names_outside_the_folder_is_refused(damaged: Path) -> None:
+    path = damaged / "export.json"
+    plain = json.loads(path.read_text())
+    del plain["digest"]
+    plain["formats"][0]["files"][0]["name"] = f"../{damaged.name}/vit_to_cnn.onnx"  # the right bytes, by another way
+    path.write_text(checksummed_text(plain))
+    with pytest.raises(ExportError, match="the name of a file inside"):
+        open_export(damaged, plain["formats"][0]["format"])
+
+
 def test_an_earlier_format_whose_file_was_altered_is_no_longer_vouched_for(damaged: Path, images: Tensor) -> None:
     onnx_file = damaged / "vit_to_cnn.onnx"
     onnx_file.write_bytes(onnx_file.read_bytes()[:-1])

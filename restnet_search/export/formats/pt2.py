@@ -16,6 +16,7 @@ from restnet_search.export.formats.checked_archive import checked_archive
 from restnet_search.export.formats.export_format import ExportFormat, Runner, RuntimeExample
 from restnet_search.export.formats.torch_program import convert_errors, export_program
 from restnet_search.export.network.export_source import ExportSource
+from restnet_search.files import inside
 
 __all__ = ["Pt2Format", "save_program"]
 
@@ -36,7 +37,7 @@ class Pt2Format(ExportFormat):
 
     def save(self, source: ExportSource, folder: Path) -> tuple[Path, ...]:
         """Write ``<id>.pt2``: ``images`` ``(batch, C, H, W)`` to logits ``(batch, classes)``."""
-        path = folder / f"{source.stem}.pt2"
+        path = inside(folder, f"{source.stem}.pt2", error=ExportError)
         with convert_errors(source, self.name):
             save_program(export_program(source), path)
         return (path,)

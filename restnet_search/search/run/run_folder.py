@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restnet_search.errors import RunError
-from restnet_search.files import write_atomically
+from restnet_search.files import inside, write_atomically
 from restnet_search.space.schema import SearchSpace
 from restnet_search.space.space_files import dump_space, load_space
 
@@ -66,11 +66,11 @@ class RunFolder:
         return self.path / "export"
 
     def stitch(self, hybrid: str) -> Path:
-        return self.path / "stitches" / f"{hybrid}.safetensors"
+        return inside(self.path / "stitches", f"{hybrid}.safetensors", error=RunError)
 
     def anchor(self, name: str) -> Path:
         """Return the file of a fitted anchor's weights."""
-        return self.path / "anchors" / f"{name}.safetensors"
+        return inside(self.path / "anchors", f"{name}.safetensors", error=RunError)
 
     @property
     def exists(self) -> bool:
