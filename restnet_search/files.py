@@ -5,16 +5,28 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 from restnet_search.errors import RestnetError
 
-__all__ = ["bytes_digest", "file_digest", "inside", "problem_of_name", "replacing", "write_atomically"]
+__all__ = [
+    "bytes_digest",
+    "file_digest",
+    "inside",
+    "problem_of_name",
+    "remove_abandoned",
+    "replacing",
+    "sweep_drafts",
+    "write_atomically",
+]
 
 _LONGEST = 200  # bytes of a name; file systems take 255, of which a draft's own letters take 38
+_DRAFT = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # devices, on Windows
 
 
@@ -72,6 +84,30 @@ def write_atomically(path: Path, content: str | bytes) -> Path:
     with replacing(path) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
+
+
+def sweep_drafts(folder: Path, *, older: float = 0.0) -> None:
+    """Remove the drafts that killed processes left in a folder.
+
+    Args:
+        folder: May be missing.
+        older: Seconds since the last write; 0 only where no other process can be writing.
+    """
+    with suppress(OSError):
+        remove_abandoned([path for path in folder.iterdir() if _DRAFT.fullmatch(path.name)], older=older)
+
+
+def remove_abandoned(paths: Iterable[Path], *, older: float) -> None:
+    """Remove files, and folders with all in them, into which nothing was written for so many seconds."""
+    for path in paths:
+        with suppress(OSError):  # gone already, or not ours to remove
+            written = max(one.lstat().st_mtime for one in (path, *path.rglob("*")))
+            if time.time() - written < older:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
 
 
 def file_digest(path: Path) -> str:

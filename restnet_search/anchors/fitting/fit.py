@@ -168,15 +168,16 @@ class _Fitter:
         """Give `model` the fitted weights, from the cache where they are; return its top-1 on val, and from where."""
         key = _key(anchor, self.data, self.spec, self.seed)
         path = inside(self.cache_dir, f"{_safe(anchor.name)}-{key}.safetensors", error=AnchorError)
+        checkpoint = path.with_suffix(".epoch.pt")
         if path.exists():
             if (kept := read_fitted(path)) is not None:
+                forget(checkpoint)  # of a process that was killed after its last epoch
                 state, facts = kept
                 model.load_state_dict(state)
                 top1 = float(facts["val_top1"])
                 self.progress.log(f"{anchor.name}: fitted before, val top-1 {top1:.3f} (from {path})")
                 return top1, "cache"
             self.progress.log(f"{anchor.name}: the cached file {path} is damaged; fitting again")
-        checkpoint = path.with_suffix(".epoch.pt")
         job = FitJob(anchor.name, self.spec, self.seed, self.progress, checkpoint, self.compute)
         train = train_full if self.spec.tune == "full" else train_head
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restnet_search.errors import RunError
-from restnet_search.files import inside, write_atomically
+from restnet_search.files import inside, sweep_drafts, write_atomically
 from restnet_search.space.schema import SearchSpace
 from restnet_search.space.space_files import dump_space, load_space
 
@@ -132,6 +132,11 @@ class RunFolder:
         for folder in (self.path / "stitches", self.path / "anchors", self.path):
             with suppress(OSError):  # it holds what others wrote
                 folder.rmdir()
+
+    def sweep(self) -> None:
+        """Remove the drafts that killed processes left; the caller holds the run (:meth:`locked`)."""
+        for folder in (self.path, self.path / "stitches", self.path / "anchors"):
+            sweep_drafts(folder)
 
     def read(self) -> tuple[SearchSpace, RunInputs]:
         """Read back what the run was started with."""

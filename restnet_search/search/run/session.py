@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from restnet_search.compute import Compute, open_compute
 from restnet_search.progress import Progress
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
+from restnet_search.search.run.storage import open_storage
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import SearchSpace
 from restnet_search.units import UNLIMITED, DeviceBudget, parse_budget
@@ -90,13 +91,16 @@ def open_session(
     """Hold a run for this process and write its log, while a session on it is open.
 
     Raises:
-        RunError: If another process works on the run.
+        RunError: If another process works on the run, or its study is empty, damaged or something else.
         SpaceError: If the device that the space names is not there.
     """
     clock, warn = StageClock(), Warner(progress)
     budgets = tuple(parse_budget(text) for text in space.budgets) or (UNLIMITED,)
     compute = open_compute(space.compute, warn)
     with folder.locked(), _logged(folder):
+        folder.sweep()
+        if folder.study.exists():
+            open_storage(folder.study).engine.dispose()  # before anything is fitted for a study that cannot go on
         yield Session(space, budgets, folder, inputs, sources, progress, warn, compute, clock)
 
 

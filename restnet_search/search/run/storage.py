@@ -21,7 +21,7 @@ STUDY = "restnet-search"
 """Name of the study of the trials; those of other stages begin with it."""
 
 _TABLES = {"studies", "trials", "version_info", "alembic_version"}
-_PATIENCE = 60.0  # seconds to wait for a lock
+_LOCK_TIMEOUT = 60.0  # seconds to wait for a lock
 
 
 def open_storage(path: Path) -> optuna.storages.RDBStorage:
@@ -52,7 +52,7 @@ def open_storage(path: Path) -> optuna.storages.RDBStorage:
 
 def _storage(path: Path) -> optuna.storages.RDBStorage:
     # The URL names the kind of database alone: a path is no URL, it may hold "?", "#" or "{".
-    connect = partial(sqlite3.connect, str(path), timeout=_PATIENCE, check_same_thread=False)
+    connect = partial(sqlite3.connect, str(path), timeout=_LOCK_TIMEOUT, check_same_thread=False)
     return optuna.storages.RDBStorage("sqlite:///study.db", engine_kwargs={"creator": connect})
 
 
@@ -60,7 +60,7 @@ def _check(path: Path) -> None:
     """Refuse what Optuna would fill with tables of its own, as if nothing had been searched yet."""
     if path.stat().st_size == 0:
         raise ValueError("it is empty")
-    with closing(sqlite3.connect(str(path), timeout=_PATIENCE)) as connection:
+    with closing(sqlite3.connect(str(path), timeout=_LOCK_TIMEOUT)) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not tables >= _TABLES:
             raise ValueError("it is a database of something else")
