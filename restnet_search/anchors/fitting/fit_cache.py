@@ -58,6 +58,7 @@ def read_fitted(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         with safe_open(path, framework="pt") as file:
             facts = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
-    except (SafetensorError, OSError):
+        float(facts["val_top1"])
+    except (SafetensorError, OSError, KeyError, ValueError):
         return None
     return (tensors, facts) if facts.get(_CHECKSUM) == tensors_digest(tensors) else None

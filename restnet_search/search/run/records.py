@@ -5,14 +5,15 @@ A record is written once, by the search, and read by everything after it; the re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from restnet_search.costs.latency_table import Timing
+from restnet_search.errors import RunError
 from restnet_search.space.schema import Order, Tune
 
 __all__ = [
@@ -320,12 +321,12 @@ def read_hybrid(values: Mapping[str, Any]) -> HybridRecord:
     Args:
         values: What ``dataclasses.asdict`` gave, or the flat record of versions before 0.2.
     """
-    return _read(HybridRecord, _nested_hybrid(values) if "front_cut" in values else values)
+    return _read(HybridRecord, values, _nested_hybrid)
 
 
 def read_dropped(values: Mapping[str, Any]) -> Dropped:
     """Read a dropped candidate from a study, also from one that an earlier version wrote; as :func:`read_hybrid`."""
-    return _read(Dropped, _nested_parts(values) if "front_cut" in values else values)
+    return _read(Dropped, values, _nested_parts)
 
 
 def _nested_hybrid(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -347,8 +348,22 @@ def _nested_parts(flat: Mapping[str, Any]) -> dict[str, Any]:
 _T = TypeVar("_T")
 
 
-def _read(cls: type[_T], values: Mapping[str, Any]) -> _T:
-    return _adapter(cls).validate_python(values)
+def _read(cls: type[_T], values: Mapping[str, Any], nest: Callable[[Mapping[str, Any]], dict[str, Any]]) -> _T:
+    try:
+        return _adapter(cls).validate_python(nest(values) if "front_cut" in values else values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise _no_record(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except (KeyError, TypeError, ZeroDivisionError) as error:
+        raise _no_record(f"{type(error).__name__}: {error}") from error
+
+
+def _no_record(problem: str) -> RunError:
+    return RunError(
+        f"The run's study holds a record that cannot be read: {problem}.",
+        expected="what a search wrote, of this version or an earlier one",
+        hint="put a copy of study.db there, or start a new run",
+    )
 
 
 @cache

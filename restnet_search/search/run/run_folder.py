@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from restnet_search.errors import RunError
 from restnet_search.files import inside, sweep_drafts, write_atomically
+from restnet_search.search.run.json_files import read_as
 from restnet_search.space.schema import SearchSpace
 from restnet_search.space.space_files import dump_space, load_space
 
@@ -139,12 +140,12 @@ class RunFolder:
             sweep_drafts(folder)
 
     def read(self) -> tuple[SearchSpace, RunInputs]:
-        """Read back what the run was started with."""
-        try:
-            raw: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-            return load_space(self.path / "space.yaml", upgrade=True), RunInputs(**raw)
-        except (OSError, ValueError, TypeError) as error:
-            raise RunError(f"The run {self.path} cannot be read: {error}") from error
+        """Read back what the run was started with.
+
+        Raises:
+            RestnetError: If a file is missing, damaged or something else.
+        """
+        return load_space(self.path / "space.yaml", upgrade=True), read_as(RunInputs, self.path / "run.json")
 
     def save_stitch(self, hybrid: str, tensors: dict[str, Tensor]) -> None:
         """Write a stitch layer; the file is there whole or not at all."""

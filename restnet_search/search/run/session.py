@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from restnet_search.compute import Compute, open_compute
+from restnet_search.errors import RunError
 from restnet_search.progress import Progress
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
 from restnet_search.search.run.storage import open_storage
@@ -99,9 +100,19 @@ def open_session(
     compute = open_compute(space.compute, warn)
     with folder.locked(), _logged(folder):
         folder.sweep()
-        if folder.study.exists():
-            open_storage(folder.study).engine.dispose()  # before anything is fitted for a study that cannot go on
+        _require_study(folder)  # before anything is fitted for a study that cannot go on
         yield Session(space, budgets, folder, inputs, sources, progress, warn, compute, clock)
+
+
+def _require_study(folder: RunFolder) -> None:
+    """Refuse a run whose study is damaged, or is gone while its stitch layers are there; a new run has neither."""
+    if folder.study.exists():
+        open_storage(folder.study).engine.dispose()
+    elif any((folder.path / "stitches").glob("*.safetensors")):
+        raise RunError(
+            f"The run {folder.path} has stitch layers, but no {folder.study.name}: they would be written over.",
+            hint=f"put {folder.study.name} back there, or start a new run",
+        )
 
 
 @contextmanager
