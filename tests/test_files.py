@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from restnet_search.anchors.fitting.fit_cache import make_cache_dir
+from restnet_search.devices.on_device import digest_of, read_bench
 from restnet_search.errors import ExportError, RestnetError, RunError
 from restnet_search.export.output_folder import scratch_beside
 from restnet_search.files import inside, problem_of_name, replacing, sweep_drafts
@@ -105,3 +108,13 @@ def test_scratch_folders_of_killed_exports_are_swept_by_the_next_one_of_the_same
     with scratch_beside(tmp_path / "h000") as scratch:
         assert scratch.is_dir() and not stale.exists() and all(path.exists() for path in kept)
     assert not scratch.exists()
+
+
+@pytest.mark.parametrize("where", ["files", "networks"])
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a\\b", "", "sub/x"])
+def test_a_bench_that_names_files_outside_its_folder_is_not_measured(name: str, where: str, tmp_path: Path) -> None:
+    content: dict[str, Any] = {"files": {}, "networks": []}
+    content |= {"files": {name: "0"}} if where == "files" else {"networks": [{"file": name}]}
+    (tmp_path / "bench.json").write_text(json.dumps({**content, "digest": digest_of(content)}))
+    with pytest.raises(SystemExit, match="is no file of this folder"):
+        read_bench(tmp_path)
