@@ -28,7 +28,6 @@ from restnet_search.search.run.records import (
     Direction,
     Dropped,
     HybridRecord,
-    MeasuredOn,
     Part,
     RungSummary,
 )
@@ -52,7 +51,7 @@ def _latency_note(table: LatencyTable | None, *, foreign: bool) -> LatencyNote |
         return None
     errors = table.errors
     return LatencyNote(
-        on=MeasuredOn(table.runtime, table.threads, table.batch, table.machine),
+        on=table.on,
         parts=len(table.parts),
         runs=max(timing.runs for timing in table.parts.values()),
         checked=len(errors),
@@ -86,8 +85,8 @@ def assemble_report(search: Search, networks: Networks) -> Report:
     measured = Report(
         schema_version=SCHEMA_VERSION,
         run=session.folder.name,
-        created=session.inputs.created,
-        command=session.inputs.command,
+        created=session.setup.inputs.created,
+        command=session.setup.inputs.command,
         space=session.space.name,
         seed=session.space.search.seed,
         environment=describe_environment(),

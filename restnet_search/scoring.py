@@ -106,15 +106,12 @@ def _score_anchors(search: Search) -> list[AnchorRecord]:
             study.add_anchor(name, val.top1, cost)
             record = AnchorRecord(
                 name=name,
-                model=cut.anchor.model_name,
-                macs=cost.macs,
-                params=cost.params,
+                model=cut.anchor.recipe.model_name,
+                cost=cost,
                 val=val,
                 test=final_score(correct[images.test.name], len(images.test)),
                 license=cut.anchor.license,
                 kind=architecture_kind(cut.anchor.model),
-                memory=cost.memory,
-                latency=cost.latency,
             )
             results.append(record)
             _log.info("anchor %s: %d MACs, val %.4f", name, cost.macs, val.top1)
@@ -146,13 +143,13 @@ def _measure_finalists(search: Search, chosen: Sequence[str]) -> Mapping[str, Ti
     wanted = {*chosen, *search.prepared.anchors}
     if (noted := study.noted("latency")) is None or set(noted) != wanted:
         graphs, records = search.prepared.graphs, {record.id: record for record in study.hybrids}
-        spec = search.session.space.latency.model_copy(update={"runtime": table.runtime})
+        spec = search.session.space.latency.model_copy(update={"runtime": table.on.runtime})
         with search.prepared.on_cpu():
             networks: dict[str, tuple[nn.Module, Tensor]] = {
-                name: (graph.traced.module, graph.traced.example(table.batch)) for name, graph in graphs.items()
+                name: (graph.traced.module, graph.traced.example(table.on.batch)) for name, graph in graphs.items()
             }
             for id in chosen:
-                example = graphs[records[id].front.anchor].traced.example(table.batch)
+                example = graphs[records[id].front.anchor].traced.example(table.on.batch)
                 networks[id] = (_restore(search, records[id]), example)
             timings = measure_networks(networks, spec, search.session.progress)
         noted = {id: asdict(timing) for id, timing in timings.items()}

@@ -12,7 +12,32 @@ from torch import Tensor, nn
 
 from restnet_search.data.preprocessing import Preprocessing
 
-__all__ = ["Anchor", "freeze", "head_matches", "model_digest", "tensors_digest"]
+__all__ = ["Anchor", "ModelRecipe", "Weights", "freeze", "head_matches", "model_digest", "tensors_digest"]
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """The way in which a model was built: a timm name or ``module:function`` of a factory, and its arguments."""
+
+    model_name: str
+    kwargs: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """An anchor's weights.
+
+    Attributes:
+        digest: Content key of parameters, buffers, model name and arguments, hexadecimal.
+        license: For example ``apache-2.0``; None where it is unknown (:mod:`restnet_search.licenses`).
+        fitted: True if they were made by :func:`restnet_search.anchors.fitting.fit.fit_anchor`.
+        trained: True if every weight, the head's too, comes from a checkpoint, a factory or a fit.
+    """
+
+    digest: str
+    license: str | None
+    fitted: bool
+    trained: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,27 +46,34 @@ class Anchor:
 
     Attributes:
         name: In reports.
-        model_name: The timm name, or ``module:function`` of the factory.
+        recipe: By which the model was built.
         model: Takes ``(B, *preprocessing.size)``, returns ``(B, num_classes)``.
         preprocessing: From an image to the model's input.
         num_classes: Of its present head; 0 where it has none yet.
-        digest: Content key of parameters, buffers, model name and arguments, hexadecimal.
-        license: Of the weights, for example ``apache-2.0``; None where it is unknown (:mod:`restnet_search.licenses`).
-        fitted: True if its weights were made by :func:`restnet_search.anchors.fitting.fit.fit_anchor`.
-        trained: True if every weight, the head's too, comes from a checkpoint, a factory or a fit.
-        kwargs: What the model was built with.
+        weights: Their digest and license, and where they come from.
     """
 
     name: str
-    model_name: str
+    recipe: ModelRecipe
     model: nn.Module
     preprocessing: Preprocessing
     num_classes: int
-    digest: str
-    license: str | None
-    fitted: bool
-    trained: bool
-    kwargs: Mapping[str, object]
+    weights: Weights
+
+    @property
+    def digest(self) -> str:
+        """Content key of the weights and of the recipe."""
+        return self.weights.digest
+
+    @property
+    def license(self) -> str | None:
+        """License of the weights; None where it is unknown."""
+        return self.weights.license
+
+    @property
+    def trained(self) -> bool:
+        """True if every weight, the head's too, comes from a checkpoint, a factory or a fit."""
+        return self.weights.trained
 
 
 def head_matches(anchor: Anchor, classes: int) -> bool:

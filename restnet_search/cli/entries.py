@@ -26,7 +26,7 @@ def as_named(text: str) -> str:
 
 def choose_network(report: Report, entry: Entry) -> ChosenNetwork:
     """Return what an export needs to know of a network: id, costs, accuracies, data type of memory, latency."""
-    from restnet_search.costs.cost_table import Cost
+    from restnet_search.costs.cost import Cost
     from restnet_search.export import ChosenNetwork
 
     cost = Cost(int(entry.macs), int(entry.params))

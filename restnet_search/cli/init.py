@@ -124,8 +124,8 @@ def _show(preview: SpacePreview, out: Path, as_json: bool) -> None:
 
 def _facts(preview: SpacePreview) -> str:
     """Put into one comment what was learned: classes, and what anchors and hybrids cost."""
-    anchors = ", ".join(f"{row.name} {format_count(row.macs)}" for row in preview.anchors)
-    least, most = format_count(preview.examples[0].macs), format_count(preview.examples[-1].macs)
+    anchors = ", ".join(f"{row.name} {format_count(row.cost.macs)}" for row in preview.anchors)
+    least, most = format_count(preview.examples[0].cost.macs), format_count(preview.examples[-1].cost.macs)
     return f"{preview.data.classes} classes. FLOPs: {anchors}; hybrids {least} to {most}."
 
 

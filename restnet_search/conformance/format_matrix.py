@@ -16,7 +16,7 @@ import torch
 
 from restnet_search.conformance.cut_check import build_case
 from restnet_search.conformance.families import Case
-from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.cost import Cost
 from restnet_search.data import Preprocessing, load_data
 from restnet_search.errors import ExportError
 from restnet_search.export import (

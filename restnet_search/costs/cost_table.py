@@ -6,26 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
+from restnet_search.costs.cost import Cost
 from restnet_search.costs.count import Count, count_costs, count_parameters
 from restnet_search.graph.anchor_graph import AnchorGraph
 
-__all__ = ["AnchorCosts", "Cost", "hybrid_cost", "profile_anchor"]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """MACs for one image, and parameters; of whole networks also peak memory (bytes) and latency (seconds).
-
-    The latter two are None where nothing asked for them, and of sums: they are no sums of the parts'.
-    """
-
-    macs: int
-    params: int
-    memory: int | None = None
-    latency: float | None = None
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(self.macs + other.macs, self.params + other.params)
+__all__ = ["AnchorCosts", "hybrid_cost", "profile_anchor"]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from restnet_search.space.device_profiles import load_profile
 __all__ = [
     "OVERHEAD",
     "LatencyTable",
+    "MeasuredOn",
     "Timing",
     "WholeTiming",
     "measure_interleaved",
@@ -54,22 +55,38 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class MeasuredOn:
+    """The place of a latency: ``runtime`` is ``pytorch``, ``onnxruntime``, or ``device`` (another's table)."""
+
+    runtime: str
+    threads: int
+    batch: int
+    machine: str
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> MeasuredOn:
+        """Read the place from the plain values of a table, among which it stands."""
+        return cls(str(raw["runtime"]), int(raw["threads"]), int(raw["batch"]), str(raw["machine"]))
+
+    def __str__(self) -> str:
+        threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
+        return f"{self.runtime}, {threads}, batch {self.batch}, {self.machine}"
+
+
+@dataclass(frozen=True)
 class LatencyTable:
     """Latencies of parts, with the machine and the anchors that they were measured on.
 
     Attributes:
-        runtime: ``pytorch`` or ``onnxruntime``.
-        machine: In words.
+        on: Runtime (``pytorch`` or ``onnxruntime``), threads, images per batch and machine.
+        warmup: Rounds that were not counted.
         anchors: Name -> digest of its cut points, sizes and costs: a table is good for these anchors alone.
         parts: By :func:`part_id`; ``overhead`` is a call that does nothing.
         wholes: Hybrids measured in the same interleaved rounds, to say how far sums are off.
     """
 
-    runtime: str
-    threads: int
-    batch: int
+    on: MeasuredOn
     warmup: int
-    machine: str
     anchors: Mapping[str, str]
     parts: Mapping[str, Timing]
     wholes: tuple[WholeTiming, ...] = ()
@@ -164,7 +181,19 @@ def write_table(table: LatencyTable, path: Path) -> Path:
 
 def plain_table(table: LatencyTable) -> dict[str, Any]:
     """A table as plain data, which :func:`table_of` reads."""
-    return {"format": _FORMAT, "version": _VERSION, **asdict(table), "wholes": [asdict(w) for w in table.wholes]}
+    on = table.on
+    return {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "runtime": on.runtime,
+        "threads": on.threads,
+        "batch": on.batch,
+        "warmup": table.warmup,
+        "machine": on.machine,
+        "anchors": dict(table.anchors),
+        "parts": {id: asdict(timing) for id, timing in table.parts.items()},
+        "wholes": [asdict(whole) for whole in table.wholes],
+    }
 
 
 def read_table(path: Path) -> LatencyTable:
@@ -213,11 +242,8 @@ def _table(raw: dict[str, Any]) -> LatencyTable:
     if raw["format"] != _FORMAT or raw["version"] != _VERSION:
         raise ValueError(f"format {raw['format']!r}, version {raw['version']!r}")
     table = LatencyTable(
-        runtime=str(raw["runtime"]),
-        threads=int(raw["threads"]),
-        batch=int(raw["batch"]),
+        on=MeasuredOn.of(raw),
         warmup=int(raw["warmup"]),
-        machine=str(raw["machine"]),
         anchors={str(name): str(digest) for name, digest in raw["anchors"].items()},
         parts={str(id): _timing(value) for id, value in raw["parts"].items()},
         wholes=tuple(

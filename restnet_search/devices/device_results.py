@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from restnet_search.costs.latency_table import OVERHEAD, LatencyTable, Timing, WholeTiming, plain_table
+from restnet_search.costs.latency_table import OVERHEAD, LatencyTable, MeasuredOn, Timing, WholeTiming, plain_table
 from restnet_search.devices.bench_files import RESULTS, SCRIPT, content_digest
 from restnet_search.errors import BudgetError
 from restnet_search.space.device_profiles import DeviceProfile, parse_profile
@@ -83,7 +83,7 @@ def measured_profile(results: DeviceResults, name: str, limits: Sequence[str], s
     table = results.table
     content = {
         "name": name,
-        "device": table.machine,
+        "device": table.on.machine,
         "source": source or "limits: whoever imported the measurements",
         "note": f"Latencies of the space {results.space}: onnxruntime {results.runtime_version}, {results.measured}.",
         "limits": texts,
@@ -103,11 +103,8 @@ def _table(raw: Mapping[str, Any]) -> LatencyTable:
     if missing := sorted(needed - timings.keys()):
         raise KeyError(missing[0])
     return LatencyTable(
-        runtime=str(raw["runtime"]),
-        threads=int(raw["threads"]),
-        batch=int(raw["batch"]),
+        on=MeasuredOn.of(raw),
         warmup=int(raw["warmup"]),
-        machine=str(raw["machine"]),
         anchors={str(name): str(digest) for name, digest in raw["anchors"].items()},
         parts=timings,
         wholes=wholes,

@@ -7,7 +7,6 @@ from statistics import median
 from restnet_search.costs.latency_table import LatencyTable
 from restnet_search.errors import BudgetError
 from restnet_search.reporting.commands.device_tables import ModelError, WholeRow
-from restnet_search.search.run.records import MeasuredOn
 
 __all__ = ["model_error"]
 
@@ -37,7 +36,7 @@ def model_error(table: LatencyTable, space: str) -> ModelError:
     runs = max(timing.runs for timing in table.parts.values())
     return ModelError(
         space=space,
-        on=MeasuredOn(table.runtime, table.threads, table.batch, table.machine),
+        on=table.on,
         runs=runs,
         parts=len(table.parts),
         median=median(errors),

@@ -42,7 +42,7 @@ def read_bench(folder: Path) -> dict[str, Any]:
         if digest_of(bench) != bench["digest"]:
             raise ValueError("bench.json was changed")
         for name in [*bench["files"], *(network["file"] for network in bench["networks"])]:
-            if Path(name).name != name or "\\" in name or "\0" in name:
+            if not name or Path(name).name != name or "\\" in name or "\0" in name:
                 raise ValueError(f"{name!r} is no file of this folder")
         for name, expected in bench["files"].items():
             present = hashlib.sha256((folder / name).read_bytes()).hexdigest()

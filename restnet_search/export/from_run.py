@@ -11,7 +11,7 @@ from typing import get_args
 import torch
 from torch import nn
 
-from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.cost import Cost
 from restnet_search.costs.peak_memory import profile_memory
 from restnet_search.data import DataSplits, Split, load_data
 from restnet_search.errors import ExportError

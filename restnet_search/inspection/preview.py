@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from restnet_search.costs.cost_table import AnchorCosts, Cost
+from restnet_search.costs.cost import Cost
+from restnet_search.costs.cost_table import AnchorCosts
 from restnet_search.data import DataSplits, Preprocessing, load_data
 from restnet_search.data.readers.open_source import open_source
 from restnet_search.errors import BudgetError, DataError, GraphError
@@ -146,9 +147,7 @@ def _anchor_row(spec: AnchorSpec, graph: AnchorGraph, cost: Cost) -> AnchorRow:
         cfg = None
     return AnchorRow(
         name=spec.name,
-        macs=cost.macs,
-        params=cost.params,
-        memory=cost.memory or 0,
+        cost=cost,
         cut_points=len(graph.cut_points),
         input=tuple(graph.traced.example(1).shape[1:]),
         weights_classes=cfg.num_classes if cfg is not None else None,
@@ -184,9 +183,7 @@ def _examples(hybrids: Sequence[Candidate], graphs: Mapping[str, AnchorGraph]) -
             which=which,
             front=_part(graphs, hybrid.direction.front, hybrid.front_cut),
             back=_part(graphs, hybrid.direction.back, hybrid.back_cut),
-            macs=hybrid.cost.macs,
-            params=hybrid.cost.params,
-            memory=hybrid.cost.memory or 0,
+            cost=hybrid.cost,
             stitch_macs=hybrid.plan.cost.macs,
         )
         for which, hybrid in chosen.items()

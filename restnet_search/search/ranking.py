@@ -99,17 +99,18 @@ def rank_pairs(
     for name in names:
         with clock.stage(name):
             rankers[name] = build_ranker(name, setup, spec.options if name == spec.kind else None)
-    most = max((ranker.passes for ranker in rankers.values()), default=0)
+    passes = {name: ranker.passes for name, ranker in rankers.items()}  # now: a ranker may count those that are left
+    most = max(passes.values(), default=0)
     with progress.task(f"Similarity ({', '.join(names)})", total=most * len(batches)) as task, torch.no_grad():
         for number in range(most):
             for batch in _batches(anchors, images, batches, clock, FeatureExtractors(compute or Compute())):
                 for name, ranker in rankers.items():
-                    if number < ranker.passes:
+                    if number < passes[name]:
                         with clock.stage(name):
                             ranker.update(batch)
                 task.advance()
             for name, ranker in rankers.items():
-                if number < ranker.passes:
+                if number < passes[name]:
                     with clock.stage(name):
                         ranker.end_pass()
     scores: dict[str, PairScores] = {}

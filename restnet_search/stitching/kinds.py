@@ -17,7 +17,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.cost import Cost
 from restnet_search.errors import ExtensionError
 from restnet_search.graph.layout import Layout
 from restnet_search.registry import STITCH_LAYERS

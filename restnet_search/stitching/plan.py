@@ -8,7 +8,7 @@ from functools import cached_property
 from math import prod
 from typing import Literal
 
-from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.cost import Cost
 from restnet_search.graph.layout import Layout
 from restnet_search.stitching.kinds import MapShape, StitchKind, stitch_kind
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from restnet_search.anchors import load_anchor
-from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.cost import Cost
 from restnet_search.data import Preprocessing
 from restnet_search.errors import ExportError
 from restnet_search.export.formats.export_format import ExportFormat

@@ -48,7 +48,7 @@ def test_real_weights_reach_their_accuracy(
     halves = (cifar10.val, cifar10.test)  # of val.tar
     both = sum(top1(anchor.model, split, anchor.preprocessing) * len(split) for split in halves) / 5000
     assert both == pytest.approx(accuracy, abs=0.003)
-    assert head_matches(anchor, 10) and not anchor.fitted
+    assert head_matches(anchor, 10) and not anchor.weights.fitted
 
 
 def test_published_weights_without_batch_counters_load(load: Load, shared: Path) -> None:
@@ -61,7 +61,7 @@ def test_an_anchor_is_frozen(load: Load, resnet8: Path) -> None:
     anchor = load(model="cifar_resnet8", weights_dir=resnet8)
     assert not any(parameter.requires_grad for parameter in anchor.model.parameters())
     assert not any(module.training for module in anchor.model.modules())
-    assert anchor.name == anchor.model_name == "cifar_resnet8" and anchor.num_classes == 10
+    assert anchor.name == anchor.recipe.model_name == "cifar_resnet8" and anchor.num_classes == 10
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])

@@ -104,7 +104,7 @@ def line(macs: float, anchors: Mapping[str, tuple[float, float]]) -> float:
 
 def _rows(large: int, small: int, given: Size) -> list[dict[str, Any]]:
     """One row per stitch point and recipe of a pair of anchors."""
-    from restnet_search.search.training.choices import TrainingChoices
+    from restnet_search.search.run.training_choices import TrainingChoices
 
     pair = open_pair(large, small, given.train, given.val, precision="bfloat16", followed=True)
     anchors = pair.anchors()

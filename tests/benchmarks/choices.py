@@ -66,7 +66,7 @@ CHOICES: Mapping[str, Mapping[str, Recipe]] = {
 
 def measure(size: str) -> dict[str, Any]:
     """Every recipe on every stitch point: ``{setting, machine, rows}``, one row each."""
-    from restnet_search.search.training.choices import TrainingChoices
+    from restnet_search.search.run.training_choices import TrainingChoices
 
     given = SIZES[size]
     recipes = dict.fromkeys(recipe for values in CHOICES.values() for recipe in values.values())

@@ -79,13 +79,16 @@ def _events(path: Path, started: float) -> list[Event]:
     """Finished hybrids of a study; each counts from when it was written down, which is when a user could take it."""
     import optuna
 
+    from restnet_search.search.run.record_reading import read_hybrid
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.load_study(study_name="restnet-search", storage=f"sqlite:///{path}")
     events: list[Event] = []
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
-        record = trial.user_attrs.get("record")
-        if record is None or trial.datetime_complete is None:
+        values = trial.user_attrs.get("record")
+        if values is None or trial.datetime_complete is None:
             continue  # an anchor
+        record = read_hybrid(values)
         seconds = trial.datetime_complete.timestamp() - started
-        events.append(Event(seconds, record["correct"] / record["n"], record["macs"]))
+        events.append(Event(seconds, record.val.top1, record.macs))
     return events

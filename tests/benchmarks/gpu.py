@@ -75,7 +75,7 @@ class _Trials:
     def __init__(self, given: Size, device: str) -> None:
         from restnet_search.anchors import load_anchor
         from restnet_search.compute import open_compute
-        from restnet_search.costs.cost_table import Cost
+        from restnet_search.costs.cost import Cost
         from restnet_search.data import Split
         from restnet_search.data.readers.sources import ArraySource
         from restnet_search.graph.anchor_graph import cut_model
@@ -84,7 +84,7 @@ class _Trials:
         from restnet_search.search.prepare.hybrids import plan_between
         from restnet_search.search.prepare.placement import move_to_device
         from restnet_search.search.run.records import Direction
-        from restnet_search.search.training.choices import TrainingChoices
+        from restnet_search.search.run.training_choices import TrainingChoices
         from restnet_search.space.schema import AnchorSpec, ComputeSpec, StitchSpec, TrainingSpec
 
         self._anchors: dict[str, CutAnchor] = {}

@@ -126,7 +126,7 @@ def _trained(candidate: Candidate, pair: Pair) -> ExportSource:
     """Train the stitch layer for one epoch and make an export of the hybrid."""
     from restnet_search.export import AnchorSource, ExportSource, HybridArchitecture, Side
     from restnet_search.search.prepare.hybrids import assemble
-    from restnet_search.search.training.choices import TrainingChoices
+    from restnet_search.search.run.training_choices import TrainingChoices
     from tests.search.stores import run_trial
 
     context, data = pair.context, pair.data

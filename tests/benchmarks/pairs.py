@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from restnet_search.data import DataSplits, Preprocessing
     from restnet_search.graph.cut_points import CutPoint
     from restnet_search.search.points.candidates import Candidate
-    from restnet_search.search.training.choices import TrainingChoices
+    from restnet_search.search.run.training_choices import TrainingChoices
     from restnet_search.search.training.context import TrialContext
 
 __all__ = ["Pair", "open_pair"]

@@ -28,7 +28,7 @@ from restnet_search.search.prepare.memory_format import (
     set_format,
 )
 from restnet_search.search.prepare.placement import anchors_on_cpu, move_to_device
-from restnet_search.search.training.choices import TrainingChoices
+from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.training.joint import JointBudget, JointTraining
 from restnet_search.search.training.stitch_trainer import TrialOutcome
 from restnet_search.space.schema import ComputeSpec, DataSpec, JointSpec, TrainingSpec

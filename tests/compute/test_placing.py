@@ -21,7 +21,7 @@ from restnet_search.search.features.store import FeatureStore
 from restnet_search.search.prepare.placement import move_to_device
 from restnet_search.search.ranking import rank_pairs
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
-from restnet_search.search.training.choices import TrainingChoices
+from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.training.closed_form import closed_form_scores
 from restnet_search.search.training.joint import JointBudget, JointTraining
 from restnet_search.search.training.stitch_trainer import TrialOutcome

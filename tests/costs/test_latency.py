@@ -12,6 +12,7 @@ from restnet_search.costs.cost_table import profile_anchor
 from restnet_search.costs.latency_table import (
     OVERHEAD,
     LatencyTable,
+    MeasuredOn,
     Timing,
     WholeTiming,
     measure_interleaved,
@@ -42,11 +43,8 @@ def _timing(seconds: float) -> Timing:
 
 
 TABLE = LatencyTable(
-    runtime="pytorch",
-    threads=1,
-    batch=1,
+    on=MeasuredOn("pytorch", threads=1, batch=1, machine="a machine"),
     warmup=1,
-    machine="a machine",
     anchors={"a": "1", "b": "2"},
     parts={OVERHEAD: _timing(0.1), "front/a/0": _timing(2.0), "stitch/x": _timing(0.5), "back/b/1": _timing(3.0)},
     wholes=(WholeTiming("front/a/0", "stitch/x", "back/b/1", _timing(5.0)),),
@@ -98,7 +96,22 @@ def test_a_hybrid_is_the_sum_of_its_parts_without_the_calls_it_saves() -> None:
 
 
 def test_a_table_survives_the_disk(tmp_path: Path) -> None:
-    assert read_table(write_table(TABLE, tmp_path / "t.json")) == TABLE
+    path = write_table(TABLE, tmp_path / "t.json")
+    assert read_table(path) == TABLE
+    raw = json.loads(path.read_text())
+    assert list(raw) == [
+        "format",
+        "version",
+        "runtime",
+        "threads",
+        "batch",
+        "warmup",
+        "machine",
+        "anchors",
+        "parts",
+        "wholes",
+    ]
+    assert (raw["runtime"], raw["threads"], raw["batch"], raw["machine"]) == ("pytorch", 1, 1, "a machine")
 
 
 @pytest.mark.parametrize("damage", ["format", "version", "parts", "anchors", "nan", "text", "overhead", "missing"])
@@ -136,11 +149,11 @@ def test_parts_of_a_space_are_measured_for_real(runtime: str) -> None:
     costs = {name: profile_anchor(graph) for name, graph in graphs.items()}
     spec = LatencySpec(runtime=runtime, runs=3, warmup=1, checked=2)  # pyright: ignore[reportArgumentType]
     table = measure_table(space, graphs, costs, spec, SilentProgress())
-    assert (table.runtime, table.threads, len(table.wholes)) == (runtime, 1, 2)
+    assert (table.on.runtime, table.on.threads, len(table.wholes)) == (runtime, 1, 2)
     assert all(0 < timing.median <= timing.p95 for timing in table.parts.values())
     summed = SummedLatency(table)
     for point in stitch_points(space, {name: graph.cut_points for name, graph in graphs.items()}, costs):
-        assert summed.hybrid(point.front, point.plan, point.back) > 0
+        assert summed.hybrid(point) > 0
     assert all(summed.anchor(name) > 0 for name in names)
     table.require({name: anchor_digest(graph, costs[name]) for name, graph in graphs.items()})
     other = cut_model(build("cifar_resnet8", num_classes=7), IMAGE)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
+import pytest
 import torch
 from sklearn.datasets import load_digits
 
 from restnet_search.data import Preprocessing, load_data
 from restnet_search.data.readers.digits import CANVAS, HELD_OUT, TRAIN_VARIANTS, digits_rows, digits_source
+from restnet_search.errors import DataError
 from restnet_search.space.schema import DataSpec
 
 VIEW = Preprocessing((3, 32, 32), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear", 1.0, "center")
@@ -55,3 +59,11 @@ def test_variants_differ_and_show_their_digit() -> None:
 def test_subsets_apply() -> None:
     data = load_data(DataSpec.model_validate({"dataset": "digits", "subset": {"train": 300, "test": 100}}))
     assert (len(data.train), len(data.val), len(data.test)) == (300, 500, 100)
+
+
+def test_digits_without_scikit_learn_are_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("sklearn", "sklearn.datasets"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    with pytest.raises(DataError, match="scikit-learn is not installed") as raised:
+        digits_source()
+    assert raised.value.hint == "pip install 'restnet-search[demo]'"

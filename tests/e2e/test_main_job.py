@@ -36,7 +36,7 @@ def results_of(run: Path) -> dict[str, Any]:
 
 def trained(run: Path) -> list[dict[str, Any]]:
     """What the search found, without what differs between two runs of it (times, names)."""
-    keys = ("front", "back", "order", "macs", "params", "val", "lr", "epochs")
+    keys = ("front", "back", "order", "cost", "choices", "val")
     return [{key: hybrid[key] for key in keys} for hybrid in results_of(run)["hybrids"]]
 
 
@@ -60,7 +60,7 @@ def test_controls_stand_beside_the_search(finished: Path) -> None:
     for control in results["controls"]:
         name = control["front"]["anchor"]
         assert (control["control"], control["back"]) == ("self", control["front"])
-        assert control["macs"] > anchors.pop(name)["macs"]  # the stitch layer comes on top
+        assert control["cost"]["macs"] > anchors.pop(name)["cost"]["macs"]  # the stitch layer comes on top
         assert all(control["id"] not in (budget["pick"], *budget["pareto"]) for budget in results["budgets"])
     assert not anchors
     # random ones are stitch points that the ranker passed over: third or later among the partners of their front
@@ -90,15 +90,17 @@ def test_budgets_are_hard_and_pareto_sets_are_non_dominated(finished: Path) -> N
     entries = {a["name"]: a for a in results["anchors"]} | {h["id"]: h for h in results["hybrids"]}
     assert [budget["limits"] for budget in results["budgets"]] == [{"macs": 400000}, {"macs": 600000, "params": 60000}]
     for hybrid in results["hybrids"]:
-        assert hybrid["macs"] <= 600000
-        assert hybrid["macs"] <= 400000 or hybrid["params"] <= 60000
+        assert hybrid["cost"]["macs"] <= 600000
+        assert hybrid["cost"]["macs"] <= 400000 or hybrid["cost"]["params"] <= 60000
     for budget in results["budgets"]:
         members = [entries[name] for name in budget["pareto"]]
-        inside = [e for e in entries.values() if all(e[kind] <= limit for kind, limit in budget["limits"].items())]
+        inside = [
+            e for e in entries.values() if all(e["cost"][kind] <= limit for kind, limit in budget["limits"].items())
+        ]
         assert all(member in inside for member in members)
         for member in members:
-            better = [e for e in inside if e["macs"] <= member["macs"] and e["val"]["top1"] > member["val"]["top1"]]
-            assert not better
+            macs, top1 = member["cost"]["macs"], member["val"]["top1"]
+            assert not [e for e in inside if e["cost"]["macs"] <= macs and e["val"]["top1"] > top1]
         best = max(entry["val"]["top1"] for entry in inside)
         assert entries[budget["pick"]]["val"]["top1"] == best
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import restnet_search.anchors.loading.cifar_resnet  # noqa: F401  registers the CIFAR ResNets with timm
-from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.cost import Cost
 from restnet_search.data import Preprocessing
 from restnet_search.export import Accuracy, AnchorArchitecture, AnchorSource, ExportSource, HybridArchitecture, Side
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model

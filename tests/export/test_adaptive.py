@@ -22,7 +22,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 import restnet_search
-from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.cost import Cost
 from restnet_search.data import Preprocessing
 from restnet_search.errors import BudgetError, DataError, ExportError
 from restnet_search.export import Accuracy, ExportSource, load_export, save_export

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
+from restnet_search.costs.latency_table import MeasuredOn
 from restnet_search.errors import BudgetError
 from restnet_search.export import ExportSource
 from restnet_search.export.adaptive import AdaptiveModel
 from restnet_search.export.adaptive.write_adaptive import AdaptiveSource, export_adaptive
 from restnet_search.export.network.runtime_cost import Latency, RuntimeCost
-from restnet_search.search.run.records import MeasuredOn
 from restnet_search.units import parse_budget
 from tests.export.networks import cut
 from tests.export.test_adaptive import route

@@ -11,7 +11,7 @@ from torch import nn
 
 from restnet_search.conformance.cut_check import build_case
 from restnet_search.conformance.families import Case
-from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.cost import Cost
 from restnet_search.data import Preprocessing
 from restnet_search.export import (
     Accuracy,

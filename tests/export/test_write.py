@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
+from restnet_search.costs.latency_table import MeasuredOn
 from restnet_search.errors import ExportError
 from restnet_search.export import DEFAULT_FORMATS, export_network, load_export, read_export_manifest
 from restnet_search.export.network.runtime_cost import Latency, RuntimeCost
 from restnet_search.export.verification.compare import Agreement, compare, require_agreement
 from restnet_search.registry import FORMATS
-from restnet_search.search.run.records import MeasuredOn
 from tests.export.networks import source
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from restnet_search.errors import ExtensionError
 from restnet_search.registry import FORMATS, RANKERS, STITCH_LAYERS, STRATEGIES, Registry
+from tests.own_package import metadata_of
 
 REGISTRY = Registry("colour", "test_restnet.colours", {"red": "restnet_search.units:UNLIMITED"})
 
@@ -24,11 +25,10 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
     def write(package: str, code: str, group: str = REGISTRY.group, **points: str) -> None:
         (tmp_path / f"{package}.py").write_text(code)
-        info = tmp_path / f"{package}-1.2.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n")
-        lines = [f"[{group}]", *(f"{name} = {package}:{value}" for name, value in points.items())]
-        (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+        places = {name: f"{package}:{value}" for name, value in points.items()}
+        for path, text in metadata_of(package, "1.2", {group: places}).items():
+            (tmp_path / path).parent.mkdir(exist_ok=True)
+            (tmp_path / path).write_text(text)
 
     return write
 

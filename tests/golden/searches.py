@@ -90,7 +90,8 @@ def reached(path: Path) -> dict[str, Any]:
     results = json.loads((path / "results.json").read_text(encoding="utf-8"))
     return {
         "anchors": {
-            one["name"]: [one["macs"], _correct(one["val"]), _correct(one["test"])] for one in results["anchors"]
+            one["name"]: [one["cost"]["macs"], _correct(one["val"]), _correct(one["test"])]
+            for one in results["anchors"]
         },
         "hybrids": [_network(one, path) for one in (*results["hybrids"], *results["controls"])],
         "trials": {key: results["trials"][key] for key in ("finished", "failed", "skipped", "controls")},
@@ -120,15 +121,17 @@ def _network(one: dict[str, Any], path: Path) -> list[Any]:
         one["back"]["cut"],
         one["stitch"]["kind"],
     ]
-    chosen = [_rounded(one["lr"]), one["epochs"], one["tune"], one.get("match_epochs") or 0, one.get("distill") or 0]
+    choices = one["choices"]
+    chosen = [_rounded(choices["lr"]), choices["epochs"], choices["tune"]]
+    chosen += [choices["match_epochs"], choices["distill"] or 0]
     scores = {name: _rounded(score) for name, score in sorted(one["scores"].items())}
     layer = digest_of(path / "stitches" / f"{one['id']}.safetensors")
     return [
         one["id"],
         *point,
         *chosen,
-        one["macs"],
-        one["params"],
+        one["cost"]["macs"],
+        one["cost"]["params"],
         _correct(one["val"]),
         _correct(one["test"]),
         scores,

@@ -12,7 +12,17 @@ from restnet_search.reporting.assemble.statistics import final_score
 from restnet_search.reporting.model.judgements import Failure, Trials
 from restnet_search.reporting.model.run_report import SCHEMA_VERSION, Report
 from restnet_search.reporting.model.summary import SearchSummary
-from restnet_search.search.run.records import AnchorRecord, Direction, FinalScore, HybridRecord, Part, Score, Stitch
+from restnet_search.search.run.records import (
+    AnchorRecord,
+    Cost,
+    Direction,
+    FinalScore,
+    HybridRecord,
+    Part,
+    Score,
+    Stitch,
+)
+from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.units import DeviceBudget, parse_budget
 
 SMALL, LARGE = "cifar_resnet8", "cifar_resnet56"
@@ -38,8 +48,7 @@ def anchors(small: float = 0.786, large: float = 0.894, n: int = 2500) -> list[A
         AnchorRecord(
             name,
             name,
-            MACS[name],
-            PARAMS[name],
+            Cost(MACS[name], PARAMS[name]),
             Score.of(round(n * top1), n),
             _a_little_worse(Score.of(round(n * top1), n)),
         )
@@ -61,8 +70,8 @@ def hybrid(
 ) -> HybridRecord:
     order = "small_to_large" if front.anchor == SMALL else "large_to_small"
     return HybridRecord(
-        id, front, back, order, Stitch("linear", 544), macs, params, Score.of(round(n * top1), n), 9.5,
-        test=test, score=score, rank=1, lr=3e-3, epochs=2, images=4000,
+        id, front, back, order, Stitch("linear", 544), Cost(int(macs), int(params)), Score.of(round(n * top1), n), 9.5,
+        test=test, score=score, rank=1, choices=TrainingChoices(3e-3, 2), images=4000,
     )  # fmt: skip
 
 

@@ -121,8 +121,8 @@ def test_several_rankers_are_judged_on_the_same_hybrids() -> None:
 
 
 def test_whole_costs_are_ints() -> None:
-    report = samples.report([samples.hybrid("h0", 5e7, 0.8), samples.hybrid("h1", 5.5e7 + 0.5, 0.8)])
-    assert [type(h.macs) for h in report.hybrids] == [int, float]
+    report = samples.report([samples.hybrid("h0", 5e7, 0.8)])
+    assert type(report.hybrids[0].macs) is int
     assert type(report.budgets[0].limits["macs"]) is int
 
 

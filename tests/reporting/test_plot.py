@@ -44,7 +44,10 @@ def test_anchors_are_named_and_far_budgets_do_not_squeeze_the_plot(printed) -> N
 
 def test_a_narrow_range_of_costs_is_drawn_on_a_linear_axis(printed) -> None:
     val, test = samples.Score.of(80, 100), samples.final_score(8, 10)
-    anchors = [samples.AnchorRecord(f"a{i}", f"a{i}", 1e9 + i * 2e8, 1e6, val, test) for i in range(2)]
+    anchors = [
+        samples.AnchorRecord(f"a{i}", f"a{i}", samples.Cost(1_000_000_000 + i * 200_000_000, 1_000_000), val, test)
+        for i in range(2)
+    ]
     text = printed(AccuracyPlot(samples.report([], budgets=(), anchor_results=anchors)))
     assert "log scale" not in text
     assert len(re.findall(r"\d(?:\.\d+)?G", text)) >= 2
@@ -52,6 +55,9 @@ def test_a_narrow_range_of_costs_is_drawn_on_a_linear_axis(printed) -> None:
 
 def test_equal_anchors_draw_without_division_by_zero(printed) -> None:
     anchors = [
-        samples.AnchorRecord(name, name, 1e9, 1e6, samples.Score.of(8, 10), samples.final_score(8, 10)) for name in "ab"
+        samples.AnchorRecord(
+            name, name, samples.Cost(1_000_000_000, 1_000_000), samples.Score.of(8, 10), samples.final_score(8, 10)
+        )
+        for name in "ab"
     ]
     assert "◆" in printed(AccuracyPlot(samples.report([], budgets=(), anchor_results=anchors)))

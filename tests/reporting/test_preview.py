@@ -14,19 +14,23 @@ from restnet_search.reporting.commands.preview_tables import (
     SpacePreview,
     render_preview,
 )
-from restnet_search.search.run.records import Direction, Part
+from restnet_search.search.run.records import Cost, Direction, Part
 
 PREVIEW = SpacePreview(
     space="mine",
     anchors=(
-        AnchorRow("large[1]", 4.11e9, 25.6e6, 1.1e8, 18, (3, 224, 224), 1000, "apache-2.0"),
-        AnchorRow("small", 1.82e9, 11.7e6, 5.4e7, 9, (3, 224, 224), 10, "cc-by-nc-4.0"),
-        AnchorRow("own", 1.82e9, 11.7e6, 5.4e7, 9, (3, 32, 32), None, None),
+        AnchorRow("large[1]", Cost(4_110_000_000, 25_600_000, 110_000_000), 18, (3, 224, 224), 1000, "apache-2.0"),
+        AnchorRow("small", Cost(1_820_000_000, 11_700_000, 54_000_000), 9, (3, 224, 224), 10, "cc-by-nc-4.0"),
+        AnchorRow("own", Cost(1_820_000_000, 11_700_000, 54_000_000), 9, (3, 32, 32), None, None),
     ),
     directions=(DirectionRow(Direction("large[1]", "small", "large_to_small"), 162, 150, 140),),
     examples=(
         HybridRow(
-            "cheapest", Part("large[1]", 4, "layer1.0"), Part("small", 6, "layer4.1"), 2.5e8, 1e6, 7e6, 12_845_056
+            "cheapest",
+            Part("large[1]", 4, "layer1.0"),
+            Part("small", 6, "layer4.1"),
+            Cost(250_000_000, 1_000_000, 7_000_000),
+            12_845_056,
         ),
     ),
     budgets=(BudgetRow("2GFLOPs", 70, ("small", "own")), BudgetRow("64MB,30ms", 12, (), unmeasured=True)),

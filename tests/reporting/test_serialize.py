@@ -25,7 +25,7 @@ reports = st.builds(Report, schema_version=st.just(SCHEMA_VERSION))
 SCHEMA: dict[str, Any] = {
     "schema_version": int, "space": str, "seed": int, "environment": dict,
     "anchors": [{
-        "name": str, "model": str, "macs": int, "params": int,
+        "name": str, "model": str, "cost": {"macs": int, "params": int},
         "val": {"top1": float, "n": int}, "test": {"top1": float, "ci95": [float], "n": int},
     }],
     "rankers": [{
@@ -34,7 +34,7 @@ SCHEMA: dict[str, Any] = {
     "trials": {"finished": int, "failed": int, "skipped": int},
     "hybrids": [{
         "id": str, "front": {"anchor": str, "cut": int}, "back": {"anchor": str, "cut": int}, "order": str,
-        "stitch": {"kind": str, "params": int}, "macs": int, "params": int, "val": {"top1": float, "n": int},
+        "stitch": {"kind": str, "params": int}, "cost": {"macs": int, "params": int}, "val": {"top1": float, "n": int},
         "test": (None, {"top1": float, "ci95": [float], "n": int}), "seconds": float,
     }],
     "dominated": [str],
@@ -128,6 +128,7 @@ def put(value: object, *keys: str | int):
         (remove("schema_version"), "the key schema_version is missing"),
         (remove("hybrids", 3, "front", "cut"), "the key hybrids[3].front.cut is missing"),
         (put("ten", "hybrids", 3, "front", "cut"), 'hybrids[3].front.cut is "ten"'),
+        (put(5.5e7 + 0.5, "hybrids", 0, "cost", "macs"), "hybrids[0].cost.macs is 55000000.5"),
         (put(True, "anchors", 0, "val", "n"), "anchors[0].val.n is true"),
         (put([0.1], "anchors", 1, "test", "ci95"), "anchors[1].test.ci95 is [0.1]"),
         (put(None, "anchors", 1, "test"), "anchors[1].test is null"),
@@ -157,7 +158,7 @@ def test_keys_of_later_versions_are_passed_over() -> None:
 def test_extra_fields_may_be_missing_in_files_of_other_tools() -> None:
     data = to_json(samples.report())
     for hybrid in data["hybrids"]:
-        for key in ("score", "rank", "lr", "epochs", "images"):
+        for key in ("score", "rank", "choices", "images"):
             del hybrid[key]
     assert from_json(data).hybrids[0].lr is None
 

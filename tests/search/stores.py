@@ -9,7 +9,7 @@ import torch
 
 from restnet_search.anchors import load_anchor
 from restnet_search.compute import Compute
-from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.cost import Cost
 from restnet_search.data import Split
 from restnet_search.graph.anchor_graph import cut_model
 from restnet_search.progress import SilentProgress
@@ -20,8 +20,8 @@ from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.run.records import Direction
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
-from restnet_search.search.run.session import Session
-from restnet_search.search.training.choices import TrainingChoices
+from restnet_search.search.run.session import RunSetup, Session
+from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.training.context import TrialContext, TrialImages
 from restnet_search.search.training.stitch_trainer import NonFiniteLoss, TrialOutcome
 from restnet_search.search.training.trial import run_trials
@@ -95,7 +95,7 @@ def session_of(space: SearchSpace, folder: Path, warn: Callable[[str], None] | N
     sources = AnchorSources(None, folder, True, folder / "cache")
     budgets = tuple(parse_budget(text) for text in space.budgets) or (UNLIMITED,)
     inputs, progress, taken = RunInputs("", ""), SilentProgress(), warn or fail
-    return Session(space, budgets, RunFolder(folder), inputs, sources, progress, taken, Compute())
+    return Session(RunSetup(space, RunFolder(folder), inputs, sources), budgets, progress, taken, Compute())
 
 
 def candidate(anchors: Anchors, front: str, front_cut: int, back: str, back_cut: int) -> Candidate:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.cost import Cost
 from restnet_search.data import Split, load_data
 from restnet_search.search.features.store import FeatureStore
 from restnet_search.search.points.candidates import Candidate
@@ -167,16 +167,11 @@ def test_what_is_asked_does_not_depend_on_which_trial_ends_first(
     # and what a trial reaches is what it reaches alone
     points = {one.key: one for one in candidates}
     for record in found[0][-4:]:
-        job = Job(((points[record.key[:-1]], _choices(record)),))
+        assert record.choices is not None
+        job = Job(((points[record.key[:-1]], record.choices),))
         (alone,) = job.run(shared)
         assert isinstance(alone, TrialOutcome)
         assert (alone.correct / alone.seen, alone.r2) == (record.val.top1, record.r2)
-
-
-def _choices(record: HybridRecord):
-    from restnet_search.search.training.choices import TrainingChoices
-
-    return TrainingChoices(record.lr, record.epochs, record.tune, record.match_epochs, record.distill)
 
 
 @pytest.mark.parametrize("cut", [1, 8])

@@ -13,6 +13,7 @@ from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.record_store import read_records
 from restnet_search.search.run.records import HybridRecord, Part, Score, Stitch
+from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.study.study import SearchStudy
 from restnet_search.search.training.choices import control_choices
 from restnet_search.space.schema import SearchSpace, TrainingSpec
@@ -80,8 +81,8 @@ def record(control: Control) -> HybridRecord:
     candidate = control.candidate
     return HybridRecord(
         control.id, Part(candidate.direction.front, candidate.front_cut),
-        Part(candidate.direction.back, candidate.back_cut), "self", Stitch("linear", 1), candidate.cost.macs,
-        candidate.cost.params, Score.of(5, 10), 0.1, lr=1e-3, epochs=1, images=10, scores={"lstsq": 0.5},
+        Part(candidate.direction.back, candidate.back_cut), "self", Stitch("linear", 1), candidate.cost,
+        Score.of(5, 10), 0.1, choices=TrainingChoices(1e-3, 1), images=10, scores={"lstsq": 0.5},
         control=control.kind,
     )  # fmt: skip
 

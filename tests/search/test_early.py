@@ -273,6 +273,7 @@ def test_a_start_that_was_cut_off_is_completed_in_the_same_order(
 
     def opened(name: str) -> list[object]:
         study = SearchStudy.open(tmp_path / name, early.survivors, space, early.scores)
+        study.ask()  # the start is queued when the first trial is asked for
         return [trial.system_attrs["fixed_params"] for trial in study._study.get_trials()]
 
     wanted = opened("whole.db")

@@ -9,7 +9,7 @@ from restnet_search.data import load_data
 from restnet_search.graph.anchor_graph import cut_model
 from restnet_search.search.features.store import FeatureStore
 from restnet_search.search.prepare.cut_anchor import CutAnchor
-from restnet_search.search.training.choices import TrainingChoices
+from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.space.schema import AnchorSpec, DataSpec, SubsetSpec, TrainingSpec
 from tests.search.stores import Anchors, candidate, context, disk_store, run_trial
 

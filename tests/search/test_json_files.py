@@ -16,7 +16,8 @@ from restnet_search.export.checksummed_json import read_checksummed
 from restnet_search.progress import SilentProgress
 from restnet_search.search.prepare.memory_format import choose_formats
 from restnet_search.search.prepare.prepared import load_prepared
-from restnet_search.search.run.records import Dropped, Part, read_dropped, read_hybrid
+from restnet_search.search.run.record_reading import read_dropped, read_hybrid
+from restnet_search.search.run.records import Dropped, Part
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import SearchSpace

@@ -12,7 +12,7 @@ import timm
 import torch
 from torch import nn
 
-from restnet_search.anchors import Anchor
+from restnet_search.anchors.anchor import Anchor, ModelRecipe, Weights
 from restnet_search.costs.cost_table import hybrid_cost, profile_anchor
 from restnet_search.costs.count import count_costs
 from restnet_search.data import DataSplits, Preprocessing, load_data
@@ -24,7 +24,7 @@ from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.prepare.hybrids import assemble
 from restnet_search.search.ranking import score_pairs
 from restnet_search.search.run.records import Direction
-from restnet_search.search.training.choices import TrainingChoices
+from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.training.context import TrialContext, TrialImages
 from restnet_search.space.schema import DataSpec, RankerSpec, StitchSpec, TrainingSpec
 from restnet_search.stitching.layer import StitchLayer
@@ -55,7 +55,9 @@ def folded(vit: nn.Module) -> nn.Module:
 
 
 def cut_anchor(name: str, network: nn.Module, preprocessing: Preprocessing) -> CutAnchor:
-    anchor = Anchor(name, name, network, preprocessing, 10, name, None, False, True, {})
+    anchor = Anchor(
+        name, ModelRecipe(name, {}), network, preprocessing, 10, Weights(name, None, fitted=False, trained=True)
+    )
     return CutAnchor(anchor, cut_model(network, preprocessing.size))
 
 

@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.cost import Cost
 from restnet_search.graph.layout import Layout
 from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.run.records import Direction

@@ -12,7 +12,7 @@ from restnet_search.data import Split, load_data
 from restnet_search.data.augmented_views import AugmentedView, images_of
 from restnet_search.search.features.store import FeatureStore
 from restnet_search.search.points.candidates import Candidate
-from restnet_search.search.training.choices import TrainingChoices
+from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.training.stitch_trainer import NonFiniteLoss, TrialOutcome
 from restnet_search.search.training.trial import image_order, run_trials
 from restnet_search.space.schema import DataSpec, StitchSpec, TrainingSpec, Tune

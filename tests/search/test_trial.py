@@ -15,8 +15,8 @@ from restnet_search.search.features.store import FeatureStore
 from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.prepare.hybrids import assemble, restore_hybrid, trained_tensors
 from restnet_search.search.run.run_folder import RunFolder
+from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.training.accuracy import score_network
-from restnet_search.search.training.choices import TrainingChoices
 from restnet_search.search.training.stitch_trainer import NonFiniteLoss
 from restnet_search.search.training.teachers import teacher_logits
 from restnet_search.space.schema import DataSpec, StitchSpec, TrainingSpec

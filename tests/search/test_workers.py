@@ -20,7 +20,8 @@ from restnet_search.progress import SilentProgress
 from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.prepare.prepared import Prepared, cut_anchors, remember_anchors
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
-from restnet_search.search.training.choices import TrainingChoices
+from restnet_search.search.run.session import RunSetup
+from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.training.context import TrialContext
 from restnet_search.search.training.jobs import Job, LocalEngine, Outcome, run_jobs
 from restnet_search.search.training.stitch_trainer import NonFiniteLoss, TrialOutcome
@@ -48,19 +49,23 @@ def make_run(folder: Path, anchors: list[dict[str, object]], **changes: object) 
     space = SearchSpace.model_validate({"anchors": anchors, "data": {"dataset": "digits"}} | changes)
     run, inputs = RunFolder(folder / "run"), RunInputs("", "")
     run.create(space, inputs)
-    return AnchorRecipe(run, space, inputs, AnchorSources(None, folder, True, folder / "cache"), {})
+    sources = AnchorSources(None, folder, True, folder / "cache")
+    return AnchorRecipe(RunSetup(space, run, inputs, sources), {})
 
 
 def prepared(recipe: AnchorRecipe) -> Prepared:
     """The anchors of the run, remembered in it: random weights that nobody can make again, as a fit's."""
     loaded = [
-        load_anchor(spec, classes=10, weights_dir=None, base_dir=recipe.sources.base, trust_code=True)
-        for spec in recipe.space.anchors
+        load_anchor(spec, classes=10, weights_dir=None, base_dir=recipe.setup.sources.base, trust_code=True)
+        for spec in recipe.setup.space.anchors
     ]
     found = cut_anchors(
-        recipe.space, [replace(one, fitted=True) for one in loaded], tuple("0123456789"), SilentProgress()
+        recipe.setup.space,
+        [replace(one, weights=replace(one.weights, fitted=True)) for one in loaded],
+        tuple("0123456789"),
+        SilentProgress(),
     )
-    remember_anchors(recipe.folder, found)
+    remember_anchors(recipe.setup.folder, found)
     return found
 
 
@@ -95,7 +100,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory, digits: Split) -> Setting:
         for front, i, back, j in ((RESNET, 1, VIT, 1), (VIT, 1, RESNET, 2), (RESNET, 2, VIT, 2))
     ]
     here = context(dict(found.anchors), digits)
-    store = open_store(session_of(recipe.space, folder), found, points, here.images, "lstsq")
+    store = open_store(session_of(recipe.setup.space, folder), found, points, here.images, "lstsq")
     jobs = [
         Job(((points[0], TrainingChoices(3e-3, 1)),)),
         Job(((points[1], TrainingChoices(3e-3, 1, tune="stitch+norm")),)),
@@ -173,7 +178,7 @@ def test_what_several_workers_miss_at_once_is_computed_by_one_of_them(
     setting: Setting, pool: WorkerPool, tmp_path: Path
 ) -> None:
     here, points = setting.context, [point for job in setting.jobs for point, _ in job.trials]
-    store = open_store(session_of(setting.recipe.space, tmp_path), setting.anchors, points, here.images, "lstsq")
+    store = open_store(session_of(setting.recipe.setup.space, tmp_path), setting.anchors, points, here.images, "lstsq")
     pool.use(replace(here, store=store))
     # both ask for the same at the same time
     found = list(
@@ -259,7 +264,9 @@ def build():
 def test_a_worker_that_cannot_start_is_one_clear_error(setting: Setting, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
     recipe = make_run(tmp_path, [{"name": "own", "factory": "own.py:build"}, VIT_MODEL])
-    (recipe.folder.path / "anchors.json").write_bytes((setting.recipe.folder.path / "anchors.json").read_bytes())
+    (recipe.setup.folder.path / "anchors.json").write_bytes(
+        (setting.recipe.setup.folder.path / "anchors.json").read_bytes()
+    )
     with WorkerPool(recipe, 1, SilentProgress(), warn=fail) as pool:
         pool.use(setting.context)
         pool.submit(setting.jobs[0])
@@ -269,12 +276,12 @@ def test_a_worker_that_cannot_start_is_one_clear_error(setting: Setting, tmp_pat
 
 def test_where_the_disk_is_too_small_each_worker_has_its_part_of_the_memory(setting: Setting, digits: Split) -> None:
     said: list[str] = []
-    space = setting.recipe.space
+    space = setting.recipe.setup.space
     for disk_gb in (0.0, 1e-6):
         small = space.model_copy(update={"cache": space.cache.model_copy(update={"disk_gb": disk_gb})})
         points = [point for job in setting.jobs for point, _ in job.trials]
         here = setting.context
-        session = session_of(small, setting.recipe.sources.cache.parent, warn=said.append)
+        session = session_of(small, setting.recipe.setup.sources.cache.parent, warn=said.append)
         store = open_store(session, setting.anchors, points, here.images, "lstsq")
         assert not store.shared
         assert (store.recipe().folder, store.recipe().capacity) == (None, 2 * 2**30)
@@ -282,9 +289,9 @@ def test_where_the_disk_is_too_small_each_worker_has_its_part_of_the_memory(sett
 
 
 def test_joint_training_has_no_use_for_workers(setting: Setting) -> None:
-    space, said = setting.recipe.space, list[str]()
+    space, said = setting.recipe.setup.space, list[str]()
     joint = space.model_copy(update={"search": space.search.model_copy(update={"strategy": "joint"})})
-    folder, anchors = setting.recipe.folder.path, setting.anchors
+    folder, anchors = setting.recipe.setup.folder.path, setting.anchors
     with open_engine(session_of(joint, folder, said.append), anchors) as engine:
         assert isinstance(engine, LocalEngine)
     assert len(said) == 1 and "workers have nothing to do" in said[0]

@@ -17,7 +17,7 @@ from restnet_search.anchors.classifier import replace_classifier
 from restnet_search.anchors.fitting.fit_cache import make_cache_dir, read_fitted, write_fitted
 from restnet_search.anchors.fitting.resume import forget
 from restnet_search.anchors.fitting.train import train_full, train_head
-from restnet_search.anchors.fitting.training_loop import FitJob
+from restnet_search.anchors.fitting.training_loop import FitJob, FitSettings
 from restnet_search.anchors.loading.hub import MissingWeights, all_missing
 from restnet_search.anchors.loading.load import load_anchor
 from restnet_search.compute import Compute, open_compute
@@ -77,7 +77,7 @@ def fit_anchor(
     Raises:
         AnchorError: If `spec.tune` is ``never``, the head cannot be exchanged, or training diverges.
     """
-    return _Fitter(data, spec, cache_dir, seed, progress, compute).fit(anchor).anchor
+    return _Fitter(data, cache_dir, FitSettings(spec, seed, progress, compute)).fit(anchor).anchor
 
 
 def prepare_anchors(
@@ -125,27 +125,24 @@ def fit_anchors(
     if missing:
         raise all_missing(missing)
     place = compute or open_compute(space.compute, progress.log)
-    fitter = _Fitter(data, space.fit, sources.cache, space.data.seed, progress, place)
+    fitter = _Fitter(data, sources.cache, FitSettings(space.fit, space.data.seed, progress, place))
     return [fitter.fit(anchor) for anchor in anchors]
 
 
 @dataclass(frozen=True)
 class _Fitter:
-    """Fits anchors to one data set by one recipe; attributes as the arguments of :func:`fit_anchor`."""
+    """Fits anchors to one data set in one way; fitted weights are kept in ``cache_dir``."""
 
     data: DataSplits
-    spec: FitSpec
     cache_dir: Path
-    seed: int
-    progress: Progress
-    compute: Compute | None
+    settings: FitSettings
 
     def fit(self, anchor: Anchor) -> Fit:
         classes = len(self.data.classes)
         matches = head_matches(anchor, classes)
-        if matches and self.spec.when == "mismatch":
+        if matches and self.settings.spec.when == "mismatch":
             return Fit(anchor, "as loaded", None)
-        if self.spec.tune == "never":
+        if self.settings.spec.tune == "never":
             has = f"has a head for {anchor.num_classes} classes" if anchor.trained else "has a head that is not trained"
             raise AnchorError(
                 f"The anchor {anchor.name} {has}; the data has {classes} classes.",
@@ -155,18 +152,19 @@ class _Fitter:
         make_cache_dir(self.cache_dir)
         model = copy.deepcopy(anchor.model)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            torch.manual_seed(self.settings.seed)
             if not matches:
                 replace_classifier(model, classes)
             top1, origin = self._fit_or_read(anchor, model)
         freeze(model)
-        digest = model_digest(model, anchor.model_name, anchor.kwargs)
-        fitted = replace(anchor, model=model, num_classes=classes, digest=digest, fitted=True, trained=True)
+        digest = model_digest(model, anchor.recipe.model_name, anchor.recipe.kwargs)
+        weights = replace(anchor.weights, digest=digest, fitted=True, trained=True)
+        fitted = replace(anchor, model=model, num_classes=classes, weights=weights)
         return Fit(fitted, origin, top1)
 
     def _fit_or_read(self, anchor: Anchor, model: nn.Module) -> tuple[float, Literal["fitted", "cache"]]:
         """Give `model` the fitted weights, from the cache where they are; return its top-1 on val, and from where."""
-        key = _key(anchor, self.data, self.spec, self.seed)
+        key = _key(anchor, self.data, self.settings.spec, self.settings.seed)
         path = inside(self.cache_dir, f"{_safe(anchor.name)}-{key}.safetensors", error=AnchorError)
         checkpoint = path.with_suffix(".epoch.pt")
         if path.exists():
@@ -175,11 +173,11 @@ class _Fitter:
                 state, facts = kept
                 model.load_state_dict(state)
                 top1 = float(facts["val_top1"])
-                self.progress.log(f"{anchor.name}: fitted before, val top-1 {top1:.3f} (from {path})")
+                self.settings.progress.log(f"{anchor.name}: fitted before, val top-1 {top1:.3f} (from {path})")
                 return top1, "cache"
-            self.progress.log(f"{anchor.name}: the cached file {path} is damaged; fitting again")
-        job = FitJob(anchor.name, self.spec, self.seed, self.progress, checkpoint, self.compute)
-        train = train_full if self.spec.tune == "full" else train_head
+            self.settings.progress.log(f"{anchor.name}: the cached file {path} is damaged; fitting again")
+        job = FitJob(anchor.name, self.settings, checkpoint)
+        train = train_full if self.settings.spec.tune == "full" else train_head
         try:
             top1 = train(job, model, anchor.preprocessing, self.data)
         except AnchorError:  # it would diverge again
@@ -188,7 +186,7 @@ class _Fitter:
         facts = {"val_top1": repr(top1), "classes": json.dumps(self.data.classes)}
         write_fitted(path, model.state_dict(), facts)
         forget(checkpoint)
-        self.progress.log(f"{anchor.name}: fitted ({self.spec.tune}), val top-1 {top1:.3f}")
+        self.settings.progress.log(f"{anchor.name}: fitted ({self.settings.spec.tune}), val top-1 {top1:.3f}")
         return top1, "fitted"
 
 

@@ -39,7 +39,7 @@ def train_probe(
     """
     keep = None if job.checkpoint is None else features_beside(job.checkpoint)
     batches = math.ceil(len(data.train) / BATCH) + math.ceil(len(data.val) / BATCH)
-    with job.progress.task(f"Fitting the head of {job.name}", total=batches + job.spec.epochs) as task:
+    with job.settings.progress.task(f"Fitting the head of {job.name}", total=batches + job.spec.epochs) as task:
         train = head_inputs(model, head, data.train, preprocessing, keep=keep, task=task)
         val = head_inputs(model, head, data.val, preprocessing, keep=keep, task=task)
         model.cpu()

@@ -30,7 +30,7 @@ def train_full(job: FitJob, model: nn.Module, preprocessing: Preprocessing, data
     Raises:
         AnchorError: If the loss stops being finite.
     """
-    precision = MixedPrecision(job.compute)
+    precision = MixedPrecision(job.settings.compute)
     model.requires_grad_(True).to(precision.device)
     images = (
         AugmentedImages(data.train, preprocessing)
@@ -50,7 +50,7 @@ def train_full(job: FitJob, model: nn.Module, preprocessing: Preprocessing, data
             ) from error
 
     steps = job.spec.epochs * steps_per_epoch(len(data.train), job.spec)
-    with job.progress.task(f"Fitting {job.name}", total=steps) as task:
+    with job.settings.progress.task(f"Fitting {job.name}", total=steps) as task:
         loop = TrainingLoop(job, precision, task)
         best = loop.run(model, logits, lambda: top1(model, data.val, preprocessing), data.train.labels)
     model.cpu()
@@ -70,7 +70,7 @@ def train_head(job: FitJob, model: nn.Module, preprocessing: Preprocessing, data
     heads = classifiers(model)
     if not heads:
         raise AnchorError(f"{job.name} has no classifier to fit.", hint="set fit.tune to full")
-    precision = MixedPrecision(job.compute)
+    precision = MixedPrecision(job.settings.compute)
     model.eval().requires_grad_(False).to(precision.device)
     head = next(iter(heads.values()))
     if len(heads) == 1 and isinstance(head, nn.Linear) and is_linear_probe(model, head, data.train, preprocessing):
@@ -82,7 +82,7 @@ def train_head(job: FitJob, model: nn.Module, preprocessing: Preprocessing, data
         return model.eval()(data.train.images(preprocessing, rows).to(precision.device))
 
     steps = job.spec.epochs * steps_per_epoch(len(data.train), job.spec)
-    with job.progress.task(f"Fitting the head of {job.name}", total=steps) as task:
+    with job.settings.progress.task(f"Fitting the head of {job.name}", total=steps) as task:
         loop = TrainingLoop(job, precision, task)
         best = loop.run(model, logits, lambda: top1(model, data.val, preprocessing), data.train.labels)
     model.cpu()

@@ -18,9 +18,26 @@ from restnet_search.errors import AnchorError
 from restnet_search.progress import Progress, Task
 from restnet_search.space.schema import FitSpec
 
-__all__ = ["FitJob", "TrainingLoop", "steps_per_epoch"]
+__all__ = ["FitJob", "FitSettings", "TrainingLoop", "steps_per_epoch"]
 
 _WARM_UP = 0.1  # share of the steps
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """The settings that all fits of a space share.
+
+    Attributes:
+        spec: How to train.
+        seed: Of new heads, the order of images and dropout.
+        progress: Told about every batch.
+        compute: Where to train; None: on a GPU where there is one.
+    """
+
+    spec: FitSpec
+    seed: int
+    progress: Progress
+    compute: Compute | None = None
 
 
 @dataclass(frozen=True)
@@ -29,19 +46,18 @@ class FitJob:
 
     Attributes:
         name: The anchor's, in messages.
-        spec: How to train.
-        seed: Of the order of images.
-        progress: Told about every batch.
+        settings: How and where to train.
         checkpoint: Where the state after every epoch is kept, and taken up if it is there.
-        compute: Where to train; None: on a GPU where there is one.
     """
 
     name: str
-    spec: FitSpec
-    seed: int
-    progress: Progress
+    settings: FitSettings
     checkpoint: Path | None = None
-    compute: Compute | None = None
+
+    @property
+    def spec(self) -> FitSpec:
+        """The training of the settings."""
+        return self.settings.spec
 
 
 @dataclass(frozen=True)
@@ -74,7 +90,7 @@ class TrainingLoop:
             AnchorError: If the loss stops being finite.
         """
         job, spec, steps = self.job, self.job.spec, steps_per_epoch(len(labels), self.job.spec)
-        generator = torch.Generator().manual_seed(job.seed)
+        generator = torch.Generator().manual_seed(job.settings.seed)
         optimizer = _optimizer(spec, [parameter for parameter in module.parameters() if parameter.requires_grad])
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, spec.epochs * steps))
         best, best_epoch, best_state, first = -1.0, -1, {}, 0
@@ -85,11 +101,13 @@ class TrainingLoop:
             generator.set_state(kept["order"])
             torch.set_rng_state(kept["chance"])
             best, best_epoch, best_state, first = kept["best"], kept["best_epoch"], kept["best_state"], kept["epochs"]
-            job.progress.log(f"{job.name}: goes on after epoch {first} of {spec.epochs}")
+            job.settings.progress.log(f"{job.name}: goes on after epoch {first} of {spec.epochs}")
             self._advance(first * steps)
         for epoch in range(first, spec.epochs):
             if spec.patience is not None and epoch - 1 - best_epoch >= spec.patience:
-                job.progress.log(f"{job.name}: stopped after epoch {epoch}, none better since {best_epoch + 1}")
+                job.settings.progress.log(
+                    f"{job.name}: stopped after epoch {epoch}, none better since {best_epoch + 1}"
+                )
                 break
             module.train()
             order = torch.randperm(len(labels), generator=generator)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import restnet_search.anchors.loading.cifar_resnet  # noqa: F401  registers the CIFAR ResNets with timm
-from restnet_search.anchors.anchor import Anchor, freeze, model_digest
+from restnet_search.anchors.anchor import Anchor, ModelRecipe, Weights, freeze, model_digest
 from restnet_search.anchors.classifier import checkpoint_classes, classifiers, replace_classifier
 from restnet_search.anchors.loading.checkpoint import compare, find_weights, read_checkpoint
 from restnet_search.anchors.loading.factory import build_from_factory
@@ -66,18 +66,13 @@ def load_anchor(
     num_classes = _checked_classes(spec.name, model, preprocessing.size)
     model_name = str(spec.model or spec.factory)
     cfg = getattr(model, "pretrained_cfg", None) or {}
-    return Anchor(
-        name=spec.name,
-        model_name=model_name,
-        model=model,
-        preprocessing=preprocessing,
-        num_classes=num_classes,
+    weights = Weights(
         digest=model_digest(model, model_name, spec.kwargs),
         license=license_of(_origin(spec), stated=spec.license, declared=cfg.get("license")),
         fitted=False,
         trained=trained and num_classes > 0,
-        kwargs=spec.kwargs,
     )
+    return Anchor(spec.name, ModelRecipe(model_name, spec.kwargs), model, preprocessing, num_classes, weights)
 
 
 def _origin(spec: AnchorSpec) -> Origin:

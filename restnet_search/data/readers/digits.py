@@ -18,6 +18,7 @@ from PIL import Image
 
 from restnet_search.data.readers.sources import ArraySource
 from restnet_search.data.sampling import stratified_sample
+from restnet_search.errors import DataError
 
 __all__ = ["CANVAS", "HELD_OUT", "NOISE", "SIDES", "TRAIN_VARIANTS", "digits_rows", "digits_source"]
 
@@ -30,9 +31,18 @@ _SEED = 20_240_611
 
 
 def digits_source() -> ArraySource:
-    """Return all variants of all digits: image ``digit * TRAIN_VARIANTS + variant``."""
-    from sklearn.datasets import load_digits
+    """Return all variants of all digits: image ``digit * TRAIN_VARIANTS + variant``.
 
+    Raises:
+        DataError: If scikit-learn, which holds them, is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise DataError(
+            "The embedded digits are scikit-learn's copy, and scikit-learn is not installed.",
+            hint="pip install 'restnet-search[demo]'",
+        ) from error
     digits: Any = load_digits()
     rng = np.random.default_rng(_SEED)
     pixels = np.stack([_disturb(image, rng) for image in digits.images for _ in range(TRAIN_VARIANTS)])

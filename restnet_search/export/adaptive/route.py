@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.cost import Cost
 from restnet_search.data.preprocessing import Preprocessing
 from restnet_search.errors import BudgetError, ExportError
 from restnet_search.export.network.architecture import AnchorArchitecture, HybridArchitecture

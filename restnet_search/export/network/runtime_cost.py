@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from restnet_search.search.run.records import MeasuredOn
+from restnet_search.costs.latency_table import MeasuredOn
 from restnet_search.units import format_bytes, format_seconds
 
 __all__ = ["Latency", "RuntimeCost"]

@@ -58,14 +58,13 @@ def build_report(
     _check_ids(measured)
     if unscored := [anchor.name for anchor in measured.anchors if anchor.test is None]:
         raise ValueError(f"the anchor {unscored[0]} has not been scored on test")
-    anchors = tuple(_whole_costs(anchor) for anchor in measured.anchors)
+    anchors = measured.anchors
     hybrids = tuple(map(_finite, measured.hybrids))
     objectives = measured.search.objectives
     if ranker_scores is None:
         ranker_scores = {measured.search.ranker: {h.id: h.score for h in hybrids if h.score is not None}}
     return replace(
         measured,
-        anchors=anchors,
         hybrids=hybrids,
         controls=tuple(map(_finite, measured.controls)),
         rankers=tuple(judge_ranker(name, scores, hybrids) for name, scores in ranker_scores.items()),
@@ -91,16 +90,10 @@ def _check_ids(report: Report) -> None:
 _E = TypeVar("_E", AnchorRecord, HybridRecord, Entry)
 
 
-def _whole_costs(entry: AnchorRecord) -> AnchorRecord:
-    return replace(entry, macs=_count(entry.macs), params=_count(entry.params))
-
-
 def _finite(hybrid: HybridRecord) -> HybridRecord:
     """Leave out scores that are no numbers: JSON has none for them."""
     return replace(
         hybrid,
-        macs=_count(hybrid.macs),
-        params=_count(hybrid.params),
         score=_number(hybrid.score),
         r2=_number(hybrid.r2),
         scores={name: score for name, score in hybrid.scores.items() if math.isfinite(score)},

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from restnet_search.reporting.blocks import literal, number_column, table, text_column
-from restnet_search.search.run.records import Direction, Part
+from restnet_search.search.run.records import Cost, Direction, Part
 from restnet_search.units import CONVENTION, format_bytes, format_count
 
 __all__ = ["AnchorRow", "BudgetRow", "DataFacts", "DirectionRow", "HybridRow", "SpacePreview", "render_preview"]
@@ -21,18 +21,26 @@ __all__ = ["AnchorRow", "BudgetRow", "DataFacts", "DirectionRow", "HybridRow", "
 class AnchorRow:
     """An anchor: costs with a head for the data's classes, input ``(C, H, W)``, and what is known of its weights.
 
-    ``memory`` is its peak in bytes for one image, counted in the preview's ``memory_dtype``.
+    Its memory is the peak for one image, counted in the preview's ``memory_dtype``.
     ``weights_classes`` is None where nobody published weights under that name; ``license`` is as timm declares it.
     """
 
     name: str
-    macs: float
-    params: float
-    memory: float
+    cost: Cost
     cut_points: int
     input: tuple[int, ...]
     weights_classes: int | None
     license: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            **_costs_json(self.cost),
+            "cut_points": self.cut_points,
+            "input": list(self.input),
+            "weights_classes": self.weights_classes,
+            "license": self.license,
+        }
 
 
 @dataclass(frozen=True)
@@ -52,15 +60,19 @@ class HybridRow:
     which: str
     front: Part
     back: Part
-    macs: float
-    params: float
-    memory: float
-    stitch_macs: float
+    cost: Cost
+    stitch_macs: int
 
     def to_json(self) -> dict[str, Any]:
-        sides = {"front": self.front.anchor, "front_path": self.front.path}
-        sides |= {"back": self.back.anchor, "back_path": self.back.path}
-        return asdict(self) | sides
+        return {
+            "which": self.which,
+            "front": self.front.anchor,
+            "back": self.back.anchor,
+            **_costs_json(self.cost),
+            "stitch_macs": self.stitch_macs,
+            "front_path": self.front.path,
+            "back_path": self.back.path,
+        }
 
 
 @dataclass(frozen=True)
@@ -104,11 +116,15 @@ class SpacePreview:
             "space": self.space,
             "data": data | data.pop("images"),
             "memory_dtype": self.memory_dtype,
-            "anchors": [asdict(row) | {"input": list(row.input)} for row in self.anchors],
+            "anchors": [row.to_json() for row in self.anchors],
             "directions": [_flat(asdict(row), "direction") for row in self.directions],
             "hybrids": [row.to_json() for row in self.examples],
             "budgets": [asdict(row) | {"anchors": list(row.anchors)} for row in self.budgets],
         }
+
+
+def _costs_json(cost: Cost) -> dict[str, Any]:
+    return {"macs": cost.macs, "params": cost.params, "memory": cost.memory or 0}
 
 
 def _flat(row: dict[str, Any], key: str) -> dict[str, Any]:
@@ -138,9 +154,13 @@ def _anchors(preview: SpacePreview) -> Table:
         known = "none published; yours or fitted" if row.weights_classes is None else f"{row.weights_classes} classes"
         weights = known if row.weights_classes is None else known + fitted
         size = "x".join(map(str, row.input[1:]))
-        costs = (format_count(row.macs), format_count(row.params), format_bytes(row.memory), str(row.cut_points))
-        grid.add_row(*literal(row.name, *costs, size, weights, row.license or "-"))
+        figures = (*_costs(row.cost), str(row.cut_points))
+        grid.add_row(*literal(row.name, *figures, size, weights, row.license or "-"))
     return grid
+
+
+def _costs(cost: Cost) -> tuple[str, str, str]:
+    return format_count(cost.macs), format_count(cost.params), format_bytes(cost.memory or 0)
 
 
 def _directions(preview: SpacePreview) -> Table:
@@ -157,8 +177,7 @@ def _hybrids(preview: SpacePreview) -> Table:
     grid = table(*map(text_column, ("hybrid", "cut")), *figures)
     for row in preview.examples:
         cut = f"{row.front.anchor} up to {row.front.path} > {row.back.anchor} after {row.back.path}"
-        costs = (*map(format_count, (row.macs, row.params)), format_bytes(row.memory), format_count(row.stitch_macs))
-        grid.add_row(*literal(row.which, cut, *costs))
+        grid.add_row(*literal(row.which, cut, *_costs(row.cost), format_count(row.stitch_macs)))
     return grid
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from restnet_search.search.run.record_reading import nested_figures
+
 __all__ = ["upgraded"]
 
 
@@ -17,8 +19,8 @@ def upgraded(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _from_1(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Version 2 spells ``license``, says in one object where latency was measured, and keeps beside the hybrids, by id,
-    what the report derives of them.
+    """Version 2 spells ``license``, says in one object where latency was measured, what a network costs and how it was
+    trained, and keeps beside the hybrids, by id, what the report derives of them.
     """
     new = {**data, "schema_version": 2}
     hybrids = [hybrid for hybrid in _objects(data.get("hybrids")) if isinstance(hybrid.get("id"), str)]
@@ -43,9 +45,9 @@ def _latency(note: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _anchor(anchor: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in anchor.items() if key != "licence"}
+    kept = nested_figures({key: value for key, value in anchor.items() if key != "licence"})
     return kept | ({"license": anchor["licence"]} if "licence" in anchor else {})
 
 
 def _hybrid(hybrid: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in hybrid.items() if key not in ("dominated", "non_commercial")}
+    return nested_figures({key: value for key, value in hybrid.items() if key not in ("dominated", "non_commercial")})

@@ -37,7 +37,7 @@ def pass_key(
     """
     facts: list[Any] = [
         _FORMAT,
-        model_digest(anchor.model, anchor.model_name, anchor.kwargs),
+        model_digest(anchor.model, anchor.recipe.model_name, anchor.recipe.kwargs),
         asdict(anchor.preprocessing),
         data,
         dtype,

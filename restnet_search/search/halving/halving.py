@@ -100,8 +100,7 @@ def _halve(
 ) -> Halving:
     left = list(enumeration.candidates)
     # stitch layers that are trained as one network are not dropped one by one
-    joint = session.space.search.strategy == "joint"
-    rungs = None if joint else RungStudy.open(session.folder.study, session.space.objectives)
+    rungs = None if session.trains_as_one else RungStudy.open(session.folder.study, session.space.objectives)
     if rungs is None:
         return Halving(tuple(left))
     run = _Rungs(session, prepared, images, engine, rungs)

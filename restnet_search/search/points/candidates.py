@@ -9,7 +9,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from restnet_search.costs.cost_table import AnchorCosts, Cost, hybrid_cost
+from restnet_search.costs.cost import Cost
+from restnet_search.costs.cost_table import AnchorCosts, hybrid_cost
 from restnet_search.errors import BudgetError
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.search.points.device_costs import DeviceCosts

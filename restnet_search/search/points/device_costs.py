@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from restnet_search.costs.budget_terms import asked_for, stated_at
-from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.cost import Cost
 from restnet_search.costs.latency_table import LatencyTable, read_table, write_table
 from restnet_search.costs.peak_memory import AnchorMemory, Memory, hybrid_memory, module_memory, profile_memory
 from restnet_search.errors import BudgetError

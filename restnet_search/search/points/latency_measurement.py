@@ -17,7 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from restnet_search.costs.cost_table import AnchorCosts
-from restnet_search.costs.latency_table import OVERHEAD, LatencyTable, Timing, WholeTiming, measure_interleaved, part_id
+from restnet_search.costs.latency_table import (
+    OVERHEAD,
+    LatencyTable,
+    MeasuredOn,
+    Timing,
+    WholeTiming,
+    measure_interleaved,
+    part_id,
+)
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.progress import Progress
 from restnet_search.search.points.onnx_sessions import onnx_call
@@ -87,7 +95,8 @@ def measure_table(
     timings = measure_networks(networks, spec, progress, clock=clock)
     wholes = tuple(WholeTiming(*parts_of(point), timings.pop(id)) for id, point in drawn.items())
     digests = {name: anchor_digest(graph, costs[name]) for name, graph in graphs.items()}
-    return LatencyTable(spec.runtime, spec.threads, spec.batch, spec.warmup, machine(), digests, timings, wholes)
+    on = MeasuredOn(spec.runtime, spec.threads, spec.batch, machine())
+    return LatencyTable(on, spec.warmup, digests, timings, wholes)
 
 
 def networks_to_measure(

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from restnet_search.anchors import Anchor, load_anchor
 from restnet_search.anchors import prepare_anchors as load_anchors
@@ -77,7 +80,7 @@ def prepare_anchors(session: Session, data: DataSplits) -> Prepared:
     """
     space, compute = session.space, session.compute
     with session.clock.stage("fit"):
-        prepared = prepare(space, data, session.sources, session.progress, compute)
+        prepared = prepare(space, data, session.setup.sources, session.progress, compute)
         remember_anchors(session.folder, prepared)
         dtype: MemoryDtype = stated_at("memory", session.budgets, space.memory_dtype)  # pyright: ignore[reportAssignmentType]
         memory = {name: profile_memory(graph, dtype) for name, graph in prepared.graphs.items()}
@@ -95,7 +98,7 @@ class _AnchorFacts:
 
     digest: str
     fitted: bool
-    licence: str | None = None
+    license: Annotated[str | None, Field(validation_alias="licence")] = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,14 @@ class _RunFacts:
 
     classes: list[str]
     anchors: dict[str, _AnchorFacts]
+
+    def plain(self) -> dict[str, object]:
+        """Return what the file holds."""
+        anchors = {
+            name: {"digest": one.digest, "fitted": one.fitted, "licence": one.license}
+            for name, one in self.anchors.items()
+        }
+        return {"classes": self.classes, "anchors": anchors}
 
 
 def prepare(
@@ -145,7 +156,7 @@ def remember_anchors(folder: RunFolder, prepared: Prepared) -> None:
 
     path = folder.path / "anchors.json"
     anchors = {
-        name: _AnchorFacts(cut.anchor.digest, cut.anchor.fitted, cut.anchor.license)
+        name: _AnchorFacts(cut.anchor.digest, cut.anchor.weights.fitted, cut.anchor.license)
         for name, cut in prepared.anchors.items()
     }
     facts = _RunFacts(list(prepared.classes), anchors)
@@ -153,10 +164,10 @@ def remember_anchors(folder: RunFolder, prepared: Prepared) -> None:
         _check_same(read_as(_RunFacts, path), facts, folder)
         return
     for name, cut in prepared.anchors.items():
-        if cut.anchor.fitted:
+        if cut.anchor.weights.fitted:
             state = {key: value.contiguous() for key, value in cut.anchor.model.state_dict().items()}
             write_atomically(folder.anchor(name), save(state))
-    write_atomically(path, json.dumps(asdict(facts), indent=2) + "\n")
+    write_atomically(path, json.dumps(facts.plain(), indent=2) + "\n")
 
 
 def load_prepared(
@@ -195,7 +206,8 @@ def load_prepared(
                 hint="point --weights at the folder that the run was started with",
             )
         # a fitted anchor is read back from a file of ours, which does not say whose weights it was fitted from
-        anchor = replace(anchor, license=facts.anchors[spec.name].licence)
+        weights = replace(anchor.weights, license=facts.anchors[spec.name].license)
+        anchor = replace(anchor, weights=weights)
         graph = cut_model(anchor.model, anchor.preprocessing.size, space.cut_points.granularity)
         rebuilt[spec.name] = CutAnchor(anchor, graph)
     return rebuilt

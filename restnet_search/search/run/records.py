@@ -5,20 +5,18 @@ A record is written once, by the search, and read by everything after it; the re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
-from restnet_search.costs.latency_table import Timing
-from restnet_search.errors import RunError
+from restnet_search.costs.cost import Cost
+from restnet_search.costs.latency_table import MeasuredOn, Timing
+from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.space.schema import Order, Tune
 
 __all__ = [
     "AnchorRecord",
     "CacheStatistics",
+    "Cost",
     "Count",
     "Direction",
     "Dropped",
@@ -30,13 +28,12 @@ __all__ = [
     "Score",
     "Stitch",
     "Timing",
+    "TrainingChoices",
     "TrialKey",
     "hybrid_id",
     "joint_id",
     "network_name",
     "part_names",
-    "read_dropped",
-    "read_hybrid",
 ]
 
 Count = int | float
@@ -111,48 +108,54 @@ class FinalScore:
     n: int
 
 
+class _HasCost:
+    """The figures of a record's cost, as its own."""
+
+    cost: Cost
+
+    @property
+    def macs(self) -> int:
+        """MACs for one image."""
+        return self.cost.macs
+
+    @property
+    def params(self) -> int:
+        """All parameters."""
+        return self.cost.params
+
+    @property
+    def memory(self) -> int | None:
+        """Peak in bytes; None where nothing asked for it."""
+        return self.cost.memory
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds that the search took the network to need; None where nothing asked for it."""
+        return self.cost.latency
+
+
 @dataclass(frozen=True)
-class MeasuredOn:
-    """The place of a latency: ``runtime`` is ``pytorch``, ``onnxruntime``, or ``device`` (another's table)."""
-
-    runtime: str
-    threads: int
-    batch: int
-    machine: str
-
-    def __str__(self) -> str:
-        threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
-        return f"{self.runtime}, {threads}, batch {self.batch}, {self.machine}"
-
-
-@dataclass(frozen=True)
-class AnchorRecord:
+class AnchorRecord(_HasCost):
     """An anchor as it was measured.
 
     Attributes:
         name: In the space.
         model: The model that it is built as.
-        macs: For one image.
-        params: All of them.
+        cost: MACs, parameters, and, where something asked for them, memory and latency.
         val: Accuracy on val.
         test: Accuracy on test.
         license: Of its weights; None where it is unknown.
         kind: ``cnn``, ``transformer`` or ``mlp``.
-        memory: Peak in bytes; None where nothing asked for it.
-        latency: Seconds that the search took it to need; None where nothing asked for it.
         measured: Its latency as it was measured at the end; None where it was not.
     """
 
     name: str
     model: str
-    macs: Count
-    params: Count
+    cost: Cost
     val: Score
     test: FinalScore
     license: str | None = None
     kind: str = ""
-    memory: Count | None = None
-    latency: float | None = None
     measured: Timing | None = None
 
     @property
@@ -162,7 +165,7 @@ class AnchorRecord:
 
 
 @dataclass(frozen=True)
-class HybridRecord:
+class HybridRecord(_HasCost):
     """A hybrid that was trained.
 
     Attributes:
@@ -171,25 +174,18 @@ class HybridRecord:
         back: The anchor that supplies the back, and the cut point after which it starts.
         order: ``large_to_small`` or ``small_to_large``; ``self`` for an anchor stitched to itself.
         stitch: Its stitch layer.
-        macs: For one image.
-        params: All of them.
+        cost: MACs, parameters, and, where something asked for them, memory and latency (summed from measured parts).
         val: Accuracy on val.
         seconds: Wall time of its trial.
         test: Accuracy on test; None where it was not scored there.
         score: What the search's ranker said of the stitch point (higher is better); None where that is not finite.
         rank: Place among the partners of its front by that ranker, 1 first; None where it was not ranked.
-        lr: Peak learning rate.
-        epochs: Of training.
+        choices: How it was trained; None where a file of another tool does not say.
         images: Training images per epoch; under ``joint``, all that were drawn for this stitch point, as one epoch.
         r2: Of the closed-form start; None where there was none.
-        tune: What changed in training: the stitch layer alone, or also parts of the back.
-        match_epochs: Epochs before ``epochs``, in which the stitch layer learned the back anchor's own features.
-        distill: Share of the loss that followed the larger anchor.
         scores: What every ranker said, by its name.
         control: ``self`` (an anchor stitched to itself), ``random`` (drawn among the stitch points that the ranker
             passed over), or None (what the search chose).
-        memory: Peak in bytes; None where nothing asked for it.
-        latency: Seconds, summed from measured parts; None where nothing asked for it.
         measured: Its latency as it was measured whole; None where it was not.
         strategy: ``independent`` (trained by itself) or ``joint`` (shared with its neighbours while trained).
         finished: Seconds from the beginning of the search; None in runs of earlier versions.
@@ -200,27 +196,45 @@ class HybridRecord:
     back: Part
     order: str
     stitch: Stitch
-    macs: Count
-    params: Count
+    cost: Cost
     val: Score
     seconds: float
     test: FinalScore | None = None
     score: float | None = None
     rank: int | None = None
-    lr: float | None = None
-    epochs: int | None = None
+    choices: TrainingChoices | None = None
     images: int | None = None
     r2: float | None = None
-    tune: Tune = "stitch"
-    match_epochs: int = 0
-    distill: float = 0.0
     scores: Mapping[str, float] = field(default_factory=dict)
     control: str | None = None
-    memory: Count | None = None
-    latency: float | None = None
     measured: Timing | None = None
     strategy: str = "independent"
     finished: float | None = None
+
+    @property
+    def lr(self) -> float | None:
+        """Peak learning rate."""
+        return self.choices.lr if self.choices else None
+
+    @property
+    def epochs(self) -> int | None:
+        """Epochs of training."""
+        return self.choices.epochs if self.choices else None
+
+    @property
+    def tune(self) -> Tune:
+        """The part that changed in training: the stitch layer alone, or also parts of the back."""
+        return self.choices.tune if self.choices else "stitch"
+
+    @property
+    def match_epochs(self) -> int:
+        """Epochs before ``epochs``, in which the stitch layer learned the back anchor's own features."""
+        return self.choices.match_epochs if self.choices else 0
+
+    @property
+    def distill(self) -> float:
+        """Share of the loss that followed the larger anchor."""
+        return self.choices.distill if self.choices else 0.0
 
     @property
     def key(self) -> TrialKey:
@@ -313,59 +327,3 @@ def part_names(front: str, end: str | int, back: str, start: str | int) -> tuple
 def network_name(front: str, end: str | int, back: str, start: str | int) -> str:
     """Name a hybrid in one line, ``resnet8[..1] + resnet56[10..]``; arguments as for :func:`part_names`."""
     return " + ".join(part_names(front, end, back, start))
-
-
-def read_hybrid(values: Mapping[str, Any]) -> HybridRecord:
-    """Read a record from a study, also from one that an earlier version wrote.
-
-    Args:
-        values: What ``dataclasses.asdict`` gave, or the flat record of versions before 0.2.
-    """
-    return _read(HybridRecord, values, _nested_hybrid)
-
-
-def read_dropped(values: Mapping[str, Any]) -> Dropped:
-    """Read a dropped candidate from a study, also from one that an earlier version wrote; as :func:`read_hybrid`."""
-    return _read(Dropped, values, _nested_parts)
-
-
-def _nested_hybrid(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring the record of an earlier version, in which every field is a plain value, into the form of today."""
-    apart = ("stitch_kind", "stitch_params", "correct", "n", "rank")
-    kept = {key: value for key, value in flat.items() if key not in apart}
-    return _nested_parts(kept) | {
-        "stitch": {"kind": flat["stitch_kind"], "params": flat["stitch_params"]},
-        "val": {"top1": flat["correct"] / flat["n"], "n": flat["n"]},
-        "rank": None if flat.get("control") == "self" else flat["rank"] + 1,  # places were counted from 0
-    }
-
-
-def _nested_parts(flat: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in flat.items() if key not in ("front_cut", "back_cut")}
-    return kept | {side: {"anchor": flat[side], "cut": flat[f"{side}_cut"]} for side in ("front", "back")}
-
-
-_T = TypeVar("_T")
-
-
-def _read(cls: type[_T], values: Mapping[str, Any], nest: Callable[[Mapping[str, Any]], dict[str, Any]]) -> _T:
-    try:
-        return _adapter(cls).validate_python(nest(values) if "front_cut" in values else values)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise _no_record(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except (KeyError, TypeError, ZeroDivisionError) as error:
-        raise _no_record(f"{type(error).__name__}: {error}") from error
-
-
-def _no_record(problem: str) -> RunError:
-    return RunError(
-        f"The run's study holds a record that cannot be read: {problem}.",
-        expected="what a search wrote, of this version or an earlier one",
-        hint="put a copy of study.db there, or start a new run",
-    )
-
-
-@cache
-def _adapter(cls: type[_T]) -> TypeAdapter[_T]:
-    return TypeAdapter(cls)

@@ -75,7 +75,7 @@ class RunFolder:
 
     @property
     def exists(self) -> bool:
-        """Whether it is a run's, of this version or of one before there were markers."""
+        """True if it is a run's, of this version or of one before there were markers."""
         return all((self.path / name).is_file() for name in ("space.yaml", "run.json"))
 
     def create(self, space: SearchSpace, inputs: RunInputs) -> None:

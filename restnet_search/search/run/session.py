@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from restnet_search.compute import Compute, open_compute
 from restnet_search.errors import RunError
 from restnet_search.progress import Progress
+from restnet_search.registry import STRATEGIES
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
 from restnet_search.search.run.storage import open_storage
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import SearchSpace
 from restnet_search.units import UNLIMITED, DeviceBudget, parse_budget
 
-__all__ = ["Session", "StageClock", "Warner", "open_session"]
+__all__ = ["RunSetup", "Session", "StageClock", "Warner", "open_session"]
 
 _log = logging.getLogger("restnet_search")
 
@@ -52,28 +53,39 @@ class StageClock:
 
 
 @dataclass(frozen=True)
+class RunSetup:
+    """The parts of a run that its processes share: what a worker needs to rebuild its anchors.
+
+    Attributes:
+        space: The resolved space.
+        folder: Of the run.
+        inputs: What the run was started with.
+        sources: Where anchors come from, and the cache folder.
+    """
+
+    space: SearchSpace
+    folder: RunFolder
+    inputs: RunInputs
+    sources: AnchorSources
+
+
+@dataclass(frozen=True)
 class Session:
     """Everything that the steps of a search share from its beginning.
 
     A run that was cut off is gone on with by another session, on the same folder.
 
     Attributes:
-        space: The resolved space.
+        setup: Space, folder, inputs and sources of the run.
         budgets: Those of the space, or one without limits.
-        folder: Of the run.
-        inputs: What the run was started with.
-        sources: Where anchors come from, and the cache folder.
         progress: Shows the long steps.
         warn: Takes what a user should know while the run goes on.
         compute: Where networks run, and how.
         clock: Counts the seconds of every stage.
     """
 
-    space: SearchSpace
+    setup: RunSetup
     budgets: tuple[DeviceBudget, ...]
-    folder: RunFolder
-    inputs: RunInputs
-    sources: AnchorSources
     progress: Progress
     warn: Warner
     compute: Compute
@@ -81,8 +93,24 @@ class Session:
 
     @property
     def workers(self) -> int:
-        """Processes that train the trials; joint training is one network in one process."""
-        return 1 if self.space.search.strategy == "joint" else self.space.compute.workers
+        """Processes that train the trials."""
+        return 1 if self.trains_as_one else self.space.compute.workers
+
+    @property
+    def trains_as_one(self) -> bool:
+        """True if the strategy trains all stitch layers as one network, in one process and none dropped before."""
+        strategy = STRATEGIES.get(self.space.search.strategy, trust_code=self.setup.sources.trust_code)
+        return getattr(strategy, "trains_as_one", False)
+
+    @property
+    def space(self) -> SearchSpace:
+        """The resolved space."""
+        return self.setup.space
+
+    @property
+    def folder(self) -> RunFolder:
+        """The folder of the run."""
+        return self.setup.folder
 
 
 @contextmanager
@@ -101,7 +129,7 @@ def open_session(
     with folder.locked(), _logged(folder):
         folder.sweep()
         _require_study(folder)  # before anything is fitted for a study that cannot go on
-        yield Session(space, budgets, folder, inputs, sources, progress, warn, compute, clock)
+        yield Session(RunSetup(space, folder, inputs, sources), budgets, progress, warn, compute, clock)
 
 
 def _require_study(folder: RunFolder) -> None:

@@ -11,7 +11,7 @@ from optuna.trial import Trial
 from restnet_search.search.halving.promotion import Configuration, order_by_hypervolume_gain
 from restnet_search.search.points.candidates import Candidate, CandidateKey, by_front
 from restnet_search.search.run.records import TrialKey
-from restnet_search.search.training.choices import TrainingChoices
+from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.space.schema import TrainingSpec
 
 __all__ = ["CandidateGrid"]

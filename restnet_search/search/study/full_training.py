@@ -61,7 +61,7 @@ def train_hybrids(
         timeout = session.space.search.timeout or float("inf")
         deadline = time.monotonic() + timeout - session.clock.seconds["halving"]
         run = TrainingRun(session, study, context, engine, controls, deadline)
-        strategy: Strategy = STRATEGIES.get(session.space.search.strategy, trust_code=session.sources.trust_code)
+        strategy: Strategy = STRATEGIES.get(session.space.search.strategy, trust_code=session.setup.sources.trust_code)
         strategy(run)
         train_controls(run)
         study.add_counts("features", asdict(context.store.statistics))

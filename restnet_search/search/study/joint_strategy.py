@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from restnet_search.anchors.fitting.resume import forget, read_epoch, write_epoch
 from restnet_search.search.run.records import joint_id
-from restnet_search.search.study.training_run import TrainingRun, record_of
-from restnet_search.search.training.choices import TrainingChoices, control_choices
+from restnet_search.search.run.training_choices import TrainingChoices
+from restnet_search.search.study.training_run import AsOneNetwork, TrainingRun, record_of
+from restnet_search.search.training.choices import control_choices
 from restnet_search.search.training.joint import JointOutcome, JointTraining, budget_like_independent
 
 __all__ = ["train_jointly"]
@@ -16,6 +17,7 @@ __all__ = ["train_jointly"]
 _CHECKPOINT_STEPS = 100
 
 
+@AsOneNetwork
 def train_jointly(run: TrainingRun) -> None:
     """Train all candidates together, with a checkpoint from which a killed search goes on; then score each."""
     study, context, folder, progress = run.study, run.context, run.session.folder, run.session.progress

@@ -10,14 +10,14 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.cost import Cost
 from restnet_search.search.points.candidates import Candidate, CandidateKey
 from restnet_search.search.run.record_store import ELAPSED, RECORD, STUDY, directions, records_in
 from restnet_search.search.run.records import HybridRecord, TrialKey
 from restnet_search.search.run.storage import open_storage
+from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.study.candidate_grid import CandidateGrid
 from restnet_search.search.study.sampler import make_sampler
-from restnet_search.search.training.choices import TrainingChoices
 from restnet_search.space.schema import SearchSpace
 
 __all__ = ["Proposal", "SearchStudy", "values_of"]
@@ -75,6 +75,7 @@ class SearchStudy:
         self._skipped = len(self._trials(TrialState.PRUNED))
         self._repeats = self._count_repeats()
         self._pending: list[Proposal] = []
+        self._begun = False
 
     @classmethod
     def open(
@@ -101,11 +102,6 @@ class SearchStudy:
         grid = CandidateGrid(candidates, space.training, scores or {})
         opened = cls(study, grid, space)
         opened._take_up_pending()
-        trials = study.get_trials(deepcopy=False)
-        # nothing was asked yet, though a kill may have cut the queueing short
-        if space.search.strategy != "joint" and all(trial.state == TrialState.WAITING for trial in trials):
-            for key in grid.start(max(1, space.search.trials // 2))[len(trials) :]:
-                study.enqueue_trial(grid.parameters(key))
         return opened
 
     @property
@@ -177,6 +173,9 @@ class SearchStudy:
         """
         if len(self._records) + len(self._pending) >= self._space.search.trials:
             return None
+        if not self._begun:
+            self._begun = True
+            self._queue_start()
         while untried := self._untried():
             if self._repeats and self._repeats % _STUCK == 0 and not self._trials(TrialState.WAITING):
                 best = min(untried, key=lambda key: (*self._grid.place(untried[key]), key))
@@ -184,6 +183,13 @@ class SearchStudy:
             if self._take_up(self._study.ask()):
                 return self._pending[-1]
         return None
+
+    def _queue_start(self) -> None:
+        """Queue what is tried first, unless that was asked before; a kill may have cut the queueing short."""
+        trials = self._study.get_trials(deepcopy=False)
+        if all(trial.state == TrialState.WAITING for trial in trials):
+            for key in self._grid.start(max(1, self._space.search.trials // 2))[len(trials) :]:
+                self._study.enqueue_trial(self._grid.parameters(key))
 
     def record_pending(self, proposal: Proposal, record: HybridRecord) -> None:
         """Keep a finished trial before it is told; from here on it survives a kill."""

@@ -8,19 +8,20 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import ClassVar
 
 from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.points.controls import Control
 from restnet_search.search.prepare.hybrids import trained_tensors
 from restnet_search.search.run.records import HybridRecord, Part, Score, Stitch
 from restnet_search.search.run.session import Session
+from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.study.study import SearchStudy
-from restnet_search.search.training.choices import TrainingChoices
 from restnet_search.search.training.context import TrialContext
 from restnet_search.search.training.jobs import Engine
 from restnet_search.search.training.stitch_trainer import TrialOutcome
 
-__all__ = ["Strategy", "TrainingRun", "record_of"]
+__all__ = ["AsOneNetwork", "Strategy", "TrainingRun", "record_of"]
 
 _log = logging.getLogger("restnet_search")
 
@@ -67,6 +68,20 @@ Strategy = Callable[[TrainingRun], None]
 """How the hybrids of a search are trained; what it leaves in the study is what the search found."""
 
 
+@dataclass(frozen=True)
+class AsOneNetwork:
+    """Decorates a strategy that trains all stitch layers as one network.
+
+    Successive halving then drops no candidate, and one process does all: see ``Session.trains_as_one``.
+    """
+
+    train: Strategy
+    trains_as_one: ClassVar[bool] = True
+
+    def __call__(self, run: TrainingRun) -> None:
+        self.train(run)
+
+
 def record_of(
     id: str,
     candidate: Candidate,
@@ -94,20 +109,13 @@ def record_of(
         stitch=Stitch(candidate.plan.kind, candidate.plan.cost.params),
         score=candidate.score if math.isfinite(candidate.score) else None,
         rank=None if own else candidate.rank + 1,
-        lr=choices.lr,
-        epochs=choices.epochs,
+        choices=choices,
         images=len(context.train),
-        macs=candidate.cost.macs,
-        params=candidate.cost.params,
+        cost=candidate.cost,
         r2=outcome.r2,
         val=Score.of(outcome.correct, outcome.seen),
         seconds=round(outcome.seconds, 3),
-        tune=choices.tune,
-        match_epochs=choices.match_epochs,
-        distill=choices.distill,
         scores=dict(candidate.scores),
         control=control,
-        memory=candidate.cost.memory,
-        latency=candidate.cost.latency,
         finished=round(context.clock.elapsed(), 3),
     )

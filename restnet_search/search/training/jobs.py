@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from restnet_search.search.points.candidates import Candidate
-from restnet_search.search.training.choices import TrainingChoices
+from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.training.context import TrialContext
 from restnet_search.search.training.stitch_trainer import NonFiniteLoss, TrialOutcome
 from restnet_search.search.training.trial import is_cached, run_trials

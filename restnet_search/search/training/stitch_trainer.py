@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from restnet_search.search.points.candidates import Candidate
+from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.training.accuracy import predict
-from restnet_search.search.training.choices import TrainingChoices
 from restnet_search.search.training.context import TrialContext
 from restnet_search.search.training.losses import match_loss
 from restnet_search.search.training.optimizer import Group, Optimizer

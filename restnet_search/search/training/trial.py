@@ -16,7 +16,7 @@ from torch import Tensor
 
 from restnet_search.data import Split
 from restnet_search.search.points.candidates import Candidate
-from restnet_search.search.training.choices import TrainingChoices
+from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.training.context import TrialContext
 from restnet_search.search.training.seeds import generator_for
 from restnet_search.search.training.stitch_trainer import NonFiniteLoss, StitchTrainer, TrialOutcome

@@ -85,7 +85,7 @@ def open_store(
     needs_disk, dtype = cache.disk == "always" or total > memory, cache.dtype
     if workers > 1 and not needs_disk and total <= bound:
         needs_disk, dtype = True, "float32"  # what one process would keep in memory, as it is there
-    folder = features_folder(session.sources.cache)
+    folder = features_folder(session.setup.sources.cache)
     disk = DiskFeatures(DiskStore(folder, bound), dtype) if bound and needs_disk else None
     if workers > 1 and disk is None:
         session.warn(

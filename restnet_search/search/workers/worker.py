@@ -31,10 +31,8 @@ if TYPE_CHECKING:
     from restnet_search.search.features.store import StoreRecipe
     from restnet_search.search.prepare.cut_anchor import CutAnchor
     from restnet_search.search.prepare.memory_format import FormatChoice
-    from restnet_search.search.run.run_folder import RunFolder, RunInputs
+    from restnet_search.search.run.session import RunSetup
     from restnet_search.search.training.context import TrialContext
-    from restnet_search.space.anchor_sources import AnchorSources
-    from restnet_search.space.schema import SearchSpace
 
 __all__ = ["AnchorRecipe", "SharedContext", "work"]
 
@@ -45,10 +43,7 @@ _log = logging.getLogger("restnet_search")
 class AnchorRecipe:
     """The recipe by which a worker rebuilds the run's anchors, in the memory formats that were chosen for them."""
 
-    folder: RunFolder
-    space: SearchSpace
-    inputs: RunInputs
-    sources: AnchorSources
+    setup: RunSetup
     formats: Mapping[str, FormatChoice]
 
 
@@ -105,10 +100,11 @@ def _serve(pipe: Connection, recipe: bytes, threads: int) -> None:
     _log.propagate = False
     _log.addHandler(_ToMain(pipe))
     what: AnchorRecipe = pickle.loads(recipe)
-    admit_extensions(what.space, trust_code=what.sources.trust_code)
-    names = [anchor.name for anchor in what.space.anchors]
-    anchors = load_prepared(what.folder, what.space, what.inputs, what.sources, names)
-    compute = open_compute(what.space.compute, lambda message: _send(pipe, "warn", message))
+    run = what.setup
+    admit_extensions(run.space, trust_code=run.sources.trust_code)
+    names = [anchor.name for anchor in run.space.anchors]
+    anchors = load_prepared(run.folder, run.space, run.inputs, run.sources, names)
+    compute = open_compute(run.space.compute, lambda message: _send(pipe, "warn", message))
     move_to_device(anchors, compute, what.formats)
     _send(pipe, "ready")
     context: TrialContext | None = None

@@ -44,7 +44,7 @@ def open_engine(session: Session, prepared: Prepared) -> Iterator[Engine]:
             session.warn("Joint training is one network in one process: workers have nothing to do (compute.workers).")
         yield LocalEngine()
         return
-    recipe = AnchorRecipe(session.folder, session.space, session.inputs, session.sources, prepared.formats)
+    recipe = AnchorRecipe(session.setup, prepared.formats)
     with WorkerPool(recipe, session.workers, session.progress, session.warn) as pool:
         if (
             not session.folder.study.exists()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from restnet_search.costs.cost_table import Cost
+from restnet_search.costs.cost import Cost
 from restnet_search.graph.layout import Layout
 from restnet_search.stitching.kinds import ClosedForm, MapShape, StitchKind
 

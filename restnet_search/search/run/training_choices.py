@@ -1,0 +1,28 @@
+"""Choices of a trial: what Optuna picks beside the stitch point. Imports nothing heavy, so that records can hold it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from restnet_search.space.schema import Tune
+
+__all__ = ["TrainingChoices"]
+
+
+@dataclass(frozen=True)
+class TrainingChoices:
+    """Peak learning rate, epochs, and what is trained and followed in them.
+
+    Attributes:
+        lr: Peak learning rate of the stitch layer.
+        epochs: Passes over the training images.
+        tune: What is trained beside the stitch layer.
+        match_epochs: Epochs before ``epochs``, in which the stitch layer learns the back anchor's own features.
+        distill: Share of the loss that follows the larger anchor's logits, from 0 to 1.
+    """
+
+    lr: float
+    epochs: int
+    tune: Tune = "stitch"
+    match_epochs: int = 0
+    distill: float = 0.0
