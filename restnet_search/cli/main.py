@@ -36,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except RestnetError as error:
         if debug:
             raise
-        print(f"Error: {error}", file=sys.stderr)
+        from restnet_search.cli.console import printable
+
+        print(f"Error: {printable(str(error))}", file=sys.stderr)
         raise SystemExit(error.exit_code) from error
     except BrokenPipeError:  # the reader of our output went away (head, less)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -53,6 +53,7 @@ def search(request: Request) -> None:
 
     for text in request.budgets:
         parse_budget(text)  # first, so that a typo is refused at once
+    created: SearchSpace | None = None
     if request.resume is not None:
         _refuse_changes(request)
         folder = _find(request.resume, request.runs)
@@ -61,14 +62,14 @@ def search(request: Request) -> None:
             print(f"The run {name} had ended: what is missing is done, and its report made anew.", file=sys.stderr)
     else:
         space, base = _resolve_space(request)
-        folder = _create(request, space, base)
+        folder, created = _create(request, space, base), space
     try:
         report = _run(folder, request)
     except Interrupted:
         raise
     except RestnetError:
-        if request.resume is None and not folder.study.exists():  # nothing was searched: leave no unfinished run behind
-            folder.discard()
+        if created is not None and not folder.study.exists():  # nothing was searched: leave no unfinished run behind
+            folder.discard(created)
         raise
     _show(report, request, folder)
 
@@ -113,10 +114,12 @@ def _compute_options(request: Request) -> dict[str, Any]:
 
 
 def _create(request: Request, space: SearchSpace, base: Path | None) -> RunFolder:
+    from restnet_search.files import inside
     from restnet_search.search.run.run_folder import RunFolder, RunInputs
 
     now = datetime.now().astimezone()
-    folder = RunFolder(request.runs / (request.run or f"{space.name}-{now:%Y%m%d-%H%M%S}"))
+    chosen = request.runs / request.run if request.run else inside(request.runs, f"{space.name}-{now:%Y%m%d-%H%M%S}")
+    folder = RunFolder(chosen)
     weights = str(request.weights.resolve()) if request.weights else None
     command = shlex.join(["restnet-search", *sys.argv[1:]])
     folder.create(space, RunInputs(command, now.isoformat(timespec="seconds"), weights, str(base) if base else None))

@@ -214,7 +214,7 @@ def read_table(path: Path) -> LatencyTable:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BudgetError(f"Cannot read the latency table {path}: {error.strerror or error}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _no_table(str(path), error) from error
     return table_of(raw, str(path))
 
@@ -227,7 +227,7 @@ def table_of(raw: Any, source: str) -> LatencyTable:
     """
     try:
         return _table(raw)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise _no_table(source, error) from error
 
 

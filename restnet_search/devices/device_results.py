@@ -48,7 +48,7 @@ def read_results(path: Path) -> DeviceResults:
         return DeviceResults(table, str(raw["space"]), str(raw["measured"]), str(raw["runtime_version"]))
     except OSError as error:
         raise BudgetError(f"Cannot read {path}: {error.strerror or error}.", expected=_EXPECTED) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         why = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
         raise BudgetError(
             f"{path} holds no measurements of a device: {why}.",

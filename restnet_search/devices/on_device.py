@@ -41,6 +41,9 @@ def read_bench(folder: Path) -> dict[str, Any]:
         bench = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
         if digest_of(bench) != bench["digest"]:
             raise ValueError("bench.json was changed")
+        for name in [*bench["files"], *(network["file"] for network in bench["networks"])]:
+            if not name or Path(name).name != name or "\\" in name or "\0" in name:
+                raise ValueError(f"{name!r} is no file of this folder")
         for name, expected in bench["files"].items():
             present = hashlib.sha256((folder / name).read_bytes()).hexdigest()
             if present != expected:

@@ -47,7 +47,7 @@ def read_checksummed(path: Path, version: int, *, adaptive: bool = False) -> dic
     """
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ExportError(f"The export {path} cannot be read: {error}", hint="export it again") from error
     if not isinstance(plain, dict):
         raise ExportError(f"The export {path} is no JSON of an export.", hint="export it again")

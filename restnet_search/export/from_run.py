@@ -14,6 +14,7 @@ from torch import nn
 from restnet_search.costs.cost import Cost
 from restnet_search.costs.peak_memory import profile_memory
 from restnet_search.data import DataSplits, Split, load_data
+from restnet_search.errors import ExportError
 from restnet_search.export.formats.onnx_int8 import Int8Job, LabeledSplit
 from restnet_search.export.network.architecture import (
     AnchorArchitecture,
@@ -26,6 +27,7 @@ from restnet_search.export.network.export_source import ExportSource
 from restnet_search.export.network.network_facts import Accuracy
 from restnet_search.export.network.runtime_cost import Latency, RuntimeCost
 from restnet_search.export.package.write_export import ExportResult, export_network
+from restnet_search.files import inside
 from restnet_search.progress import Progress
 from restnet_search.search.points.device_costs import DeviceCosts
 from restnet_search.search.points.stitch_points import StitchPoint
@@ -116,7 +118,7 @@ def export_from_run(
     source = build_source(rebuilt, chosen, splits, run.trust_code, with_preprocess=with_preprocess)
     images = splits.val.images(rebuilt.preprocessing, spread_indices(splits.val))
     job = _int8_job(source, splits) if int8 else None
-    out = run.out or run.folder.exports / source.stem
+    out = run.out or inside(run.folder.exports, source.stem, error=ExportError)
     return export_network(source, images, formats, out, int8=job, progress=progress)
 
 

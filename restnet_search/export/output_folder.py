@@ -9,9 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from restnet_search.errors import ExportError
-from restnet_search.files import bytes_digest
+from restnet_search.files import bytes_digest, remove_abandoned
 
 __all__ = ["read_exported", "refuse_foreign_files", "scratch_beside"]
+
+_SCRATCH = ".restnet-scratch"  # no folder of a user's ends so
+_ABANDONED = 6 * 3600.0  # seconds without a write, after which no export is at work there
 
 
 def refuse_foreign_files(folder: Path, *, is_ours: Callable[[str], bool], beside: Collection[str], ours: str) -> None:
@@ -43,9 +46,17 @@ def refuse_foreign_files(folder: Path, *, is_ours: Callable[[str], bool], beside
 
 @contextmanager
 def scratch_beside(folder: Path) -> Iterator[Path]:
-    """Yield a scratch folder on the disk of ``folder``, so that moving files there is a rename; it is removed after."""
+    """Yield a scratch folder on the disk of ``folder``, so that moving files there is a rename; it is removed after.
+
+    Those that killed processes left for the same folder are removed before.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    left = (path for path in folder.parent.iterdir() if path.name.startswith(f".{folder.name}-"))
+    left = (
+        path for path in left if path.name.endswith(_SCRATCH) and not (path / "before").exists()
+    )  # an export, moved
+    remove_abandoned(left, older=_ABANDONED)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=_SCRATCH, dir=folder.parent))
     try:
         yield scratch
     finally:

@@ -79,7 +79,7 @@ def _events(path: Path, started: float) -> list[Event]:
     """Finished hybrids of a study; each counts from when it was written down, which is when a user could take it."""
     import optuna
 
-    from restnet_search.search.run.records import read_hybrid
+    from restnet_search.search.run.record_reading import read_hybrid
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.load_study(study_name="restnet-search", storage=f"sqlite:///{path}")

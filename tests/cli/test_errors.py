@@ -45,6 +45,30 @@ def test_bad_input_is_one_clear_error(arguments: list[str], says: list[str], tmp
     assert not list(tmp_path.rglob("results.json"))
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_a_search_that_cannot_start_leaves_the_folder_as_it_was(held: bool, tmp_path: Path, run_forked: Run) -> None:
+    mine = [tmp_path / "proj" / folder / "mine.safetensors" for folder in ("anchors", "stitches")]
+    for path in mine if held else ():
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
+    arguments = [
+        "--budget",
+        "1GFLOPs",
+        "--space",
+        "cifar10_resnet",
+        "--data",
+        "nowhere",
+        "--runs",
+        ".",
+        "--run",
+        "proj",
+    ]
+    done = run_forked(arguments, tmp_path, dict(os.environ))
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert ("holds something else: anchors, stitches" if held else "nowhere") in done.stderr
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == (sorted(mine) if held else [])
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = run("--budget", "2Gflopz", "--debug", cwd=tmp_path)
     assert done.returncode != 0

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -314,6 +315,27 @@ def test_ctrl_c_keeps_what_finished_and_says_how_to_go_on(
     assert "--resume" in message
     assert "Traceback" not in message
     assert finished_trials(run) >= 1
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("study.db", b""), ("study.db", b"none" * 999), ("study.db", None), ("run.json", b"[]"), ("anchors.json", b"{}")],
+)
+def test_a_run_whose_files_are_damaged_is_refused_and_stays_as_it_is(
+    file: str, content: bytes | None, cli: Cli, finished: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "a?b" / "run"
+    shutil.copytree(finished, run)
+    if content is None:
+        (run / file).unlink()
+    else:
+        (run / file).write_bytes(content)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "search.log"}
+    done = cli("--resume", str(run), check=False)
+    assert done.returncode == 2 and file in done.stderr and done.stderr.count("Error:") == 1, done.stderr
+    after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "search.log"}
+    assert after == before
+    assert {path.name for path in tmp_path.iterdir()} == {"a?b"}
 
 
 def test_two_processes_cannot_work_on_one_run(cli: Cli, finished: Path) -> None:

@@ -9,6 +9,7 @@ import timm
 import torch
 from torch import nn
 
+import restnet_search.anchors.loading.cifar_resnet  # noqa: F401  registers the CIFAR ResNets with timm
 from restnet_search.costs.cost import Cost
 from restnet_search.data import Preprocessing
 from restnet_search.export import Accuracy, AnchorArchitecture, AnchorSource, ExportSource, HybridArchitecture, Side

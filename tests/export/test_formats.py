@@ -7,6 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,7 +29,7 @@ from restnet_search.export.checksummed_json import checksummed_text
 from restnet_search.export.formats.export_format import Runner
 from restnet_search.export.formats.litert import PYTHON, LitertFormat
 from restnet_search.export.formats.onnx import OnnxFormat
-from restnet_search.export.formats.pt2 import Pt2Format, check_archive
+from restnet_search.export.formats.pt2 import Pt2Format
 from restnet_search.export.verification.compare import compare, require_agreement
 from restnet_search.progress import SilentProgress
 from restnet_search.registry import FORMATS
@@ -106,6 +107,16 @@ def test_an_altered_export_json_is_refused(damaged: Path) -> None:
     path.write_text(checksummed_text(plain))
     with pytest.raises(ExportError, match="truncated or altered"):
         open_export(damaged, "onnx")
+
+
+def test_a_file_that_export_json_names_outside_the_folder_is_refused(damaged: Path) -> None:
+    path = damaged / "export.json"
+    plain = json.loads(path.read_text())
+    del plain["digest"]
+    plain["formats"][0]["files"][0]["name"] = f"../{damaged.name}/vit_to_cnn.onnx"  # the right bytes, by another way
+    path.write_text(checksummed_text(plain))
+    with pytest.raises(ExportError, match="the name of a file inside"):
+        open_export(damaged, plain["formats"][0]["format"])
 
 
 def test_an_earlier_format_whose_file_was_altered_is_no_longer_vouched_for(damaged: Path, images: Tensor) -> None:
@@ -330,13 +341,18 @@ def _replace(name: str, old: str, new: str) -> Callable[[dict[str, bytes]], None
         (_replace("data/weights/model_weights_config.json", '"use_pickle": false', '"use_pickle": true'), "pickled"),
         (_replace("models/model.json", "torch.ops.aten.relu.default", "torch.hub.load"), "it calls torch.hub.load"),
         (_replace("models/model.json", "Symbol('s", "__import__('os').system('s"), "is no arithmetic"),
+        (_replace("models/model.json", "builtins.dict", "collections.defaultdict"), "it nests its arguments"),
+        (
+            _replace("models/model.json", r"\"[]\"", r"\"{\\\"__enum__\\\": 1}\""),
+            "it nests its arguments",
+        ),
     ],
 )
 def test_pt2_archives_that_could_run_code_are_refused(
     change: str | Callable[[dict[str, bytes]], None], said: str, tmp_path: Path
 ) -> None:
     (archive,) = Pt2Format().save(source("cnn_to_cnn"), tmp_path)
-    check_archive(archive)
+    Pt2Format().open(archive)
     ran = tmp_path / "ran"
     if change == "samples":
         change = lambda entries: entries.update({"data/sample_inputs/model.pt": _pickled(ran)})  # noqa: E731
@@ -347,6 +363,68 @@ def test_pt2_archives_that_could_run_code_are_refused(
     with pytest.raises(ExportError, match=said):
         Pt2Format().open(archive)
     assert not ran.exists()
+
+
+def _hostile(entries: list[tuple[str, bytes]], ran: Path) -> tuple[str, bytes]:
+    """The program of an archive, with an expression that makes a file when it is evaluated."""
+    name, content = next(entry for entry in entries if entry[0].endswith("models/model.json"))
+    at = content.index(b"Symbol('s")
+    end = content.index(b')"', at) + 1
+    return name, content[:at] + f"__import__('pathlib').Path('{ran}').touch()".encode() + content[end:]
+
+
+def _bytes_of(entries: list[tuple[str, bytes]], compression: int = zipfile.ZIP_STORED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as write, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that occur twice
+        for name, content in entries:
+            write.writestr(name, content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "crafted",
+    ["five bad and a good one", "upper case", "dots", "a second folder", "prefix", "suffix", "comment", "two archives",
+     "compressed"],
+)  # fmt: skip
+def test_pt2_archives_that_two_readers_could_read_differently_are_refused(crafted: str, tmp_path: Path) -> None:
+    (archive,) = Pt2Format().save(source("cnn_to_cnn"), tmp_path)
+    whole, ran = archive.read_bytes(), tmp_path / "ran"
+    with zipfile.ZipFile(archive) as read:
+        good = [(info.filename, read.read(info)) for info in read.infolist()]
+    name, bad = _hostile(good, ran)
+    top = name.partition("/")[0]
+    comment = _bytes_of(good)
+    archive.write_bytes(
+        {
+            "five bad and a good one": _bytes_of([(name, bad)] * 5 + good),
+            "upper case": _bytes_of([(f"{top}/MODELS/model.json", bad), *good]),
+            "dots": _bytes_of([(f"{top}/x/../models/model.json", bad), *good]),
+            "a second folder": _bytes_of([("other/models/model.json", bad), *good]),
+            "prefix": b"#!/bin/sh\n" + whole,
+            "suffix": whole + b"more",
+            "comment": comment[:-2] + (4).to_bytes(2, "little") + b"more",
+            "two archives": _bytes_of([(name, bad) if entry[0] == name else entry for entry in good]) + whole,
+            "compressed": _bytes_of(good, zipfile.ZIP_DEFLATED),
+        }[crafted]
+    )
+    with pytest.raises(ExportError, match=r"is not loaded|cannot be read"):
+        Pt2Format().open(archive)
+    assert not ran.exists()
+
+
+def test_torch_is_given_what_was_checked_and_not_the_file(
+    images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (archive,) = Pt2Format().save(source("cnn_to_cnn"), tmp_path)
+    given: list[object] = []
+    load = torch.export.load
+    monkeypatch.setattr(torch.export, "load", lambda file: given.append(file) or load(file))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            Pt2Format().open(archive)(images[:2]), source("cnn_to_cnn").network(images[:2]), rtol=0, atol=1e-4
+        )
+    assert len(given) == 1 and isinstance(given[0], io.BytesIO)
 
 
 def test_a_pt2_archive_names_no_folder_of_this_machine(exported: Path) -> None:

@@ -177,6 +177,16 @@ def test_damaged_files_are_refused(file: str, damage: Callable[[Path], None], sa
         load_export(manifest)
 
 
+@pytest.mark.parametrize("name", ["../other.safetensors", "/other.safetensors", "a\\b", ".x", "nul\0", "n" * 300])
+def test_a_name_in_the_json_that_leads_outside_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    manifest, weights = save_export(source("small_cnn"), tmp_path / "in")
+    (tmp_path / "other.safetensors").write_bytes(weights.read_bytes())
+    _change_json(manifest, lambda plain: plain.update(weights=name))
+    with pytest.raises(ExportError, match="the name of a file inside"):
+        load_export(manifest)
+
+
 def test_a_pickle_is_never_run(tmp_path: Path) -> None:
     manifest, weights = save_export(source("small_cnn"), tmp_path)
     ran = tmp_path / "ran"

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from restnet_search.search.run.records import Cost, FinalScore, HybridRecord, Part, Score, Stitch, read_hybrid
+from restnet_search.search.run.record_reading import read_hybrid
+from restnet_search.search.run.records import Cost, FinalScore, HybridRecord, Part, Score, Stitch
 from restnet_search.search.run.training_choices import TrainingChoices
 
 RECORD = HybridRecord(

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from restnet_search.errors import SpaceError
+from restnet_search.files import problem_of_name
 from restnet_search.space import SearchSpace, dump_space, parse_space
 from restnet_search.space.schema import RankerSpec, StitchSpec, TrainingSpec
 
@@ -37,6 +38,11 @@ class TestDefaults:
         space = parse_space(a_space(anchors=anchors))
         assert [anchor.name for anchor in space.anchors] == ["resnet18.a1_in1k", "build_net", "v"]
 
+    def test_a_model_that_is_a_path_lends_a_name_that_is_none(self) -> None:
+        space = parse_space(a_space(anchors=[{"model": "local-dir:my/.models"}, {"model": "hf-hub:timm/vit"}]))
+        assert [anchor.name for anchor in space.anchors] == ["local-dir:my_.models", "hf-hub:timm/vit"]
+        assert parse_space(space.model_dump(mode="json")) == space
+
     def test_a_kind_alone_stands_for_its_section(self) -> None:
         space = parse_space(a_space(ranker="random", stitch="conv3x3"))
         assert space.ranker == RankerSpec(kind="random")
@@ -50,6 +56,21 @@ class TestDefaults:
         space = parse_space(a_space())
         with pytest.raises(ValueError, match="frozen"):
             space.top_k = 5  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class TestNamesOfAnchors:
+    @pytest.mark.parametrize(
+        "name",
+        ["../../x", "/x", "a/b", "a\\b", ".x", "..", "nul\0", "n" * 300, "NUL", "a\nb", "lar[/red]ge", "\x1b[2J"],
+    )
+    def test_one_that_cannot_name_a_file_is_refused_with_what_can(self, name: str) -> None:
+        (problem,) = problems(anchors=[{"model": "resnet18", "name": name}, {"model": "resnet34"}])
+        assert problem.startswith("anchors[0].name: must be at most 100 letters, digits and _ . + - @ = :")
+
+    @pytest.mark.parametrize("name", ["large", "resnet18.a1_in1k", "größe", "w=2:d=3", "a+b@224", "n" * 100])
+    def test_others_are_taken(self, name: str) -> None:
+        space = parse_space(a_space(anchors=[{"model": "resnet18", "name": name}, {"model": "resnet34"}]))
+        assert space.anchors[0].name == name
 
 
 class TestNumbers:
@@ -173,6 +194,7 @@ class TestNames:
 
 
 names = st.text(min_size=1, max_size=12)
+anchor_names = st.from_regex(r"[\w.+@=:-]{1,12}", fullmatch=True).filter(lambda name: problem_of_name(name) is None)
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
     lambda items: st.lists(items, max_size=3) | st.dictionaries(st.text(max_size=8), items, max_size=3),
@@ -195,7 +217,7 @@ anchor = st.fixed_dictionaries(
 
 @st.composite
 def spaces(draw: st.DrawFn) -> dict[str, Any]:
-    labels = draw(st.lists(names, min_size=2, max_size=3, unique=True))
+    labels = draw(st.lists(anchor_names, min_size=2, max_size=3, unique=True))
     anchors = [draw(anchor) | {"name": label} for label in labels]
     low, high = draw(ranges(fractions).filter(lambda bounds: bounds[0] < bounds[1]))
     references = st.lists(st.integers(0, 99) | names, max_size=3)

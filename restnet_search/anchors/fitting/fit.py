@@ -23,6 +23,7 @@ from restnet_search.anchors.loading.load import load_anchor
 from restnet_search.compute import Compute, open_compute
 from restnet_search.data.splits import DataSplits
 from restnet_search.errors import AnchorError
+from restnet_search.files import inside
 from restnet_search.progress import Progress
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import FitSpec, SearchSpace
@@ -164,16 +165,17 @@ class _Fitter:
     def _fit_or_read(self, anchor: Anchor, model: nn.Module) -> tuple[float, Literal["fitted", "cache"]]:
         """Give `model` the fitted weights, from the cache where they are; return its top-1 on val, and from where."""
         key = _key(anchor, self.data, self.settings.spec, self.settings.seed)
-        path = self.cache_dir / f"{_safe(anchor.name)}-{key}.safetensors"
+        path = inside(self.cache_dir, f"{_safe(anchor.name)}-{key}.safetensors", error=AnchorError)
+        checkpoint = path.with_suffix(".epoch.pt")
         if path.exists():
             if (kept := read_fitted(path)) is not None:
+                forget(checkpoint)  # of a process that was killed after its last epoch
                 state, facts = kept
                 model.load_state_dict(state)
                 top1 = float(facts["val_top1"])
                 self.settings.progress.log(f"{anchor.name}: fitted before, val top-1 {top1:.3f} (from {path})")
                 return top1, "cache"
             self.settings.progress.log(f"{anchor.name}: the cached file {path} is damaged; fitting again")
-        checkpoint = path.with_suffix(".epoch.pt")
         job = FitJob(anchor.name, self.settings, checkpoint)
         train = train_full if self.settings.spec.tune == "full" else train_head
         try:
@@ -208,4 +210,5 @@ def _key(anchor: Anchor, data: DataSplits, spec: FitSpec, seed: int) -> str:
 
 
 def _safe(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)
+    safe = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name).lstrip(".")
+    return safe.encode()[:120].decode(errors="ignore")  # the key tells files apart

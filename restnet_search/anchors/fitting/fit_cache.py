@@ -12,11 +12,13 @@ from torch import Tensor
 
 from restnet_search.anchors.anchor import tensors_digest
 from restnet_search.errors import AnchorError
-from restnet_search.files import replacing
+from restnet_search.files import remove_abandoned, replacing, sweep_drafts
 
 __all__ = ["default_cache_dir", "make_cache_dir", "read_fitted", "write_fitted"]
 
 _CHECKSUM = "checksum"
+_ABANDONED = 3600.0  # seconds without a write, after which a draft is one that a killed process left
+_GIVEN_UP = 30 * 86400.0  # seconds after which nobody goes on with a fit that was killed
 
 
 def default_cache_dir() -> Path:
@@ -27,13 +29,15 @@ def default_cache_dir() -> Path:
 
 
 def make_cache_dir(cache_dir: Path) -> None:
-    """Create the folder, before anything is trained for it.
+    """Create the folder, before anything is trained for it; sweep what killed fits left there.
 
     Raises:
         AnchorError: If it cannot be written.
     """
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
+        sweep_drafts(cache_dir, older=_ABANDONED)
+        remove_abandoned([*cache_dir.glob("*.epoch.pt"), *cache_dir.glob("*.epoch.features")], older=_GIVEN_UP)
     except OSError as error:
         raise AnchorError(
             f"Cannot write fitted anchors to {cache_dir}: {error}", hint="set RESTNET_CACHE to a folder of yours"
@@ -54,6 +58,7 @@ def read_fitted(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         with safe_open(path, framework="pt") as file:
             facts = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
-    except (SafetensorError, OSError):
+        float(facts["val_top1"])
+    except (SafetensorError, OSError, KeyError, ValueError):
         return None
     return (tensors, facts) if facts.get(_CHECKSUM) == tensors_digest(tensors) else None

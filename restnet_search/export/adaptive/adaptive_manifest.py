@@ -11,7 +11,7 @@ from restnet_search.errors import ExportError
 from restnet_search.export.adaptive.route import Route
 from restnet_search.export.checksummed_json import read_checksummed, validate_as
 from restnet_search.export.network.architecture import AnchorSource, Architecture
-from restnet_search.files import file_digest
+from restnet_search.files import file_digest, inside
 
 __all__ = [
     "ADAPTIVE_MANIFEST",
@@ -180,4 +180,4 @@ def checksum_listing(sums: Mapping[str, str]) -> str:
 
 def file_checksums(folder: Path, names: Sequence[str]) -> dict[str, str]:
     """Return the SHA-256 of files by their names, seen from a folder."""
-    return {name: file_digest(folder / name) for name in names}
+    return {name: file_digest(inside(folder, name, error=ExportError)) for name in names}

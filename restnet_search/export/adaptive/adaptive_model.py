@@ -23,6 +23,7 @@ from restnet_search.export.adaptive.governor import GovernedRoute, Governor, Gov
 from restnet_search.export.adaptive.route import Route, best_of, routes_within
 from restnet_search.export.adaptive.shared_tensors import build_routes
 from restnet_search.export.formats.safetensors import load_strictly, read_tensors
+from restnet_search.files import inside
 from restnet_search.units import DeviceBudget, parse_budget
 
 __all__ = ["AdaptiveModel", "Route"]
@@ -82,7 +83,7 @@ class AdaptiveModel(nn.Module):
             GraphError: If an anchor cannot be traced.
         """
         manifest = read_adaptive_manifest(Path(path))
-        weights = find_adaptive_manifest(Path(path)).with_name(Path(manifest.weights).name)
+        weights = inside(find_adaptive_manifest(Path(path)).parent, manifest.weights, error=ExportError)
         tensors = read_tensors(weights, manifest.weights_sha256)
         base = None if base_dir is None else Path(base_dir)
         networks, own = build_routes(manifest, base_dir=base, trust_code=trust_code)

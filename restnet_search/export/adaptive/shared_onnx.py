@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from restnet_search.errors import ExportError
 from restnet_search.export.formats.onnx import OnnxFormat
 from restnet_search.export.network.export_source import ExportSource
+from restnet_search.files import inside
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorProto
@@ -49,7 +51,7 @@ def save_onnx_routes(sources: Mapping[str, ExportSource], folder: Path) -> tuple
             model = onnx.load(path)
             path.unlink()
             shared.take_all(model)
-            files[stem] = folder / f"{stem}.onnx"
+            files[stem] = inside(folder, f"{stem}.onnx", error=ExportError)
             files[stem].write_bytes(model.SerializeToString())
     for path in files.values():
         onnx.checker.check_model(path, full_check=True)

@@ -153,7 +153,7 @@ def export_adaptive(
         manifest = _with_own_size(replace(manifest, measured=measured), (draft / ADAPTIVE_WEIGHTS).stat().st_size)
         (draft / ADAPTIVE_MANIFEST).write_text(dump_checksummed(manifest), encoding="utf-8")
         (draft / _CARD).write_text(render_adaptive_card(manifest), encoding="utf-8")
-        names = sorted(str(path.relative_to(draft)) for path in draft.rglob("*") if path.is_file())
+        names = sorted(path.relative_to(draft).as_posix() for path in draft.rglob("*") if path.is_file())
         (draft / _SUMS).write_text(checksum_listing(file_checksums(draft, names)), encoding="utf-8")
         _put_in_place(draft, folder, scratch / "before")
     return AdaptiveExport(folder, manifest, time.perf_counter() - started)

@@ -12,6 +12,7 @@ from restnet_search.export.formats.export_format import ExportFormat, Runner, Ru
 from restnet_search.export.formats.optional_packages import require
 from restnet_search.export.formats.torch_program import convert_errors, export_program
 from restnet_search.export.network.export_source import ExportSource
+from restnet_search.files import inside
 
 __all__ = ["ExecutorchFormat"]
 
@@ -32,7 +33,7 @@ class ExecutorchFormat(ExportFormat):
 
     def save(self, source: ExportSource, folder: Path) -> tuple[Path, ...]:
         """Write ``<id>.pte``: ``(1, C, H, W)`` to logits ``(1, classes)``, contiguous."""
-        path = folder / f"{source.stem}.pte"
+        path = inside(folder, f"{source.stem}.pte", error=ExportError)
         with convert_errors(source, self.name):
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # pyright: ignore[reportMissingImports]
                 XnnpackPartitioner,

@@ -23,6 +23,7 @@ from restnet_search.export.formats.export_format import ExportFormat, Runner, Ru
 from restnet_search.export.formats.pt2 import save_program
 from restnet_search.export.formats.torch_program import convert_errors, export_program
 from restnet_search.export.network.export_source import ExportSource
+from restnet_search.files import inside
 
 __all__ = ["COMMANDS", "PYTHON", "LitertFormat"]
 
@@ -61,7 +62,7 @@ class LitertFormat(ExportFormat):
 
     def save(self, source: ExportSource, folder: Path) -> tuple[Path, ...]:
         """Write ``<id>.tflite``: ``(1, C, H, W)`` to logits ``(1, classes)``."""
-        path = folder / f"{source.stem}.tflite"
+        path = inside(folder, f"{source.stem}.tflite", error=ExportError)
         with convert_errors(source, self.name), tempfile.TemporaryDirectory() as scratch:
             static = Path(scratch) / "static.pt2"
             save_program(export_program(source, self.batch), static)

@@ -17,6 +17,7 @@ from restnet_search.errors import ExportError
 from restnet_search.export.formats.export_format import ExportFormat, Runner, RuntimeExample
 from restnet_search.export.formats.torch_program import INPUT, OUTPUT, convert_errors
 from restnet_search.export.network.export_source import ExportSource
+from restnet_search.files import inside
 
 __all__ = ["INPUT", "OPSET", "OUTPUT", "OnnxFormat"]
 
@@ -40,7 +41,7 @@ class OnnxFormat(ExportFormat):
         """Write ``<id>.onnx``: ``images`` ``(batch, C, H, W)`` to ``logits`` ``(batch, classes)``."""
         import onnx
 
-        path = folder / f"{source.stem}.onnx"
+        path = inside(folder, f"{source.stem}.onnx", error=ExportError)
         with convert_errors(source, "ONNX"):
             with FourAxisAttention(), torch.no_grad():
                 program = torch.onnx.export(

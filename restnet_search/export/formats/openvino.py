@@ -14,6 +14,7 @@ from restnet_search.export.formats.export_format import ExportFormat, Runner, Ru
 from restnet_search.export.formats.optional_packages import require
 from restnet_search.export.formats.torch_program import INPUT, OUTPUT, convert_errors, export_program
 from restnet_search.export.network.export_source import ExportSource
+from restnet_search.files import inside
 
 __all__ = ["OpenvinoFormat"]
 
@@ -34,7 +35,7 @@ class OpenvinoFormat(ExportFormat):
 
     def save(self, source: ExportSource, folder: Path) -> tuple[Path, ...]:
         """Write ``<id>.xml`` and ``<id>.bin``: ``images`` ``(batch, C, H, W)`` to ``logits`` ``(batch, classes)``."""
-        path = folder / f"{source.stem}.xml"
+        path = inside(folder, f"{source.stem}.xml", error=ExportError)
         with convert_errors(source, self.name):
             openvino: Any = import_module("openvino")
             # without torch's decompositions OpenVINO meets operations that it does not know (Hiera's 5-D attention)

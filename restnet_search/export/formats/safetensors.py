@@ -21,7 +21,7 @@ from restnet_search.export.formats.weights_manifest import (
 from restnet_search.export.network.build_network import build_network
 from restnet_search.export.network.export_source import ExportSource
 from restnet_search.export.output_folder import read_exported
-from restnet_search.files import bytes_digest
+from restnet_search.files import bytes_digest, inside
 from restnet_search.version import __version__
 
 __all__ = [
@@ -59,7 +59,7 @@ def save_export(source: ExportSource, folder: Path) -> tuple[Path, Path]:
     """
     tensors = tensors_of(source.network)
     content = serialize_tensors(tensors, source.metadata)
-    weights, manifest = folder / f"{source.stem}.safetensors", folder / f"{source.stem}.json"
+    weights, manifest = (inside(folder, f"{source.stem}{end}", error=ExportError) for end in (".safetensors", ".json"))
     described = WeightsManifest(
         format_version=FORMAT_VERSION,
         restnet_search=__version__,
@@ -108,7 +108,8 @@ def load_export(path: Path, *, base_dir: Path | None = None, trust_code: bool = 
         GraphError: If an anchor cannot be traced.
     """
     manifest = read_weights_manifest(path)
-    tensors = read_tensors(find_weights_manifest(path).with_name(Path(manifest.weights).name), manifest.sha256)
+    weights = inside(find_weights_manifest(path).parent, manifest.weights, error=ExportError)
+    tensors = read_tensors(weights, manifest.sha256)
     network = build_network(manifest.architecture, base_dir=base_dir, trust_code=trust_code)
     load_strictly(tensors_of(network), tensors, manifest.id, manifest.environment)
     return network.eval().requires_grad_(False)

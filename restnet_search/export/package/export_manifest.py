@@ -15,7 +15,7 @@ from restnet_search.export.network.export_source import ExportSource
 from restnet_search.export.network.network_facts import RunFacts
 from restnet_search.export.output_folder import read_exported
 from restnet_search.export.verification.compare import LogitDifference
-from restnet_search.files import file_digest
+from restnet_search.files import file_digest, inside
 from restnet_search.version import __version__
 
 __all__ = [
@@ -164,8 +164,8 @@ def check_files(folder: Path, entry: FormatEntry) -> Path:
         ExportError: If one is missing, truncated or altered.
     """
     for file in entry.files:
-        read_exported(folder / file.name, file.sha256)
-    return folder / entry.files[0].name
+        read_exported(inside(folder, file.name, error=ExportError), file.sha256)
+    return inside(folder, entry.files[0].name, error=ExportError)
 
 
 def open_export(folder: Path, format: str, *, base_dir: Path | None = None, trust_code: bool = False) -> Runner:

@@ -26,6 +26,7 @@ from restnet_search.export.package.inference_examples import example_name, find_
 from restnet_search.export.package.model_card import render_model_card
 from restnet_search.export.verification.bisect_difference import bisect_difference
 from restnet_search.export.verification.compare import TOLERANCE, compare, require_agreement
+from restnet_search.files import inside
 from restnet_search.progress import Progress, SilentProgress
 from restnet_search.registry import FORMATS
 
@@ -52,7 +53,8 @@ class ExportResult:
     def files(self) -> tuple[Path, ...]:
         """The files of the network in float32, first the one to open."""
         quantized = self.entry.int8.file if self.entry.int8 else None
-        return tuple(self.folder / file.name for file in self.entry.files if file.name != quantized)
+        names = [file.name for file in self.entry.files if file.name != quantized]
+        return tuple(inside(self.folder, name, error=ExportError) for name in names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +167,7 @@ def _describe(job: _Job, entries: Sequence[FormatEntry], folder: Path) -> None:
     for entry in manifest.formats:
         if example := find_example(entry.format, trust_code=source.trust_code):
             program = inference_example(source.preprocessing, entry, example)
-            (scratch / example_name(entry.format)).write_text(program, encoding="utf-8")
+            (inside(scratch, example_name(entry.format), error=ExportError)).write_text(program, encoding="utf-8")
     (scratch / _CARD).write_text(render_model_card(source, manifest), encoding="utf-8")
 
 

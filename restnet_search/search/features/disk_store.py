@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from restnet_search.files import inside
 from restnet_search.search.features.feature_files import (
     DamagedFile,
     FeatureFile,
@@ -61,7 +62,7 @@ class DiskStore:
         self.folder, self.bound = folder, bound
 
     def path(self, key: str) -> Path:
-        return self.folder / f"{key}{_SUFFIX}"
+        return inside(self.folder, f"{key}{_SUFFIX}")
 
     def open(self, key: str) -> tuple[FeatureFile, np.memmap] | None:
         """Map an entry's rows after checking them; None where there is none, or a damaged one, which is removed."""
@@ -134,7 +135,7 @@ class DiskStore:
         from filelock import FileLock, Timeout
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / f"{name}.lock", timeout=_LOCK_TIMEOUT, poll_interval=0.1)
+        lock = FileLock(inside(self.folder, f"{name}.lock"), timeout=_LOCK_TIMEOUT, poll_interval=0.1)
         with suppress(Timeout):
             lock.acquire()
         try:

@@ -15,8 +15,9 @@ import optuna
 from optuna.trial import TrialState
 
 from restnet_search.search.points.candidates import Candidate, CandidateKey
+from restnet_search.search.run.record_reading import read_dropped
 from restnet_search.search.run.record_store import STUDY, directions
-from restnet_search.search.run.records import Dropped, Part, RungSummary, read_dropped
+from restnet_search.search.run.records import Dropped, Part, RungSummary
 from restnet_search.search.run.storage import open_storage
 from restnet_search.search.training.closed_form import RungScore
 

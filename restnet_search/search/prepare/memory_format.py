@@ -21,6 +21,7 @@ from restnet_search.compute import Compute
 from restnet_search.files import write_atomically
 from restnet_search.progress import Progress
 from restnet_search.search.prepare.cut_anchor import CutAnchor
+from restnet_search.search.run.json_files import read_as
 
 __all__ = ["FormatChoice", "choose_formats", "is_channels_last", "measure_gain", "set_format"]
 
@@ -40,6 +41,14 @@ class FormatChoice:
 
     channels_last: bool
     gain: float | None = None
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """The content of the run's file: the choices for all anchors, and where they were measured."""
+
+    device: str
+    anchors: dict[str, FormatChoice]
 
 
 def choose_formats(
@@ -64,9 +73,9 @@ def choose_formats(
         return {
             name: FormatChoice(policy == "always" and _has_grids(cut.anchor.model)) for name, cut in anchors.items()
         }
-    before = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-    if before.get("device") == compute.name and before["anchors"].keys() == anchors.keys():
-        return {name: FormatChoice(**choice) for name, choice in before["anchors"].items()}
+    before = read_as(_Choices, kept) if kept.exists() else None
+    if before is not None and before.device == compute.name and before.anchors.keys() == anchors.keys():
+        return before.anchors
     chosen: dict[str, FormatChoice] = {}
     for name, cut in anchors.items():
         gain = None
@@ -74,8 +83,7 @@ def choose_formats(
             gain = round(measure_gain(cut.anchor.model, cut.anchor.preprocessing.size, compute), 2)
             progress.log(f"{name}: channels last is {gain:g} times as fast on {compute.name}")
         chosen[name] = FormatChoice(gain is not None and gain >= GAIN, gain)
-    facts = {"device": compute.name, "anchors": {name: asdict(choice) for name, choice in chosen.items()}}
-    write_atomically(kept, json.dumps(facts, indent=2) + "\n")
+    write_atomically(kept, json.dumps(asdict(_Choices(compute.name, chosen)), indent=2) + "\n")
     return chosen
 
 

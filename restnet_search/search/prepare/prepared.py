@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import Field
 
 from restnet_search.anchors import Anchor, load_anchor
 from restnet_search.anchors import prepare_anchors as load_anchors
@@ -24,6 +26,7 @@ from restnet_search.progress import Progress
 from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.prepare.memory_format import FormatChoice, choose_formats
 from restnet_search.search.prepare.placement import anchors_on_cpu, move_to_device
+from restnet_search.search.run.json_files import read_as
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
 from restnet_search.search.run.session import Session
 from restnet_search.space.anchor_sources import AnchorSources
@@ -89,6 +92,31 @@ def prepare_anchors(session: Session, data: DataSplits) -> Prepared:
     return replace(prepared, formats=formats, memory=memory, memory_dtype=dtype)
 
 
+@dataclass(frozen=True)
+class _AnchorFacts:
+    """An entry of ``anchors.json``."""
+
+    digest: str
+    fitted: bool
+    license: Annotated[str | None, Field(validation_alias="licence")] = None
+
+
+@dataclass(frozen=True)
+class _RunFacts:
+    """The content of ``anchors.json``: what a run's anchors and classes were."""
+
+    classes: list[str]
+    anchors: dict[str, _AnchorFacts]
+
+    def plain(self) -> dict[str, object]:
+        """Return what the file holds."""
+        anchors = {
+            name: {"digest": one.digest, "fitted": one.fitted, "licence": one.license}
+            for name, one in self.anchors.items()
+        }
+        return {"classes": self.classes, "anchors": anchors}
+
+
 def prepare(
     space: SearchSpace, data: DataSplits, sources: AnchorSources, progress: Progress, compute: Compute | None = None
 ) -> Prepared:
@@ -127,21 +155,19 @@ def remember_anchors(folder: RunFolder, prepared: Prepared) -> None:
     from safetensors.torch import save
 
     path = folder.path / "anchors.json"
-    facts = {
-        "classes": list(prepared.classes),
-        "anchors": {
-            name: {"digest": cut.anchor.digest, "fitted": cut.anchor.weights.fitted, "licence": cut.anchor.license}
-            for name, cut in prepared.anchors.items()
-        },
+    anchors = {
+        name: _AnchorFacts(cut.anchor.digest, cut.anchor.weights.fitted, cut.anchor.license)
+        for name, cut in prepared.anchors.items()
     }
+    facts = _RunFacts(list(prepared.classes), anchors)
     if path.exists():
-        _check_same(json.loads(path.read_text(encoding="utf-8")), facts, folder)
+        _check_same(read_as(_RunFacts, path), facts, folder)
         return
     for name, cut in prepared.anchors.items():
         if cut.anchor.weights.fitted:
             state = {key: value.contiguous() for key, value in cut.anchor.model.state_dict().items()}
             write_atomically(folder.anchor(name), save(state))
-    write_atomically(path, json.dumps(facts, indent=2) + "\n")
+    write_atomically(path, json.dumps(facts.plain(), indent=2) + "\n")
 
 
 def load_prepared(
@@ -158,7 +184,9 @@ def load_prepared(
             f"The run {folder.name} stopped before its anchors were ready.",
             hint=f"go on with it: restnet-search --resume {folder.path}",
         )
-    facts = json.loads(path.read_text(encoding="utf-8"))
+    facts = read_as(_RunFacts, path)
+    if missing := sorted({spec.name for spec in space.anchors if spec.name in names} - facts.anchors.keys()):
+        raise RunError(f"The file {path} of the run says nothing of the anchor {missing[0]}.", expected="all anchors")
     rebuilt: dict[str, CutAnchor] = {}
     for spec in space.anchors:
         if spec.name not in names:
@@ -167,25 +195,25 @@ def load_prepared(
         source = spec.model_copy(update={"weights": str(kept.resolve())}) if kept.exists() else spec
         anchor = load_anchor(
             source,
-            classes=len(facts["classes"]),
+            classes=len(facts.classes),
             weights_dir=sources.weights or (Path(inputs.weights) if inputs.weights else None),
             base_dir=sources.base or (Path(inputs.base) if inputs.base else None),
             trust_code=sources.trust_code,
         )
-        if anchor.digest != facts["anchors"][spec.name]["digest"]:
+        if anchor.digest != facts.anchors[spec.name].digest:
             raise RunError(
                 f"The weights of {spec.name} are not those that the run {folder.name} was started with.",
                 hint="point --weights at the folder that the run was started with",
             )
         # a fitted anchor is read back from a file of ours, which does not say whose weights it was fitted from
-        weights = replace(anchor.weights, license=facts["anchors"][spec.name]["licence"])
+        weights = replace(anchor.weights, license=facts.anchors[spec.name].license)
         anchor = replace(anchor, weights=weights)
         graph = cut_model(anchor.model, anchor.preprocessing.size, space.cut_points.granularity)
         rebuilt[spec.name] = CutAnchor(anchor, graph)
     return rebuilt
 
 
-def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:
+def _check_same(before: _RunFacts, now: _RunFacts, folder: RunFolder) -> None:
     if _identity(before) != _identity(now):
         raise RunError(
             f"The anchors or classes are not those that the run {folder.name} was started with.",
@@ -194,6 +222,6 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFo
         )
 
 
-def _identity(facts: Mapping[str, Any]) -> tuple[object, dict[str, tuple[object, object]]]:
+def _identity(facts: _RunFacts) -> tuple[list[str], dict[str, tuple[str, bool]]]:
     """Return the facts that make anchors the same; that of their license is not among them."""
-    return facts["classes"], {name: (one["digest"], one["fitted"]) for name, one in facts["anchors"].items()}
+    return facts.classes, {name: (one.digest, one.fitted) for name, one in facts.anchors.items()}

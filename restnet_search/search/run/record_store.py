@@ -10,12 +10,12 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from restnet_search.errors import RunError
-from restnet_search.search.run.records import HybridRecord, read_hybrid
-from restnet_search.search.run.storage import open_storage
+from restnet_search.search.run.record_reading import read_hybrid
+from restnet_search.search.run.records import HybridRecord
+from restnet_search.search.run.storage import STUDY, open_storage
 
 __all__ = ["ELAPSED", "RECORD", "STUDY", "directions", "read_records", "records_in"]
 
-STUDY = "restnet-search"
 RECORD = "record"
 """User attribute of a trial: the record of its hybrid."""
 ELAPSED = "elapsed"

@@ -7,10 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, TypeVar
-
-from pydantic import TypeAdapter
 
 from restnet_search.costs.cost import Cost
 from restnet_search.costs.latency_table import MeasuredOn, Timing
@@ -36,11 +32,8 @@ __all__ = [
     "TrialKey",
     "hybrid_id",
     "joint_id",
-    "nested_figures",
     "network_name",
     "part_names",
-    "read_dropped",
-    "read_hybrid",
 ]
 
 Count = int | float
@@ -334,59 +327,3 @@ def part_names(front: str, end: str | int, back: str, start: str | int) -> tuple
 def network_name(front: str, end: str | int, back: str, start: str | int) -> str:
     """Name a hybrid in one line, ``resnet8[..1] + resnet56[10..]``; arguments as for :func:`part_names`."""
     return " + ".join(part_names(front, end, back, start))
-
-
-def read_hybrid(values: Mapping[str, Any]) -> HybridRecord:
-    """Read a record from a study, also from one that an earlier version wrote.
-
-    Args:
-        values: What ``dataclasses.asdict`` gave, or what an earlier version did, whose records were flat.
-    """
-    values = _nested_hybrid(values) if "front_cut" in values else values
-    return _read(HybridRecord, values if "cost" in values else nested_figures(values))
-
-
-def read_dropped(values: Mapping[str, Any]) -> Dropped:
-    """Read a dropped candidate from a study, also from one that an earlier version wrote; as :func:`read_hybrid`."""
-    return _read(Dropped, _nested_parts(values) if "front_cut" in values else values)
-
-
-def nested_figures(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Put costs and choices, which stood among the other fields in earlier versions, below ``cost`` and ``choices``.
-
-    ``choices`` is left out where it would lack the learning rate or the epochs. Plain values in, plain values out.
-    """
-    costs, choices = ("macs", "params", "memory", "latency"), ("lr", "epochs", "tune", "match_epochs", "distill")
-    nested = {key: value for key, value in flat.items() if key not in (*costs, *choices)}
-    nested["cost"] = {key: flat[key] for key in costs if key in flat}
-    if flat.get("lr") is not None and flat.get("epochs") is not None:
-        nested["choices"] = {key: flat[key] for key in choices if key in flat}
-    return nested
-
-
-def _nested_hybrid(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring the record of an earlier version, in which every field is a plain value, into the form of today."""
-    apart = ("stitch_kind", "stitch_params", "correct", "n", "rank")
-    kept = {key: value for key, value in flat.items() if key not in apart}
-    return _nested_parts(kept) | {
-        "stitch": {"kind": flat["stitch_kind"], "params": flat["stitch_params"]},
-        "val": {"top1": flat["correct"] / flat["n"], "n": flat["n"]},
-        "rank": None if flat.get("control") == "self" else flat["rank"] + 1,  # places were counted from 0
-    }
-
-
-def _nested_parts(flat: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in flat.items() if key not in ("front_cut", "back_cut")}
-    return kept | {side: {"anchor": flat[side], "cut": flat[f"{side}_cut"]} for side in ("front", "back")}
-
-
-_T = TypeVar("_T")
-
-
-def _read(cls: type[_T], values: Mapping[str, Any]) -> _T:
-    return _adapter(cls).validate_python(values)
-
-
-@cache
-def _adapter(cls: type[_T]) -> TypeAdapter[_T]:
-    return TypeAdapter(cls)

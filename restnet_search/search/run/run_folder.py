@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from restnet_search.errors import RunError
-from restnet_search.files import write_atomically
+from restnet_search.files import inside, sweep_drafts, write_atomically
+from restnet_search.search.run.json_files import read_as
 from restnet_search.space.schema import SearchSpace
 from restnet_search.space.space_files import dump_space, load_space
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["RunFolder", "RunInputs", "find_run"]
+
+_MARKER = ".restnet-run"
+"""A file that says who made the folder."""
 
 
 @dataclass(frozen=True)
@@ -64,44 +67,85 @@ class RunFolder:
         return self.path / "export"
 
     def stitch(self, hybrid: str) -> Path:
-        return self.path / "stitches" / f"{hybrid}.safetensors"
+        return inside(self.path / "stitches", f"{hybrid}.safetensors", error=RunError)
 
     def anchor(self, name: str) -> Path:
         """Return the file of a fitted anchor's weights."""
-        return self.path / "anchors" / f"{name}.safetensors"
+        return inside(self.path / "anchors", f"{name}.safetensors", error=RunError)
+
+    @property
+    def exists(self) -> bool:
+        """True if it is a run's, of this version or of one before there were markers."""
+        return all((self.path / name).is_file() for name in ("space.yaml", "run.json"))
 
     def create(self, space: SearchSpace, inputs: RunInputs) -> None:
         """Make the folder and write what the run was started with.
 
         Raises:
-            RunError: If there is a run of this name already.
+            RunError: If there is a run of this name already, or a folder with files that are not a run's, or none can
+                be made. Nothing was written then.
         """
-        if (self.path / "space.yaml").exists():
+        self._refuse_what_is_there()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / _MARKER).unlink(missing_ok=True)  # of a creation that was cut off
+            with (self.path / _MARKER).open("x", encoding="utf-8") as stream:  # of two that start at once, one wins
+                stream.write("restnet-search made this folder. It removes nothing here that it has not written.\n")
+            for folder in (self.path / "stitches", self.path / "anchors"):
+                folder.mkdir(exist_ok=True)
+            write_atomically(self.path / "run.json", json.dumps(asdict(inputs), indent=2) + "\n")
+            write_atomically(self.path / "space.yaml", dump_space(space))
+        except (OSError, ValueError) as error:
+            raise RunError(f"The run folder {self.path} cannot be made: {error}", hint="pass --run NAME") from error
+
+    def _refuse_what_is_there(self) -> None:
+        try:
+            present = {path.name: path for path in self.path.iterdir()}
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            raise RunError(f"The run folder {self.path} cannot be made: {error}", hint="pass --run NAME") from error
+        if self.exists:
             raise RunError(
                 f"There is a run {self.name!r} in {self.path.parent} already.",
                 hint=f"pass --resume {self.path} to go on with it, or another --run NAME",
             )
-        for folder in (self.path, self.path / "stitches", self.path / "anchors"):
-            folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path / "run.json", json.dumps(asdict(inputs), indent=2) + "\n")
-        write_atomically(self.path / "space.yaml", dump_space(space))
+        ours = {_MARKER, "run.json"} if _MARKER in present else set()
+        if foreign := sorted(name for name, path in present.items() if name not in ours and not _is_left(path, ours)):
+            raise RunError(
+                f"The folder {self.path} holds something else: {', '.join(foreign[:4])}.",
+                expected="a new or empty folder, or a run of restnet-search to go on with",
+                hint="pass another --run NAME",
+            )
 
-    def discard(self) -> None:
-        """Take back what :meth:`create` and a search that never reached its study wrote; other files stay."""
-        for folder in (self.path / "stitches", self.path / "anchors"):
-            shutil.rmtree(folder, ignore_errors=True)
-        for name in ("run.json", "space.yaml", "anchors.json", self.formats.name, ".lock", self.log.name):
-            (self.path / name).unlink(missing_ok=True)
-        if not any(self.path.iterdir()):
-            self.path.rmdir()
+    def discard(self, space: SearchSpace) -> None:
+        """Take back what :meth:`create` and a search that never reached its study wrote; other files stay.
+
+        Args:
+            space: What the run was created with; it names the files of fitted anchors.
+        """
+        if not (self.path / _MARKER).is_file():
+            return
+        written = ["run.json", "space.yaml", "anchors.json", "latency.json", self.formats.name, ".lock", self.log.name]
+        for path in (*(self.anchor(anchor.name) for anchor in space.anchors), *(self.path / name for name in written)):
+            path.unlink(missing_ok=True)
+        (self.path / _MARKER).unlink()
+        for folder in (self.path / "stitches", self.path / "anchors", self.path):
+            with suppress(OSError):  # it holds what others wrote
+                folder.rmdir()
+
+    def sweep(self) -> None:
+        """Remove the drafts that killed processes left; the caller holds the run (:meth:`locked`)."""
+        for folder in (self.path, self.path / "stitches", self.path / "anchors"):
+            sweep_drafts(folder)
 
     def read(self) -> tuple[SearchSpace, RunInputs]:
-        """Read back what the run was started with."""
-        try:
-            raw: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-            return load_space(self.path / "space.yaml", upgrade=True), RunInputs(**raw)
-        except (OSError, ValueError, TypeError) as error:
-            raise RunError(f"The run {self.path} cannot be read: {error}") from error
+        """Read back what the run was started with.
+
+        Raises:
+            RestnetError: If a file is missing, damaged or something else.
+        """
+        return load_space(self.path / "space.yaml", upgrade=True), read_as(RunInputs, self.path / "run.json")
 
     def save_stitch(self, hybrid: str, tensors: dict[str, Tensor]) -> None:
         """Write a stitch layer; the file is there whole or not at all."""
@@ -146,3 +190,12 @@ def find_run(argument: str, runs: Path) -> RunFolder:
         expected=f"a run folder, or one of the runs in {runs}: {', '.join(p.name for p in known) or 'none yet'}",
         hint="name one of these, or `latest`" if known else "start one: restnet-search --space demo",
     )
+
+
+def _is_left(path: Path, ours: Collection[str]) -> bool:
+    """Say whether a creation that was cut off left this: an empty folder, or a draft."""
+    if not ours or path.is_symlink():
+        return False
+    if path.is_dir():
+        return path.name in ("stitches", "anchors") and not any(path.iterdir())
+    return path.name.startswith((".run.json.", ".space.yaml.")) and path.suffix == ".tmp"

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from restnet_search.compute import Compute, open_compute
+from restnet_search.errors import RunError
 from restnet_search.progress import Progress
 from restnet_search.registry import STRATEGIES
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
+from restnet_search.search.run.storage import open_storage
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import SearchSpace
 from restnet_search.units import UNLIMITED, DeviceBudget, parse_budget
@@ -118,14 +120,27 @@ def open_session(
     """Hold a run for this process and write its log, while a session on it is open.
 
     Raises:
-        RunError: If another process works on the run.
+        RunError: If another process works on the run, or its study is empty, damaged or something else.
         SpaceError: If the device that the space names is not there.
     """
     clock, warn = StageClock(), Warner(progress)
     budgets = tuple(parse_budget(text) for text in space.budgets) or (UNLIMITED,)
     compute = open_compute(space.compute, warn)
     with folder.locked(), _logged(folder):
+        folder.sweep()
+        _require_study(folder)  # before anything is fitted for a study that cannot go on
         yield Session(RunSetup(space, folder, inputs, sources), budgets, progress, warn, compute, clock)
+
+
+def _require_study(folder: RunFolder) -> None:
+    """Refuse a run whose study is damaged, or is gone while its stitch layers are there; a new run has neither."""
+    if folder.study.exists():
+        open_storage(folder.study).engine.dispose()
+    elif any((folder.path / "stitches").glob("*.safetensors")):
+        raise RunError(
+            f"The run {folder.path} has stitch layers, but no {folder.study.name}: they would be written over.",
+            hint=f"put {folder.study.name} back there, or start a new run",
+        )
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from restnet_search.files import problem_of_name
 from restnet_search.space.sections.checks import Problem, no_bool, plain_data, raise_problems
 from restnet_search.space.sections.fields import (
     CutPointReference,
@@ -20,10 +22,13 @@ from restnet_search.space.sections.fields import (
 __all__ = ["AnchorCutPoints", "AnchorSpec", "CutPointSpec", "FitSpec"]
 
 
+_NAME = re.compile(r"[\w.+@=:-]{1,100}")
+
+
 class AnchorSpec(Section):
     """One pre-trained model: a timm name, or a factory in user code (run only under ``--trust-code``)."""
 
-    name: str = Field(default="", description="Name in reports; the model's name when left out.")
+    name: str = Field(default="", description="Name in reports and of files; the model's name when left out.")
     model: Text | None = Field(default=None, description="A timm model name.")
     factory: Text | None = Field(
         default=None, description="module:function or file.py:function that returns an nn.Module; needs --trust-code."
@@ -58,7 +63,13 @@ class AnchorSpec(Section):
             raise ValueError("has both `model` and `factory`; keep one of them")
         if not self.name:
             default = self.model or str(self.factory).rpartition(":")[2]
+            if problem_of_name(default) is not None:  # local-dir:../models
+                default = re.sub(r"[^\w.+@=:-]+", "_", default)[-100:].strip("._")
             object.__setattr__(self, "name", default)  # frozen only from here on
+        plain = _NAME.fullmatch(self.name) or self.name == self.model  # hf-hub:a/b lends its name
+        if not plain or problem_of_name(self.name) is not None:
+            why = "must be at most 100 letters, digits and _ . + - @ = : without a dot first, and no device's name"
+            raise_problems("AnchorSpec", [Problem(("name",), f"{why}; files are named by it", self.name)])
         return self
 
 
