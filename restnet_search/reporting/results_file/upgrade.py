@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from restnet_search.search.run.record_reading import nested_figures
+from restnet_search.search.run.records import nested_figures
 
 __all__ = ["upgraded"]
 

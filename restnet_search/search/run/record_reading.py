@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from restnet_search.errors import RunError
-from restnet_search.search.run.records import Dropped, HybridRecord
+from restnet_search.search.run.records import Dropped, HybridRecord, nested_figures
 
-__all__ = ["nested_figures", "read_dropped", "read_hybrid"]
+__all__ = ["read_dropped", "read_hybrid"]
 
 
 def read_hybrid(values: Mapping[str, Any]) -> HybridRecord:
@@ -26,19 +26,6 @@ def read_hybrid(values: Mapping[str, Any]) -> HybridRecord:
 def read_dropped(values: Mapping[str, Any]) -> Dropped:
     """Read a dropped candidate from a study, also from one that an earlier version wrote; as :func:`read_hybrid`."""
     return _read(Dropped, values, _dropped_of_today)
-
-
-def nested_figures(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Put costs and choices, which stood among the other fields in earlier versions, below ``cost`` and ``choices``.
-
-    ``choices`` is left out where it would lack the learning rate or the epochs. Plain values in, plain values out.
-    """
-    costs, choices = ("macs", "params", "memory", "latency"), ("lr", "epochs", "tune", "match_epochs", "distill")
-    nested = {key: value for key, value in flat.items() if key not in (*costs, *choices)}
-    nested["cost"] = {key: flat[key] for key in costs if key in flat}
-    if flat.get("lr") is not None and flat.get("epochs") is not None:
-        nested["choices"] = {key: flat[key] for key in choices if key in flat}
-    return nested
 
 
 def _hybrid_of_today(values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from restnet_search.costs.cost import Cost
 from restnet_search.costs.latency_table import MeasuredOn, Timing
@@ -32,6 +33,7 @@ __all__ = [
     "TrialKey",
     "hybrid_id",
     "joint_id",
+    "nested_figures",
     "network_name",
     "part_names",
 ]
@@ -327,3 +329,16 @@ def part_names(front: str, end: str | int, back: str, start: str | int) -> tuple
 def network_name(front: str, end: str | int, back: str, start: str | int) -> str:
     """Name a hybrid in one line, ``resnet8[..1] + resnet56[10..]``; arguments as for :func:`part_names`."""
     return " + ".join(part_names(front, end, back, start))
+
+
+def nested_figures(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Put costs and choices, which stood among the other fields in earlier versions, below ``cost`` and ``choices``.
+
+    ``choices`` is left out where it would lack the learning rate or the epochs. Plain values in, plain values out.
+    """
+    costs, choices = ("macs", "params", "memory", "latency"), ("lr", "epochs", "tune", "match_epochs", "distill")
+    nested = {key: value for key, value in flat.items() if key not in (*costs, *choices)}
+    nested["cost"] = {key: flat[key] for key in costs if key in flat}
+    if flat.get("lr") is not None and flat.get("epochs") is not None:
+        nested["choices"] = {key: flat[key] for key in choices if key in flat}
+    return nested
