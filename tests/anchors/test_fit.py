@@ -32,7 +32,7 @@ def test_all_layers_learn_the_digits(load: Load, digits: DataSplits, tmp_path: P
     messages = Messages()
     fitted = fit_anchor(anchor, digits, QUICK, cache_dir=tmp_path, seed=0, progress=messages)
     assert top1(fitted.model, digits.test, fitted.preprocessing) > 0.5
-    assert fitted.fitted and head_matches(fitted, 10) and fitted.digest != anchor.digest
+    assert fitted.weights.fitted and head_matches(fitted, 10) and fitted.digest != anchor.digest
     assert not any(parameter.requires_grad for parameter in fitted.model.parameters()) and not fitted.model.training
     state = anchor.model.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in before.items())  # the given anchor is as it was
@@ -228,7 +228,7 @@ def test_prepare_loads_all_and_fits_what_does_not_match(shared: Path, tmp_path: 
     data = load_data(space.data, root=shared / "data" / "cifar10")
     sources = AnchorSources(shared / "weights", None, False, tmp_path)
     trained, new = prepare_anchors(space, data, sources, SilentProgress())
-    assert (trained.name, trained.fitted, new.name, new.fitted) == ("trained", False, "new", True)
+    assert (trained.name, trained.weights.fitted, new.name, new.weights.fitted) == ("trained", False, "new", True)
     assert len(list(tmp_path.iterdir())) == 1
 
 

@@ -150,7 +150,9 @@ def test_always_fits_an_anchor_that_matches_and_starts_from_its_head(
     assert fit_anchor(anchor, few, spec, cache_dir=tmp_path, seed=0, progress=SilentProgress()) is anchor
     always = spec.model_copy(update={"when": "always"})
     fitted = fit_anchor(anchor, few, always, cache_dir=tmp_path, seed=0, progress=SilentProgress())
-    assert fitted.fitted and torch.equal(fitted.model.get_parameter("2.weight"), anchor.model.get_parameter("2.weight"))
+    assert fitted.weights.fitted and torch.equal(
+        fitted.model.get_parameter("2.weight"), anchor.model.get_parameter("2.weight")
+    )
 
 
 def test_weights_that_were_cached_before_there_were_options_are_found() -> None:
