@@ -158,7 +158,7 @@ class TestMemory:
     ) -> None:
         """Batches of 32 where 10 fit: 8 at once in training, from then on, and the step is that of the whole batch."""
         told: list[str] = []
-        compute = Compute(pieces=MicroBatches(told.append))
+        compute = Compute(micro_batches=MicroBatches(told.append))
         training = TrainingSpec(batch_size=32, match_epochs=1, distill=0.5)
         teachers = {name: torch.randn(192, 10, generator=torch.Generator().manual_seed(1)) for name in anchors}
 
@@ -182,7 +182,7 @@ class TestMemory:
             shared = context(given, digits, store=FeatureStore(given, 2**30))
             chosen = [candidate(given, RESNET, 1, VIT, cut) for cut in (0, 1)]
             training = JointTraining(chosen, shared, JointSpec(), JointBudget(2, 1, 5e-3))
-            training.initialise()
+            training.initialize()
             training.train(lambda: None, every=100)
             return training
 
@@ -221,7 +221,7 @@ class TestMemory:
     def test_a_smaller_size_is_kept_for_its_purpose_alone(self) -> None:
         told: list[str] = []
         pieces, network = MicroBatches(told.append), Small(nn.Identity(), 3)
-        compute, images = Compute(pieces=pieces), torch.arange(20.0).view(10, 2)
+        compute, images = Compute(micro_batches=pieces), torch.arange(20.0).view(10, 2)
         for _ in range(2):
             assert torch.equal(compute.run(network, images, "one"), images)
         assert network.sizes == [3, 3, 3, 1] * 2

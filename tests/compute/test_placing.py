@@ -119,7 +119,7 @@ def test_joint_training_and_its_checkpoint(digits: Split) -> None:
         )
         chosen = [candidate(anchors, *way) for way in ((RESNET, 1, VIT, 0), (RESNET, 1, VIT, 1), (VIT, 1, RESNET, 2))]
         training = JointTraining(chosen, shared, JointSpec(), JointBudget(2, 1, 5e-3))
-        training.initialise()
+        training.initialize()
         training.train(lambda: None, every=100)
         return training, training.state()
 

@@ -46,7 +46,7 @@ def candidates(anchors: Anchors) -> list[Candidate]:
 
 
 def whole(training: JointTraining) -> JointTraining:
-    training.initialise()
+    training.initialize()
     training.train(lambda: None, every=1000)
     return training
 
@@ -67,7 +67,7 @@ def trained(anchors: Anchors, digits: Split, candidates: list[Candidate]) -> Joi
 def test_only_stitch_layers_change(anchors: Anchors, digits: Split, candidates: list[Candidate]) -> None:
     before = {(n, k): v.clone() for n, cut in anchors.items() for k, v in cut.anchor.model.state_dict().items()}
     training = JointTraining(candidates, context(anchors, digits), JointSpec(), BUDGET)
-    training.initialise()
+    training.initialize()
     start = [tensor.clone() for tensor in weights(training)]
     training.train(lambda: None, every=1000)
     for name, cut in anchors.items():  # batch-norm statistics are in the state, too
@@ -101,7 +101,7 @@ def test_the_start_is_least_squares_over_all_members(
 ) -> None:
     shared = context(anchors, digits)
     training = JointTraining(candidates, shared, JointSpec(), JointBudget(0, 0, 1e-3))
-    training.initialise()
+    training.initialize()
     layer = max(training.shared, key=lambda layer: len(layer.members))
     assert len(layer.members) > 1
     alone = StitchLayer(layer.plan)
@@ -180,7 +180,7 @@ def test_a_training_that_was_cut_off_goes_on_to_the_same_bits(
         if first.done == 8:
             raise Killed
 
-    first.initialise()
+    first.initialize()
     with pytest.raises(Killed):
         first.train(save, every=3, advance=advance)
     assert saved == [3, 6]
@@ -211,7 +211,7 @@ def test_a_loss_that_is_not_finite_ends_those_that_share_the_layer_alone(
     anchors: Anchors, digits: Split, candidates: list[Candidate]
 ) -> None:
     training = JointTraining(candidates, context(anchors, digits), JointSpec(), BUDGET)
-    training.initialise()
+    training.initialize()
     spoilt = candidates[-1]
     with torch.no_grad():
         next(iter(training.stitch_of(spoilt).parameters())).fill_(float("nan"))
@@ -228,7 +228,7 @@ def test_a_deadline_stops_it_and_what_it_reached_counts(
     anchors: Anchors, digits: Split, candidates: list[Candidate]
 ) -> None:
     training = JointTraining(candidates, context(anchors, digits), JointSpec(), BUDGET)
-    training.initialise()
+    training.initialize()
     saved: list[int] = []
     training.train(lambda: saved.append(training.done), every=1000, deadline=0.0)
     assert training.stopped and training.ended and training.done == 1 and saved == [1]
@@ -240,6 +240,6 @@ def test_a_deadline_stops_it_and_what_it_reached_counts(
 def test_random_starts_are_drawn_per_layer(anchors: Anchors, digits: Split, candidates: list[Candidate]) -> None:
     shared: TrialContext = context(anchors, digits, stitch=StitchSpec(init="random"))
     one, other = (JointTraining(candidates, shared, JointSpec(), BUDGET) for _ in range(2))
-    one.initialise()
+    one.initialize()
     assert same(one, other)
     assert all(outcome.trial.r2 is None for _, outcome in one.outcomes())
