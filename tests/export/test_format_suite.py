@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -35,6 +36,9 @@ class TestBuiltIn(FormatSuite):
         return get_format(request.param)
 
 
+PACKAGE = "package_with_a_format"
+
+
 class OwnFormat(ExportFormat):
     """Weights as the built-in safetensors format writes them, under a name of an outside package."""
 
@@ -48,9 +52,13 @@ class OwnFormat(ExportFormat):
 
 
 @pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package that offers the format, as the metadata of installed packages say it."""
-    points = [EntryPoint("own", f"{__name__}:OwnFormat", FORMATS.group)]
+def installed(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A package that offers the format, as the metadata of installed packages say it; nobody has imported it yet."""
+    folder = tmp_path_factory.mktemp("package")
+    (folder / f"{PACKAGE}.py").write_text(f"from {__name__} import OwnFormat\n")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, PACKAGE, raising=False)
+    points = [EntryPoint("own", f"{PACKAGE}:OwnFormat", FORMATS.group)]
 
     def entry_points(group: str, name: str | None = None) -> list[EntryPoint]:
         return [point for point in points if point.group == group and name in (None, point.name)]
@@ -64,14 +72,16 @@ class TestOwn(FormatSuite):
     def format(self) -> ExportFormat:
         return OwnFormat()
 
-    def test_it_is_exported_with_the_users_trust_alone(self, tmp_path: Path) -> None:
+    def test_it_is_exported_with_the_users_trust_alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         source = small_hybrid("cnn_to_cnn")
         images = images_of(source)
         with pytest.raises(ExportError, match="Python code of"):
             get_format("own")
+        FORMATS.admit("own", trust_code=True)
         export_network(source, images, ["own", "onnx"], tmp_path / "out")
         assert {path.name for path in (tmp_path / "out").glob("example_*")} == {"example_onnx.py"}
         assert "| own | cnn_to_cnn.json" in (tmp_path / "out" / "README.md").read_text()
+        monkeypatch.delitem(sys.modules, PACKAGE)  # as in another process
         with pytest.raises(ExportError, match="Python code of"):
             open_export(tmp_path / "out", "own")
         with torch.no_grad():

@@ -22,7 +22,7 @@ from restnet_search.space.sections.fields import (
 __all__ = ["AnchorCutPoints", "AnchorSpec", "CutPointSpec", "FitSpec"]
 
 
-_NAME = re.compile(r"[\w.+@=:-]{1,100}")
+_NAME = re.compile(r"[\w .+@=:-]{1,100}")
 
 
 class AnchorSpec(Section):
@@ -68,7 +68,7 @@ class AnchorSpec(Section):
             object.__setattr__(self, "name", default)  # frozen only from here on
         plain = _NAME.fullmatch(self.name) or self.name == self.model  # hf-hub:a/b lends its name
         if not plain or problem_of_name(self.name) is not None:
-            why = "must be at most 100 letters, digits and _ . + - @ = : without a dot first, and no device's name"
+            why = "must be at most 100 letters, digits, spaces and _ . + - @ = :, no dot first, no name of a device"
             raise_problems("AnchorSpec", [Problem(("name",), f"{why}; files are named by it", self.name)])
         return self
 
