@@ -114,7 +114,7 @@ class TestParseQuantity:
             quantity = parse_quantity(text)
         except BudgetError:
             return
-        assert quantity.kind in ("macs", "params")
+        assert quantity.kind in ("macs", "params", "memory", "latency")  # "1B" is one byte
         assert quantity.value > 0
         assert math.isfinite(quantity.value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -264,9 +265,9 @@ def build():
 def test_a_worker_that_cannot_start_is_one_clear_error(setting: Setting, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
     recipe = make_run(tmp_path, [{"name": "own", "factory": "own.py:build"}, VIT_MODEL])
-    (recipe.setup.folder.path / "anchors.json").write_bytes(
-        (setting.recipe.setup.folder.path / "anchors.json").read_bytes()
-    )
+    kept = json.loads((setting.recipe.setup.folder.path / "anchors.json").read_text())
+    kept["anchors"]["own"] = kept["anchors"][RESNET]
+    (recipe.setup.folder.path / "anchors.json").write_text(json.dumps(kept))
     with WorkerPool(recipe, 1, SilentProgress(), warn=fail) as pool:
         pool.use(setting.context)
         pool.submit(setting.jobs[0])
