@@ -30,7 +30,17 @@ def say(text: str) -> None:
 def described() -> dict[str, str]:
     """Name what the last bits depend on."""
     versions = {name: version(name) for name in ("torch", "timm", "optuna", "numpy")}
-    return {**versions, "cpu": torch.backends.cpu.get_cpu_capability()}
+    return {**versions, "cpu": _processor()}
+
+
+def _processor() -> str:
+    """Name the processor and the instructions that kernels are chosen by."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    wide = sorted(flag for flag in facts.get("flags", "").split() if flag.startswith(("avx", "amx", "fma")))
+    model = [facts.get(key, "") for key in ("vendor_id", "cpu family", "model")]
+    return " ".join([torch.backends.cpu.get_cpu_capability(), *model, *wide])
 
 
 def main() -> int:
