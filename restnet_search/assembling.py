@@ -79,9 +79,8 @@ def assemble_report(search: Search, networks: Networks) -> Report:
         networks: Anchors and hybrids, scored.
     """
     session, study, graphs = search.session, search.study, search.prepared.graphs
-    before = study.noted("seconds") or {}
-    seconds = {stage: round(before.get(stage, 0.0) + spent, 3) for stage, spent in session.clock.seconds.items()}
-    study.note("seconds", seconds)
+    total = study.add_counts("seconds", session.clock.seconds)
+    seconds = {stage: round(spent, 3) for stage, spent in total.items()}
     measured = Report(
         schema_version=SCHEMA_VERSION,
         run=session.folder.name,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from sqlalchemy import event
+from sqlalchemy.engine import Engine as Database
 
 from restnet_search.costs.cost import Cost
 from restnet_search.data import Split, load_data
@@ -238,3 +241,27 @@ def test_where_features_are_not_kept_each_job_is_one_pass(
         assert len({one.direction.front for one, _ in job.trials}) == 1
     kept = Run(tmp_path / "kept", candidates, shared, trials=8).go(LocalEngine())
     assert timeless(study.records) == timeless(kept.records)
+
+
+def test_a_record_is_written_once_per_trial(candidates: list[Candidate], shared: TrialContext, tmp_path: Path) -> None:
+    written: list[str] = []
+
+    def note(_: object, __: object, ___: str, values: Any, *____: object) -> None:
+        rows = values if isinstance(values, list) else [values]
+        written.extend("record" for row in rows if isinstance(row, Sequence) and "record" in row)
+
+    event.listen(Database, "before_cursor_execute", note)
+    try:
+        records = Run(tmp_path, candidates, shared, trials=3).go(LocalEngine()).records
+    finally:
+        event.remove(Database, "before_cursor_execute", note)
+    writes = [one for one in written if one == "record"]
+    assert (len(records), len(writes)) == (3, 3)
+
+
+def test_numbers_add_up_over_sessions_and_none_is_lost(
+    candidates: list[Candidate], shared: TrialContext, tmp_path: Path
+) -> None:
+    run = Run(tmp_path, candidates, shared)
+    run.opened().add_counts("seconds", {"device costs": 2.5, "trials": 1.0})
+    assert run.opened().add_counts("seconds", {"trials": 0.5}) == {"device costs": 2.5, "trials": 1.5}

@@ -119,4 +119,4 @@ class _Loop:
         if isinstance(result, NonFiniteLoss):
             self._study.fail(proposal, str(result))
         else:
-            self._study.tell(proposal, result)
+            self._study.tell(proposal)

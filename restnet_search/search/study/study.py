@@ -70,11 +70,12 @@ class SearchStudy:
         self._records = {record.id: record for record in records if record.control is None}
         self._controls = {record.id: record for record in records if record.control is not None}
         failed = self._trials(TrialState.FAIL)
-        self._failures = [(trial.number, trial.user_attrs.get(_REASON, _CUT_OFF)) for trial in failed]
+        self._failures = [_failure(trial) for trial in failed]
         self._failed_keys = [grid.key_of(trial.params) for trial in failed if _REASON in trial.user_attrs]
         self._skipped = len(self._trials(TrialState.PRUNED))
         self._repeats = self._count_repeats()
         self._pending: list[Proposal] = []
+        self._kept: dict[int, HybridRecord] = {}
         self._begun = False
 
     @classmethod
@@ -195,10 +196,11 @@ class SearchStudy:
         """Keep a finished trial before it is told; from here on it survives a kill."""
         proposal.trial.set_user_attr(_VALUES, self._values(proposal.candidate, record))
         proposal.trial.set_user_attr(RECORD, asdict(record))
+        self._kept[proposal.number] = record
 
-    def tell(self, proposal: Proposal, record: HybridRecord) -> None:
-        """Tell Optuna what a pending trial reached."""
-        proposal.trial.set_user_attr(RECORD, asdict(record))
+    def tell(self, proposal: Proposal) -> None:
+        """Tell Optuna what a pending trial reached, which :meth:`record_pending` keeps, in this session or before."""
+        record = self._kept.pop(proposal.number)
         self._study.tell(proposal.trial, self._values(proposal.candidate, record))
         self._pending.remove(proposal)
         self._records[record.id] = record
@@ -234,7 +236,7 @@ class SearchStudy:
         """Keep that a hybrid of joint training failed, as a failed trial."""
         attributes = {_HYBRID: id, _REASON: reason}
         self._study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=attributes))
-        self._failures = [(t.number, t.user_attrs.get(_REASON, _CUT_OFF)) for t in self._trials(TrialState.FAIL)]
+        self._failures = [_failure(trial) for trial in self._trials(TrialState.FAIL)]
 
     def note(self, key: str, value: Any) -> None:
         """Keep a JSON value beside the trials (test scores)."""
@@ -247,7 +249,7 @@ class SearchStudy:
     def add_counts(self, key: str, counts: Mapping[str, float]) -> dict[str, float]:
         """Add to numbers that are kept beside the trials, over all sessions of a run; return their sums."""
         before = self.noted(key) or {}
-        total = {name: before.get(name, 0) + count for name, count in counts.items()}
+        total = before | {name: before.get(name, 0) + count for name, count in counts.items()}
         self.note(key, total)
         return total
 
@@ -269,6 +271,8 @@ class SearchStudy:
         if proposal.key in self._untried():
             self._repeats = 0
             self._pending.append(proposal)
+            if record is not None:
+                self._kept[trial.number] = record
             return True
         known = "is pending" if any(proposal.key == other.key for other in self._pending) else "was trained already"
         trial.set_user_attr(_REASON, f"its stitch point {known}")
@@ -294,6 +298,10 @@ class SearchStudy:
             elif trial.state != TrialState.WAITING:
                 break
         return count
+
+
+def _failure(trial: FrozenTrial) -> tuple[int, str]:
+    return trial.number, trial.user_attrs.get(_REASON, _CUT_OFF)
 
 
 def values_of(objectives: Sequence[str], accuracy: float, cost: Cost) -> list[float]:
