@@ -129,6 +129,7 @@ def _search_summary(search: Search, seconds: Mapping[str, float]) -> SearchSumma
         latency=_latency_note(search.prices.table, foreign=search.prices.foreign),
         strategy=search.session.space.search.strategy,
         workers=count if (count := search.session.workers) > 1 else None,
+        lost_workers=tuple(search.study.noted("lost workers") or ()),
         joint=JointSummary(**facts) if (facts := search.study.noted("joint")) else None,
         compute=_compute_summary(search),
     )

@@ -43,6 +43,7 @@ class AnyOrder:
         self.order: list[int] = []
         self.most = 0
         self.submitted: list[Job] = []
+        self.lost = ()
 
     @property
     def has_room(self) -> bool:

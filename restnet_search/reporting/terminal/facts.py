@@ -30,6 +30,7 @@ def search_facts(report: Report) -> list[tuple[str, str]]:
         ("cut points", cuts or "none"),
         ("strategy", strategy(report)),
         *([("workers", f"{search.workers} worker processes trained; times are wall-clock")] if search.workers else []),
+        *(("worker lost", sentence) for sentence in search.lost_workers),
         (
             "stitch points",
             f"{search.stitch_points:,}: {over}; {search.candidates:,} {kept} kept by {search.ranker}",

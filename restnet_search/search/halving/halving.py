@@ -29,7 +29,7 @@ from restnet_search.search.training.choices import control_choices
 from restnet_search.search.training.closed_form import RungScore, closed_form_scores
 from restnet_search.search.training.context import TrialContext, TrialImages
 from restnet_search.search.training.jobs import Engine, Job, group_by_pass, run_jobs
-from restnet_search.search.training.stitch_trainer import NonFiniteLoss
+from restnet_search.search.training.stitch_trainer import FailedTrial
 from restnet_search.search.training.trial_setup import open_context
 from restnet_search.space.schema import SearchSpace
 
@@ -233,7 +233,7 @@ class _Rungs:
             count, n = len(context.train), len(context.val)
             scores = [
                 RungScore(candidate.key, None, n, images=count, reason=str(outcome))
-                if isinstance(outcome, NonFiniteLoss)
+                if isinstance(outcome, FailedTrial)
                 else RungScore(candidate.key, outcome.correct / outcome.seen, n, images=count)
                 for candidate, outcome in zip(begun.popleft(), outcomes, strict=True)
             ]

@@ -65,6 +65,7 @@ def train_hybrids(
         strategy(run)
         train_controls(run)
         study.add_counts("features", asdict(context.store.statistics))
+        study.add_sentences("lost workers", engine.lost)
 
 
 def _open_context(session: Session, prepared: Prepared, images: SearchImages, study: SearchStudy) -> TrialContext:

@@ -8,7 +8,7 @@ from restnet_search.search.run.records import HybridRecord, hybrid_id
 from restnet_search.search.study.study import Proposal
 from restnet_search.search.study.training_run import TrainingRun, record_of
 from restnet_search.search.training.jobs import Job, Outcome, first_group
-from restnet_search.search.training.stitch_trainer import NonFiniteLoss
+from restnet_search.search.training.stitch_trainer import FailedTrial
 
 __all__ = ["train_independently"]
 
@@ -47,7 +47,7 @@ class _Loop:
         self._ask_ahead = run.session.space.search.ask_ahead
         self._started: dict[int, list[Proposal]] = {}
         self._finished, self._counted = 0, 0
-        self.ended: dict[int, HybridRecord | NonFiniteLoss] = {
+        self.ended: dict[int, HybridRecord | FailedTrial] = {
             proposal.number: proposal.record for proposal in run.study.pending if proposal.record is not None
         }
         self.stopped = False
@@ -102,7 +102,7 @@ class _Loop:
 
     def _end(self, proposal: Proposal, outcome: Outcome) -> None:
         """Keep what a kill must not lose; a trial that failed would fail again."""
-        if isinstance(outcome, NonFiniteLoss):
+        if isinstance(outcome, FailedTrial):
             self._run.session.progress.log(f"Trial {proposal.number} failed: {outcome}")
             _log.warning("trial %d failed: %s", proposal.number, outcome)
             self.ended[proposal.number] = outcome
@@ -116,7 +116,7 @@ class _Loop:
 
     def _tell(self, proposal: Proposal) -> None:
         result = self.ended.pop(proposal.number)
-        if isinstance(result, NonFiniteLoss):
+        if isinstance(result, FailedTrial):
             self._study.fail(proposal, str(result))
         else:
             self._study.tell(proposal)

@@ -253,6 +253,11 @@ class SearchStudy:
         self.note(key, total)
         return total
 
+    def add_sentences(self, key: str, sentences: Sequence[str]) -> None:
+        """Add to sentences that are kept beside the trials, over all sessions of a run."""
+        if sentences:
+            self.note(key, [*(self.noted(key) or ()), *sentences])
+
     def _trials(self, state: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=(state,))
 
