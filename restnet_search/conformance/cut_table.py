@@ -26,7 +26,7 @@ def read_cut_table(path: Path, versions: dict[str, str]) -> dict[str, CutOutcome
     if not path.is_file():
         return {}
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = read_json(path)
         if table["versions"] != versions:
             return {}
         outcomes = [CutOutcome(**row) for row in table["families"]]

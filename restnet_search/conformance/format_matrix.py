@@ -213,7 +213,7 @@ def _versions() -> dict[str, str]:
 def _read(path: Path, versions: Mapping[str, str]) -> dict[tuple[str, str], FormatRow]:
     if not path.is_file():
         return {}
-    table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    table: dict[str, Any] = read_json(path)
     if table["versions"] != versions:
         return {}
     return {(row["hybrid"], row["format"]): FormatRow(**row) for row in table["rows"]}
