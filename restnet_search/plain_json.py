@@ -21,7 +21,7 @@ DIGEST = "digest"
 
 _MOST_BYTES = 512 * 2**20  # results of the largest searches have some tens of MiB
 _MOST_DEPTH = 100
-_LARGEST_INTEGER = 2**64  # what any other reader of JSON still takes for an integer
+_LONGEST = 40  # digits of an integer
 
 
 def read_json(path: Path) -> Any:
@@ -41,7 +41,7 @@ def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
 
     Raises:
         ValueError: If it is none, is too large or nested too deeply, holds a key twice, a number that is not finite or
-            longer than 64 bits, or half a character (a lone surrogate), which no file can hold.
+            longer than 40 digits, or half a character (a lone surrogate), which no file can hold.
     """
     if len(text) > _MOST_BYTES:
         raise ValueError(f"it is larger than {_MOST_BYTES // 2**20} MiB")
@@ -78,8 +78,8 @@ def _check(value: Any, finite: bool) -> None:
         elif isinstance(one, float):
             if finite and not math.isfinite(one):
                 raise ValueError("it holds a number that is not finite")
-        elif isinstance(one, int) and abs(one) > _LARGEST_INTEGER:
-            raise ValueError("it holds a number of more than 64 bits")
+        elif isinstance(one, int) and abs(one) >= 10**_LONGEST:
+            raise ValueError(f"it holds a number of more than {_LONGEST} digits")
 
 
 def _refuse_half_characters(text: str) -> None:

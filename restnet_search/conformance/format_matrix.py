@@ -28,6 +28,7 @@ from restnet_search.export import (
 )
 from restnet_search.files import write_atomically
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
+from restnet_search.plain_json import read_json
 from restnet_search.registry import FORMATS
 from restnet_search.space.schema import DataSpec
 from restnet_search.stitching.layer import Hybrid, StitchLayer
