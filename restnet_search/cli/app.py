@@ -70,11 +70,22 @@ def main(
         str | None, typer.Option(metavar="RUN", help="Go on with a run that was interrupted (folder, name or latest).")
     ] = None,
     trials: Annotated[
-        int | None, typer.Option(min=1, help="Fully trained trials to reach (default: the space's).")
+        int | None,
+        typer.Option(
+            parser=options.whole(1, 10**6), metavar="N", help="Fully trained trials to reach (default: the space's)."
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search (default: the space's).")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            parser=options.whole(0, 2**32 - 1), metavar="N", help="Seed of the search (default: the space's)."
+        ),
+    ] = None,
     timeout: Annotated[
-        float | None, typer.Option(min=0.001, help="Stop asking for trials after so many seconds.")
+        float | None,
+        typer.Option(
+            parser=options.real(0.001, 1e9), metavar="N", help="Stop asking for trials after so many seconds."
+        ),
     ] = None,
     ranker: Annotated[
         str | None,
@@ -101,12 +112,16 @@ def main(
     ] = False,
     cache_gb: Annotated[
         float | None,
-        typer.Option(min=0, metavar="N", help="Bound of kept features on disk, in GB; 0: none (default: the space's)."),
+        typer.Option(
+            parser=options.real(0, 1e6),
+            metavar="N",
+            help="Bound of kept features on disk, in GB; 0: none (default: the space's).",
+        ),
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            parser=options.whole(1, 1024),
             metavar="N",
             help="Local processes that train trials, the threads divided between them; results do not depend on it;"
             " --resume takes it, too (default: the space's, 1).",

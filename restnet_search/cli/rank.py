@@ -25,7 +25,9 @@ def rank(
     data: options.Data = None,
     weights: options.Weights = None,
     images: options.Images = None,
-    top: Annotated[int, typer.Option(min=1, help="Stitch points shown per ranker.")] = 5,
+    top: Annotated[
+        int, typer.Option(parser=options.whole(1, 10**6), metavar="N", help="Stitch points shown per ranker.")
+    ] = 5,
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw the rankings as PNG.")] = None,
     json_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write everything as JSON.")] = None,
     trust_code: options.TrustCode = False,

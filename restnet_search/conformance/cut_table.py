@@ -10,6 +10,7 @@ from pathlib import Path
 from restnet_search.conformance.cut_check import CutOutcome
 from restnet_search.errors import RunError
 from restnet_search.files import write_atomically
+from restnet_search.plain_json import read_json
 
 __all__ = ["read_cut_table", "render", "write_cut_table"]
 
@@ -26,7 +27,7 @@ def read_cut_table(path: Path, versions: dict[str, str]) -> dict[str, CutOutcome
     if not path.is_file():
         return {}
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = read_json(path)
         if table["versions"] != versions:
             return {}
         outcomes = [CutOutcome(**row) for row in table["families"]]

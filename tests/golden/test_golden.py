@@ -15,7 +15,7 @@ from tests.golden.searches import GOLDEN, digest_of, reached, run
 
 # Of the run and the clock, and what the feature store did: all that may differ.
 TIMES = {"seconds", "finished", "ranking_seconds"}
-OWN = {"run", "created", "command", "features", "workers", *TIMES}
+OWN = {"run", "created", "command", "features", "workers", "digest", *TIMES}
 
 Results = tuple[dict[str, Any], dict[str, str]]
 
@@ -52,7 +52,7 @@ def test_results_and_layers_are_those_of_a_search_in_memory(searched: Callable[[
 def test_what_may_differ_is_there(searched: Callable[[str], Path]) -> None:
     """Nothing is left out of the comparison that a results.json does not hold."""
     results = json.loads((searched("workers") / "results.json").read_text(encoding="utf-8"))
-    assert {"run", "created", "command"} <= results.keys()
+    assert {"run", "created", "command", "digest"} <= results.keys()
     assert {"seconds", "features", "workers", "ranking_seconds"} <= results["search"].keys()
     assert {"seconds", "finished"} <= results["hybrids"][0].keys()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from restnet_search.errors import RunError
 from restnet_search.files import write_atomically
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.graph.cut_points import CutPoint
+from restnet_search.plain_json import digested_text
 from restnet_search.progress import Progress
 from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.prepare.memory_format import FormatChoice, choose_formats
@@ -167,7 +167,7 @@ def remember_anchors(folder: RunFolder, prepared: Prepared) -> None:
         if cut.anchor.weights.fitted:
             state = {key: value.contiguous() for key, value in cut.anchor.model.state_dict().items()}
             write_atomically(folder.anchor(name), save(state))
-    write_atomically(path, json.dumps(facts.plain(), indent=2) + "\n")
+    write_atomically(path, digested_text(facts.plain()))
 
 
 def load_prepared(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from restnet_search.errors import RunError
 from restnet_search.files import inside, sweep_drafts, write_atomically
+from restnet_search.plain_json import digested_text
 from restnet_search.search.run.json_files import read_as
 from restnet_search.space.schema import SearchSpace
 from restnet_search.space.space_files import dump_space, load_space
@@ -93,7 +93,7 @@ class RunFolder:
                 stream.write("restnet-search made this folder. It removes nothing here that it has not written.\n")
             for folder in (self.path / "stitches", self.path / "anchors"):
                 folder.mkdir(exist_ok=True)
-            write_atomically(self.path / "run.json", json.dumps(asdict(inputs), indent=2) + "\n")
+            write_atomically(self.path / "run.json", digested_text(asdict(inputs)))
             write_atomically(self.path / "space.yaml", dump_space(space))
         except (OSError, ValueError) as error:
             raise RunError(f"The run folder {self.path} cannot be made: {error}", hint="pass --run NAME") from error
