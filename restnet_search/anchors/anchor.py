@@ -28,7 +28,8 @@ class Weights:
     """An anchor's weights.
 
     Attributes:
-        digest: Content key of parameters, buffers, model name and arguments, hexadecimal.
+        digest: Content key of parameters, buffers, model name and arguments, hexadecimal; of a re-parameterised model
+            as it was trained, so that it does not depend on how a machine rounds when branches are fused.
         license: For example ``apache-2.0``; None where it is unknown (:mod:`restnet_search.licenses`).
         fitted: True if they were made by :func:`restnet_search.anchors.fitting.fit.fit_anchor`.
         trained: True if every weight, the head's too, comes from a checkpoint, a factory or a fit.
@@ -51,6 +52,10 @@ class Anchor:
         preprocessing: From an image to the model's input.
         num_classes: Of its present head; 0 where it has none yet.
         weights: Their digest and license, and where they come from.
+        as_trained: The model with the branches that were fused in ``model``, which fits train; None where nothing was
+            fused, and where a search no longer needs it.
+        reparameterized: Whether branches of ``model`` are fused, here or in its checkpoint.
+        kept_branches: Why branches that look as if they could be fused stay; empty where there are none.
     """
 
     name: str
@@ -59,6 +64,9 @@ class Anchor:
     preprocessing: Preprocessing
     num_classes: int
     weights: Weights
+    as_trained: nn.Module | None = None
+    reparameterized: bool = False
+    kept_branches: str = ""
 
     @property
     def digest(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
@@ -18,12 +18,18 @@ def classifiers(model: nn.Module) -> dict[str, nn.Module]:
     """
     named = [(name, module) for name, module in model.named_modules() if name]
     get_classifier = getattr(model, "get_classifier", None)
-    if callable(get_classifier):
-        result = get_classifier()
+    if callable(get_classifier) and (result := _ask(get_classifier)) is not None:
         heads = result if isinstance(result, tuple | list) else (result,)
         return {name: module for name, module in named if any(module is head for head in heads)}
     linear = [(name, module) for name, module in named if isinstance(module, nn.Linear)]
     return dict(linear[-1:])
+
+
+def _ask(get_classifier: Callable[[], object]) -> object:
+    try:
+        return get_classifier()
+    except AttributeError:  # the classifier was fused, and the method looks for what it was made of
+        return None
 
 
 def replace_classifier(model: nn.Module, classes: int) -> None:
@@ -49,10 +55,16 @@ def replace_classifier(model: nn.Module, classes: int) -> None:
 
 
 def checkpoint_classes(model: nn.Module, state: Mapping[str, Tensor]) -> int | None:
-    """Return how many classes the checkpoint's classifier has; None if it has none under the model's name for it."""
+    """Return how many classes the checkpoint's classifier has; None if it has none under the model's name for it.
+
+    Of a classifier that holds other layers (a normalisation before it), the last matrix tells.
+    """
     for name in classifiers(model):
         for leaf in ("weight", "bias"):
             value = state.get(f"{name}.{leaf}")
             if value is not None and value.ndim:
                 return value.shape[0]
+        inside = [value for key, value in state.items() if key.startswith(f"{name}.") and value.ndim > 1]
+        if inside:
+            return inside[-1].shape[0]
     return None

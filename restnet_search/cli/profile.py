@@ -26,7 +26,7 @@ def profile(
     chosen, base = choose_space(space, quiet=True)
     spec = anchor_spec(chosen, model)
     count, thop = profile_network(spec, base=base, trust_code=trust_code)
-    table = Profile(spec.name, count.macs, count.params, *thop, dict(count.uncounted))
+    table = Profile(spec.name, count.macs, count.params, *thop, {one.operator: one.calls for one in count.uncounted})
     if as_json:
         print_json(table.to_json())
     else:

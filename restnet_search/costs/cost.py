@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Cost"]
+__all__ = ["Cost", "Uncounted"]
 
 
 @dataclass(frozen=True)
@@ -21,3 +21,19 @@ class Cost:
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(self.macs + other.macs, self.params + other.params)
+
+
+@dataclass(frozen=True)
+class Uncounted:
+    """An operator that costs count as nothing.
+
+    Attributes:
+        operator: As a trace names it: ``aten::softmax``.
+        calls: How often it runs for one image.
+        values: That it computes, or reads where those are more, in all calls: what it would cost at one
+            multiply-accumulate for each. 0 for operators that only move values.
+    """
+
+    operator: str
+    calls: int
+    values: int = 0

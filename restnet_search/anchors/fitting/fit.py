@@ -19,7 +19,7 @@ from restnet_search.anchors.fitting.resume import forget
 from restnet_search.anchors.fitting.train import train_full, train_head
 from restnet_search.anchors.fitting.training_loop import FitJob, FitSettings
 from restnet_search.anchors.loading.hub import MissingWeights, all_missing
-from restnet_search.anchors.loading.load import load_anchor
+from restnet_search.anchors.loading.load import deployed, load_anchor
 from restnet_search.compute import Compute, open_compute
 from restnet_search.data.splits import DataSplits
 from restnet_search.errors import AnchorError
@@ -62,8 +62,9 @@ def fit_anchor(
     """Fit an anchor's head, or all of it, to the data's classes; the epoch with the best val accuracy is kept.
 
     The result is kept in `cache_dir` under a key of the anchor's weights, the train and val data, `spec` and `seed`; a
-    damaged file there is noticed and replaced. The anchor given is not changed. A fit that was killed goes on after its
-    last whole epoch, with the same result.
+    damaged file there is noticed and replaced. Branches that are fused when a model is deployed are trained, then fused
+    (:mod:`restnet_search.anchors.reparameterize`). The anchor given is not changed. A fit that was killed goes on after
+    its last whole epoch, with the same result.
 
     Args:
         anchor: An anchor that matches already is returned as it is, unless `spec.when` is ``always``.
@@ -150,7 +151,7 @@ class _Fitter:
                 hint="name a fitted checkpoint as `weights`, or set fit.tune to head or full",
             )
         make_cache_dir(self.cache_dir)
-        model = copy.deepcopy(anchor.model)
+        model = copy.deepcopy(anchor.model if anchor.as_trained is None else anchor.as_trained)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
             if not matches:
@@ -159,8 +160,8 @@ class _Fitter:
         freeze(model)
         digest = model_digest(model, anchor.recipe.model_name, anchor.recipe.kwargs)
         weights = replace(anchor.weights, digest=digest, fitted=True, trained=True)
-        fitted = replace(anchor, model=model, num_classes=classes, weights=weights)
-        return Fit(fitted, origin, top1)
+        fitted = replace(anchor, model=model, as_trained=None, num_classes=classes, weights=weights)
+        return Fit(deployed(fitted) if anchor.as_trained is not None else fitted, origin, top1)
 
     def _fit_or_read(self, anchor: Anchor, model: nn.Module) -> tuple[float, Literal["fitted", "cache"]]:
         """Give `model` the fitted weights, from the cache where they are; return its top-1 on val, and from where."""

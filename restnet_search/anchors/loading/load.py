@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,15 @@ from restnet_search.anchors.anchor import Anchor, ModelRecipe, Weights, freeze, 
 from restnet_search.anchors.classifier import checkpoint_classes, classifiers, replace_classifier
 from restnet_search.anchors.loading.checkpoint import compare, find_weights, read_checkpoint
 from restnet_search.anchors.loading.factory import build_from_factory
+from restnet_search.anchors.loading.fused_checkpoint import fuse_as_in
 from restnet_search.anchors.loading.hub import cached_file, can_download, no_weights
+from restnet_search.anchors.reparameterize import fusion_of, is_fused
 from restnet_search.data.preprocessing import preprocessing_of
 from restnet_search.errors import AnchorError, DataError
 from restnet_search.licenses import Origin, license_of
 from restnet_search.space.schema import AnchorSpec
 
-__all__ = ["load_anchor"]
+__all__ = ["deployed", "load_anchor"]
 
 _INIT_SEED = 0  # untrained weights are the same in every process, so that what is fitted from them can be cached
 _FOREIGN = (AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
@@ -30,9 +33,15 @@ _OWN_KEYS = {"pretrained": "`pretrained:`", "checkpoint_path": "`weights:`"}
 
 
 def load_anchor(
-    spec: AnchorSpec, *, classes: int, weights_dir: Path | None, base_dir: Path | None, trust_code: bool
+    spec: AnchorSpec,
+    *,
+    classes: int,
+    weights_dir: Path | None,
+    base_dir: Path | None,
+    trust_code: bool,
+    fuse: bool = True,
 ) -> Anchor:
-    """Build the model that `spec` names and load its weights.
+    """Build the model that `spec` names, load its weights, and fuse the branches that it has for training alone.
 
     The head keeps the classes of its checkpoint; :func:`restnet_search.anchors.anchor.head_matches` says whether it has
     to be fitted. Weights come from `spec.weights`, else from ``<model>.safetensors`` or ``.pth`` in `weights_dir` (with
@@ -44,6 +53,7 @@ def load_anchor(
         weights_dir: The folder given by ``--weights``.
         base_dir: The folder of the space file; relative paths start here.
         trust_code: Run what ``factory:`` names.
+        fuse: Re-parameterise it (:mod:`restnet_search.anchors.reparameterize`); False: only if the checkpoint is.
 
     Raises:
         AnchorError: If the model is unknown or refuses its arguments, weights are missing or do not fit, code is not
@@ -72,7 +82,17 @@ def load_anchor(
         fitted=False,
         trained=trained and num_classes > 0,
     )
-    return Anchor(spec.name, ModelRecipe(model_name, spec.kwargs), model, preprocessing, num_classes, weights)
+    recipe = ModelRecipe(model_name, spec.kwargs)
+    anchor = Anchor(spec.name, recipe, model, preprocessing, num_classes, weights, reparameterized=is_fused(model))
+    return deployed(anchor) if fuse else anchor
+
+
+def deployed(anchor: Anchor) -> Anchor:
+    """Return an anchor as it is deployed: its branches fused, where it has any and then answers as before."""
+    fusion = fusion_of(anchor.model, anchor.preprocessing.size)
+    if fusion.fused is None:
+        return replace(anchor, kept_branches=fusion.kept)
+    return replace(anchor, model=freeze(fusion.fused), as_trained=anchor.model, reparameterized=True)
 
 
 def _origin(spec: AnchorSpec) -> Origin:
@@ -182,9 +202,7 @@ def _load_file(name: str, model: nn.Module, path: Path, timm_args: tuple[str, Ma
     state = read_checkpoint(path)
     count = checkpoint_classes(model, state)
     heads = classifiers(model)
-    if count is not None and any(
-        (own := model.state_dict().get(f"{head}.weight")) is None or own.shape[0] != count for head in heads
-    ):
+    if count is not None and heads and count != checkpoint_classes(model, model.state_dict()):
         replace_classifier(model, count)
     mismatch = compare(model, state)
     of_heads = tuple(f"{head}." for head in heads)
@@ -192,6 +210,8 @@ def _load_file(name: str, model: nn.Module, path: Path, timm_args: tuple[str, Ma
     if mismatch and only_missing and all(key.startswith(of_heads) for key in mismatch.missing):
         model.load_state_dict(state, strict=False)
         return False
+    if mismatch and fuse_as_in(model, state):
+        mismatch = compare(model, state)
     if mismatch and timm_args is not None:
         state = _translated(*timm_args, state, count)
         mismatch = compare(model, state) if state else mismatch

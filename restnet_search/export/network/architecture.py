@@ -40,6 +40,7 @@ class AnchorSource:
         granularity: Of its cut points; decides what their indices mean.
         licence: Of its weights; None where it is unknown.
         digest: Content key of the anchor's weights.
+        reparameterized: Whether its branches are fused; those that an earlier version exported are not.
     """
 
     name: str
@@ -51,6 +52,7 @@ class AnchorSource:
     granularity: str
     licence: str | None = None
     digest: str | None = None
+    reparameterized: bool = False
 
 
 @dataclass(frozen=True)

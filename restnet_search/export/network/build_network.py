@@ -9,6 +9,7 @@ from torch import nn
 
 from restnet_search.anchors import load_anchor
 from restnet_search.anchors.classifier import replace_classifier
+from restnet_search.anchors.reparameterize import fuse_branches
 from restnet_search.errors import ExportError
 from restnet_search.export.network.architecture import (
     AnchorArchitecture,
@@ -75,10 +76,13 @@ def _build_anchor(source: AnchorSource, base_dir: Path | None, trust_code: bool)
     if source.model is not None:
         kwargs.pop("num_classes", None)  # the head was fitted to other classes since
     spec = AnchorSpec(name=source.name, model=source.model, factory=source.factory, pretrained=False, kwargs=kwargs)
-    anchor = load_anchor(spec, classes=source.num_classes, weights_dir=None, base_dir=base_dir, trust_code=trust_code)
+    anchor = load_anchor(
+        spec, classes=source.num_classes, weights_dir=None, base_dir=base_dir, trust_code=trust_code, fuse=False
+    )
     if anchor.num_classes != source.num_classes:  # a factory builds the head it was written for
         replace_classifier(anchor.model, source.num_classes)
-    return anchor.model.eval()
+    fused = fuse_branches(anchor.model) if source.reparameterized else None
+    return (anchor.model if fused is None else fused).eval()
 
 
 def cut_anchor(source: AnchorSource, base_dir: Path | None, trust_code: bool) -> AnchorGraph:
