@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
@@ -32,15 +33,21 @@ def _ask(get_classifier: Callable[[], object]) -> object:
         return None
 
 
-def replace_classifier(model: nn.Module, classes: int) -> None:
+def replace_classifier(model: nn.Module, classes: int, *, distilled: bool = False) -> None:
     """Give the model a new, untrained classifier in place.
+
+    Args:
+        model: Is changed.
+        classes: That it then tells apart.
+        distilled: Whether a second head, which learned from a teacher, is made too, where the model leaves that open.
 
     Raises:
         AnchorError: If the model has neither ``reset_classifier`` nor a linear layer.
     """
     reset = getattr(model, "reset_classifier", None)
     if callable(reset):
-        reset(classes)
+        open_to_it = distilled and "distillation" in inspect.signature(reset).parameters
+        reset(classes, **({"distillation": True} if open_to_it else {}))
         return
     for name, old in classifiers(model).items():
         if isinstance(old, nn.Linear):

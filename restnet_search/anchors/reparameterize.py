@@ -45,7 +45,7 @@ def fuse_branches(model: nn.Module) -> nn.Module | None:
     Raises:
         Exception: Whatever these methods raise.
     """
-    if not any(_methods(module, _PROTOCOL) for name, module in model.named_modules() if name):
+    if is_fused(model) or not any(_methods(module, _PROTOCOL) for name, module in model.named_modules() if name):
         return None
     fused = copy.deepcopy(model)
     fuse_in_place(fused)
@@ -94,16 +94,17 @@ def fusion_of(model: nn.Module, image_size: tuple[int, int, int]) -> Fusion:
 
 def _unknown_protocol(model: nn.Module) -> str:
     """Say which methods look like re-parameterisation, but are none that timm knows of."""
-    inside = {name for module in model.modules() for name in _methods(module, _OF_OTHERS)}
-    known_inside = any(_methods(module, _PROTOCOL) for path, module in model.named_modules() if path)
-    if not type(model).__module__.startswith("timm.") and not known_inside:
-        inside |= set(_methods(model, _PROTOCOL))
-    if not inside:
+    if type(model).__module__.startswith("timm."):  # methods of whole models there fuse the same modules
         return ""
-    names = " and ".join(f"{name}()" for name in sorted(inside))
+    methods = {name for module in model.modules() for name in _methods(module, _OF_OTHERS)}
+    if not any(_methods(module, _PROTOCOL) for path, module in model.named_modules() if path):
+        methods |= set(_methods(model, _PROTOCOL))
+    if not methods:
+        return ""
+    names = " and ".join(f"{name}()" for name in sorted(methods))
     return f"{names} is not called; modules inside it would have to offer {', '.join(_PROTOCOL[:2])} or {_PROTOCOL[2]}"
 
 
 def _methods(module: nn.Module, names: tuple[str, ...]) -> list[str]:
-    found = [(name, getattr(module, name, None)) for name in names]
-    return [name for name, value in found if callable(value) and not isinstance(value, nn.Module)]
+    attributes = [(name, getattr(module, name, None)) for name in names]
+    return [name for name, value in attributes if callable(value) and not isinstance(value, nn.Module)]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["Cost", "Uncounted"]
+__all__ = ["NOTABLE", "Cost", "Uncounted", "notable"]
+
+NOTABLE = 0.01
+"""Share of the MACs from which on an uncounted operator could matter."""
 
 
 @dataclass(frozen=True)
@@ -37,3 +41,9 @@ class Uncounted:
     operator: str
     calls: int
     values: int = 0
+
+
+def notable(uncounted: Iterable[Uncounted], macs: int) -> tuple[Uncounted, ...]:
+    """Return the operators that would add :data:`NOTABLE` or more of ``macs``, the largest first."""
+    large = [one for one in uncounted if one.values and one.values >= NOTABLE * macs]
+    return tuple(sorted(large, key=lambda one: (-one.values, one.operator)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from restnet_search.costs.cost import Cost, Uncounted
+from restnet_search.costs.cost import Cost, Uncounted, notable
 from restnet_search.costs.count import Count, count_costs, count_parameters
 from restnet_search.graph.anchor_graph import AnchorGraph
 
@@ -27,6 +27,11 @@ class AnchorCosts:
     backs: tuple[Cost, ...]
     uncounted: tuple[Uncounted, ...]
     as_trained: Cost | None = None
+
+    @property
+    def notable(self) -> tuple[Uncounted, ...]:
+        """The uncounted operators that would add 1 % or more to the MACs at one for each value, the largest first."""
+        return notable(self.uncounted, self.total.macs)
 
     def depth(self, cut: int) -> float:
         """Share of the anchor's MACs that lies before a cut point."""

@@ -117,10 +117,16 @@ def fit_anchors(
     # All are loaded before the first is fitted, so that a wrong name costs seconds and not a training.
     anchors: list[Anchor] = []
     missing: list[MissingWeights] = []
-    folders = {"weights_dir": sources.weights, "base_dir": sources.base}
     for spec in space.anchors:
         try:
-            anchors.append(load_anchor(spec, classes=len(data.classes), trust_code=sources.trust_code, **folders))
+            anchor = load_anchor(
+                spec,
+                classes=len(data.classes),
+                weights_dir=sources.weights,
+                base_dir=sources.base,
+                trust_code=sources.trust_code,
+            )
+            anchors.append(anchor)
         except MissingWeights as error:
             missing.append(error)
     if missing:

@@ -203,7 +203,7 @@ def _load_file(name: str, model: nn.Module, path: Path, timm_args: tuple[str, Ma
     count = checkpoint_classes(model, state)
     heads = classifiers(model)
     if count is not None and heads and count != checkpoint_classes(model, model.state_dict()):
-        replace_classifier(model, count)
+        replace_classifier(model, count, distilled=any("head_dist." in key for key in state))
     mismatch = compare(model, state)
     of_heads = tuple(f"{head}." for head in heads)
     only_missing = mismatch and not mismatch.unexpected and not mismatch.misshaped

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from restnet_search.costs.cost import Uncounted
 from restnet_search.errors import ExportError
 from restnet_search.export.checksummed_json import read_checksummed, validate_as
 from restnet_search.export.formats.export_format import Runner, get_format
@@ -78,12 +79,16 @@ class ExportManifest(RunFacts):
         restnet_search: The version that wrote it.
         licences: Of the anchors' weights, by anchor.
         formats: What lies in the folder.
+        exported_macs: Of one image, as formats with a graph hold the network: batch-norms folded. ``costs`` are before.
+        uncounted: The operators that either count as nothing.
     """
 
     format_version: int
     restnet_search: str
     licences: Mapping[str, str | None]
     formats: tuple[FormatEntry, ...]
+    exported_macs: int | None = None
+    uncounted: tuple[Uncounted, ...] = ()
 
     def entry(self, format: str) -> FormatEntry:
         """Return the entry of a format.
@@ -122,6 +127,8 @@ def describe_export(
         restnet_search=__version__,
         licences=licenses_of(source.architecture),
         formats=tuple(formats.values()),
+        exported_macs=source.folded_count.macs,
+        uncounted=source.folded_count.uncounted,
     )
 
 

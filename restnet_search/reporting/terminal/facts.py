@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from restnet_search.costs.cost_phrases import as_counted_and_exported, named_uncounted, reparameterized
 from restnet_search.licenses import TRAINED_HERE, shown
 from restnet_search.reporting.model.run_report import Report
 from restnet_search.reporting.model.summary import ComputeSummary, LatencyNote, SkippedImages
@@ -36,6 +37,7 @@ def search_facts(report: Report) -> list[tuple[str, str]]:
             f"{search.stitch_points:,}: {over}; {search.candidates:,} {kept} kept by {search.ranker}",
         ),
         ("trials", f"{ended}; {search.training_images_seen:,} training images seen"),
+        *_costs_of_anchors(report),
         *([("computing", computing(search.device, search.compute))] if search.compute else []),
         *([("features", features_reused(search.features))] if search.features else []),
         ("images", images or "none"),
@@ -43,6 +45,20 @@ def search_facts(report: Report) -> list[tuple[str, str]]:
         *(("data", note) for note in search.data_notes),
         ("time", f"{duration(sum(search.seconds.values()))} on {search.device}" + (f": {stages}" if stages else "")),
     ]
+
+
+def _costs_of_anchors(report: Report) -> list[tuple[str, str]]:
+    """Say which anchors were fused, which could not be, and what their costs leave out."""
+    facts: list[tuple[str, str]] = []
+    for anchor in report.anchors:
+        if anchor.as_trained is not None:
+            facts.append(("anchor", f"{anchor.name}: {reparameterized(anchor.as_trained.macs, anchor.macs)}"))
+        if anchor.kept_branches:
+            facts.append(("anchor", f"{anchor.name} is not re-parameterised: {anchor.kept_branches}"))
+        if anchor.uncounted:
+            named = named_uncounted(anchor.uncounted, anchor.macs)
+            facts.append(("not counted", f"{anchor.name}: {named} of its MACs at one a value"))
+    return facts
 
 
 def strategy(report: Report) -> str:
@@ -152,7 +168,7 @@ def reading_notes(report: Report) -> list[str]:
     tunes = [TUNED[name] for name in dict.fromkeys(hybrid.tune for hybrid in report.hybrids) if name in TUNED]
     named = "In brackets the kind of the stitch layer. " if len(report.stitch_kinds) > 1 else ""
     return [
-        f"{CONVENTION} Costs are per image.",
+        " ".join([f"{CONVENTION} Costs are per image.", *_as_exported(report)]),
         *_device_notes(report),
         "A[..x] + B[y..]: A up to and with cut point x, the stitch layer, then B after its cut point y. "
         + named
@@ -160,6 +176,18 @@ def reading_notes(report: Report) -> list[str]:
         "Hybrids were searched, compared and picked on val. Test was left alone until the Pareto set was final, and "
         "scored once; its brackets are 95 % Wilson intervals.",
     ]
+
+
+def _as_exported(report: Report) -> list[str]:
+    """Say what of the counted MACs exports fold away: of the picks, or of the anchors where there is none."""
+    picks = [report.entry(id) for id in dict.fromkeys(budget.pick for budget in report.budgets) if id is not None]
+    counted = [(one.id, one.macs, one.exported_macs) for one in picks or report.anchors]
+    named = [
+        f"{id} {as_counted_and_exported(macs, exported)}"
+        for id, macs, exported in counted
+        if exported is not None and exported != macs
+    ]
+    return [f"Budgets hold for MACs as counted, batch-norms included: {'; '.join(named)}."] if named else []
 
 
 def next_commands(report: Report) -> list[tuple[str, str]]:
