@@ -70,7 +70,8 @@ def main(
         str | None, typer.Option(metavar="RUN", help="Go on with a run that was interrupted (folder, name or latest).")
     ] = None,
     trials: Annotated[
-        int | None, typer.Option(min=1, help="Fully trained trials to reach (default: the space's).")
+        int | None,
+        typer.Option(min=1, help="Fully trained trials to reach (default: the space's); --resume takes it, too."),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search (default: the space's).")] = None,
     timeout: Annotated[

@@ -97,6 +97,14 @@ class Session:
         return 1 if self.trains_as_one else self.space.compute.workers
 
     @property
+    def trials(self) -> int:
+        """Fully trained trials to reach: those that the last session to name a number asked for, or the space's.
+
+        What a search plans before any trial (how many candidates rungs keep, where it starts) follows from the space's.
+        """
+        return self.setup.inputs.trials or self.space.search.trials
+
+    @property
     def trains_as_one(self) -> bool:
         """True if the strategy trains all stitch layers as one network, in one process and none dropped before."""
         strategy = STRATEGIES.get(self.space.search.strategy, trust_code=self.setup.sources.trust_code)
@@ -129,6 +137,8 @@ def open_session(
     with folder.locked(), _logged(folder):
         folder.sweep()
         _require_study(folder)  # before anything is fitted for a study that cannot go on
+        if inputs.trials != folder.read()[1].trials:  # so that later sessions have the same goal
+            folder.write_inputs(inputs)
         yield Session(RunSetup(space, folder, inputs, sources), budgets, progress, warn, compute, clock)
 
 

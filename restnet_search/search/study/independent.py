@@ -26,8 +26,8 @@ def train_independently(run: TrainingRun) -> None:
     Where the features of a front cannot be cached, pending trials behind that front anchor share a pass.
     """
     loop = _Loop(run)
-    trials = run.session.space.search.trials
-    with run.session.progress.task("Trials", total=trials) as task:
+    trials, before = run.session.trials, len(run.study.records)
+    with run.session.progress.task("Trials", total=max(trials, before)) as task:
         task.advance(len(run.study.records) + len(loop.ended))
         while loop.step():
             task.advance(loop.newly_finished())
@@ -35,6 +35,8 @@ def train_independently(run: TrainingRun) -> None:
     if loop.stopped:
         timeout = run.session.space.search.timeout
         run.session.progress.log(f"Stopped after {timeout:g} s with {finished} finished trials (search.timeout).")
+    elif before > trials:
+        run.session.progress.log(f"{before} trials had finished, more than the {trials} asked for; all are reported.")
     elif finished < trials:
         run.session.progress.log(f"Every candidate was tried: {finished} finished trials of the {trials} asked for.")
 
@@ -91,7 +93,7 @@ class _Loop:
 
     def _submit(self) -> None:
         under_way = {proposal.number for group in self._started.values() for proposal in group} | self.ended.keys()
-        waiting = [proposal for proposal in self._study.pending if proposal.number not in under_way]
+        waiting = [proposal for proposal in self._study.wanted if proposal.number not in under_way]
         most = self._run.session.space.cache.trials_per_pass
         while waiting and self._engine.has_room:
             group = first_group(waiting, lambda proposal: proposal.candidate, self._run.context, most)
