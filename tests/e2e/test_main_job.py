@@ -198,11 +198,10 @@ def test_a_run_is_gone_on_with_to_another_number_of_trials(cli: Cli, finished: P
     done = cli("--resume", run.name, "--trials", "3")
     assert trained(run) == before  # nothing is thrown away
     assert "8 trials had finished, more than the 3 asked for" in done.stderr and "8 finished" in done.stdout
-    assert cli("--resume", run.name).stdout == done.stdout
+    assert "8 finished" in cli("--resume", run.name).stdout
     cli("--resume", run.name, "--trials", "9")
-    results = results_of(run)
-    assert results["trials"]["finished"] == 9
-    assert before.items() <= trained(run).items()
+    assert results_of(run)["trials"]["finished"] == 9
+    assert trained(run)[:8] == before
     cli("--resume", run.name)
     assert results_of(run)["trials"]["finished"] == 9
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from restnet_search.compute import Compute, open_compute
 from restnet_search.errors import RunError
-from restnet_search.progress import Progress
+from restnet_search.progress import LineProgress, Progress
 from restnet_search.registry import STRATEGIES
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
 from restnet_search.search.run.storage import open_storage
@@ -139,7 +139,8 @@ def open_session(
         _require_study(folder)  # before anything is fitted for a study that cannot go on
         if inputs.trials != folder.read()[1].trials:  # so that later sessions have the same goal
             folder.write_inputs(inputs)
-        yield Session(RunSetup(space, folder, inputs, sources), budgets, progress, warn, compute, clock)
+        setup, logged = RunSetup(space, folder, inputs, sources), LineProgress(_log.info, beside=progress)
+        yield Session(setup, budgets, logged, warn, compute, clock)
 
 
 def _require_study(folder: RunFolder) -> None:

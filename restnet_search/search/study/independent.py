@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 from restnet_search.search.run.records import HybridRecord, hybrid_id
 from restnet_search.search.study.study import Proposal
 from restnet_search.search.study.training_run import TrainingRun, record_of
@@ -11,8 +9,6 @@ from restnet_search.search.training.jobs import Job, Outcome, first_group
 from restnet_search.search.training.stitch_trainer import FailedTrial
 
 __all__ = ["train_independently"]
-
-_log = logging.getLogger("restnet_search")
 
 
 def train_independently(run: TrainingRun) -> None:
@@ -105,8 +101,7 @@ class _Loop:
     def _end(self, proposal: Proposal, outcome: Outcome) -> None:
         """Keep what a kill must not lose; a trial that failed would fail again."""
         if isinstance(outcome, FailedTrial):
-            self._run.session.progress.log(f"Trial {proposal.number} failed: {outcome}")
-            _log.warning("trial %d failed: %s", proposal.number, outcome)
+            self._run.session.warn(f"Trial {proposal.number} failed: {outcome}")
             self.ended[proposal.number] = outcome
             return
         id = hybrid_id(proposal.number)
