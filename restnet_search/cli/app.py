@@ -72,7 +72,9 @@ def main(
     trials: Annotated[
         int | None,
         typer.Option(
-            parser=options.whole(1, 10**6), metavar="N", help="Fully trained trials to reach (default: the space's)."
+            parser=options.whole(1, 10**6),
+            metavar="N",
+            help="Fully trained trials to reach (default: the space's); --resume takes it, too.",
         ),
     ] = None,
     seed: Annotated[

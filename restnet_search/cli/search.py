@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,10 +133,10 @@ def _find(resume: str, runs: Path) -> RunFolder:
 
 
 _FIXED = (
-    "budgets", "space", "data", "run", "trials", "seed", "timeout", "ranker", "strategy", "objective", "cache_gb",
+    "budgets", "space", "data", "run", "seed", "timeout", "ranker", "strategy", "objective", "cache_gb",
     "device_profile",
 )  # fmt: skip
-"""Options that a run keeps; where and how it computes may change when it is resumed."""
+"""Options that a run keeps; how far it goes, and where and how it computes, may change when it is resumed."""
 
 
 def _refuse_changes(request: Request) -> None:
@@ -144,7 +144,7 @@ def _refuse_changes(request: Request) -> None:
     if changed:
         raise RunError(
             f"--resume goes on with a run as it was started; {', '.join(changed)} would change it.",
-            expected="--resume RUN alone (with --weights, --trust-code, --workers, --device or --compile where wanted)",
+            expected="--resume RUN alone, or with --trials, --weights, --trust-code, --workers, --device or --compile",
             hint="leave them out, or start a new run",
         )
 
@@ -176,6 +176,8 @@ def _run(folder: RunFolder, request: Request) -> Report:
     from restnet_search.space.anchor_sources import AnchorSources
 
     space, inputs = folder.read()
+    if request.resume is not None and request.trials is not None:
+        inputs = replace(inputs, trials=request.trials)
     space = _with_compute_options(space, request)
     weights = request.weights or (Path(inputs.weights) if inputs.weights else None)
     base = Path(inputs.base) if inputs.base else None

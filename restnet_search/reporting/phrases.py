@@ -13,7 +13,6 @@ __all__ = [
     "cut_name",
     "device_columns",
     "device_cost",
-    "duration",
     "gain",
     "network",
     "parts",
@@ -23,19 +22,6 @@ __all__ = [
 
 SHORT_PATH = 12
 """Module paths up to this many characters stand in a table; for longer ones the cut point's index does."""
-
-
-def duration(seconds: float) -> str:
-    """Format wall time: ``0.4 s``, ``42 s``, ``8 min 20 s``, ``1 h 05 min``."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    minutes = round(whole / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def percent(fraction: float) -> str:

@@ -132,13 +132,14 @@ class Run:
         self.folder, self.space = RunFolder(folder), SearchSpace.model_validate(plain)
         self._candidates, self._shared = candidates, shared
 
-    def opened(self) -> SearchStudy:
-        return SearchStudy.open(self.folder.study, self._candidates, self.space)
+    def opened(self, goal: int | None = None) -> SearchStudy:
+        return SearchStudy.open(self.folder.study, self._candidates, self.space, trials=goal)
 
-    def go(self, engine: Engine) -> SearchStudy:
-        study = self.opened()
+    def go(self, engine: Engine, goal: int | None = None) -> SearchStudy:
+        study = self.opened(goal)
         deadline = time.monotonic() + (self.space.search.timeout or float("inf"))
         session = session_of(self.space, self.folder.path)
+        session = replace(session, setup=replace(session.setup, inputs=replace(session.setup.inputs, trials=goal)))
         train_independently(TrainingRun(session, study, self._shared, engine, (), deadline))
         return study
 
@@ -242,6 +243,23 @@ def test_where_features_are_not_kept_each_job_is_one_pass(
         assert len({one.direction.front for one, _ in job.trials}) == 1
     kept = Run(tmp_path / "kept", candidates, shared, trials=8).go(LocalEngine())
     assert timeless(study.records) == timeless(kept.records)
+
+
+def test_a_session_may_ask_for_fewer_trials_or_more(
+    candidates: list[Candidate], shared: TrialContext, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "cut", candidates, shared, trials=6)
+    with pytest.raises(KeyboardInterrupt):
+        run.go(AnyOrder(3, seed=1, cut=3))
+    before, pending = run.files(), len(run.opened().pending)
+    assert len(before) == 3 and pending > 2
+    fewer = run.go(LocalEngine(), goal=2)
+    assert len(fewer.records) == 3 and run.files() == before  # what was done is there, and nothing was trained
+    assert not fewer.unfinished and run.opened(goal=5).unfinished
+    more = run.go(LocalEngine(), goal=8)
+    assert len(more.records) == 8 and len({record.key for record in more.records}) == 8
+    assert {name: run.files()[name] for name in before} == before
+    assert len(run.go(LocalEngine()).records) == 8
 
 
 def test_a_record_is_written_once_per_trial(candidates: list[Candidate], shared: TrialContext, tmp_path: Path) -> None:

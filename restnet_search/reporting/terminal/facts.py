@@ -6,10 +6,10 @@ from restnet_search.costs.cost_phrases import as_counted_and_exported, named_unc
 from restnet_search.licenses import TRAINED_HERE, shown
 from restnet_search.reporting.model.run_report import Report
 from restnet_search.reporting.model.summary import ComputeSummary, LatencyNote, SkippedImages
-from restnet_search.reporting.phrases import device_columns, duration, percent
+from restnet_search.reporting.phrases import device_columns, percent
 from restnet_search.search.run.records import CacheStatistics, HybridRecord
 from restnet_search.space.schema import TUNED
-from restnet_search.units import CONVENTION, format_seconds
+from restnet_search.units import CONVENTION, format_duration, format_seconds
 
 __all__ = ["computing", "features_reused", "licenses", "next_commands", "reading_notes", "search_facts", "strategy"]
 
@@ -24,7 +24,8 @@ def search_facts(report: Report) -> list[tuple[str, str]]:
     kept = "candidate" if search.candidates == 1 else "candidates"
     ended = f"{trials.finished} finished, {trials.failed} failed, {trials.skipped} skipped"
     ended += f", and {trials.controls} controls" if trials.controls else ""
-    stages = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in search.seconds.items())
+    stages = ", ".join(f"{stage} {format_duration(seconds)}" for stage, seconds in search.seconds.items())
+    total = format_duration(sum(search.seconds.values()))
     images = ", ".join(f"{split} {count:,}" for split, count in search.images.items())
     return [
         ("space", f"{report.space}, seed {report.seed}, objectives {', '.join(search.objectives)}"),
@@ -43,7 +44,7 @@ def search_facts(report: Report) -> list[tuple[str, str]]:
         ("images", images or "none"),
         *(("left out", _skipped_sentence(skipped)) for skipped in search.skipped_images),
         *(("data", note) for note in search.data_notes),
-        ("time", f"{duration(sum(search.seconds.values()))} on {search.device}" + (f": {stages}" if stages else "")),
+        ("time", f"{total} on {search.device}" + (f": {stages}" if stages else "")),
     ]
 
 

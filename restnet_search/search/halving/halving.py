@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -203,13 +203,16 @@ class _Rungs:
     def _score(self, rung: RungName, candidates: Sequence[Candidate], context: TrialContext) -> None:
         known = self._kept.scores(rung)
         missing = [candidate for candidate in candidates if candidate.key not in known]
-        steps = closed_form_scores(missing, context) if rung == "closed_form" else self._short(missing, context)
         with self._session.progress.task(_RUNGS[rung], total=len(candidates)) as task:
+            steps = (
+                closed_form_scores(missing, context, advance=task.advance)
+                if rung == "closed_form"
+                else self._short(missing, context, task.advance)
+            )
             task.advance(len(candidates) - len(missing))
             waiting = len(missing)
             for scores, seconds in steps:
                 self._kept.keep(rung, scores, seconds)
-                task.advance(len(scores))
                 waiting -= len(scores)
                 if waiting and time.monotonic() > self._deadline:
                     self._session.warn(
@@ -217,7 +220,9 @@ class _Rungs:
                     )
                     return
 
-    def _short(self, candidates: Sequence[Candidate], context: TrialContext) -> Iterator[Step]:
+    def _short(
+        self, candidates: Sequence[Candidate], context: TrialContext, advance: Callable[[float], None]
+    ) -> Iterator[Step]:
         """Train one epoch over the context's images."""
         choices = replace(control_choices(context.training), epochs=1)
         begun: deque[list[Candidate]] = deque()
@@ -237,6 +242,7 @@ class _Rungs:
                 else RungScore(candidate.key, outcome.correct / outcome.seen, n, images=count)
                 for candidate, outcome in zip(begun.popleft(), outcomes, strict=True)
             ]
+            advance(len(scores))
             yield scores, time.perf_counter() - started
             started = time.perf_counter()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -14,8 +13,6 @@ from restnet_search.search.training.jobs import Job, group_by_pass, run_jobs
 from restnet_search.search.training.stitch_trainer import FailedTrial
 
 __all__ = ["train_controls"]
-
-_log = logging.getLogger("restnet_search")
 
 
 def train_controls(run: TrainingRun) -> None:
@@ -41,8 +38,7 @@ def train_controls(run: TrainingRun) -> None:
             for control, outcome in zip(begun.popleft(), outcomes, strict=True):
                 if isinstance(outcome, FailedTrial):
                     study.fail_control(control.id, str(outcome))
-                    progress.log(f"Control {control.id} failed: {outcome}")
-                    _log.warning("control %s failed: %s", control.id, outcome)
+                    run.session.warn(f"Control {control.id} failed: {outcome}")
                     continue
                 record = record_of(control.id, control.candidate, choices, outcome, context, control.kind)
                 run.save(record, outcome)

@@ -61,10 +61,12 @@ class SearchStudy:
         study: Optuna's.
         grid: What may be trained.
         space: Of the search.
+        trials: To reach; the space's if left out.
     """
 
-    def __init__(self, study: optuna.Study, grid: CandidateGrid, space: SearchSpace) -> None:
+    def __init__(self, study: optuna.Study, grid: CandidateGrid, space: SearchSpace, trials: int | None = None) -> None:
         self._study, self._grid, self._space = study, grid, space
+        self._goal = trials or space.search.trials
         study.sampler = make_sampler(space.search)
         records = records_in(study)
         self._records = {record.id: record for record in records if record.control is None}
@@ -85,6 +87,7 @@ class SearchStudy:
         candidates: Sequence[Candidate],
         space: SearchSpace,
         scores: Mapping[CandidateKey, Sequence[float]] | None = None,
+        trials: int | None = None,
     ) -> SearchStudy:
         """Create the study in an SQLite file, or open the one that is there and take up what is pending.
 
@@ -93,6 +96,7 @@ class SearchStudy:
             candidates: What may be trained; the same as when the study was created.
             space: Of the search.
             scores: At the rungs of successive halving, the latest first: they stand above the ranker's order.
+            trials: To reach; the space's if left out.
         """
         study = optuna.create_study(
             study_name=STUDY,
@@ -101,7 +105,7 @@ class SearchStudy:
             load_if_exists=True,
         )
         grid = CandidateGrid(candidates, space.training, scores or {})
-        opened = cls(study, grid, space)
+        opened = cls(study, grid, space, trials)
         opened._take_up_pending()
         return opened
 
@@ -152,9 +156,14 @@ class SearchStudy:
         return tuple(self._pending)
 
     @property
+    def wanted(self) -> tuple[Proposal, ...]:
+        """The pending trials that are needed to reach the number of trials: all, unless a session asked for fewer."""
+        return tuple(self._pending[: max(0, self._goal - len(self._records))])
+
+    @property
     def unfinished(self) -> bool:
         """True while there is a trial to run."""
-        return bool(self._pending) or (len(self._records) < self._space.search.trials and bool(self._untried()))
+        return bool(self.wanted) or (len(self._records) < self._goal and bool(self._untried()))
 
     @property
     def elapsed(self) -> float:
@@ -172,7 +181,7 @@ class SearchStudy:
         Returns:
             The trial, which is pending now; None where the pending ones will be enough, or nothing is left to try.
         """
-        if len(self._records) + len(self._pending) >= self._space.search.trials:
+        if len(self._records) + len(self._pending) >= self._goal:
             return None
         if not self._begun:
             self._begun = True

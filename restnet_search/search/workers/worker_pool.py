@@ -118,9 +118,7 @@ class WorkerPool:
     def start(self) -> None:
         """Start the processes that do not run yet; returns before they are ready."""
         if not self._workers:
-            text = f"{self.count} workers, {self.threads} thread{'s' * (self.threads != 1)} each."
-            self._progress.log(text)
-            _log.info(text)
+            self._progress.log(f"{self.count} workers, {self.threads} thread{'s' * (self.threads != 1)} each.")
         while len(self._workers) < self.count:
             self._workers.append(WorkerProcess(self._recipe, self.threads, self._inbox))
 

@@ -17,7 +17,7 @@ def train_ranked(run: TrainingRun) -> None:
     ranked = sorted(run.study.candidates, key=lambda candidate: (-candidate.score, candidate.key))
     left = {
         f"w{number:03d}": candidate
-        for number, candidate in enumerate(ranked[: run.session.space.search.trials])
+        for number, candidate in enumerate(ranked[: run.session.trials])
         if f"w{number:03d}" not in done | run.study.failed_hybrids
     }
 
