@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from restnet_search.anchors import Anchor, load_anchor
+from restnet_search.anchors.anchor import WeightsSource
+from restnet_search.anchors.loading.reconstruction import with_drawn_tensors
 from restnet_search.costs.cost_table import AnchorCosts, profile_anchor
 from restnet_search.costs.count import Count, count_costs, count_with_thop
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
+from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import AnchorSpec, SearchSpace
 
-__all__ = ["anchor_spec", "inspect_anchor", "profile_network", "published_cfg"]
+__all__ = ["anchor_spec", "inspect_anchor", "profile_network", "published_cfg", "weights_source"]
 
 
 def anchor_spec(space: SearchSpace | None, name: str) -> AnchorSpec:
@@ -48,6 +51,23 @@ def profile_network(spec: AnchorSpec, *, base: Path | None, trust_code: bool) ->
     anchor = _untrained(spec, base, trust_code)
     image = torch.randn(1, *anchor.preprocessing.size, generator=torch.Generator().manual_seed(0))
     return count_costs(anchor.model, image), count_with_thop(anchor.model, image)
+
+
+def weights_source(spec: AnchorSpec, *, base: Path | None, trust_code: bool) -> WeightsSource:
+    """Say where a search will find an anchor's weights; none are loaded, but a factory is called, twice.
+
+    Raises:
+        AnchorError: If a factory cannot be called, or gives other weights each time.
+    """
+    if spec.weights is not None:
+        return "given"
+    if not spec.pretrained:
+        return "random"
+    if spec.factory is None:
+        return "published"
+    sources = AnchorSources(weights=None, base=base, trust_code=trust_code, cache=Path())
+    loaded = load_anchor(spec, classes=1000, weights_dir=None, base_dir=base, trust_code=trust_code)
+    return with_drawn_tensors(loaded, spec, sources).weights.source
 
 
 def published_cfg(spec: AnchorSpec) -> Any:

@@ -149,6 +149,8 @@ class AnchorRecord(_HasCost):
         license: Of its weights; None where it is unknown.
         kind: ``cnn``, ``transformer`` or ``mlp``.
         measured: Its latency as it was measured at the end; None where it was not.
+        weights: Where they are from: ``published``, ``given``, ``fitted`` or ``random``; None in earlier runs.
+        standing: On val, against guessing: ``above chance``, ``at chance`` or ``too few images``; None in earlier runs.
     """
 
     name: str
@@ -159,6 +161,13 @@ class AnchorRecord(_HasCost):
     license: str | None = None
     kind: str = ""
     measured: Timing | None = None
+    weights: str | None = None
+    standing: str | None = None
+
+    @property
+    def is_untrained(self) -> bool:
+        """True if its weights are random, or no better than chance on val."""
+        return self.weights == "random" or self.standing == "at chance"
 
     @property
     def id(self) -> str:
