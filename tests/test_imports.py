@@ -44,7 +44,7 @@ ROOMS: dict[str, tuple[str | tuple[str, ...], ...]] = {
         "preprocessing", "sampling", "readers", "agreement", "pixels", "unreadable", "splits", "augmentation",
         "content", "augmented_views",
     ),
-    "anchors": ("anchor", ("architecture_kind", "classifier", "reparameterize"), "loading", "fitting"),
+    "anchors": ("anchor", ("architecture_kind", "classifier", "reparameterize"), "checks", "loading", "fitting"),
     "search": ("run", "prepare", "features", "ranking", "points", "training", "workers", "halving", "study"),
     "export": (
         "checksummed_json", "output_folder", "folding", "network", "formats", "verification", "package", "from_run",

@@ -6,13 +6,27 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from restnet_search.data.preprocessing import Preprocessing
 
-__all__ = ["Anchor", "ModelRecipe", "Weights", "freeze", "head_matches", "model_digest", "tensors_digest"]
+__all__ = [
+    "Anchor",
+    "ModelRecipe",
+    "Weights",
+    "WeightsSource",
+    "freeze",
+    "head_matches",
+    "model_digest",
+    "tensors_digest",
+]
+
+
+WeightsSource = Literal["published", "given", "fitted", "random"]
+"""Where weights are from: their publisher (timm's hub, its cache), the user (a file, a factory), a fit here, chance."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +47,16 @@ class Weights:
         license: For example ``apache-2.0``; None where it is unknown (:mod:`restnet_search.licenses`).
         fitted: True if they were made by :func:`restnet_search.anchors.fitting.fit.fit_anchor`.
         trained: True if every weight, the head's too, comes from a checkpoint, a factory or a fit.
+        source: Where they are from.
+        notes: What a user should know of how they were read, one sentence each.
     """
 
     digest: str
     license: str | None
     fitted: bool
     trained: bool
+    source: WeightsSource = "given"
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 
 from torch import Tensor, nn
 
 from restnet_search.errors import AnchorError
 
-__all__ = ["checkpoint_classes", "classifiers", "replace_classifier"]
+__all__ = ["checkpoint_classes", "classifiers", "declared_classes", "replace_classifier"]
+
+_DECLARING = ("num_classes", "n_classes", "nb_classes", "nclasses", "num_labels", "n_labels")
+
+
+def declared_classes(model: nn.Module) -> int | None:
+    """Return the number of classes that a model says it has in ``num_classes``; None where it says nothing."""
+    declared = getattr(model, "num_classes", None)
+    return declared if type(declared) is int else None
 
 
 def classifiers(model: nn.Module) -> dict[str, nn.Module]:
@@ -34,7 +43,7 @@ def _ask(get_classifier: Callable[[], object]) -> object:
 
 
 def replace_classifier(model: nn.Module, classes: int, *, distilled: bool = False) -> None:
-    """Give the model a new, untrained classifier in place.
+    """Give the model a new, untrained classifier in place; what declares the number of classes changes with it.
 
     Args:
         model: Is changed.
@@ -48,17 +57,45 @@ def replace_classifier(model: nn.Module, classes: int, *, distilled: bool = Fals
     if callable(reset):
         open_to_it = distilled and "distillation" in inspect.signature(reset).parameters
         reset(classes, **({"distillation": True} if open_to_it else {}))
+        _declare(model, "", None, classes)
         return
     for name, old in classifiers(model).items():
         if isinstance(old, nn.Linear):
             parent, _, leaf = name.rpartition(".")
             new = nn.Linear(old.in_features, classes, bias=old.bias is not None).to(old.weight)
             setattr(model.get_submodule(parent), leaf, new)
+            _declare(model, parent, old.out_features, classes)
             return
     raise AnchorError(
         f"{type(model).__name__} has no classifier that can be exchanged for one of {classes} classes.",
         expected="a method reset_classifier(num_classes), or a last nn.Linear",
     )
+
+
+def _declare(model: nn.Module, path: str, before: int | None, classes: int) -> None:
+    """Change the attributes that say how many classes there are, in the modules around a head and their ``config``.
+
+    Args:
+        model: The whole.
+        path: Of the module that holds the head.
+        before: Only where they say this number; None: whatever they say.
+        classes: The new number.
+    """
+    for owner in _owners(model, path):
+        for name in _DECLARING:
+            present = getattr(owner, name, None)
+            if type(present) is int and present != classes and before in (None, present):
+                with suppress(AttributeError):  # a property that reads it off the head
+                    setattr(owner, name, classes)
+
+
+def _owners(model: nn.Module, path: str) -> Iterator[object]:
+    """Yield the modules from the whole down to ``path``, and what they keep their configuration in."""
+    parts = path.split(".") if path else []
+    for depth in range(len(parts) + 1):
+        module = model.get_submodule(".".join(parts[:depth]))
+        yield module
+        yield from (getattr(module, name, None) for name in ("config", "cfg", "args", "hparams"))
 
 
 def checkpoint_classes(model: nn.Module, state: Mapping[str, Tensor]) -> int | None:

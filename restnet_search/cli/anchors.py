@@ -65,13 +65,14 @@ def fit(
     data: options.Data = None,
     weights: options.Weights = None,
     trust_code: options.TrustCode = False,
+    allow_untrained: options.AllowUntrained = False,
     as_json: options.Json = False,
 ) -> None:
     """Fit the anchors of a space to its data, as its section `fit` says, and keep them for searches.
 
     A search does the same by itself. An interrupted fit continues after its last whole epoch.
     """
-    from restnet_search.cli.arguments import choose_space, sources, with_data
+    from restnet_search.cli.arguments import choose_space, sources, with_data, with_untrained
     from restnet_search.cli.console import console, print_json
     from restnet_search.cli.interrupts import interruptible
     from restnet_search.cli.progress import show_progress
@@ -79,6 +80,7 @@ def fit(
     from restnet_search.reporting.commands.fit_table import render_fits
 
     chosen, base = choose_space(space, quiet=as_json)
+    chosen = with_untrained(chosen, allow_untrained)
     kept = "Interrupted. Anchors that were fitted and whole epochs of the one under way are kept."
     with interruptible(kept, "run the same command again"), show_progress() as progress:
         table = fit_space(with_data(chosen, base, data), sources(weights, base, trust_code), progress)

@@ -134,6 +134,7 @@ def main(
         typer.Option(metavar="COST", help="Traded against accuracy: macs, params, memory or latency; repeatable."),
     ] = None,
     trust_code: options.TrustCode = False,
+    allow_untrained: options.AllowUntrained = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the report.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
@@ -171,6 +172,7 @@ def main(
             workers=workers,
             objective=tuple(objective or ()),
             trust_code=trust_code,
+            allow_untrained=allow_untrained,
             as_json=as_json,
         )
     )

@@ -233,4 +233,5 @@ def _anchor_source(cut: CutAnchor, space: SearchSpace) -> AnchorSource:
         licence=cut.anchor.license,
         digest=cut.anchor.digest,
         reparameterized=cut.anchor.reparameterized,
+        weights_from=cut.anchor.weights.source,
     )

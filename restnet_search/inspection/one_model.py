@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from restnet_search.anchors import Anchor, load_anchor
+from restnet_search.anchors.anchor import WeightsSource
+from restnet_search.anchors.loading.reconstruction import with_drawn_tensors
 from restnet_search.costs.cost import Cost
 from restnet_search.costs.cost_table import AnchorCosts, module_cost, profile_anchor
 from restnet_search.costs.count import count_with_thop
@@ -15,6 +17,7 @@ from restnet_search.errors import GraphError
 from restnet_search.export.folding.fold_network import folded_cost
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.graph.trace import trace_model
+from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import AnchorSpec, SearchSpace
 
 __all__ = [
@@ -25,6 +28,7 @@ __all__ = [
     "profile_network",
     "published_cfg",
     "untrained_anchor",
+    "weights_source",
 ]
 
 
@@ -98,6 +102,23 @@ def profile_network(spec: AnchorSpec, *, base: Path | None, trust_code: bool) ->
         None if anchor.as_trained is None else module_cost(anchor.as_trained, size),
         anchor.kept_branches,
     )
+
+
+def weights_source(spec: AnchorSpec, *, base: Path | None, trust_code: bool) -> WeightsSource:
+    """Say where a search will find an anchor's weights; none are loaded, but a factory is called, twice.
+
+    Raises:
+        AnchorError: If a factory cannot be called, or gives other weights each time.
+    """
+    if spec.weights is not None:
+        return "given"
+    if not spec.pretrained:
+        return "random"
+    if spec.factory is None:
+        return "published"
+    sources = AnchorSources(weights=None, base=base, trust_code=trust_code, cache=Path())
+    loaded = load_anchor(spec, classes=1000, weights_dir=None, base_dir=base, trust_code=trust_code)
+    return with_drawn_tensors(loaded, spec, sources).weights.source
 
 
 def published_cfg(spec: AnchorSpec) -> Any:

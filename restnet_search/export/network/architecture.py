@@ -18,6 +18,7 @@ __all__ = [
     "NamedArchitecture",
     "Side",
     "licenses_of",
+    "weights_of",
 ]
 
 A = TypeVar("A")
@@ -41,6 +42,7 @@ class AnchorSource:
         licence: Of its weights; None where it is unknown.
         digest: Content key of the anchor's weights.
         reparameterized: Whether its branches are fused; those that an earlier version exported are not.
+        weights_from: Where they are from: ``published``, ``given``, ``fitted`` or ``random``; None: not known.
     """
 
     name: str
@@ -53,6 +55,7 @@ class AnchorSource:
     licence: str | None = None
     digest: str | None = None
     reparameterized: bool = False
+    weights_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,11 @@ Architecture = AnchorArchitecture[AnchorSource] | HybridArchitecture[AnchorSourc
 
 NamedArchitecture = AnchorArchitecture[str] | HybridArchitecture[str]
 """A network whose anchors are described elsewhere, under these names."""
+
+
+def weights_of(architecture: Architecture) -> dict[str, str | None]:
+    """Return where every anchor's weights are from by the anchor's name; None where that is not known."""
+    return {anchor.name: anchor.weights_from for anchor in architecture.anchors}
 
 
 def licenses_of(architecture: Architecture) -> dict[str, str | None]:

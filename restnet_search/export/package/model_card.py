@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from restnet_search.costs.cost import notable
 from restnet_search.costs.cost_phrases import named_uncounted
 from restnet_search.export.formats.onnx_int8 import Int8Result
-from restnet_search.export.network.architecture import HybridArchitecture, licenses_of
+from restnet_search.export.network.architecture import HybridArchitecture, licenses_of, weights_of
 from restnet_search.export.network.export_source import ExportSource
 from restnet_search.export.network.network_facts import Accuracy
 from restnet_search.export.package.export_manifest import EXPORT_MANIFEST, ExportManifest, FormatEntry
@@ -137,10 +137,14 @@ def _milliseconds(latency: tuple[float, float]) -> str:
 
 
 def _licenses(source: ExportSource) -> list[str]:
-    licenses = licenses_of(source.architecture)
-    lines = [f"- {name}: {shown(license)}" for name, license in sorted(licenses.items())]
+    licenses, origins = licenses_of(source.architecture), weights_of(source.architecture)
+    lines = [f"- {name}: {shown(license)}{_origin_of(origins[name])}" for name, license in sorted(licenses.items())]
     warning = license_warning(licenses, licenses)
     return ["Licences of the anchors' weights:", "", *lines, *(["", f"**{warning}**"] if warning else [])]
+
+
+def _origin_of(source: str | None) -> str:
+    return "" if source is None else f"; the weights are {source}"
 
 
 def _origin(source: ExportSource) -> list[str]:

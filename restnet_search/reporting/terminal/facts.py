@@ -11,7 +11,16 @@ from restnet_search.search.run.records import CacheStatistics, HybridRecord
 from restnet_search.space.schema import TUNED
 from restnet_search.units import CONVENTION, format_duration, format_seconds
 
-__all__ = ["computing", "features_reused", "licenses", "next_commands", "reading_notes", "search_facts", "strategy"]
+__all__ = [
+    "anchor_warnings",
+    "computing",
+    "features_reused",
+    "licenses",
+    "next_commands",
+    "reading_notes",
+    "search_facts",
+    "strategy",
+]
 
 _ONLY_STITCH = "Of a hybrid, only the stitch layer was trained: front and back are the anchors' own."
 
@@ -29,6 +38,7 @@ def search_facts(report: Report) -> list[tuple[str, str]]:
     images = ", ".join(f"{split} {count:,}" for split, count in search.images.items())
     return [
         ("space", f"{report.space}, seed {report.seed}, objectives {', '.join(search.objectives)}"),
+        *([("weights", weights)] if (weights := _weights(report)) else []),
         ("cut points", cuts or "none"),
         ("strategy", strategy(report)),
         *([("workers", f"{search.workers} worker processes trained; times are wall-clock")] if search.workers else []),
@@ -116,6 +126,26 @@ def licenses(report: Report) -> tuple[list[str], str | None]:
         return lines, None
     weights = f"the weights of {' and '.join(sorted({name for names in restricted for name in names}))}"
     return lines, f"NOT FOR COMMERCIAL USE: {len(restricted)} of {len(report.hybrids)} hybrids hold {weights}."
+
+
+def anchor_warnings(report: Report) -> list[str]:
+    """Say which anchors were searched though their weights, or their answers on val, are no better than chance."""
+    warnings: list[str] = []
+    for anchor in report.anchors:
+        reached = f"{percent(anchor.val.top1)} % of {anchor.val.n:,} val images"
+        if anchor.is_untrained:
+            random = "its weights are random" if anchor.weights == "random" else "it is no better than chance"
+            warnings.append(
+                f"UNTRAINED: {anchor.name}: {random} ({reached}). Gains over it and hybrids with its parts mean little."
+            )
+        elif anchor.standing == "too few images":
+            warnings.append(f"{anchor.name}: val has too few images to tell it from chance ({reached}).")
+    return warnings
+
+
+def _weights(report: Report) -> str:
+    """Say where each anchor's weights are from; "" where the run does not."""
+    return ", ".join(f"{anchor.name} {anchor.weights}" for anchor in report.anchors if anchor.weights is not None)
 
 
 def _device_notes(report: Report) -> list[str]:

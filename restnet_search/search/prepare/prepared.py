@@ -12,6 +12,9 @@ from pydantic import Field
 
 from restnet_search.anchors import Anchor, load_anchor
 from restnet_search.anchors import prepare_anchors as load_anchors
+from restnet_search.anchors.anchor import WeightsSource
+from restnet_search.anchors.loading.checkpoint import read_tensors
+from restnet_search.anchors.loading.reconstruction import restore_fitted
 from restnet_search.compute import Compute, open_compute
 from restnet_search.costs.budget_terms import stated_at
 from restnet_search.costs.cost import Cost
@@ -102,6 +105,7 @@ class _AnchorFacts:
     fitted: bool
     license: Annotated[str | None, Field(validation_alias="licence")] = None
     fused: bool = False  # branches were fused when it was loaded, which runs of earlier versions never did
+    weights: WeightsSource | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ class _RunFacts:
     def plain(self) -> dict[str, object]:
         """Return what the file holds."""
         anchors = {
-            name: {"digest": one.digest, "fitted": one.fitted, "licence": one.license}
+            name: {"digest": one.digest, "fitted": one.fitted, "licence": one.license, "weights": one.weights}
             | ({"fused": True} if one.fused else {})
             for name, one in self.anchors.items()
         }
@@ -177,6 +181,7 @@ def remember_anchors(folder: RunFolder, prepared: Prepared) -> None:
             cut.anchor.weights.fitted,
             cut.anchor.license,
             fused=cut.anchor.as_trained is not None,
+            weights=cut.anchor.weights.source,
         )
         for name, cut in prepared.anchors.items()
     }
@@ -213,23 +218,24 @@ def load_prepared(
     for spec in space.anchors:
         if spec.name not in names:
             continue
-        kept = folder.anchor(spec.name)
-        source = spec.model_copy(update={"weights": str(kept.resolve())}) if kept.exists() else spec
-        anchor = load_anchor(
-            source,
-            classes=len(facts.classes),
-            weights_dir=sources.weights or (Path(inputs.weights) if inputs.weights else None),
-            base_dir=sources.base or (Path(inputs.base) if inputs.base else None),
-            trust_code=sources.trust_code,
-            fuse=facts.anchors[spec.name].fused,
-        )
+        kept, classes, known = folder.anchor(spec.name), len(facts.classes), facts.anchors[spec.name]
+        places = {
+            "base_dir": sources.base or (Path(inputs.base) if inputs.base else None),
+            "trust_code": sources.trust_code,
+            "fuse": known.fused,
+        }
+        if kept.exists():
+            anchor = restore_fitted(spec, read_tensors(kept), classes, **places)
+        else:
+            weights_dir = sources.weights or (Path(inputs.weights) if inputs.weights else None)
+            anchor = load_anchor(spec, classes=classes, weights_dir=weights_dir, **places)
         if anchor.digest != facts.anchors[spec.name].digest:
             raise RunError(
                 f"The weights of {spec.name} are not those that the run {folder.name} was started with.",
                 hint="point --weights at the folder that the run was started with",
             )
         # a fitted anchor is read back from a file of ours, which does not say whose weights it was fitted from
-        weights = replace(anchor.weights, license=facts.anchors[spec.name].license)
+        weights = replace(anchor.weights, license=known.license, source=known.weights or anchor.weights.source)
         anchor = replace(anchor, weights=weights, as_trained=None)
         graph = cut_model(anchor.model, anchor.preprocessing.size, space.cut_points.granularity)
         rebuilt[spec.name] = CutAnchor(anchor, graph)

@@ -153,6 +153,8 @@ class AnchorRecord(_HasCost):
         kept_branches: Why branches that look as if they could be fused stay; empty where there are none.
         exported_macs: MACs as exports with a graph hold it, batch-norms folded; None where they were not counted.
         uncounted: The operators that costs count as nothing and that could matter.
+        weights: Where they are from: ``published``, ``given``, ``fitted`` or ``random``; None in earlier runs.
+        standing: On val, against guessing: ``above chance``, ``at chance`` or ``too few images``; None in earlier runs.
     """
 
     name: str
@@ -167,6 +169,13 @@ class AnchorRecord(_HasCost):
     kept_branches: str = ""
     exported_macs: int | None = None
     uncounted: tuple[Uncounted, ...] = ()
+    weights: str | None = None
+    standing: str | None = None
+
+    @property
+    def is_untrained(self) -> bool:
+        """True if its weights are random, or no better than chance on val."""
+        return self.weights == "random" or self.standing == "at chance"
 
     @property
     def id(self) -> str:
