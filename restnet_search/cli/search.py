@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restnet_search.cli.interrupts import Interrupted, interruptible
-from restnet_search.errors import RestnetError, RunError
+from restnet_search.errors import DiskError, RestnetError, RunError
 from restnet_search.units import parse_budget
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def search(request: Request) -> None:
         folder, created = _create(request, space, base), space
     try:
         report = _run(folder, request)
-    except Interrupted:
+    except (Interrupted, DiskError):
         raise
     except RestnetError:
         if created is not None and not folder.study.exists():  # nothing was searched: leave no unfinished run behind

@@ -201,7 +201,7 @@ def test_a_run_is_gone_on_with_to_another_number_of_trials(cli: Cli, finished: P
     assert "8 finished" in cli("--resume", run.name).stdout
     cli("--resume", run.name, "--trials", "9")
     assert results_of(run)["trials"]["finished"] == 9
-    assert trained(run)[:8] == before
+    assert [hybrid for hybrid in trained(run) if hybrid in before] == before
     cli("--resume", run.name)
     assert results_of(run)["trials"]["finished"] == 9
 

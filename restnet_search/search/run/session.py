@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from restnet_search.compute import Compute, open_compute
-from restnet_search.errors import RunError
+from restnet_search.errors import DiskError, RestnetError, RunError
+from restnet_search.files import disk_problem
 from restnet_search.progress import LineProgress, Progress
 from restnet_search.registry import STRATEGIES
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
@@ -129,12 +132,13 @@ def open_session(
 
     Raises:
         RunError: If another process works on the run, or its study is empty, damaged or something else.
+        DiskError: If the disk takes no more.
         SpaceError: If the device that the space names is not there.
     """
     clock, warn = StageClock(), Warner(progress)
     budgets = tuple(parse_budget(text) for text in space.budgets) or (UNLIMITED,)
     compute = open_compute(space.compute, warn)
-    with folder.locked(), _logged(folder):
+    with _disk_errors(folder), folder.locked(), _logged(folder, progress):
         folder.sweep()
         _require_study(folder)  # before anything is fitted for a study that cannot go on
         if inputs.trials != folder.read()[1].trials:  # so that later sessions have the same goal
@@ -155,8 +159,41 @@ def _require_study(folder: RunFolder) -> None:
 
 
 @contextmanager
-def _logged(folder: RunFolder) -> Iterator[None]:
-    handler = logging.FileHandler(folder.log, encoding="utf-8")
+def _disk_errors(folder: RunFolder) -> Iterator[None]:
+    """Raise one error for a disk that takes no more, whoever met it."""
+    try:
+        yield
+    except RestnetError:
+        raise
+    except Exception as error:
+        if (reason := disk_problem(error)) is None:
+            raise
+        raise DiskError(
+            f"The search in {folder.path} cannot write: {reason}.",
+            hint=f"free some space, then go on; what had finished is kept: restnet-search --resume {folder.path}",
+        ) from error
+
+
+class _LogFile(logging.FileHandler):
+    """The file of a run's log; where it cannot be written, that is said once, and the search goes on."""
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        super().__init__(path, encoding="utf-8")
+        self._progress, self._told = progress, False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (of the library)
+        if not self._told:
+            self._told = True
+            self._progress.log(f"The log {self.baseFilename} cannot be written: {sys.exc_info()[1]}.")
+
+    def close(self) -> None:
+        with suppress(OSError):  # what could not be written is still in its buffer
+            super().close()
+
+
+@contextmanager
+def _logged(folder: RunFolder, progress: Progress) -> Iterator[None]:
+    handler = _LogFile(folder.log, progress)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     _log.addHandler(handler)
     _log.setLevel(logging.INFO)

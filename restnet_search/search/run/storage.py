@@ -13,7 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from restnet_search.errors import RunError
-from restnet_search.files import replacing
+from restnet_search.files import disk_problem, replacing
 
 __all__ = ["STUDY", "open_storage"]
 
@@ -39,6 +39,8 @@ def open_storage(path: Path) -> optuna.storages.RDBStorage:
                 _storage(draft).engine.dispose()
         storage = _storage(path)
     except (OSError, SQLAlchemyError, sqlite3.Error, RuntimeError, ValueError) as error:
+        if disk_problem(error) is not None:
+            raise
         reason = getattr(error, "orig", None) or error
         raise RunError(
             f"The study {path} cannot be opened: {reason}.",
