@@ -33,7 +33,12 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNOREC
 
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 _DISK_WORDS = frozenset(
-    {*(os.strerror(number).lower() for number in _DISK), "database or disk is full", "disk i/o error"}
+    {
+        *(os.strerror(number).lower() for number in _DISK),
+        "database or disk is full",
+        "disk i/o error",
+        "unexpected pos",  # torch's words
+    }  # the last is torch's
 )
 
 

@@ -18,8 +18,8 @@ _DAMAGED = (pickle.UnpicklingError, EOFError, KeyError, OSError, RuntimeError, V
 
 def write_epoch(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values; a kill leaves the whole file of this epoch or of the one before."""
-    with replacing(path) as draft:
-        torch.save(state, draft)
+    with replacing(path) as draft, draft.open("wb") as stream:  # a stream: torch itself does not say why a write fails
+        torch.save(state, stream)
 
 
 def read_epoch(path: Path) -> dict[str, Any] | None:
