@@ -45,7 +45,16 @@ def inspect(
     )
     trained = costs.as_trained.macs if costs.as_trained else None
     notes = (f"Not re-parameterised: {anchor.kept_branches}.",) if anchor.kept_branches else ()
-    cut_points = tables.CutPointTable(spec.name, costs.total.macs, costs.total.params, rows, trained, notes)
+    cut_points = tables.CutPointTable(
+        spec.name,
+        costs.total.macs,
+        costs.total.params,
+        rows,
+        trained_macs=trained,
+        image_size=graph.traced.image_size,
+        any_size=graph.any_size,
+        notes=notes,
+    )
     others = tables.RejectedTable(
         spec.name, tuple(tables.RejectedRow(item.node, item.reason) for item in graph.table.rejected)
     )

@@ -11,8 +11,8 @@ __all__ = ["as_counted_and_exported", "named_uncounted", "reparameterized", "unc
 
 
 def reparameterized(trained: float, deployed: float) -> str:
-    """Say ``Re-parameterised: 1.09G MACs as trained, 280.0M as deployed``."""
-    return f"Re-parameterised: {format_count(trained)} MACs as trained, {format_count(deployed)} as deployed"
+    """Say ``re-parameterised: 1.09G MACs as trained, 280.0M as deployed``."""
+    return f"re-parameterised: {format_count(trained)} MACs as trained, {format_count(deployed)} as deployed"
 
 
 def as_counted_and_exported(counted: float, exported: float) -> str:

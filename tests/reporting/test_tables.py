@@ -59,7 +59,7 @@ def test_profile_sets_thop_beside_fvcore_and_names_uncounted_ops(printed) -> Non
     assert "would add 2.4 %; of 1 % and more: foo (12 calls, 2.4 %)." in " ".join(text.split())
     assert "By torch's own counter 1.25G MACs (+0.64 % here): torch lacks 8.00M of norms." in " ".join(text.split())
     assert "1.26G MACs as counted, 1.20G as exported (batch-norms folded)." in " ".join(text.split())
-    assert "Re-parameterised: 2.00G MACs as trained, 1.26G as deployed." in " ".join(text.split())
+    assert "deit_tiny is re-parameterised: 2.00G MACs as trained, 1.26G as deployed." in " ".join(text.split())
     without = printed(render_profile(Profile("m", 10, 10, None, None)))
     assert "Every op that costs MACs was counted." in without
 

@@ -19,6 +19,7 @@ from restnet_search.export.network.architecture import (
 )
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.graph.cut_points import CutPoint
+from restnet_search.graph.image_size import size_is_fixed, take_one_size
 from restnet_search.graph.trace import trace_model
 from restnet_search.registry import STITCH_LAYERS
 from restnet_search.space.schema import AnchorSpec
@@ -45,7 +46,9 @@ def build_network(architecture: Architecture, *, base_dir: Path | None, trust_co
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are overwritten; the caller's generator stays put
         if isinstance(architecture, AnchorArchitecture):
             model = _build_anchor(architecture.anchor, base_dir, trust_code)
-            return trace_model(model, architecture.anchor.input_size).module
+            traced = trace_model(model, architecture.anchor.input_size)
+            fixed = size_is_fixed(traced, None, [traced.logits])
+            return take_one_size(traced.module, traced, None) if fixed else traced.module
         STITCH_LAYERS.admit(architecture.stitch, trust_code=trust_code)
         front, back = architecture.front, architecture.back
         first = cut_anchor(front.anchor, base_dir, trust_code)

@@ -81,6 +81,8 @@ def _input(source: ExportSource) -> list[str]:
         f" {preprocessing.crop_mode} crop of {preprocessing.crop_pct:g};"
         f" float32 scaled to 0..1, minus mean {_numbers(preprocessing.mean)},"
         f" divided by {_numbers(preprocessing.std)}, or the uint8 bytes themselves, as the table says.",
+        f"All files take images of {height}x{width} alone. The network that `load_hybrid` builds takes others where its"
+        " parts do, and raises a GraphError where they do not.",
         f"Output: logits of {len(source.classes)} classes. `{EXPORT_MANIFEST}` holds all this, the class names,"
         " and the SHA-256 of every file.",
     ]

@@ -48,9 +48,17 @@ class CutPointRow:
 
 @dataclass(frozen=True)
 class CutPointTable:
-    """The cut points of one anchor, whose whole costs are ``macs`` and ``params``.
+    """The cut points of one anchor.
 
-    ``trained_macs`` are those with the branches that were fused, None where none were; ``notes`` say what else to know.
+    Attributes:
+        anchor: Its name.
+        macs: Of all of it.
+        params: Likewise.
+        rows: The cut points.
+        trained_macs: With the branches that were fused; None where none were.
+        image_size: ``(C, H, W)`` that it was cut for; None where it is not known.
+        any_size: Whether the parts take images of other sizes, too.
+        notes: What else to know.
     """
 
     anchor: str
@@ -58,6 +66,8 @@ class CutPointTable:
     params: float
     rows: tuple[CutPointRow, ...]
     trained_macs: float | None = None
+    image_size: tuple[int, int, int] | None = None
+    any_size: bool = False
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -66,6 +76,8 @@ class CutPointTable:
             "macs": self.macs,
             "params": self.params,
             "trained_macs": self.trained_macs,
+            "image_size": None if self.image_size is None else list(self.image_size),
+            "any_size": self.any_size,
             "notes": list(self.notes),
             "cut_points": [row.to_json() for row in self.rows],
         }
@@ -174,9 +186,21 @@ def render_cut_points(cuts: CutPointTable) -> RenderableType:
         f"{cuts.anchor}: {len(cuts.rows)} cut point{'s' * (len(cuts.rows) != 1)}, "
         f"{format_count(cuts.macs)} MACs, {format_count(cuts.params)} params"
     )
-    fused = [] if cuts.trained_macs is None else [f"{reparameterized(cuts.trained_macs, cuts.macs)}."]
-    notes = (Text(note) for note in (*fused, *cuts.notes))
+    notes = [Text(note) for note in (*_fused(cuts), *_sizes(cuts), *cuts.notes)]
     return Group(Text(title, style="bold"), grid, *notes, Text(f"{CONVENTION} Shapes are of one image.", style="dim"))
+
+
+def _fused(cuts: CutPointTable) -> list[str]:
+    return [] if cuts.trained_macs is None else [f"{cuts.anchor} is {reparameterized(cuts.trained_macs, cuts.macs)}."]
+
+
+def _sizes(cuts: CutPointTable) -> list[str]:
+    if cuts.image_size is None:
+        return []
+    size = "x".join(map(str, cuts.image_size[1:]))
+    if cuts.any_size:
+        return [f"Cut for images of {size}; its parts take other sizes that the whole model takes, too."]
+    return [f"Its parts hold for images of {size} alone: at another size they raise a GraphError."]
 
 
 def render_rejected(rejected: RejectedTable) -> RenderableType:
@@ -210,7 +234,7 @@ def render_profile(profile: Profile) -> RenderableType:
 def _other_counts(profile: Profile) -> list[str]:
     sentences: list[str] = []
     if profile.trained_macs is not None:
-        sentences.append(f"{reparameterized(profile.trained_macs, profile.macs)}.")
+        sentences.append(f"{profile.model} is {reparameterized(profile.trained_macs, profile.macs)}.")
     if profile.kept_branches:
         sentences.append(f"Not re-parameterised: {profile.kept_branches}.")
     if profile.torch_macs is not None:
