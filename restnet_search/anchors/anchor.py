@@ -32,12 +32,19 @@ class Weights:
         license: For example ``apache-2.0``; None where it is unknown (:mod:`restnet_search.licenses`).
         fitted: True if they were made by :func:`restnet_search.anchors.fitting.fit.fit_anchor`.
         trained: True if every weight, the head's too, comes from a checkpoint, a factory or a fit.
+        reordered: True if the rows of the head were put into the order of the data's classes.
     """
 
     digest: str
     license: str | None
     fitted: bool
     trained: bool
+    reordered: bool = False
+
+    @property
+    def changed(self) -> bool:
+        """True if they are not those of where the anchor came from, so that a run keeps them."""
+        return self.fitted or self.reordered
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from restnet_search.errors import AnchorError
 
-__all__ = ["checkpoint_classes", "classifiers", "replace_classifier"]
+__all__ = ["checkpoint_classes", "classifiers", "permute_classifier", "replace_classifier"]
 
 
 def classifiers(model: nn.Module) -> dict[str, nn.Module]:
@@ -46,6 +47,22 @@ def replace_classifier(model: nn.Module, classes: int) -> None:
         f"{type(model).__name__} has no classifier that can be exchanged for one of {classes} classes.",
         expected="a method reset_classifier(num_classes), or a last nn.Linear",
     )
+
+
+def permute_classifier(model: nn.Module, index: Tensor) -> None:
+    """Put the rows of the layers that give the logits into another order, in place: logit ``i`` was ``index[i]``.
+
+    A layer that is none of rows stays as it is; a caller compares the logits.
+
+    Args:
+        model: On the CPU.
+        index: int64 ``(classes,)``, each class once.
+    """
+    with torch.no_grad():
+        for head in classifiers(model).values():
+            for value in (*head.parameters(), *head.buffers()):
+                if value.ndim and value.shape[0] == len(index):
+                    value.copy_(value[index])
 
 
 def checkpoint_classes(model: nn.Module, state: Mapping[str, Tensor]) -> int | None:

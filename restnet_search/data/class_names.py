@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-
 from restnet_search.data.readers.sources import ImageSource, RelabelledSource
 from restnet_search.errors import DataError
 
@@ -19,18 +18,19 @@ CLASS_FILES = ("class_map.txt", "classes.txt", "class_map.json", "classes.json")
 
 _MOST_BYTES = 64 << 20
 _EXPECTED = (
-    "a text file with a class per line (timm's class_map.txt), or JSON: a list of names, {name: index}, or {index: name}"
+    "a text file with a class per line (timm's class_map.txt), or JSON: a list of names, {name: index} or {index: name}"
 )
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class ClassOrder:
-    """Which order the classes stand in, and why.
+    """The order that the classes stand in, and why.
 
     Attributes:
-        name: ``natural``, ``lexicographic``, the name of a file, or ``as stated``.
+        name: ``natural``, ``lexicographic``, the name of a file, or ``as listed``.
         reason: One sentence for reports.
+        stated: True if the space says it.
         images: On which anchors were asked; 0 where none was.
         accuracy: By anchor, then by order, the fraction that it answers rightly if its classes stand in that order.
         reordered: Anchors that were trained in another order, whose heads were brought into this one.
@@ -38,6 +38,7 @@ class ClassOrder:
 
     name: str
     reason: str
+    stated: bool = False
     images: int = 0
     accuracy: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     reordered: tuple[str, ...] = ()
@@ -119,5 +120,3 @@ def in_classes(source: ImageSource, classes: Sequence[str]) -> ImageSource:
     if unknown := [name for name in source.classes if name not in places]:
         raise ValueError(", ".join(unknown[:_SHOWN]))
     return RelabelledSource(source, tuple(classes), tuple(places[name] for name in source.classes))
-
-

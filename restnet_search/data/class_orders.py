@@ -8,6 +8,7 @@ from pathlib import Path
 
 from restnet_search.data.class_names import (
     CLASS_FILES,
+    ClassOrder,
     class_list,
     in_classes,
     lexicographic_order,
@@ -34,10 +35,10 @@ class NamedSources:
 
 @dataclass(frozen=True)
 class Orders:
-    """Orders that classes may stand in, by name, the present one first, and why that is it."""
+    """Orders that classes may stand in, all different, the present one first; and why it is that, if there is a why."""
 
     candidates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    reason: str = ""
+    present: ClassOrder | None = None
 
 
 def refuse_class_keys(spec: DataSpec) -> None:
@@ -102,25 +103,31 @@ def order_classes(
     """
     classes = next(iter(sources.values())).classes
     if key := _stated(spec):
-        return sources, Orders({"as stated": classes}, f"The order of the classes is the one that {key} lists.")
+        return sources, _stated_order("as listed", classes, f"The classes stand in the order that {key} lists.")
     in_folders = spec.dataset not in DATA_PRESETS and all(_named_by_folders(source) for source in sources.values())
-    if spec.class_order is not None:
-        if not in_folders:
-            raise DataError(
-                f"data.class_order: {spec.class_order} is an order of folders, and {spec.dataset} has its own.",
-                expected="no data.class_order, or a list of all its classes",
-            )
-        chosen = classes if spec.class_order == "natural" else lexicographic_order(classes)
-        reason = f"The classes stand in {spec.class_order} order, as data.class_order states."
-        return {name: in_classes(source, chosen) for name, source in sources.items()}, Orders(
-            {str(spec.class_order): chosen}, reason
+    if not in_folders and spec.class_order is not None:
+        raise DataError(
+            f"data.class_order: {spec.class_order} is an order of folders, and {spec.dataset} has its own.",
+            expected="no data.class_order, or a list of all its classes",
         )
     if not in_folders:
         return sources, Orders()
-    return sources, Orders(
-        {"natural": classes, "lexicographic": lexicographic_order(classes), **_file_orders(root, classes)},
-        "The classes stand in natural order (2 before 10).",
-    )
+    if spec.class_order is not None:
+        chosen = classes if spec.class_order == "natural" else lexicographic_order(classes)
+        reason = f"The classes stand in {spec.class_order} order, as data.class_order states."
+        ordered = {name: in_classes(source, chosen) for name, source in sources.items()}
+        return ordered, _stated_order(str(spec.class_order), chosen, reason)
+    every = {"natural": classes, "lexicographic": lexicographic_order(classes), **_file_orders(root, classes)}
+    differ = {order: name for name, order in reversed(every.items())}
+    candidates = {name: order for name, order in every.items() if differ[order] == name}
+    if len(candidates) == 1:
+        return sources, Orders(candidates)
+    reason = "The classes stand in natural order (2 before 10): no anchor has answered for them before."
+    return sources, Orders(candidates, ClassOrder("natural", reason))
+
+
+def _stated_order(name: str, classes: tuple[str, ...], reason: str) -> Orders:
+    return Orders({name: classes}, ClassOrder(name, reason, stated=True))
 
 
 def _named_by_folders(source: ImageSource) -> bool:

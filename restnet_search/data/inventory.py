@@ -1,4 +1,4 @@
-"""What a data set holds, split by split and class by class, and what of it is not used: for reports and checks."""
+"""Inventory of a data set: its splits and classes, and what of it is not used; for reports and checks."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ class Overlap:
         split: ``val`` or ``test``.
         other: The earlier split, ``train`` or ``val``.
         count: Images of `split` with a copy in `other`.
-        of: Images of `split`.
+        images: Images of `split`.
         relabelled: Those of them whose copy is of another class.
-        first: One such pair, the names in `split` and in `other`.
+        example: One such pair, the names in `split` and in `other`.
     """
 
     split: str
     other: str
     count: int
-    of: int
+    images: int
     relabelled: int
-    first: tuple[str, str]
+    example: tuple[str, str]
 
     @property
     def share(self) -> float:
         """Fraction of the split."""
-        return self.count / self.of
+        return self.count / self.images
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Duplicates:
 
     count: int
     relabelled: int
-    first: tuple[str, str]
+    example: tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,5 @@ class DataInventory:
 
 def take_inventory(classes: tuple[str, ...], labels: Mapping[str, np.ndarray]) -> DataInventory:
     """Count the images of every class; `labels` are those of every split, int ``(n,)``."""
-    counts = {
-        split: tuple(np.bincount(of, minlength=len(classes)).tolist()) for split, of in labels.items()
-    }
+    counts = {split: tuple(np.bincount(of, minlength=len(classes)).tolist()) for split, of in labels.items()}
     return DataInventory(classes, counts)

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from restnet_search.data.agreement import agree, folder_notes
-from restnet_search.data.class_names import ClassOrder
-from restnet_search.data.class_orders import name_classes, order_classes, refuse_class_keys
+from restnet_search.data.class_orders import Orders, name_classes, order_classes, refuse_class_keys
 from restnet_search.data.inventory import Duplicates, Overlap, take_inventory
 from restnet_search.data.overlap import (
     ImageDigests,
@@ -90,9 +89,9 @@ def load_data(
         overlaps=copies.overlaps,
         duplicates=copies.duplicates,
     )
-    order = ClassOrder(next(iter(opened.orders)), opened.reason) if opened.orders else None
+    orders = opened.orders
     return DataSplits(
-        train, val, test, train.classes, skipped, notes, inventory, contents, orders=opened.orders, order=order
+        train, val, test, train.classes, skipped, notes, inventory, contents, orders.candidates, orders.present
     )
 
 
@@ -100,14 +99,13 @@ def load_data(
 class _Opened:
     """Train, val and test as wholes, and what is to be known of them: see `DataSplits`.
 
-    ``skipped`` counts, by split, the files that are no images; ``reason`` says why the first of ``orders`` is it.
+    ``skipped`` counts, by split, the files that are no images.
     """
 
     parts: Sequence[Split]
     notes: tuple[str, ...] = ()
     skipped: Mapping[str, tuple[SkippedFiles, ...]] = field(default_factory=dict)
-    orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    reason: str = ""
+    orders: Orders = field(default_factory=Orders)
 
 
 def _open_splits(spec: DataSpec, root: Path | None, cache: PixelCache) -> _Opened:
@@ -132,12 +130,12 @@ def _open_splits(spec: DataSpec, root: Path | None, cache: PixelCache) -> _Opene
     files = {name: source for name, one in named.sources.items() if isinstance(source := innermost(one), FileSource)}
     skipped = {name: source.skipped for name, source in files.items()}
     more = [note for name, source in files.items() for note in folder_notes(name, source)]
-    return _Opened(parts, (*named.notes, *notes, *more), skipped, orders.candidates, orders.reason)
+    return _Opened(parts, (*named.notes, *notes, *more), skipped, orders)
 
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A split as it is used, of the `whole` that it was drawn from; `digests` None where nobody looked at its images."""
+    """A split as it is used, and the `whole` that it was drawn from; `digests` None where nobody looked at images."""
 
     whole: Split
     split: Split
@@ -176,16 +174,16 @@ def _draw_examined(
                 unreadable.append(Unreadable(int(position), name, f"Cannot read the image {name}: {one.problem}"))
         return np.array([one.problem is None for one in looked], dtype=bool)
 
-    everything = np.arange(len(part))
-    if count is None:
-        chosen = everything[usable(everything)]
-    else:
-        chosen = sample_usable(part.labels.numpy(), count, rng, usable)
+    labels = part.labels.numpy()
+    chosen = (
+        np.flatnonzero(usable(np.arange(len(part)))) if count is None else sample_usable(labels, count, rng, usable)
+    )
     unreadable.sort(key=lambda one: one.position)
     require_few(unreadable, asked, part.name, 1.0 if limit is None else limit)
     if count is not None and len(chosen) < count:
         raise DataError(
-            f"data.subset.{part.name} asks for {count} images; of the {len(part)} there are, {len(chosen)} can be read.",
+            f"data.subset.{part.name} asks for {count} images; of the {len(part)} there are, {len(chosen)} can be"
+            " read.",
             hint=f"set data.subset.{part.name} to at most {len(chosen)}, or to null for all",
         )
     whole = len(chosen) == len(part)

@@ -11,7 +11,14 @@ from restnet_search.data.readers.sources import ImageSource
 from restnet_search.data.unreadable import Examiner
 from restnet_search.errors import DataError
 
-__all__ = ["ImageDigests", "duplicates_sentence", "find_duplicates", "find_overlap", "overlap_sentence", "refuse_overlap"]
+__all__ = [
+    "ImageDigests",
+    "duplicates_sentence",
+    "find_duplicates",
+    "find_overlap",
+    "overlap_sentence",
+    "refuse_overlap",
+]
 
 MOST_SHARED = 0.01
 """Share of val or test that may also be in another split: what the published data sets themselves hold lies below."""
@@ -37,10 +44,12 @@ class ImageDigests:
         return [self._known[int(row)] for row in rows]
 
     def of_sizes(self, rows: np.ndarray, sizes: set[int], examiner: Examiner) -> dict[bytes, int]:
-        """Return hash -> row of the images of these sizes in bytes; images of unknown size count where known already."""
+        """Return hash -> row of images of these sizes in bytes; one of unknown size counts if it was read before."""
         wanted = [row for row in map(int, rows) if self._may_be(row, sizes)]
         digests = self.of(np.array(wanted, dtype=np.int64), examiner)
-        return {digest: row for digest, row in zip(reversed(digests), reversed(wanted), strict=True) if digest is not None}
+        return {
+            digest: row for digest, row in zip(reversed(digests), reversed(wanted), strict=True) if digest is not None
+        }
 
     def _may_be(self, row: int, sizes: set[int]) -> bool:
         size = self.source.size(row)
@@ -106,10 +115,10 @@ def refuse_overlap(overlap: Overlap) -> None:
 def overlap_sentence(overlap: Overlap) -> str:
     """Say what two splits share: ``40 of 80 images of val (50 %) are also in train, byte for byte: ...``"""
     other = f" ({overlap.relabelled:,} of them under another class)" if overlap.relabelled else ""
-    one, two = overlap.first
+    one, two = overlap.example
     are = "image" if overlap.count == 1 else "images"
     return (
-        f"{overlap.count:,} of {overlap.of:,} images of {overlap.split} ({100 * overlap.share:.3g} %) are also in"
+        f"{overlap.count:,} of {overlap.images:,} images of {overlap.split} ({100 * overlap.share:.3g} %) are also in"
         f" {overlap.other}, byte for byte{other}: {one} is {two}"
         + (f", and {overlap.count - 1:,} more {are}." if overlap.count > 1 else ".")
     )
@@ -118,5 +127,7 @@ def overlap_sentence(overlap: Overlap) -> str:
 def duplicates_sentence(split: str, duplicates: Duplicates) -> str:
     """Say what a split holds more than once."""
     other = f", {duplicates.relabelled:,} of them under another class" if duplicates.relabelled else ""
-    one, two = duplicates.first
-    return f"{duplicates.count:,} of the images of {split} repeat another one of it, byte for byte{other}: {one} is {two}."
+    one, two = duplicates.example
+    return (
+        f"{duplicates.count:,} of the images of {split} repeat another one of it, byte for byte{other}: {one} is {two}."
+    )

@@ -26,7 +26,8 @@ Stamp = tuple[str, str]
 _READER = f"pillow {pillow_version}, 1"  # raise the number when what decodes changes
 _TABLES = """
 CREATE TABLE IF NOT EXISTS files (place TEXT PRIMARY KEY, facts TEXT NOT NULL, digest BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS contents (digest BLOB, reader TEXT, problem TEXT, PRIMARY KEY (digest, reader)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS contents (digest BLOB, reader TEXT, problem TEXT, PRIMARY KEY (digest, reader))
+    WITHOUT ROWID;
 """
 _AT_ONCE = 500  # places in one question to the database
 _FRESH_NS = 20_000_000  # a file written this shortly before may be written again without its times showing it
@@ -46,7 +47,7 @@ def images_file(cache: Path) -> Path:
 
 
 class ImageMemory:
-    """What earlier processes learned of images, in a file that several of them may use at once.
+    """Facts that earlier processes learned of images, in a file that several of them may use at once.
 
     Args:
         path: The file; it is made where it is missing, and made anew where it is damaged. None: nothing is kept.

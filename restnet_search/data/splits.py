@@ -163,9 +163,8 @@ class DataSplits:
         notes: What a user should know of the data, one sentence each.
         inventory: What the splits hold, and what of it is not used.
         contents: By split that was looked at, the SHA-256 over its images' bytes and classes, in order.
-        orders: Orders that the classes may stand in, by name, the present one first; only the present one where the
-            space or the data set says which.
-        order: The order that was decided on, and why.
+        orders: Orders that the classes may stand in, by name, the present one first.
+        order: The one that was decided on, and why; None where there is no other.
     """
 
     train: Split

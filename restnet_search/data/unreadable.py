@@ -62,7 +62,9 @@ class Examiner:
         digests = self._memory.digests(stamps)
         verdicts = self._memory.problems(digest for digest in digests if digest is not None) if decode else {}
         looked: list[LookedAt | None] = [
-            LookedAt(digest, verdicts.get(digest)) if digest is not None and (digest in verdicts or not decode) else None
+            LookedAt(digest, verdicts.get(digest))
+            if digest is not None and (digest in verdicts or not decode)
+            else None
             for digest in digests
         ]
         missing = [place for place, one in enumerate(looked) if one is None]
@@ -73,7 +75,9 @@ class Examiner:
                 places = missing[start : start + _KEPT_AFTER]
                 chunks = [places[at : at + _CHUNK] for at in range(0, len(places), _CHUNK)]
                 for chunk, results in zip(
-                    chunks, pool.map(lambda chunk: [_look(source, int(rows[p]), decode) for p in chunk], chunks), strict=True
+                    chunks,
+                    pool.map(lambda chunk: [_look(source, int(rows[p]), decode) for p in chunk], chunks),
+                    strict=True,
                 ):
                     for place, result in zip(chunk, results, strict=True):
                         looked[place] = result
@@ -91,14 +95,16 @@ class Examiner:
     def _remember(
         self, places: Sequence[int], stamps: Sequence[Stamp | None], looked: Sequence[LookedAt | None], *, decode: bool
     ) -> None:
-        new = [(stamps[place], one) for place in places if (one := looked[place]) is not None and one.digest is not None]
+        new = [
+            (stamps[place], one) for place in places if (one := looked[place]) is not None and one.digest is not None
+        ]
         files = [(stamp, one.digest) for stamp, one in new if stamp is not None and one.digest is not None]
         contents = {one.digest: one.problem for stamp, one in new if stamp is not None and one.digest is not None}
         if files:
             self._memory.remember(files, contents.items() if decode else ())
 
 
-def _look(source: ImageSource, row: int, decode: bool) -> LookedAt:  # noqa: FBT001
+def _look(source: ImageSource, row: int, decode: bool) -> LookedAt:
     try:
         content = source.content(row)
     except DataError as error:

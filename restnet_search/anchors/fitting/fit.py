@@ -14,6 +14,7 @@ from torch import nn
 
 from restnet_search.anchors.anchor import Anchor, freeze, head_matches, model_digest
 from restnet_search.anchors.classifier import replace_classifier
+from restnet_search.anchors.fitting.class_order import settle_class_order
 from restnet_search.anchors.fitting.fit_cache import make_cache_dir, read_fitted, write_fitted
 from restnet_search.anchors.fitting.resume import forget
 from restnet_search.anchors.fitting.train import train_full, train_head
@@ -21,6 +22,7 @@ from restnet_search.anchors.fitting.training_loop import FitJob, FitSettings
 from restnet_search.anchors.loading.hub import MissingWeights, all_missing
 from restnet_search.anchors.loading.load import load_anchor
 from restnet_search.compute import Compute, open_compute
+from restnet_search.data.readers.sources import FileSource, innermost
 from restnet_search.data.splits import DataSplits
 from restnet_search.errors import AnchorError
 from restnet_search.files import inside
@@ -28,7 +30,7 @@ from restnet_search.progress import Progress
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import FitSpec, SearchSpace
 
-__all__ = ["Fit", "fit_anchor", "fit_anchors", "prepare_anchors"]
+__all__ = ["Fit", "FittedAnchors", "fit_anchor", "fit_anchors", "prepare_anchors"]
 
 _RECIPE = 1  # raise when training changes, so that older cached weights are not taken for the new recipe's
 
@@ -47,6 +49,14 @@ class Fit:
     anchor: Anchor
     origin: Literal["as loaded", "fitted", "cache"]
     val_top1: float | None
+
+
+@dataclass(frozen=True)
+class FittedAnchors:
+    """All anchors of a space, in its order, and the data with its classes in the order that they answer in."""
+
+    fits: tuple[Fit, ...]
+    data: DataSplits
 
 
 def fit_anchor(
@@ -88,7 +98,7 @@ def prepare_anchors(
     compute: Compute | None = None,
 ) -> list[Anchor]:
     """Return the anchors of :func:`fit_anchors`, whose arguments and errors it has."""
-    return [fit.anchor for fit in fit_anchors(space, data, sources, progress, compute)]
+    return [fit.anchor for fit in fit_anchors(space, data, sources, progress, compute).fits]
 
 
 def fit_anchors(
@@ -97,8 +107,10 @@ def fit_anchors(
     sources: AnchorSources,
     progress: Progress,
     compute: Compute | None = None,
-) -> list[Fit]:
+) -> FittedAnchors:
     """Load every anchor of the space, in its order, and fit those that do not match the data's classes.
+
+    Those that do match are asked in which order the classes stand (:mod:`.class_order`).
 
     Fitting takes the data's seed, not the search's: the anchors belong to what is searched, and another search on the
     same data finds them in the cache.
@@ -112,6 +124,7 @@ def fit_anchors(
 
     Raises:
         AnchorError: See :func:`restnet_search.anchors.loading.load.load_anchor` and :func:`fit_anchor`.
+        DataError: If the order of the classes cannot be told.
     """
     # All are loaded before the first is fitted, so that a wrong name costs seconds and not a training.
     anchors: list[Anchor] = []
@@ -125,8 +138,9 @@ def fit_anchors(
     if missing:
         raise all_missing(missing)
     place = compute or open_compute(space.compute, progress.log)
-    fitter = _Fitter(data, sources.cache, FitSettings(space.fit, space.data.seed, progress, place))
-    return [fitter.fit(anchor) for anchor in anchors]
+    ordered = settle_class_order(data, anchors, place, progress)
+    fitter = _Fitter(ordered.data, sources.cache, FitSettings(space.fit, space.data.seed, progress, place))
+    return FittedAnchors(tuple(fitter.fit(anchor) for anchor in ordered.anchors), ordered.data)
 
 
 @dataclass(frozen=True)
@@ -206,6 +220,8 @@ def _key(anchor: Anchor, data: DataSplits, spec: FitSpec, seed: int) -> str:
         recipe,
         seed,
     ]
+    if isinstance(innermost(data.train.source), FileSource):  # else these digests cover every byte by themselves
+        facts += [data.contents.get("train"), data.contents.get("val")]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
 
 

@@ -1,4 +1,4 @@
-"""Bytes of an image file to RGB, safely: regular files only, bounded in bytes and pixels, and no format that runs code."""
+"""From the bytes of an image file to RGB, safely: bounded in bytes and pixels, and by no format that runs code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from restnet_search.data.readers.color import to_rgb
 from restnet_search.errors import DataError
 
-__all__ = ["decode_image", "image_formats", "image_suffixes", "problem_of_image", "read_extent", "reason_of", "unreadable"]
+__all__ = [
+    "decode_image",
+    "image_formats",
+    "image_suffixes",
+    "problem_of_image",
+    "read_extent",
+    "reason_of",
+    "unreadable",
+]
 
 MOST_BYTES = 1 << 30
 """Bytes of the largest image file that is read; one that claims more is no photograph."""
@@ -61,7 +69,8 @@ def read_extent(path: Path, offset: int, size: int | None) -> bytes:
         OSError: If the file is missing, is no regular one, or holds more than an image may, or fewer bytes than asked.
     """
     _require_regular(path.stat())
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(handle, "rb") as file:
         status = os.fstat(file.fileno())
         _require_regular(status)  # what lay there may have been exchanged
         wanted = status.st_size - offset if size is None else size
@@ -102,7 +111,7 @@ def problem_of_image(load: Callable[[], bytes | Image.Image]) -> str | None:
     """
     try:
         _decode(load(), fast=True)
-    except Exception as error:  # as above
+    except Exception as error:  # noqa: BLE001  as above
         return reason_of(error)
     return None
 

@@ -72,45 +72,45 @@ def open_class_folders(root: Path) -> FileSource:
     Raises:
         DataError: If a folder cannot be listed.
     """
-    found = Listing()
+    listing = Listing()
     for entry in _entries(root):
         if is_hidden(entry.name):
-            found.skipped.append((HIDDEN, entry.name))
+            listing.skipped.append((HIDDEN, entry.name))
         elif _is_folder(entry):
-            before = len(found.images)
-            _walk(Path(entry.path), (entry.name,), (_identity(root),), found)
-            if len(found.images) == before:
-                found.empty.append(entry.name)
+            before = len(listing.images)
+            _walk(Path(entry.path), (entry.name,), (_identity(root),), listing)
+            if len(listing.images) == before:
+                listing.empty.append(entry.name)
         else:
-            found.skipped.append((_OUTSIDE if is_image_name(entry.name) else kind_of_file(entry.name), entry.name))
-    return found.source()
+            listing.skipped.append((_OUTSIDE if is_image_name(entry.name) else kind_of_file(entry.name), entry.name))
+    return listing.source()
 
 
-def _walk(folder: Path, parts: tuple[str, ...], above: tuple[tuple[int, int], ...], found: Listing) -> int:
+def _walk(folder: Path, parts: tuple[str, ...], above: tuple[tuple[int, int], ...], listing: Listing) -> int:
     """List a folder of a class and those below it; return how many images they hold."""
     identity, count = _identity(folder), 0
     if identity in above:
-        found.skipped.append((_LOOP, "/".join(parts)))
+        listing.skipped.append((_LOOP, "/".join(parts)))
         return 0
     if len(parts) > _DEEPEST:
-        found.skipped.append((_DEEP, "/".join(parts)))
+        listing.skipped.append((_DEEP, "/".join(parts)))
         return 0
     for entry in _entries(folder):
         inner = (*parts, entry.name)
         name = "/".join(inner)
         if is_hidden(entry.name):
-            found.skipped.append((HIDDEN, name))
+            listing.skipped.append((HIDDEN, name))
         elif _is_folder(entry):
-            below = _walk(Path(entry.path), inner, (*above, identity), found)
+            below = _walk(Path(entry.path), inner, (*above, identity), listing)
             if not below and is_image_name(entry.name):  # it is called an image, and is none
-                found.add_image(inner, Extent(entry.path, name, 0, 0))
+                listing.add_image(inner, Extent(entry.path, name, 0, 0))
                 below = 1
             count += below
         elif is_image_name(entry.name):
-            found.add_image(inner, Extent(entry.path, name, 0, _size(entry)))
+            listing.add_image(inner, Extent(entry.path, name, 0, _size(entry)))
             count += 1
         else:
-            found.skipped.append((kind_of_file(entry.name), name))
+            listing.skipped.append((kind_of_file(entry.name), name))
     return count
 
 

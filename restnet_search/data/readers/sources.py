@@ -6,7 +6,6 @@ A source decodes image ``i`` the same way in any thread or process: it keeps no 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +51,7 @@ class ImageSource(Protocol):
         ...
 
     def size(self, index: int) -> int | None:
-        """Return the bytes of its content, None where that is not known before it is read; images of two sizes differ."""
+        """Return the bytes of its content; None where that is not known before it is read."""
         ...
 
     def name(self, index: int) -> str:
@@ -100,10 +99,10 @@ class Extent:
             Its absolute place, and size, both times and number of the file that holds it; None where there is none.
         """
         try:
-            status = os.stat(self.path)
+            status = Path(self.path).stat()
         except (OSError, ValueError):
             return None
-        place = f"{os.path.abspath(self.path)}\0{self.offset}\0{self.size}"
+        place = f"{Path(self.path).absolute()}\0{self.offset}\0{self.size}"
         facts = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
         return place, " ".join(map(str, facts))
 

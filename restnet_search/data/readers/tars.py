@@ -31,17 +31,17 @@ def open_tar(path: Path) -> FileSource:
     Raises:
         DataError: If it is no tar, compressed, or cut short within a header.
     """
-    found = Listing()
+    listing = Listing()
     images: dict[Parts, Extent] = {}
     empty: set[str] = set()
     try:
         with tarfile.open(path, "r:") as archive:
-            for parts, extent in _members(archive, path, (), 0, found):
+            for parts, extent in _members(archive, path, (), 0, listing):
                 if extent is None:
                     empty.add("/".join(parts))
                     continue
                 if parts in images:
-                    found.skipped.append((_TWICE, extent.name))
+                    listing.skipped.append((_TWICE, extent.name))
                 images[parts] = extent
     except _BROKEN as error:
         raise DataError(
@@ -50,15 +50,15 @@ def open_tar(path: Path) -> FileSource:
         ) from error
     wrapped = _wrapping(images)
     for parts, extent in images.items():
-        found.add_image(parts[wrapped:] if len(parts) > wrapped else parts[-1:], extent)
-    classes = {label for label, _ in found.images}
+        listing.add_image(parts[wrapped:] if len(parts) > wrapped else parts[-1:], extent)
+    classes = {label for label, _ in listing.images}
     below = [name.split("/")[wrapped:] for name in empty]
-    found.empty += sorted({parts[0] for parts in below if len(parts) == 1} - classes)
-    return found.source()
+    listing.empty += sorted({parts[0] for parts in below if len(parts) == 1} - classes)
+    return listing.source()
 
 
 def _members(
-    archive: tarfile.TarFile, path: Path, above: Parts, offset: int, found: Listing
+    archive: tarfile.TarFile, path: Path, above: Parts, offset: int, listing: Listing
 ) -> Iterator[tuple[Parts, Extent | None]]:
     """Yield the images by the parts of their names, and folders with None for an extent.
 
@@ -67,26 +67,27 @@ def _members(
         path: The outer tar.
         above: Parts of the name that come before those in the archive.
         offset: Of the archive in the outer tar, bytes; a tar inside a tar is one run of the outer tar's bytes.
-        found: Takes what is passed over.
+        listing: Takes what is passed over.
     """
+    members: list[tarfile.TarInfo] = getattr(archive, "members")  # noqa: B009  of which nobody declares a type
     for member in archive:
-        if len(archive.members) > _KEPT:
-            archive.members.clear()
+        if len(members) > _KEPT:
+            members.clear()
         name = "/".join((*above, member.name))
         parts = tuple(part for part in member.name.split("/") if part not in ("", "."))
         if not parts:
             continue
         if member.name.startswith("/") or ".." in parts or "\0" in member.name:
-            found.skipped.append((_ESCAPES, name))
+            listing.skipped.append((_ESCAPES, name))
         elif any(map(is_hidden, parts)):
             if not member.isdir():
-                found.skipped.append((HIDDEN, name))
+                listing.skipped.append((HIDDEN, name))
         elif member.isdir():
             yield (*above, *parts), None
         elif member.isreg() and not above and parts[-1].lower().endswith(".tar"):
-            yield from _inner(archive, member, path, (*parts[:-1], parts[-1][:-4]), found)
+            yield from _inner(archive, member, path, (*parts[:-1], parts[-1][:-4]), listing)
         elif not is_image_name(parts[-1]):
-            found.skipped.append((kind_of_file(parts[-1]), name))
+            listing.skipped.append((kind_of_file(parts[-1]), name))
         else:
             shown = f"{above[-1]}.tar!{member.name}" if above else member.name
             start = None if member.issparse() or not member.isreg() else offset + member.offset_data
@@ -96,12 +97,12 @@ def _members(
 
 
 def _inner(
-    archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path, above: Parts, found: Listing
+    archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path, above: Parts, listing: Listing
 ) -> Iterator[tuple[Parts, Extent | None]]:
     stream = archive.extractfile(member)
     assert stream is not None, "a regular member has content"
     with stream, tarfile.open(fileobj=stream, mode="r:") as inner:
-        yield from _members(inner, path, above, member.offset_data, found)
+        yield from _members(inner, path, above, member.offset_data, listing)
 
 
 def _kind(member: tarfile.TarInfo) -> str:

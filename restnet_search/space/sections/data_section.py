@@ -10,6 +10,7 @@ from restnet_search.space.published_data import with_published_splits
 from restnet_search.space.sections.checks import no_bool
 from restnet_search.space.sections.fields import Fraction, NonNegative, Positive, Section, Text
 
+
 def _names(value: object) -> object:
     """YAML reads folders that are called 0, 1, 2 as numbers."""
     if not isinstance(value, list):
@@ -58,13 +59,13 @@ class DataSpec(Section):
     )
     class_order: ClassNames | None = Field(
         default=None,
-        description="lexicographic (as torchvision sorts folders), natural (as timm does), a list or a file. null: where"
-        " the two differ, the answers of anchors that stay as they are decide.",
+        description="lexicographic (as torchvision sorts folders), natural (as timm does), a list or a file. null:"
+        " where the two differ, the answers of anchors that stay as they are decide.",
     )
     class_map: Text | None = Field(
         default=None,
-        description="File of class names in the order of the anchors' answers (timm's class_map.txt, or JSON); images of"
-        " other classes are left out.",
+        description="File of class names in the order of the anchors' answers (timm's class_map.txt, or JSON); images"
+        " of other classes are left out.",
     )
     allow_overlap: bool = Field(
         default=False, description="true: go on where splits have more than 1 % of their images in common."
