@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -22,8 +23,11 @@ from restnet_search.progress import Progress
 __all__ = ["Examiner", "Unreadable", "name_some", "require_few"]
 
 _CHUNK = 64  # images per piece of work handed to a thread
+_CHUNK_BYTES = 1 << 24
 _KEPT_AFTER = 64 * _CHUNK  # images after which what was learned is written down, so that a kill loses seconds
 _SHOWN = 5
+
+_Chunk = list[tuple[int, int]]  # places in the question, and rows of the source
 
 
 @dataclass(frozen=True)
@@ -73,17 +77,28 @@ class Examiner:
             task.advance(len(rows) - len(missing))
             for start in range(0, len(missing), _KEPT_AFTER):
                 places = missing[start : start + _KEPT_AFTER]
-                chunks = [places[at : at + _CHUNK] for at in range(0, len(places), _CHUNK)]
-                for chunk, results in zip(
-                    chunks,
-                    pool.map(lambda chunk: [_look(source, int(rows[p]), decode) for p in chunk], chunks),
-                    strict=True,
-                ):
-                    for place, result in zip(chunk, results, strict=True):
+                chunks = list(_chunks(source, [(place, int(rows[place])) for place in places]))
+                for results in pool.map(partial(self._look, source, decode=decode), chunks):
+                    for place, result in results:
                         looked[place] = result
-                    task.advance(len(chunk))
+                    task.advance(len(results))
                 self._remember(places, stamps, looked, decode=decode)
         return [one for one in looked if one is not None]
+
+    def _look(self, source: ImageSource, chunk: _Chunk, *, decode: bool) -> list[tuple[int, LookedAt]]:
+        """Read and hash images, and decode those of a content that nobody has decoded yet."""
+        read = [(place, row, *_read(source, row)) for place, row in chunk]
+        hashed = [hashlib.sha256(content).digest() if content is not None else None for *_, content, _ in read]
+        known = self._memory.problems(digest for digest in hashed if digest is not None) if decode else {}
+        looked: list[tuple[int, LookedAt]] = []
+        for (place, row, content, problem), digest in zip(read, hashed, strict=True):
+            if decode and content is not None and digest is not None:
+                looked.append(
+                    (place, LookedAt(digest, known[digest] if digest in known else source.problem(row, content)))
+                )
+            else:
+                looked.append((place, LookedAt(digest, problem)))
+        return looked
 
     @staticmethod
     def _stamps(source: ImageSource, rows: np.ndarray) -> list[Stamp | None]:
@@ -104,12 +119,26 @@ class Examiner:
             self._memory.remember(files, contents.items() if decode else ())
 
 
-def _look(source: ImageSource, row: int, decode: bool) -> LookedAt:
+def _chunks(source: ImageSource, images: Sequence[tuple[int, int]]) -> Iterator[_Chunk]:
+    """Cut (place, row) pairs into pieces of work that take little memory, however large the images are."""
+    chunk: _Chunk = []
+    size = 0
+    for place, row in images:
+        if chunk and (len(chunk) == _CHUNK or size > _CHUNK_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append((place, row))
+        size += source.size(row) or 0
+    if chunk:
+        yield chunk
+
+
+def _read(source: ImageSource, row: int) -> tuple[bytes | None, str | None]:
+    """Return the content of an image, or the reason why it has none."""
     try:
-        content = source.content(row)
+        return source.content(row), None
     except DataError as error:
-        return LookedAt(None, error.problem.partition(f"{source.name(row)}: ")[2] or error.problem)
-    return LookedAt(hashlib.sha256(content).digest(), source.problem(row, content) if decode else None)
+        return None, error.problem.partition(f"{source.name(row)}: ")[2] or error.problem
 
 
 def _cores() -> int:

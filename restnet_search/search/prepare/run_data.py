@@ -39,10 +39,11 @@ def remember_data(folder: RunFolder, data: DataSplits) -> None:
     """
     parts = {part.name: part for part in (data.train, data.val, data.test)}
     now = _DataFacts({name: _SplitFacts(len(parts[name]), digest) for name, digest in data.contents.items()})
-    if not folder.data.exists():
-        write_atomically(folder.data, json.dumps(asdict(now), indent=2) + "\n")
+    path = folder.path / "data.json"
+    if not path.exists():
+        write_atomically(path, json.dumps(asdict(now), indent=2) + "\n")
         return
-    before = read_as(_DataFacts, folder.data)
+    before = read_as(_DataFacts, path)
     changed = [name for name, split in now.splits.items() if before.splits.get(name) != split]
     if changed:
         counts = ", ".join(
@@ -53,6 +54,6 @@ def remember_data(folder: RunFolder, data: DataSplits) -> None:
         )
         raise RunError(
             f"The images are not those that the run {folder.name} was started with: {counts}.",
-            expected=f"the bytes whose hashes {folder.data} keeps; scores on others could not be compared",
+            expected=f"the bytes whose hashes {path} keeps; scores on others could not be compared",
             hint="put the images back, or start a new run",
         )

@@ -53,10 +53,6 @@ class RunFolder:
         return self.path / "search.log"
 
     @property
-    def data(self) -> Path:
-        return self.path / "data.json"
-
-    @property
     def joint(self) -> Path:
         """The state of a joint training under way."""
         return self.path / "joint.pt"
