@@ -21,7 +21,7 @@ __all__ = ["ImageMemory", "LookedAt", "Stamp", "images_file"]
 T = TypeVar("T")
 
 Stamp = tuple[str, str]
-"""Where an image is, and what changes when it is written to (:meth:`Extent.stamp`)."""
+"""Where an image is, and what changes when it is written to (:meth:`FileSource.stamps`)."""
 
 _READER = f"pillow {pillow_version}, 1"  # raise the number when what decodes changes
 _TABLES = """

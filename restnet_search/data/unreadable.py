@@ -105,7 +105,7 @@ class Examiner:
         files = innermost(source)
         if not isinstance(files, FileSource):
             return [None] * len(rows)
-        return [files.extents[row].stamp() for row in rows]
+        return list(files.stamps(rows))
 
     def _remember(
         self, places: Sequence[int], stamps: Sequence[Stamp | None], looked: Sequence[LookedAt | None], *, decode: bool

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from restnet_search.data.readers.decoding import image_suffixes
 
@@ -37,14 +36,19 @@ def is_hidden(name: str) -> bool:
 
 def is_image_name(name: str) -> bool:
     """Say whether a name ends as that of an image in a format that Pillow decodes."""
-    return PurePosixPath(name).suffix.lower() in image_suffixes()
+    return _ending(name) in image_suffixes()
+
+
+def _ending(name: str) -> str:
+    stem, dot, ending = name.rpartition(".")
+    return dot + ending.lower() if stem else ""
 
 
 def kind_of_file(name: str) -> str:
     """Return the kind of a file that is no image: its ending, ``hidden``, or ``without an ending``."""
     if is_hidden(name):
         return HIDDEN
-    ending = PurePosixPath(name).suffix.lower()
+    ending = _ending(name)
     return ending if 1 < len(ending) <= _LONGEST_ENDING else "without an ending"
 
 
