@@ -80,7 +80,7 @@ def _checked(source: ImageSource, where: str) -> ImageSource:
             expected="one folder of images per class, in a format that Pillow reads",
         )
     if len(source.classes) < 2:
-        only = source.classes[0]
+        only = next(iter(source.classes))
         empty = f"; these folders are empty: {', '.join(files.empty[:8])}" if files is not None and files.empty else ""
         inside = files is not None and only in files.nested
         raise DataError(
