@@ -98,9 +98,8 @@ def assemble_report(search: Search, networks: Networks) -> Report:
         networks: Anchors and hybrids, scored.
     """
     session, study, graphs = search.session, search.study, search.prepared.graphs
-    before = study.noted("seconds") or {}
-    seconds = {stage: round(before.get(stage, 0.0) + spent, 3) for stage, spent in session.clock.seconds.items()}
-    study.note("seconds", seconds)
+    total = study.add_counts("seconds", session.clock.seconds)
+    seconds = {stage: round(spent, 3) for stage, spent in total.items()}
     measured = Report(
         schema_version=SCHEMA_VERSION,
         run=session.folder.name,
@@ -149,6 +148,7 @@ def _search_summary(search: Search, seconds: Mapping[str, float]) -> SearchSumma
         latency=_latency_note(search.prices.table, foreign=search.prices.foreign),
         strategy=search.session.space.search.strategy,
         workers=count if (count := search.session.workers) > 1 else None,
+        lost_workers=tuple(search.study.noted("lost workers") or ()),
         joint=JointSummary(**facts) if (facts := search.study.noted("joint")) else None,
         compute=_compute_summary(search),
         data=_data_summary(search.images.data, search.prepared.class_order),

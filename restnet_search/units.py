@@ -25,6 +25,7 @@ __all__ = [
     "Quantity",
     "format_bytes",
     "format_count",
+    "format_duration",
     "format_quantity",
     "format_seconds",
     "parse_budget",
@@ -43,18 +44,23 @@ RUNTIMES = ("pytorch", "onnxruntime", "device")
 
 _QUALIFIERS = {"memory": MEMORY_DTYPES, "latency": RUNTIMES}
 _SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+_SECONDS = {"": 1.0, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "μ": 1e-6}
 _UNITS = {
     "flops": "macs", "flop": "macs", "macs": "macs", "mac": "macs", "": "macs",
     "params": "params", "param": "params", "parameters": "params", "p": "params",
 }  # fmt: skip
-_PATTERN = re.compile(r"\s*(?P<number>\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+)\s*(?P<scale>[kmgt]?)(?P<unit>[a-z]*)\s*", re.I)
+_NUMBER = r"\s*(?P<number>[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?|\.[0-9]+)\s*"
+# ASCII: without it, 2 in any script is a digit, and K (kelvin) is a k
+_PATTERN = re.compile(rf"{_NUMBER}(?P<scale>[kmgt]?)(?P<unit>[a-z]*)\s*", re.IGNORECASE | re.ASCII)
 _FIXED = {
     **{f"{prefix}b": ("memory", scale) for prefix, scale in _SCALES.items()},
     **{f"{prefix}ib": ("memory", 1024.0**power) for power, prefix in enumerate("kmg", start=1)},
-    "s": ("latency", 1.0), "ms": ("latency", 1e-3), "us": ("latency", 1e-6), "µs": ("latency", 1e-6),
+    **{f"{prefix}s": ("latency", scale) for prefix, scale in _SECONDS.items()},
 }  # fmt: skip
 _NAMED_PATTERN = re.compile(r"\s*(?P<name>[A-Za-z][\w.-]*)\s*=(?P<limits>.*)", re.ASCII | re.DOTALL)
-_FIXED_PATTERN = re.compile(r"\s*(?P<number>\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+)\s*(?P<unit>[a-zµ]+)\s*", re.I)
+_FIXED_PATTERN = re.compile(rf"{_NUMBER}(?P<unit>[a-zµμ]+)\s*", re.IGNORECASE | re.ASCII)  # the sign micro, and mu
+_MOST = {"macs": 1e18, "params": 1e18, "memory": 1e18, "latency": 1e6}
+"""More of a cost than any network has."""
 VALID_UNITS = (
     "a number with k, M, G or T and FLOPs, MACs, params or B, or with ms or s, "
     "such as 2GFLOPs, 85MMACs, 10Mparams, 64MB, 64MB@int8, 30ms, 30ms@onnxruntime"
@@ -85,13 +91,27 @@ def parse_quantity(text: str) -> Quantity:
     match = _PATTERN.fullmatch(text)
     unit = match["unit"].lower() if match else None
     if match is None or unit not in _UNITS:
-        raise BudgetError(f"Cannot read the quantity {text!r}.", expected=VALID_UNITS)
+        raise BudgetError(f"Cannot read the quantity {_shown(text)}.", expected=VALID_UNITS)
     if unit == "" and match["scale"] == "":
-        raise BudgetError(f"The quantity {text!r} has no unit.", expected=VALID_UNITS)
+        raise BudgetError(f"The quantity {_shown(text)} has no unit.", expected=VALID_UNITS)
     value = float(match["number"]) * _SCALES[match["scale"].lower()]
-    if not (value > 0 and math.isfinite(value)):
-        raise BudgetError(f"The quantity {text!r} is not above zero.", expected=VALID_UNITS)
-    return Quantity(_UNITS[unit], value)
+    return _bounded(Quantity(_UNITS[unit], value), text)
+
+
+def _bounded(quantity: Quantity, text: str) -> Quantity:
+    """Refuse an amount that no network has."""
+    if quantity.value <= 0:
+        raise BudgetError(f"The quantity {_shown(text)} is not above zero.", expected=VALID_UNITS)
+    if quantity.value > (most := _MOST[quantity.kind]):
+        unit = {"memory": " bytes", "latency": " seconds"}.get(quantity.kind, "")
+        raise BudgetError(
+            f"The quantity {_shown(text)} is more than any device has.", expected=f"at most {most:.0e}{unit}"
+        )
+    return quantity
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 def _fixed(text: str) -> Quantity | None:
@@ -104,13 +124,13 @@ def _qualified(text: str, amount: str, at: str | None) -> Quantity:
     """Read bytes or seconds, with what stands behind the ``@``."""
     quantity = _fixed(amount)
     if quantity is None:
-        raise BudgetError(f"Cannot read the quantity {text!r}.", expected=VALID_UNITS)
-    if not (quantity.value > 0 and math.isfinite(quantity.value)):
-        raise BudgetError(f"The quantity {text!r} is not above zero.", expected=VALID_UNITS)
+        raise BudgetError(f"Cannot read the quantity {_shown(text)}.", expected=VALID_UNITS)
+    _bounded(quantity, text)
     valid = _QUALIFIERS[quantity.kind]
     if at is not None and at not in valid:
         raise BudgetError(
-            f"The quantity {text!r} names {at!r} behind the @.", expected=f"one of {did_you_mean(at, valid)}"
+            f"The quantity {_shown(text)} names {_shown(at)} behind the @.",
+            expected=f"one of {did_you_mean(at, valid)}",
         )
     return Quantity(quantity.kind, quantity.value, at or "")
 
@@ -126,6 +146,19 @@ def format_seconds(value: float) -> str:
         if value >= scale:
             return f"{value / scale:.2f}{unit}" if value < 10 * scale else f"{value / scale:.1f}{unit}"
     return f"{value * 1e6:.0f}us"
+
+
+def format_duration(seconds: float) -> str:
+    """Format wall time: ``0.4 s``, ``42 s``, ``8 min 20 s``, ``1 h 05 min``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(whole / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def format_count(value: float) -> str:
@@ -201,7 +234,7 @@ def parse_budget(text: str) -> DeviceBudget:
     kinds = [quantity.kind for quantity in quantities]
     if len(set(kinds)) != len(kinds):
         raise BudgetError(
-            f"The budget {text!r} limits one cost twice.",
+            f"The budget {_shown(text)} limits one cost twice.",
             expected="each of macs, params, memory and latency at most once",
             hint="repeat --budget to give several device budgets",
         )

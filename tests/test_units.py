@@ -108,6 +108,26 @@ class TestParseQuantity:
         with pytest.raises(BudgetError):
             parse_quantity(text)
 
+    @pytest.mark.parametrize(
+        "text",
+        ["\uff12GFLOPs", "\u0662GFLOPs", "2\uff0e5GFLOPs", "2\u212aFLOPs", "2GFLOP\u017f", "\u00b2G", "2\u00a0G",
+         "1_000MFLOPs", "0x10M", "1:30G", "\u06f13ms", "\u0967MB"],
+    )  # fmt: skip
+    def test_digits_and_letters_are_those_of_the_keyboard(self, text: str) -> None:
+        with pytest.raises(BudgetError, match="Cannot read the quantity"):
+            parse_quantity(text)
+
+    @pytest.mark.parametrize("text", ["1" * 400 + "G", "1e30G", "1e999G", "9" * 400 + "ms", "1e19B", "1e7s", "1e400MB"])
+    def test_what_no_device_has_is_refused_in_few_words(self, text: str) -> None:
+        with pytest.raises(BudgetError, match="more than any device has") as caught:
+            parse_quantity(text)
+        assert len(str(caught.value)) < 200
+
+    @pytest.mark.parametrize("text", ["30\u00b5s", "30\u03bcs"])
+    def test_the_sign_micro_and_the_greek_letter_are_the_same(self, text: str) -> None:
+        quantity = parse_quantity(text)
+        assert quantity.kind == "latency" and quantity.value == pytest.approx(30e-6, rel=1e-12)
+
     @given(st.text(max_size=12))
     def test_any_text_is_read_or_refused(self, text: str) -> None:
         try:

@@ -70,11 +70,24 @@ def main(
         str | None, typer.Option(metavar="RUN", help="Go on with a run that was interrupted (folder, name or latest).")
     ] = None,
     trials: Annotated[
-        int | None, typer.Option(min=1, help="Fully trained trials to reach (default: the space's).")
+        int | None,
+        typer.Option(
+            parser=options.whole(1, 10**6),
+            metavar="N",
+            help="Fully trained trials to reach (default: the space's); --resume takes it, too.",
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search (default: the space's).")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            parser=options.whole(0, 2**32 - 1), metavar="N", help="Seed of the search (default: the space's)."
+        ),
+    ] = None,
     timeout: Annotated[
-        float | None, typer.Option(min=0.001, help="Stop asking for trials after so many seconds.")
+        float | None,
+        typer.Option(
+            parser=options.real(0.001, 1e9), metavar="N", help="Stop asking for trials after so many seconds."
+        ),
     ] = None,
     ranker: Annotated[
         str | None,
@@ -101,12 +114,16 @@ def main(
     ] = False,
     cache_gb: Annotated[
         float | None,
-        typer.Option(min=0, metavar="N", help="Bound of kept features on disk, in GB; 0: none (default: the space's)."),
+        typer.Option(
+            parser=options.real(0, 1e6),
+            metavar="N",
+            help="Bound of kept features on disk, in GB; 0: none (default: the space's).",
+        ),
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            parser=options.whole(1, 1024),
             metavar="N",
             help="Local processes that train trials, the threads divided between them; results do not depend on it;"
             " --resume takes it, too (default: the space's, 1).",
@@ -117,6 +134,7 @@ def main(
         typer.Option(metavar="COST", help="Traded against accuracy: macs, params, memory or latency; repeatable."),
     ] = None,
     trust_code: options.TrustCode = False,
+    allow_untrained: options.AllowUntrained = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the report.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
@@ -154,6 +172,7 @@ def main(
             workers=workers,
             objective=tuple(objective or ()),
             trust_code=trust_code,
+            allow_untrained=allow_untrained,
             as_json=as_json,
         )
     )

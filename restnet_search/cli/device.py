@@ -26,9 +26,22 @@ app = typer.Typer(
 Space = Annotated[
     str | None, typer.Argument(metavar="[SPACE]", help="A built-in name or a YAML file (default: as for a search).")
 ]
-Hybrids = Annotated[int, typer.Option(min=1, help="Whole hybrids that sums of parts are checked against.")]
-Runs = Annotated[int | None, typer.Option(min=1, help="Counted runs of every network (default: the space's).")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the runtime (default: the space's).")]
+Hybrids = Annotated[
+    int,
+    typer.Option(
+        parser=options.whole(1, 10_000), metavar="N", help="Whole hybrids that sums of parts are checked against."
+    ),
+]
+Runs = Annotated[
+    int | None,
+    typer.Option(
+        parser=options.whole(1, 10**6), metavar="N", help="Counted runs of every network (default: the space's)."
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(parser=options.whole(1, 1024), metavar="N", help="Threads of the runtime (default: the space's)."),
+]
 
 
 class Runtime(StrEnum):

@@ -13,6 +13,7 @@ def report(run: options.Run, runs: options.Runs = Path("reports"), as_json: opti
     """Print the report of a run."""
     from restnet_search.cli.console import console, print_json
     from restnet_search.loading import load_run
+    from restnet_search.plain_json import with_digest
     from restnet_search.reporting.results_file.codec import to_json
     from restnet_search.reporting.terminal.report_page import render_report
     from restnet_search.search.run.run_folder import find_run
@@ -20,6 +21,6 @@ def report(run: options.Run, runs: options.Runs = Path("reports"), as_json: opti
     folder = find_run(run, runs)
     loaded = load_run(folder.path)
     if as_json:
-        print_json(to_json(loaded))
+        print_json(with_digest(to_json(loaded)))
     else:
         console().print(render_report(loaded))

@@ -28,6 +28,7 @@ from restnet_search.export import (
 )
 from restnet_search.files import write_atomically
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
+from restnet_search.plain_json import read_json
 from restnet_search.registry import FORMATS
 from restnet_search.space.schema import DataSpec
 from restnet_search.stitching.layer import Hybrid, StitchLayer
@@ -213,7 +214,7 @@ def _versions() -> dict[str, str]:
 def _read(path: Path, versions: Mapping[str, str]) -> dict[tuple[str, str], FormatRow]:
     if not path.is_file():
         return {}
-    table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    table: dict[str, Any] = read_json(path)
     if table["versions"] != versions:
         return {}
     return {(row["hybrid"], row["format"]): FormatRow(**row) for row in table["rows"]}

@@ -6,7 +6,6 @@ segments, whose per-call costs would add up), less the two calls of a runtime th
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import statistics
@@ -18,6 +17,7 @@ from typing import Any
 
 from restnet_search.errors import BudgetError
 from restnet_search.files import write_atomically
+from restnet_search.plain_json import digested_text, read_json, without_digest
 from restnet_search.space.device_profiles import load_profile
 
 __all__ = [
@@ -176,7 +176,7 @@ def measure_interleaved(
 
 def write_table(table: LatencyTable, path: Path) -> Path:
     """Write a table as JSON, whole or not at all."""
-    return write_atomically(path, json.dumps(plain_table(table), indent=2) + "\n")
+    return write_atomically(path, digested_text(plain_table(table)))
 
 
 def plain_table(table: LatencyTable) -> dict[str, Any]:
@@ -211,10 +211,10 @@ def read_table(path: Path) -> LatencyTable:
             )
         return table_of(profile.latency, str(path))
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = without_digest(read_json(path))
     except OSError as error:
         raise BudgetError(f"Cannot read the latency table {path}: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _no_table(str(path), error) from error
     return table_of(raw, str(path))
 

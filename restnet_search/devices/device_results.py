@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from restnet_search.costs.latency_table import OVERHEAD, LatencyTable, MeasuredOn, Timing, WholeTiming, plain_table
 from restnet_search.devices.bench_files import RESULTS, SCRIPT, content_digest
 from restnet_search.errors import BudgetError
+from restnet_search.plain_json import read_json
 from restnet_search.space.device_profiles import DeviceProfile, parse_profile
 from restnet_search.units import parse_quantity
 
@@ -39,7 +39,7 @@ def read_results(path: Path) -> DeviceResults:
         BudgetError: If the file cannot be read, is not whole, was changed, or does not hold what a table needs.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path)
         if raw["format"] != _FORMAT or raw["version"] != _VERSION:
             raise ValueError(f"its format is {raw['format']!r}, version {raw['version']!r}")
         if raw["digest"] != content_digest(raw):

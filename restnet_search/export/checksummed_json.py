@@ -10,22 +10,16 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from restnet_search.errors import ExportError
-from restnet_search.files import bytes_digest
+from restnet_search.plain_json import DIGEST, canonical_digest, read_json, with_digest
 
-__all__ = ["canonical_digest", "checksummed_text", "dump_checksummed", "read_checksummed", "validate_as"]
+__all__ = ["checksummed_text", "dump_checksummed", "read_checksummed", "validate_as"]
 
-_CHECKSUM = "digest"
 _FIRST = ("format_version", "restnet_search")  # keys that people look for
-
-
-def canonical_digest(plain: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the values, whatever the order of keys and the white space they are written with."""
-    return bytes_digest(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode())
 
 
 def checksummed_text(plain: Mapping[str, Any]) -> str:
     """Return the JSON text of a mapping, with the SHA-256 of its canonical form under ``digest``."""
-    return json.dumps({**plain, _CHECKSUM: canonical_digest(plain)}, indent=1) + "\n"
+    return json.dumps(with_digest(plain), indent=1) + "\n"
 
 
 def dump_checksummed(manifest: Any) -> str:
@@ -46,8 +40,8 @@ def read_checksummed(path: Path, version: int, *, adaptive: bool = False) -> dic
         ExportError: If it cannot be read, another format version wrote it, or it was altered.
     """
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        plain = read_json(path)
+    except (OSError, ValueError) as error:
         raise ExportError(f"The export {path} cannot be read: {error}", hint="export it again") from error
     if not isinstance(plain, dict):
         raise ExportError(f"The export {path} is no JSON of an export.", hint="export it again")
@@ -63,7 +57,7 @@ def read_checksummed(path: Path, version: int, *, adaptive: bool = False) -> dic
             expected=f"format version {version}",
             hint="read it with the version of restnet-search that wrote it, or export it again",
         )
-    written = plain.pop(_CHECKSUM, None)
+    written = plain.pop(DIGEST, None)
     if written != (present := canonical_digest(plain)):
         raise ExportError(
             f"The export {path} was altered after it was written.",

@@ -41,6 +41,7 @@ _PHRASES = {
     "string_pattern_mismatch": "must match {pattern}",
     "not_registered": "must be one of {names}",
     "finite_number": "must be a finite number",
+    "string_unicode": "must be UTF-8 text",
 }
 
 _short = reprlib.Repr()
@@ -78,6 +79,8 @@ def format_path(location: Location) -> str:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, int) and abs(value) >= 10**40:  # Python itself refuses to write the longest ones
+        return "a longer number"
     return _YAML_WORDS[value] if isinstance(value, bool | NoneType) else _short.repr(value)
 
 
@@ -106,11 +109,16 @@ def _message(kind: str, context: Mapping[str, Any], item: ErrorDetails, annotati
         return " ".join(str(context.get("error", context.get("message"))).split())
     if kind in _BOUNDS:
         key, words = _BOUNDS[kind]
-        return f"must be {words} {context[key]:g}"
+        return f"must be {words} {_figure(context[key])}"
     if kind in _PHRASES:
         return _PHRASES[kind].format(**context)
     subject, _, _ = kind.partition("_")  # int_type, int_parsing, bool_type, model_type, ...
     return _KINDS.get(subject, item["msg"])
+
+
+def _figure(bound: float) -> str:
+    """Write a bound of the schema in full: 0.5, 1,000,000."""
+    return f"{int(bound):,}" if float(bound).is_integer() else f"{bound:g}"
 
 
 def _existing(location: Sequence[int | str], data: object) -> Location:

@@ -24,6 +24,8 @@ _MOST_VALUES = 1_000_000  # with every alias replaced by what it stands for
 _EXPONENT = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
 _EXPONENT_STARTS = list("-+.0123456789")
 _FLOAT = "tag:yaml.org,2002:float"
+# What YAML 1.1 reads as a number, and YAML 1.2 as text or as another number: 1:30, 1_000, 010, 0x10, 0b1.
+_TWO_READINGS = re.compile(r"[-+]?(?:0[0-9xb].*|.*[_:].*)")
 
 
 class _Loader(yaml.SafeLoader):
@@ -61,6 +63,24 @@ class _Loader(yaml.SafeLoader):
             )
         return node
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        self._refuse_two_readings(node)
+        return super().construct_yaml_int(node)
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        self._refuse_two_readings(node)
+        return super().construct_yaml_float(node)
+
+    def _refuse_two_readings(self, node: yaml.ScalarNode) -> None:
+        """Refuse a number that another reader of YAML takes for something else."""
+        if _TWO_READINGS.fullmatch(node.value):
+            shown = node.value if len(node.value) <= 40 else f"{node.value[:40]}..."
+            raise SpaceError(
+                f"{self._source} holds {shown}, which readers of YAML take for different numbers, or for text"
+                f" ({_place(self._source, node.start_mark)}).",
+                expected="a decimal number without leading zeros, colons and underscores, or text in quotes",
+            )
+
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         """Refuse a key that is there twice: PyYAML would silently keep the last."""
         node = super().compose_mapping_node(anchor)  # type: ignore[arg-type]
@@ -77,6 +97,8 @@ class _Dumper(yaml.SafeDumper):
     pass
 
 
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor(_FLOAT, _Loader.construct_yaml_float)
 _Loader.add_implicit_resolver(_FLOAT, _EXPONENT, _EXPONENT_STARTS)
 _Dumper.add_implicit_resolver(_FLOAT, _EXPONENT, _EXPONENT_STARTS)  # so that the text "1e-3" is written in quotes
 

@@ -65,8 +65,9 @@ class NearestGrey(nn.Module):
         logits = self.fc(images.mean(dim=(1, 2, 3))[:, None])
         if not self.noise:
             return logits
-        generator = torch.Generator().manual_seed(self.seed)
-        return logits + self.noise * torch.randn(logits.shape, generator=generator)
+        # of the image alone, and as good as chance: the pixels' own noise turns these angles around several times
+        directions = torch.randn(8 * 8 * 3, logits.shape[1], generator=torch.Generator().manual_seed(self.seed))
+        return logits + self.noise * torch.sin(40 * images.flatten(1) @ directions)
 
 
 def anchor(name: str, model: nn.Module) -> Anchor:
@@ -83,7 +84,7 @@ def right(one: Anchor, data: DataSplits) -> float:
 
 def settled(root: Path, *anchors: Anchor, **keys: object) -> tuple[DataSplits, list[Anchor], list[str]]:
     data, messages = load_data(DataSpec.model_validate(keys), root=root), Messages()
-    ordered = settle_class_order(data, anchors, Compute(), messages)
+    ordered = settle_class_order(data, anchors, Compute(), messages.log)
     return ordered.data, ordered.anchors, messages.lines
 
 
@@ -141,12 +142,25 @@ def test_a_stated_order_decides_for_good(tmp_path: Path, stated: object, accurac
 
 
 def test_answers_that_do_not_tell_are_refused(tmp_path: Path) -> None:
-    root = write(tmp_path, TWELVE)
-    blind = anchor("blind", NearestGrey(sorted(TWELVE), noise=100.0))
+    """Right on all but the two classes that the orders exchange; between those it does not see a difference."""
+    names = ("a", "B", "c", "d", "e", "f")
+    root = write(tmp_path, names)
+    model = NearestGrey(sorted(names))
+    with torch.no_grad():
+        model.fc.weight[1], model.fc.bias[1] = model.fc.weight[0], model.fc.bias[0]
     with pytest.raises(DataError, match="do not tell which one") as caught:
-        settled(root, blind)
+        settled(root, anchor("blind", model))
     assert "data.class_order: lexicographic" in str(caught.value)
-    assert settled(root, blind, class_order="natural")[0].classes == TWELVE
+    assert settled(root, anchor("blind", model), class_order="natural")[0].classes == names
+
+
+def test_an_anchor_at_chance_has_no_vote(tmp_path: Path) -> None:
+    """That it is at chance is for another check to say."""
+    root = write(tmp_path, TWELVE, each=30)
+    blind = anchor("blind", NearestGrey(sorted(TWELVE), noise=100.0))
+    assert settled(root, blind)[0].classes == TWELVE
+    data, anchors, _ = settled(root, blind, anchor("one", NearestGrey(sorted(TWELVE))))
+    assert data.classes == tuple(sorted(TWELVE)) and right(anchors[1], data) == 1.0
 
 
 def test_anchors_that_are_still_to_be_fitted_say_nothing(tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ def test_a_table_survives_the_disk(tmp_path: Path) -> None:
         "anchors",
         "parts",
         "wholes",
+        "digest",
     ]
     assert (raw["runtime"], raw["threads"], raw["batch"], raw["machine"]) == ("pytorch", 1, 1, "a machine")
 

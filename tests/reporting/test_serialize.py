@@ -140,12 +140,35 @@ def put(value: object, *keys: str | int):
 def test_a_file_that_does_not_hold_the_schema_is_named_with_its_key(tmp_path: Path, change, words: str) -> None:
     file, _ = write_results(samples.report(), tmp_path)
     data = json.loads(file.read_text("utf-8"))
+    data.pop("digest")  # else it is refused whole
     change(data)
     file.write_text(json.dumps(data), "utf-8")
     with pytest.raises(RunError) as caught:
         read_results(tmp_path)
     assert words in caught.value.problem
     assert str(file) in caught.value.problem
+
+
+@pytest.mark.parametrize("place", [0.1, 0.4, 0.7, 0.95])
+def test_a_flipped_bit_is_found_and_what_to_do_is_said(tmp_path: Path, place: float) -> None:
+    """A digit that became another one is still JSON of the schema: only the digest tells."""
+    file, _ = write_results(samples.report(), tmp_path)
+    raw = bytearray(file.read_bytes())
+    digit = next(i for i in range(int(place * len(raw)), len(raw)) if raw[i - 1 : i + 2].isdigit())
+    raw[digit] ^= 1
+    file.write_bytes(raw)
+    with pytest.raises(RunError, match="changed after it was written") as caught:
+        read_results(tmp_path)
+    assert "--resume" in str(caught.value) and "removing the key digest" in str(caught.value)
+
+
+def test_results_without_a_digest_are_read(tmp_path: Path) -> None:
+    file, _ = write_results(samples.report(), tmp_path)
+    data = json.loads(file.read_text("utf-8"))
+    data.pop("digest")
+    data["seed"] = 7
+    file.write_text(json.dumps(data), "utf-8")
+    assert read_results(tmp_path).seed == 7
 
 
 def test_keys_of_later_versions_are_passed_over() -> None:
@@ -213,6 +236,7 @@ def test_pareto_csv_has_a_row_per_budget_and_member(tmp_path: Path) -> None:
         "measured_median",
         "measured_p95",
         "tune",
+        "exported_macs",
     ]
     assert [(row["budget"], row["id"]) for row in rows] == [(b.name, id) for b in report.budgets for id in b.pareto]
     for row in rows:

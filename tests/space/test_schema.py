@@ -122,6 +122,40 @@ class TestNumbers:
     def test_a_range_has_two_ends(self, value: object) -> None:
         assert all(line.startswith("training.epochs") for line in problems(training={"epochs": value}))
 
+    @pytest.mark.parametrize(
+        "text",
+        ["1_000", "\uff12\uff10", "\u0661\u0662", " 12", "012", "0x10", "1_0.5", "\u06f1.5", "1" * 400, "1e9999"],
+    )
+    def test_text_that_only_python_takes_for_a_number_is_none(self, text: str) -> None:
+        assert float(text) if "x" not in text else int(text, 16)  # it does
+        for section in ({"training": {"images": text}}, {"search": {"timeout": text}}, {"latency": {"runs": text}}):
+            (line,) = problems(**section)
+            assert ": must be a " in line
+
+    def test_no_number_of_the_schema_is_without_ends(self) -> None:
+        """Whatever key takes a number takes neither 10^29 nor -10^29, and says what it takes."""
+        known = SearchSpace.model_validate(a_space()).model_dump()
+        keys = [(name, key) for name, section in known.items() if isinstance(section, dict) for key in section]
+        numeric = [(name, key) for name, key in keys if type(known[name][key]) in (int, float)]
+        numeric += [("search", "timeout"), ("fit", "patience"), ("training", "lr"), ("training", "epochs")]
+        assert len(numeric) > 35
+        for name, key in numeric:
+            for value in (10**29, -(10**29), 1e29, -1e29):
+                lines = problems(**{name: {key: value}})
+                assert any(": must be " in line for line in lines), (name, key, value, lines)
+        assert problems(top_k=10**29) and problems(top_k=-1)
+
+    @pytest.mark.parametrize("digits", [41, 400, 5000])
+    def test_counts_of_hundreds_of_digits_are_refused_in_few_words(self, digits: int) -> None:
+        count = 10**digits
+        for section in ({"top_k": count}, {"search": {"timeout": count}}, {"ranker": {"options": {"a": count}}}):
+            (line,) = problems(**section)
+            assert "digits" in line and len(line) < 200
+
+    def test_zero_has_no_sign(self) -> None:
+        space = parse_space(a_space(training={"weight_decay": -0.0}, cut_points={"min_depth": -0.0}))
+        assert "-0.0" not in dump_space(space)
+
 
 class TestAnchors:
     def test_there_are_at_least_two(self) -> None:
@@ -233,7 +267,7 @@ def spaces(draw: st.DrawFn) -> dict[str, Any]:
         },
         "stitch": {"kind": draw(st.sampled_from(["linear", "conv3x3"])), "ridge": draw(rates)},
         "training": {"lr": draw(ranges(rates)), "epochs": draw(ranges(st.integers(0, 99))), "images": draw(counts)},
-        "search": {"trials": draw(counts), "timeout": draw(st.none() | rates)},
+        "search": {"trials": draw(st.integers(1, 10**6)), "timeout": draw(st.none() | rates)},
         "budgets": draw(st.lists(st.sampled_from(["2GFLOPs", "85MMACs,1Mparams", "3G"]), max_size=2)),
         "data": {
             "dataset": draw(st.text(max_size=9)),

@@ -267,6 +267,29 @@ class TestYaml:
         assert error.problem.startswith("my.yaml ")
         assert "quotes" in str(error)
 
+    @pytest.mark.parametrize("text", ["1:30", "190:20:30", "1_000", "010", "0x10", "0b101", "-0x1F", "1_0.5", "1:30.5"])
+    @pytest.mark.parametrize(
+        "place", ["name: {}", "search: {{trials: {}}}", "ranker: {{kind: cka, options: {{a: {}}}}}"]
+    )
+    def test_numbers_that_readers_of_yaml_disagree_on(self, text: str, place: str) -> None:
+        """YAML 1.1 takes 1:30 for 90 and 010 for 8; YAML 1.2 takes them for text, and for 10."""
+        assert isinstance(yaml.safe_load(text), int | float)  # so PyYAML reads it
+        error = error_of(BASE + place.format(text))
+        assert text in error.problem and "line 3, column " in error.problem and "quotes" in str(error)
+
+    @pytest.mark.parametrize("text", ["'1:30'", '"010"', "'0x10'"])
+    def test_in_quotes_they_are_text(self, text: str) -> None:
+        assert parse_space(f"{BASE}description: {text}").description == text[1:-1]
+
+    @pytest.mark.parametrize("word", ["yes", "no", "on", "off", "true"])
+    @pytest.mark.parametrize("key", ["name", "license", "weights"])
+    def test_a_yes_or_no_is_no_name(self, key: str, word: str) -> None:
+        """The code of Norway, and the license of nobody: they are asked for in quotes."""
+        text = "anchors: [{model: a, KEY: WORD}, {model: b}]\ndata: {}".replace("KEY", key)
+        error = error_of(text.replace("WORD", word))
+        assert f"anchors[0].{key}: must be text; put a number, a date or yes/no in quotes" in error.problem
+        assert getattr(parse_space(text.replace("WORD", f"'x{word}'")).anchors[0], key) == f"x{word}"
+
     @pytest.mark.parametrize("text", ["[" * 5000, "a: \x00"])
     def test_what_the_parser_chokes_on(self, text: str) -> None:
         assert error_of(text).problem.startswith("my.yaml is ")

@@ -8,20 +8,22 @@ right more often is taken, if chance does not explain the difference.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from restnet_search.anchors.anchor import Anchor, head_matches, model_digest
+from restnet_search.anchors.checks.chance import ChanceTest
+from restnet_search.anchors.checks.val_answers import answer
 from restnet_search.anchors.classifier import permute_classifier
+from restnet_search.anchors.loading.load import deployed
 from restnet_search.compute import Compute
 from restnet_search.data.class_names import ClassOrder
 from restnet_search.data.sampling import stratified_sample
 from restnet_search.data.splits import DataSplits, Split
 from restnet_search.errors import AnchorError, DataError
-from restnet_search.progress import Progress
 
 __all__ = ["Ordered", "mapping_of_answers", "settle_class_order"]
 
@@ -58,7 +60,9 @@ class _Answers:
         return _Answers(self.anchor, *both)
 
 
-def settle_class_order(data: DataSplits, anchors: Sequence[Anchor], compute: Compute, progress: Progress) -> Ordered:
+def settle_class_order(
+    data: DataSplits, anchors: Sequence[Anchor], compute: Compute, say: Callable[[str], None]
+) -> Ordered:
     """Ask the anchors that are used as they are, and put the data's classes into their order.
 
     Where anchors were trained in different orders, the data takes that of most, and the heads of the others are brought
@@ -69,31 +73,31 @@ def settle_class_order(data: DataSplits, anchors: Sequence[Anchor], compute: Com
         data: In the order that is taken until then.
         anchors: On the CPU.
         compute: Where they answer.
-        progress: Told about it.
+        say: Takes what was decided, one sentence.
 
     Raises:
         DataError: If orders differ and the answers do not tell which is meant, or if they tell of another one.
         AnchorError: If a head cannot be brought into another order.
     """
-    classes, given = data.classes, [anchor for anchor in anchors if head_matches(anchor, len(data.classes))]
+    classes = data.classes
+    given = [one for one in anchors if head_matches(one, len(classes)) and one.weights.source != "random"]
     if not given:
         return Ordered(data, list(anchors))
     orders = data.orders or {"as it is": classes}
     stated = data.order is not None and data.order.stated
-    answers = {anchor.name: _ask(anchor, data.val, _sample(data.val, _enough(classes)), compute) for anchor in given}
+    answers = {anchor.name: _ask(anchor, data.val, _enough(classes), compute) for anchor in given}
     chosen: dict[str, str] = {}
-    if len(orders) > 1:
-        for anchor in given:
-            if _winner(answers[anchor.name], classes, orders) is None:
-                more = _ask(anchor, data.train, _sample(data.train, _MOST), compute)
-                answers[anchor.name] = answers[anchor.name].joined(more)
-            chosen[anchor.name] = _require_winner(answers[anchor.name], classes, orders)
+    for anchor in given if len(orders) > 1 else ():
+        if _winner(answers[anchor.name], classes, orders) is None:
+            answers[anchor.name] = answers[anchor.name].joined(_ask(anchor, data.train, _MOST, compute))
+        if (winner := _require_winner(answers[anchor.name], classes, orders)) is not None:
+            chosen[anchor.name] = winner
     order = max(orders, key=lambda name: list(chosen.values()).count(name))  # of equals, the first
     for anchor in given:
-        mapping = mapping_of_answers(answers[anchor.name], classes, orders[chosen.get(anchor.name, order)])
-        if mapping is not None:
-            _report_mapping(anchor.name, mapping, orders[chosen.get(anchor.name, order)], stated, progress)
-    if len(orders) == 1:
+        own = orders[chosen.get(anchor.name, order)]
+        if (mapping := mapping_of_answers(answers[anchor.name], classes, own)) is not None:
+            _report_mapping(anchor.name, mapping, own, stated, say)
+    if not chosen:
         return Ordered(data, list(anchors))
     moved = tuple(name for name, own in chosen.items() if own != order)
     ordered = [
@@ -101,7 +105,7 @@ def settle_class_order(data: DataSplits, anchors: Sequence[Anchor], compute: Com
         for anchor in anchors
     ]
     decision = _decision(order, orders, answers, classes, moved)
-    progress.log(decision.reason)
+    say(decision.reason)
     return Ordered(data.in_order(orders[order], decision), ordered)
 
 
@@ -109,17 +113,15 @@ def _enough(classes: Sequence[str]) -> int:
     return min(_MOST, max(_FIRST, 2 * len(classes)))
 
 
-def _sample(split: Split, count: int) -> np.ndarray:
-    return stratified_sample(split.labels.numpy(), min(count, len(split)), np.random.default_rng(0))
-
-
-def _ask(anchor: Anchor, split: Split, positions: np.ndarray, compute: Compute) -> _Answers:
-    images = split.subset(positions, own_pixels=True)
-    network = compute.place(anchor.model)
-    batches = images.batches(anchor.preprocessing, 64)
-    predicted = [compute.run(network, batch, "class order").argmax(dim=1).cpu() for batch in batches]
-    anchor.model.cpu()
-    return _Answers(anchor.name, torch.cat(predicted).numpy(), images.labels.numpy())
+def _ask(anchor: Anchor, split: Split, count: int, compute: Compute) -> _Answers:
+    """Let an anchor answer for so many images of a split, drawn with the classes' shares."""
+    positions = stratified_sample(split.labels.numpy(), min(count, len(split)), np.random.default_rng(0))
+    try:
+        anchor.model.to(compute.device)
+        predicted = answer(anchor, split, positions)
+    finally:
+        anchor.model.to("cpu")
+    return _Answers(anchor.name, predicted.numpy(), split.labels.numpy()[positions])
 
 
 def _winner(answers: _Answers, classes: Sequence[str], orders: Mapping[str, tuple[str, ...]]) -> str | None:
@@ -136,18 +138,22 @@ def _errors_between(one: np.ndarray, two: np.ndarray) -> float:
     return (only_one - only_two) / math.sqrt(only_one + only_two) if only_one + only_two else 0.0
 
 
-def _require_winner(answers: _Answers, classes: Sequence[str], orders: Mapping[str, tuple[str, ...]]) -> str:
-    winner = _winner(answers, classes, orders)
-    if winner is None:
-        shares = _shares(answers, classes, orders)
-        tried = ", ".join(f"{100 * share:.1f} % in {name} order" for name, share in shares.items())
-        raise DataError(
-            f"The classes can stand in {len(orders)} orders, and the answers of {answers.anchor} do not tell which one"
-            f" it was trained in: of {len(answers.labels)} images it is right on {tried}.",
-            expected="an anchor that is clearly more often right in one of them",
-            hint="say it: data.class_order: lexicographic (torchvision's ImageFolder), natural (timm), or a list",
-        )
-    return winner
+def _require_winner(answers: _Answers, classes: Sequence[str], orders: Mapping[str, tuple[str, ...]]) -> str | None:
+    """Return the order of an anchor; None for one that is at chance in all of them, which is no matter of order."""
+    if (winner := _winner(answers, classes, orders)) is not None:
+        return winner
+    right = max(int(answers.right(classes, order).sum()) for order in orders.values())
+    largest = int(np.bincount(answers.labels).max())
+    if ChanceTest(right, len(answers.labels), len(classes), largest).standing == "at chance":
+        return None
+    shares = _shares(answers, classes, orders)
+    tried = ", ".join(f"{100 * share:.1f} % in {name} order" for name, share in shares.items())
+    raise DataError(
+        f"The classes can stand in {len(orders)} orders, and the answers of {answers.anchor} do not tell which one"
+        f" it was trained in: of {len(answers.labels)} images it is right on {tried}.",
+        expected="an anchor that is clearly more often right in one of them",
+        hint="say it: data.class_order: lexicographic (torchvision's ImageFolder), natural (timm), or a list",
+    )
 
 
 def _shares(answers: _Answers, classes: Sequence[str], orders: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
@@ -231,7 +237,7 @@ def _report_mapping(
     mapping: AnswerMapping,
     order: Sequence[str],
     stated: bool,
-    progress: Progress,
+    say: Callable[[str], None],
 ) -> None:
     """Refuse an anchor whose classes stand in an order of its own; where most answers fit as they are, say it only."""
     pairs = [(order[index], order[meant]) for index, meant in enumerate(mapping.meant) if meant not in (-1, index)]
@@ -242,7 +248,7 @@ def _report_mapping(
         f" {mapping.images} images as it is, and on {100 * mapping.mapped:.1f} % after that exchange."
     )
     if stated or mapping.as_is > mapping.mapped / 2:
-        progress.log(f"Warning: {problem}")
+        say(f"Warning: {problem}")
         return
     names = [order[meant] if meant >= 0 else "?" for meant in mapping.meant]
     listed = f" [{', '.join(names)}]" if "?" not in names and len(names) <= 20 else " a list of all classes, or a file"
@@ -257,15 +263,21 @@ def _reorder(anchor: Anchor, own: Sequence[str], wanted: Sequence[str]) -> Ancho
     """Bring an anchor's answers from its own order of classes into another one."""
     index = torch.tensor([own.index(name) for name in wanted])
     example = torch.rand(2, *anchor.preprocessing.size, generator=torch.Generator().manual_seed(0))
+    model = anchor.model if anchor.as_trained is None else anchor.as_trained
     with torch.no_grad():
         before = anchor.model(example)
-        permute_classifier(anchor.model, index)
-        after = anchor.model(example)
+        permute_classifier(model, index)
+    digest = model_digest(model, anchor.recipe.model_name, anchor.recipe.kwargs)
+    weights = replace(anchor.weights, digest=digest, reordered=True)
+    moved = replace(anchor, model=model, as_trained=None, weights=weights)
+    if anchor.as_trained is not None:
+        moved = deployed(moved)
+    with torch.no_grad():
+        after = moved.model(example)
     if not torch.allclose(after, before[:, index], rtol=1e-4, atol=1e-5):
         raise AnchorError(
             f"{anchor.name} was trained with its classes in another order than the other anchors, and its head is none"
             " that can be put into theirs.",
             hint="give all anchors heads of one order, and say which: data.class_order: lexicographic or natural",
         )
-    digest = model_digest(anchor.model, anchor.recipe.model_name, anchor.recipe.kwargs)
-    return replace(anchor, weights=replace(anchor.weights, digest=digest, reordered=True))
+    return moved

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from restnet_search.errors import ExportError
+from restnet_search.plain_json import parse_json
 
 __all__ = ["checked_archive"]
 
@@ -46,7 +47,7 @@ def checked_archive(path: Path) -> io.BytesIO:
             infos = archive.infolist()
             reason = _ambiguity(infos, ends=_ends_as_archive(stream)) or _foreign(infos)
             entries = {} if reason else {_name(info): archive.read(info) for info in infos}
-        documents = {name: json.loads(text.decode()) for name, text in entries.items() if name.endswith(".json")}
+        documents = {name: parse_json(text, finite=False) for name, text in entries.items() if name.endswith(".json")}
         reason = reason or _danger(documents.values())
         texts = {name: json.dumps(document).encode() for name, document in documents.items()}
     except (OSError, zipfile.BadZipFile, ValueError, RecursionError, EOFError) as error:
@@ -136,11 +137,11 @@ def _is_plain_tree(spec: object) -> bool:
     """Say whether arguments are nested in tuples, lists and dicts; other kinds make torch import modules by name."""
     if not isinstance(spec, str):
         return spec is None
-    for key, value in _pairs(json.loads(spec)):
+    for key, value in _pairs(parse_json(spec)):
         if key == "type" and value not in _CONTAINERS:
             return False
         if key == "context" and value is not None:
-            names = json.loads(value) if isinstance(value, str) else {}
+            names = parse_json(value) if isinstance(value, str) else {}
             if not (names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names))):
                 return False
     return True

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from restnet_search.anchors import load_anchor
-from restnet_search.anchors.classifier import replace_classifier
+from restnet_search.anchors.loading.reconstruction import build_architecture
+from restnet_search.anchors.reparameterize import fuse_branches
 from restnet_search.errors import ExportError
 from restnet_search.export.network.architecture import (
     AnchorArchitecture,
@@ -71,14 +71,10 @@ def join_hybrid(architecture: HybridArchitecture[AnchorSource], front: AnchorGra
 
 
 def _build_anchor(source: AnchorSource, base_dir: Path | None, trust_code: bool) -> nn.Module:
-    kwargs = dict(source.kwargs)
-    if source.model is not None:
-        kwargs.pop("num_classes", None)  # the head was fitted to other classes since
-    spec = AnchorSpec(name=source.name, model=source.model, factory=source.factory, pretrained=False, kwargs=kwargs)
-    anchor = load_anchor(spec, classes=source.num_classes, weights_dir=None, base_dir=base_dir, trust_code=trust_code)
-    if anchor.num_classes != source.num_classes:  # a factory builds the head it was written for
-        replace_classifier(anchor.model, source.num_classes)
-    return anchor.model.eval()
+    spec = AnchorSpec(name=source.name, model=source.model, factory=source.factory, kwargs=dict(source.kwargs))
+    model = build_architecture(spec, source.num_classes, base_dir=base_dir, trust_code=trust_code).model
+    fused = fuse_branches(model) if source.reparameterized else None
+    return (model if fused is None else fused).eval()
 
 
 def cut_anchor(source: AnchorSource, base_dir: Path | None, trust_code: bool) -> AnchorGraph:

@@ -111,6 +111,7 @@ class SearchSummary:
         strategy: How hybrids were trained, ``independent`` or ``joint``.
         joint: Joint training; None where there was none.
         workers: Processes that trained, where they were more than this one.
+        lost_workers: A sentence for each of them that died, or hung and was ended; another took its place.
         compute: How networks were computed; None in runs of earlier versions.
         data: The data as it was used; None in runs of earlier versions.
     """
@@ -135,5 +136,6 @@ class SearchSummary:
     strategy: str = "independent"
     joint: JointSummary | None = None
     workers: int | None = None
+    lost_workers: tuple[str, ...] = ()
     compute: ComputeSummary | None = None
     data: DataSummary | None = None

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from restnet_search.errors import RunError
 from restnet_search.files import write_atomically
+from restnet_search.plain_json import digested_text, read_json, without_digest
 from restnet_search.reporting.model.run_report import SCHEMA_VERSION, Report
 from restnet_search.reporting.results_file.csv_table import pareto_csv
 from restnet_search.reporting.results_file.upgrade import upgraded
@@ -68,7 +69,7 @@ def write_results(report: Report, folder: Path) -> tuple[Path, Path]:
     Raises:
         ValueError: If the report holds a number that is not finite; nothing is written then.
     """
-    text = json.dumps(to_json(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = digested_text(to_json(report))
     table = pareto_csv(report)
     folder.mkdir(parents=True, exist_ok=True)
     return write_atomically(folder / RESULTS, text), write_atomically(folder / CSV, table)
@@ -83,24 +84,26 @@ def read_results(path: str | os.PathLike[str]) -> Report:
     file = Path(path)
     file = file / RESULTS if file.is_dir() else file
     try:
-        data = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_constant)
+        data = read_json(file)
     except FileNotFoundError:
         raise RunError(
             f"There are no results at {file}.",
             expected=f"the folder of a finished run, with {RESULTS} in it",
             hint="`restnet-search report latest` names the newest run; an interrupted one goes on with --resume RUN",
         ) from None
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+    except ValueError as error:
         raise RunError(
             f"{file} is not complete JSON: {error}.", expected=f"the {RESULTS} that a run wrote", hint=_WRITE_AGAIN
         ) from error
     except OSError as error:
         raise RunError(f"Cannot read {file}: {error.strerror or error}.") from error
-    return from_json(data, str(file))
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number in JSON")
+    try:
+        whole = without_digest(data)
+    except ValueError as error:
+        raise RunError(
+            f"{file} cannot be relied on: {error}.", expected=f"the {RESULTS} that a run wrote", hint=_WRITE_AGAIN
+        ) from error
+    return from_json(whole, str(file))
 
 
 def _located(error: ValidationError, data: object, source: str) -> RunError:

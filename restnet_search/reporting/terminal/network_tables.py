@@ -29,7 +29,7 @@ def anchor_table(report: Report) -> RenderableType:
     grid = table(*names, *figures, left=1)
     for anchor in sorted(report.anchors, key=lambda anchor: anchor.macs):
         grid.add_row(
-            Text(anchor.name),
+            Text(phrases.anchor_name(anchor)),
             *([Text(anchor.model, style="dim")] if models else []),
             format_count(anchor.macs),
             format_count(anchor.params),

@@ -6,7 +6,6 @@ anchor's weights is all there is to do.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from torch import nn
 
 from restnet_search.compute import Compute
 from restnet_search.files import write_atomically
+from restnet_search.plain_json import digested_text
 from restnet_search.progress import Progress
 from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.run.json_files import read_as
@@ -83,7 +83,7 @@ def choose_formats(
             gain = round(measure_gain(cut.anchor.model, cut.anchor.preprocessing.size, compute), 2)
             progress.log(f"{name}: channels last is {gain:g} times as fast on {compute.name}")
         chosen[name] = FormatChoice(gain is not None and gain >= GAIN, gain)
-    write_atomically(kept, json.dumps(asdict(_Choices(compute.name, chosen)), indent=2) + "\n")
+    write_atomically(kept, digested_text(asdict(_Choices(compute.name, chosen))))
     return chosen
 
 

@@ -1,14 +1,14 @@
-"""The small JSON files of a run, read as what they were written from."""
+"""The small JSON files of a run: written with a digest, read as what they were written from."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from restnet_search.errors import RunError
+from restnet_search.plain_json import read_json, without_digest
 
 __all__ = ["read_as"]
 
@@ -22,12 +22,12 @@ def read_as(cls: type[_T], path: Path) -> _T:
         RunError: If it cannot be read, is damaged, or holds something else; names the first wrong key. It stays.
     """
     try:
-        return TypeAdapter(cls).validate_python(json.loads(path.read_text(encoding="utf-8")))
+        return TypeAdapter(cls).validate_python(without_digest(read_json(path)))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole file"
         problem = f"{where}: {first['msg']}"
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         problem = str(error)
     raise RunError(
         f"The file {path} of the run cannot be read: {problem}.",

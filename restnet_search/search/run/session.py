@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from restnet_search.compute import Compute, open_compute
 from restnet_search.errors import RunError
-from restnet_search.progress import Progress
+from restnet_search.progress import LineProgress, Progress
 from restnet_search.registry import STRATEGIES
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
 from restnet_search.search.run.storage import open_storage
@@ -97,6 +97,14 @@ class Session:
         return 1 if self.trains_as_one else self.space.compute.workers
 
     @property
+    def trials(self) -> int:
+        """Fully trained trials to reach: those that the last session to name a number asked for, or the space's.
+
+        What a search plans before any trial (how many candidates rungs keep, where it starts) follows from the space's.
+        """
+        return self.setup.inputs.trials or self.space.search.trials
+
+    @property
     def trains_as_one(self) -> bool:
         """True if the strategy trains all stitch layers as one network, in one process and none dropped before."""
         strategy = STRATEGIES.get(self.space.search.strategy, trust_code=self.setup.sources.trust_code)
@@ -129,7 +137,10 @@ def open_session(
     with folder.locked(), _logged(folder):
         folder.sweep()
         _require_study(folder)  # before anything is fitted for a study that cannot go on
-        yield Session(RunSetup(space, folder, inputs, sources), budgets, progress, warn, compute, clock)
+        if inputs.trials != folder.read()[1].trials:  # so that later sessions have the same goal
+            folder.write_inputs(inputs)
+        setup, logged = RunSetup(space, folder, inputs, sources), LineProgress(_log.info, beside=progress)
+        yield Session(setup, budgets, logged, warn, compute, clock)
 
 
 def _require_study(folder: RunFolder) -> None:

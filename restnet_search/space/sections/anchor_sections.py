@@ -8,13 +8,15 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from restnet_search.files import problem_of_name
-from restnet_search.space.sections.checks import Problem, no_bool, plain_data, raise_problems
+from restnet_search.space.sections.checks import Problem, a_number, plain_data, raise_problems
 from restnet_search.space.sections.fields import (
     CutPointReference,
+    Epochs,
     Fraction,
     NonNegativeFloat,
     Positive,
-    PositiveFloat,
+    Rate,
+    Runs,
     Section,
     Text,
 )
@@ -104,14 +106,17 @@ class FitSpec(Section):
         default="mismatch",
         description="always: fit anchors with the right classes, too (for other images than theirs).",
     )
-    epochs: Positive = 10
-    lr: PositiveFloat = 1e-3
+    allow_untrained: bool = Field(
+        default=False, description="Search with anchors that are at chance on val, too; each report then says so."
+    )
+    epochs: Annotated[Epochs, Field(ge=1)] = 10
+    lr: Rate = 1e-3
     batch_size: Positive = 128
     weight_decay: NonNegativeFloat = 0.01
     optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="sgd: with Nesterov momentum 0.9.")
-    label_smoothing: Annotated[float, BeforeValidator(no_bool), Field(ge=0.0, lt=1.0)] = 0.0
+    label_smoothing: Annotated[float, BeforeValidator(a_number), Field(ge=0.0, lt=1.0)] = 0.0
     augment: bool = Field(default=False, description="Random crops and flips (timm's); needs tune: full.")
-    patience: Positive | None = Field(
+    patience: Runs | None = Field(
         default=None, description="Stop after so many epochs without a better val; null: never."
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -15,9 +16,9 @@ from restnet_search.registry import Registry
 __all__ = [
     "NOT_REGISTERED",
     "Problem",
+    "a_number",
     "cut_point_reference",
     "each_once",
-    "no_bool",
     "one_is_a_list",
     "plain_data",
     "raise_problems",
@@ -26,6 +27,10 @@ __all__ = [
 ]
 
 NOT_REGISTERED = "not_registered"
+
+_LONGEST = 40  # digits of a number
+_NUMBER_LIKE = re.compile(r"[\s\d_.eE+-]*\d[\s\d_.eE+-]*")  # digits of any script
+_DECIMAL = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?")
 
 _Value = TypeVar("_Value", bound=str | int | float)
 
@@ -62,11 +67,15 @@ def unknown_name(name: str, names: Sequence[str]) -> str:
     return f"is no anchor of this space; the anchors are {did_you_mean(name, names)}"
 
 
-def no_bool(value: object) -> object:
-    """Refuse true and false where a number belongs: Python counts them as 1 and 0."""
+def a_number(value: object) -> object:
+    """Refuse what Python would take for a number and nobody else does: true, ``1_000``, ``０``, ``08``; -0.0 is 0.0."""
     if isinstance(value, bool):
         raise ValueError("must be a number")
-    return value
+    if (isinstance(value, str) and len(value) > _LONGEST) or (isinstance(value, int) and abs(value) >= 10**_LONGEST):
+        raise ValueError(f"must be a number of at most {_LONGEST} digits")
+    if isinstance(value, str) and _NUMBER_LIKE.fullmatch(value) and not _DECIMAL.fullmatch(value):
+        raise ValueError("must be a number, in decimal digits 0 to 9")
+    return 0.0 if isinstance(value, float) and value == 0 else value
 
 
 def one_is_a_list(value: object) -> object:
@@ -128,6 +137,8 @@ def _plain(value: object, location: tuple[int | str, ...], problems: list[Proble
         return [_plain(item, (*location, index), problems) for index, item in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
         problems.append(Problem(location, "must be a finite number", value))
+    elif isinstance(value, int) and abs(value) >= 10**_LONGEST:
+        problems.append(Problem(location, f"must have at most {_LONGEST} digits", "a longer number"))
     elif not (value is None or isinstance(value, str | int | float)):
         problems.append(Problem(location, "must be text, a number, true, false, null, a list or a mapping", value))
     return value

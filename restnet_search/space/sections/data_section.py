@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, model_validator
 
 from restnet_search.space.published_data import with_published_splits
-from restnet_search.space.sections.checks import no_bool
-from restnet_search.space.sections.fields import Fraction, NonNegative, Positive, Section, Text
+from restnet_search.space.sections.checks import a_number
+from restnet_search.space.sections.fields import Fraction, Positive, Section, Seed, Text
 
 
 def _names(value: object) -> object:
@@ -70,10 +70,10 @@ class DataSpec(Section):
     allow_overlap: bool = Field(
         default=False, description="true: go on where splits have more than 1 % of their images in common."
     )
-    test_fraction: Annotated[float, BeforeValidator(no_bool), Field(gt=0.0, lt=1.0)] = Field(
+    test_fraction: Annotated[float, BeforeValidator(a_number), Field(gt=0.0, lt=1.0)] = Field(
         default=0.5, description="Share of val that becomes test when there is no test split."
     )
-    seed: NonNegative = 0
+    seed: Seed = 0
     max_unreadable: Fraction | None = Field(
         default=0.01,
         description="Share of a split's images that may be unreadable; they are left out. null: none is looked for.",

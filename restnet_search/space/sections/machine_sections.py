@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from restnet_search.space.sections.checks import Problem, raise_problems
-from restnet_search.space.sections.fields import NonNegativeFloat, Positive, Section, Text
+from restnet_search.space.sections.fields import Cores, Few, Gigabytes, Runs, Section, Text
 
 __all__ = ["CacheSpec", "ComputeSpec", "LatencySpec"]
 
@@ -15,15 +15,15 @@ __all__ = ["CacheSpec", "ComputeSpec", "LatencySpec"]
 class CacheSpec(Section):
     """The cache in which features of the anchors are kept, so that each is computed once (GB: 2^30 bytes)."""
 
-    memory_gb: NonNegativeFloat = Field(default=4.0, description="Bound in memory; 0: none are kept there.")
-    disk_gb: NonNegativeFloat = Field(default=10.0, description="Bound on disk, over all searches; 0: no files.")
+    memory_gb: Gigabytes = Field(default=4.0, description="Bound in memory; 0: none are kept there.")
+    disk_gb: Gigabytes = Field(default=10.0, description="Bound on disk, over all searches; 0: no files.")
     disk: Literal["auto", "always"] = Field(default="auto", description="auto: only what does not fit the memory.")
     dtype: Literal["auto", "float16", "bfloat16", "float32"] = Field(
         default="float32",
         description="On disk. float32: exact, a trial reaches the same wherever features are kept. auto: float16 where "
         "it holds the features, at half the bytes.",
     )
-    trials_per_pass: Positive = Field(
+    trials_per_pass: Few = Field(
         default=8, description="Trials that share a pass, at most, where features fit neither bound."
     )
 
@@ -43,7 +43,7 @@ class ComputeSpec(Section):
         default="auto", description="Memory layout of convolutions; auto: what is faster, measured on the anchors."
     )
     compile: bool = Field(default=False, description="Run frozen fronts through torch.compile.")
-    workers: Positive = Field(default=1, description="Local processes that train trials, the threads divided.")
+    workers: Cores = Field(default=1, description="Local processes that train trials, the threads divided.")
 
 
 class LatencySpec(Section):
@@ -52,11 +52,11 @@ class LatencySpec(Section):
     runtime: Literal["pytorch", "onnxruntime", "device"] = Field(
         default="pytorch", description="pytorch (CPU, eager), onnxruntime (CPU), or device: as `table` says."
     )
-    threads: Positive = 1
-    batch: Positive = 1
-    warmup: Positive = Field(default=3, description="Runs of every part that are not counted.")
-    runs: Positive = Field(default=20, description="Counted runs of every part, interleaved.")
-    checked: Positive = Field(default=8, description="Whole hybrids that the sums of parts are checked against.")
+    threads: Cores = 1
+    batch: Few = 1
+    warmup: Runs = Field(default=3, description="Runs of every part that are not counted.")
+    runs: Runs = Field(default=20, description="Counted runs of every part, interleaved.")
+    checked: Few = Field(default=8, description="Whole hybrids that the sums of parts are checked against.")
     table: Text | None = Field(
         default=None, description="A device profile with latencies (YAML), or a run's latency.json; null: measure here."
     )

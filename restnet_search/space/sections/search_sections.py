@@ -10,14 +10,19 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from restnet_search.space.sections.checks import Problem, each_once, one_is_a_list, plain_data, raise_problems
 from restnet_search.space.sections.fields import (
     AtLeastFour,
+    Epochs,
+    Few,
     Fraction,
     KindSection,
     NonNegative,
     NonNegativeFloat,
     Positive,
-    PositiveFloat,
     RankerName,
+    Rate,
+    Runs,
+    Seconds,
     Section,
+    Seed,
     Share,
     StitchName,
     StrategyName,
@@ -86,14 +91,12 @@ class StitchSpec(KindSection):
 class TrainingSpec(Section):
     """Training of a stitch layer; ranges are searched by Optuna."""
 
-    epochs: tuple[NonNegative, NonNegative] = Field(default=(1, 2), description="[low, high]; 0 keeps the start.")
-    lr: tuple[PositiveFloat, PositiveFloat] = Field(
-        default=(1e-4, 1e-2), description="[low, high] of the peak rate, log scale."
-    )
+    epochs: tuple[Epochs, Epochs] = Field(default=(1, 2), description="[low, high]; 0 keeps the start.")
+    lr: tuple[Rate, Rate] = Field(default=(1e-4, 1e-2), description="[low, high] of the peak rate, log scale.")
     batch_size: Positive = 128
     images: Positive = Field(default=4000, description="Training images per epoch, drawn once by the seed.")
     weight_decay: NonNegativeFloat = 0.0
-    views: Positive = Field(
+    views: Few = Field(
         default=1,
         description="Views of each image, epochs in turn: 1 the image itself, more: also fixed augmented ones.",
     )
@@ -103,7 +106,7 @@ class TrainingSpec(Section):
         description="What changes: the stitch layer alone; also the back's batch-norm statistics (no gradient), its "
         "norm parameters, low-rank deltas of its weights, or all of it. One, or a list to search.",
     )
-    match_epochs: list[NonNegative] = Field(
+    match_epochs: list[Epochs] = Field(
         default=[0],
         min_length=1,
         description="Epochs before the others in which the stitch learns the back anchor's own features. One number, "
@@ -135,8 +138,8 @@ class TrainingSpec(Section):
 class JointSpec(Section):
     """SN-Net's sliding windows, in which neighbours share a stitch layer under ``strategy: joint``."""
 
-    kernel: Positive = Field(default=2, description="Cut points of each anchor that a window holds; 1: none is shared.")
-    stride: Positive = Field(default=1, description="Cut points from one window to the next; at most the kernel.")
+    kernel: Few = Field(default=2, description="Cut points of each anchor that a window holds; 1: none is shared.")
+    stride: Few = Field(default=1, description="Cut points from one window to the next; at most the kernel.")
 
     @model_validator(mode="after")
     def _windows_meet(self) -> JointSpec:
@@ -164,7 +167,7 @@ class HalvingSpec(Section):
     short_images: Share = Field(
         default=0.25, description="Share of training.images in short training, which is one epoch."
     )
-    buckets: Positive = Field(default=8, description="Ranges of FLOPs, equally wide on a logarithmic scale.")
+    buckets: Few = Field(default=8, description="Ranges of FLOPs, equally wide on a logarithmic scale.")
 
 
 class SearchSpec(Section):
@@ -177,14 +180,14 @@ class SearchSpec(Section):
     )
     joint: JointSpec = JointSpec()
 
-    trials: Positive = Field(
+    trials: Runs = Field(
         default=40, description="Fully trained trials to reach; what `halving` tries and drops comes on top."
     )
-    ask_ahead: Positive = Field(
+    ask_ahead: Few = Field(
         default=4,
         description="Trials that are asked before the first of them is told: the sampler learns so many trials later, "
         "and half as many workers never wait.",
     )
     sampler: Literal["tpe", "random", "nsga2"] = "tpe"
-    seed: NonNegative = 0
-    timeout: PositiveFloat | None = Field(default=None, description="Seconds; null: no limit.")
+    seed: Seed = 0
+    timeout: Seconds | None = Field(default=None, description="Seconds; null: no limit.")
