@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,11 +17,19 @@ from restnet_search.anchors.loading.load import load_from
 from restnet_search.compute import Compute
 from restnet_search.costs.second_count import count_twice
 from restnet_search.data import DataSplits, load_data
+from restnet_search.data.inventory import DataInventory, take_inventory
 from restnet_search.errors import AnchorError, DataError, GraphError, RestnetError
 from restnet_search.export.folding.fold_network import folded_cost
 from restnet_search.inspection.one_model import cut_and_profile
 from restnet_search.progress import Progress
-from restnet_search.reporting.commands.check_tables import Answers, CheckedAnchor, ClassRow, Counts, SpaceCheck, SplitRow
+from restnet_search.reporting.commands.check_tables import (
+    Answers,
+    CheckedAnchor,
+    ClassRow,
+    Counts,
+    SpaceCheck,
+    SplitRow,
+)
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import AnchorSpec, SearchSpace
 from restnet_search.space.space_files import admit_extensions
@@ -50,8 +57,9 @@ def check_space(space: SearchSpace, sources: AnchorSources, progress: Progress, 
     loaded = _load(space, sources, len(data.classes), progress)
     sound = [one.anchor for one in loaded if one.anchor is not None]
     problems: list[str] = []
+    said: list[str] = []
     try:
-        ordered = settle_class_order(data, sound, Compute(), progress)
+        ordered = settle_class_order(data, sound, Compute(), said.append)
         data, anchors = ordered.data, {anchor.name: anchor for anchor in ordered.anchors}
     except (AnchorError, DataError) as error:
         problems.append(_sentence(error))
@@ -61,15 +69,17 @@ def check_space(space: SearchSpace, sources: AnchorSources, progress: Progress, 
         for one in loaded:
             checked.append(_check(anchors.get(one.name), one, space, data, images))
             task.advance()
+    labels = {split.name: split.labels.numpy() for split in (data.train, data.val, data.test)}
+    inventory = data.inventory or take_inventory(data.classes, labels)
     source = " in ".join(filter(None, (space.data.dataset, space.data.root)))
     return SpaceCheck(
         space=space.name,
         source=source,
-        splits=_splits(data),
-        classes=_classes(data),
+        splits=_splits(inventory),
+        classes=_classes(inventory),
         order=data.order.reason if data.order is not None else "",
         anchors=tuple(checked),
-        notes=data.notes,
+        notes=(*data.notes, *(sentence for sentence in said if data.order is None or sentence != data.order.reason)),
         problems=tuple(problems),
     )
 
@@ -103,24 +113,21 @@ def _load_one(spec: AnchorSpec, sources: AnchorSources, classes: int) -> _Loaded
         return _Loaded(spec.name, None, _sentence(error), source)
 
 
-def _check(
-    anchor: Anchor | None, loaded: _Loaded, space: SearchSpace, data: DataSplits, images: int
-) -> CheckedAnchor:
+def _check(anchor: Anchor | None, loaded: _Loaded, space: SearchSpace, data: DataSplits, images: int) -> CheckedAnchor:
     if anchor is None:
-        problems = () if loaded.problem is None else (loaded.problem,)
-        return CheckedAnchor(loaded.name, weights=loaded.source, problems=problems)
+        refused = () if loaded.problem is None else (loaded.problem,)
+        return CheckedAnchor(loaded.name, weights=loaded.source, problems=refused)
     checked = CheckedAnchor(
         anchor.name, weights=anchor.weights.source, license=anchor.license, notes=_notes(anchor, space, data)
     )
     problems: list[str] = []
+    size = anchor.preprocessing.size
     try:
         graph, costs = cut_and_profile(anchor, space.cut_points.granularity)
-        size = anchor.preprocessing.size
         twice = count_twice(anchor.model, torch.zeros(1, *size))
         trained = None if costs.as_trained is None else costs.as_trained.macs
-        counts = Counts(
-            costs.total.macs, twice.torch, twice.why, folded_cost(graph.traced.module, size).macs, trained
-        )
+        exported = folded_cost(graph.traced.module, size).macs
+        counts = Counts(costs.total.macs, twice.torch, twice.why, exported, trained)
         checked = replace(checked, params=costs.total.params, cuts=len(graph.cut_points), counts=counts)
     except GraphError as error:
         problems.append(_sentence(error))
@@ -149,18 +156,18 @@ def _notes(anchor: Anchor, space: SearchSpace, data: DataSplits) -> tuple[str, .
 def _ask(anchor: Anchor, data: DataSplits, images: int) -> tuple[Answers, ChanceTest]:
     chosen = images_to_ask(data.val, images)
     answered, labels = answer(anchor, data.val, chosen), data.val.labels[chosen]
-    test = against_chance(answered, labels, len(data.classes))
+    test = against_chance(answered, labels, len(data.classes), fitted=anchor.weights.fitted)
     per_class = _right_by_class(answered, labels, len(data.classes))
     return Answers(test.correct, test.n, test.chance, test.standing, per_class), test
 
 
 def _right_by_class(answered: Tensor, labels: Tensor, classes: int) -> tuple[tuple[int, int], ...]:
     right = np.bincount(labels[answered == labels].numpy(), minlength=classes)
-    return tuple(zip(right.tolist(), np.bincount(labels.numpy(), minlength=classes).tolist(), strict=True))
+    images = np.bincount(labels.numpy(), minlength=classes)
+    return tuple((int(one), int(of)) for one, of in zip(right, images, strict=True))
 
 
-def _splits(data: DataSplits) -> tuple[SplitRow, ...]:
-    inventory = data.inventory
+def _splits(inventory: DataInventory) -> tuple[SplitRow, ...]:
     return tuple(
         SplitRow(
             split,
@@ -172,11 +179,10 @@ def _splits(data: DataSplits) -> tuple[SplitRow, ...]:
     )
 
 
-def _classes(data: DataSplits) -> tuple[ClassRow, ...]:
-    counts = data.inventory.per_class
+def _classes(inventory: DataInventory) -> tuple[ClassRow, ...]:
     return tuple(
-        ClassRow(index, name, {split: of[index] for split, of in counts.items()})
-        for index, name in enumerate(data.classes)
+        ClassRow(index, name, {split: of[index] for split, of in inventory.per_class.items()})
+        for index, name in enumerate(inventory.classes)
     )
 
 

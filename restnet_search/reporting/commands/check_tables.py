@@ -203,7 +203,9 @@ def _anchor_notes(anchors: Sequence[CheckedAnchor]) -> list[str]:
 def _classes(check: SpaceCheck) -> RenderableType:
     splits = [row.split for row in check.splits]
     asked = [row for row in check.anchors if row.answers is not None]
-    counted = map(number_column, (*(f"{split}\nimages" for split in splits), *(f"{row.name}\n% of val" for row in asked)))
+    counted = map(
+        number_column, (*(f"{split}\nimages" for split in splits), *(f"{row.name}\n% of val" for row in asked))
+    )
     grid = table(number_column("index"), text_column("class"), *counted)
     chosen = [row for row in check.classes if len(check.classes) <= _LISTED or _deserves_a_look(row, splits, asked)]
     for row in chosen[:_LISTED]:
