@@ -8,6 +8,7 @@ from dataclasses import replace
 from statistics import median
 from typing import TypeVar
 
+from restnet_search.bounds import Seconds
 from restnet_search.costs.latency_table import LatencyTable
 from restnet_search.data import DataSplits
 from restnet_search.graph.anchor_graph import AnchorGraph
@@ -79,7 +80,7 @@ def assemble_report(search: Search, networks: Networks) -> Report:
         networks: Anchors and hybrids, scored.
     """
     session, study, graphs = search.session, search.study, search.prepared.graphs
-    before = study.noted("seconds") or {}
+    before = study.noted("seconds", dict[str, Seconds]) or {}
     seconds = {stage: round(before.get(stage, 0.0) + spent, 3) for stage, spent in session.clock.seconds.items()}
     study.note("seconds", seconds)
     measured = Report(
@@ -123,14 +124,14 @@ def _search_summary(search: Search, seconds: Mapping[str, float]) -> SearchSumma
         training_images_seen=search.halving.images_seen + sum(record.images_seen for record in trained),
         skipped_images=_skipped_images(search.images.data),
         data_notes=search.images.data.notes,
-        features=CacheStatistics(**counts) if (counts := search.study.noted("features")) else None,
+        features=search.study.noted("features", CacheStatistics),
         ranking_seconds=dict(search.ranking.seconds) | {"features": search.ranking.features_seconds},
         ranking_images=search.ranking.images,
         memory_dtype=search.prices.dtype,
         latency=_latency_note(search.prices.table, foreign=search.prices.foreign),
         strategy=search.session.space.search.strategy,
         workers=count if (count := search.session.workers) > 1 else None,
-        joint=JointSummary(**facts) if (facts := search.study.noted("joint")) else None,
+        joint=search.study.noted("joint", JointSummary),
         compute=_compute_summary(search),
     )
 

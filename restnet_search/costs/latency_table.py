@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from restnet_search.bounds import Natural, Seconds
 from restnet_search.errors import BudgetError
 from restnet_search.files import write_atomically
 from restnet_search.plain_json import digested_text, read_json, without_digest
@@ -43,9 +44,9 @@ _FORMAT, _VERSION = "restnet-search latency table", 1
 class Timing:
     """Seconds of one call: median and 95th percentile (nearest rank) of ``runs`` counted runs."""
 
-    median: float
-    p95: float
-    runs: int
+    median: Seconds
+    p95: Seconds
+    runs: Natural
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Timing:

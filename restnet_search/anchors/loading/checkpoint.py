@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import clean_state_dict
 from torch import Tensor, nn
@@ -20,16 +19,6 @@ __all__ = ["SUFFIXES", "Mismatch", "compare", "find_weights", "read_checkpoint"]
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")  # where training scripts keep the weights
 _SHOWN = 4
-_UNLISTABLE = (
-    pickle.UnpicklingError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 
 def find_weights(
@@ -83,8 +72,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             expected=expected,
             hint="save its state dict as .safetensors where you trust it",
         ) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise AnchorError(f"Cannot read the checkpoint {path}: {error}", expected=expected) from error
+    except Exception as error:  # damaged files break torch's reader in ways of every type
+        raise AnchorError(f"Cannot read the checkpoint {path}: {_reason(error)}", expected=expected) from error
     for key in _NESTED:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
@@ -94,10 +83,16 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     return clean_state_dict(dict(loaded))
 
 
+def _reason(error: Exception) -> str:
+    """Return the first line of an error, with its type where it says little."""
+    lines = str(error).splitlines()
+    return lines[0] if isinstance(error, OSError | RuntimeError) and lines else f"{type(error).__name__}: {error}"
+
+
 def _wanted_code(path: Path) -> str:
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except _UNLISTABLE:  # damaged beyond listing; the caller reports the file either way
+    except Exception:  # noqa: BLE001  damaged beyond listing; the caller reports the file either way
         names = []
     return (
         f"to load it would run {', '.join(sorted(names))}" if names else "it is damaged, or to load it would run code"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restnet_search.errors import RunError
-from restnet_search.files import inside, sweep_drafts, write_atomically
+from restnet_search.files import bytes_digest, inside, sweep_drafts, write_atomically
 from restnet_search.plain_json import digested_text
 from restnet_search.search.run.json_files import read_as
 from restnet_search.space.schema import SearchSpace
@@ -147,11 +147,13 @@ class RunFolder:
         """
         return load_space(self.path / "space.yaml", upgrade=True), read_as(RunInputs, self.path / "run.json")
 
-    def save_stitch(self, hybrid: str, tensors: dict[str, Tensor]) -> None:
-        """Write a stitch layer; the file is there whole or not at all."""
+    def save_stitch(self, hybrid: str, tensors: dict[str, Tensor]) -> str:
+        """Write a stitch layer, whole or not at all; return the SHA-256 of the file."""
         from safetensors.torch import save
 
-        write_atomically(self.stitch(hybrid), save({key: value.contiguous() for key, value in tensors.items()}))
+        content = save({key: value.contiguous() for key, value in tensors.items()})
+        write_atomically(self.stitch(hybrid), content)
+        return bytes_digest(content)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import OptunaError
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -38,8 +39,19 @@ def open_storage(path: Path) -> optuna.storages.RDBStorage:
             with replacing(path) as draft:
                 _storage(draft).engine.dispose()
         storage = _storage(path)
-    except (OSError, SQLAlchemyError, sqlite3.Error, RuntimeError, ValueError) as error:
-        reason = getattr(error, "orig", None) or error
+        _read_all(storage)
+    except (
+        OSError,
+        OptunaError,
+        SQLAlchemyError,
+        sqlite3.Error,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        TypeError,
+    ) as error:
+        cause = error.__cause__ if isinstance(error, OptunaError) and error.__cause__ else error
+        reason = getattr(cause, "orig", None) or cause
         raise RunError(
             f"The study {path} cannot be opened: {reason}.",
             expected="the database that the run wrote; it was not changed",
@@ -70,6 +82,12 @@ def _check(path: Path) -> None:
         (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok":
             raise ValueError(f"it is damaged ({state})")
+
+
+def _read_all(storage: optuna.storages.RDBStorage) -> None:
+    """Read every study and trial once: a changed byte in a value is found here, before anything relies on it."""
+    for study in storage.get_all_studies():
+        storage.get_all_trials(study._study_id, deepcopy=False)
 
 
 def _fast_and_safe(connection: Any, _: Any) -> None:

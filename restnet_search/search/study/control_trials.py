@@ -45,6 +45,6 @@ def train_controls(run: TrainingRun) -> None:
                     _log.warning("control %s failed: %s", control.id, outcome)
                     continue
                 record = record_of(control.id, control.candidate, choices, outcome, context, control.kind)
-                run.save(record, outcome)
+                record = run.save(record, outcome)
                 study.add_record(record, control.candidate)
                 task.advance()
