@@ -1,4 +1,4 @@
-"""Types of numbers in records and results, with the ends that pydantic holds them to when they are read back (hypothesis, too)."""
+"""Types of numbers in records and results, with the ends that pydantic holds them to when they are read back."""
 
 from __future__ import annotations
 

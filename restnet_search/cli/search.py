@@ -180,7 +180,10 @@ def _run(folder: RunFolder, request: Request) -> Report:
     weights = request.weights or (Path(inputs.weights) if inputs.weights else None)
     base = Path(inputs.base) if inputs.base else None
     sources = AnchorSources(weights, base, request.trust_code, default_cache_dir())
-    kept, hint = f"Interrupted. What had finished is kept in {folder.path}.", f"restnet-search --resume {folder.path}"
+    kept, hint = (
+        f"Interrupted. What had finished is kept in {folder.path}.",
+        shlex.join(["restnet-search", "--resume", str(folder.path)]),
+    )
     with interruptible(kept, hint), show_progress() as progress:
         return run_search(space, folder, inputs, sources, progress)
 

@@ -19,6 +19,7 @@ from restnet_search.conformance.families import Case
 from restnet_search.costs.cost import Cost
 from restnet_search.data import Preprocessing, load_data
 from restnet_search.errors import ExportError
+from restnet_search.escaping import markdown
 from restnet_search.export import (
     AnchorSource,
     ExportSource,
@@ -245,4 +246,4 @@ def _line(row: FormatRow) -> str:
     difference = "" if row.max_diff is None else f"{row.max_diff:.1e}"
     agreement = "" if row.top1_agreement is None else f"{row.top1_agreement:.1%}"
     cells = [row.hybrid, row.format, row.status, difference, agreement, str(row.bytes or ""), f"{row.seconds:.1f}"]
-    return "| " + " | ".join([*cells, row.reason.replace("|", "/")]) + " |"
+    return "| " + " | ".join([*cells, markdown(row.reason)]) + " |"

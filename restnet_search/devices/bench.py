@@ -39,7 +39,14 @@ class DeviceBench:
 
 
 def write_bench(
-    space: SearchSpace, spec: LatencySpec, out: Path, *, base: Path, trust_code: bool, progress: Progress
+    space: SearchSpace,
+    spec: LatencySpec,
+    out: Path,
+    *,
+    base: Path,
+    trust_code: bool,
+    progress: Progress,
+    named: str = "",
 ) -> DeviceBench:
     """Write the fronts, stitch layers, backs and anchors of a space, and some whole hybrids, for a device to measure.
 
@@ -52,6 +59,7 @@ def write_bench(
         out: Must not exist, or be an empty folder.
         base, trust_code: For factories.
         progress: Shows the networks.
+        named: What ``--space`` finds the space by, from any folder of this machine.
 
     Raises:
         BudgetError: If `out` holds something, or a network cannot be written as ONNX.
@@ -70,6 +78,7 @@ def write_bench(
             "format": _FORMAT,
             "version": _VERSION,
             "space": space.name,
+            "named": named,
             "anchors": {name: anchor_digest(graph, costs[name]) for name, graph in graphs.items()},
             "batch": spec.batch,
             "threads": spec.threads,

@@ -44,6 +44,9 @@ def agreeing(report: Report) -> Report:
         budgets=tuple(replace(one, pareto=members, pick=None, best_anchor=None) for one in report.budgets),
         orders=tuple(replace(one, best=next(iter(members), None)) for one in report.orders),
         search=replace(report.search, objectives=("accuracy", "macs")),
+        rankers=tuple(
+            replace(one, regret={str(k): lost for k, lost in enumerate(one.regret.values())}) for one in report.rankers
+        ),
     )
 
 
