@@ -28,12 +28,66 @@ from restnet_search.escaping import (
 )
 
 NASTY = [
-    "=cmd|' /C calc'!A0", "+1", "@SUM(A1)", "-2+3", "\tx", "a,b;c", 'a"b', "a'b", "a\nb", "a\r\nb", "a|b", "<b>x</b>",
-    "<script>alert(1)</script>", "[x](http://y)", "![x](y)", "*x*", "__init__", "_x_", "`x`", "``", "# x", "- x", "+ x", "1. x", "> x",
-    "$x^2$", "$(rm -rf)", "\\", "a\\", "{x}", "{{0}}", "%s", '"""', "'''", '"); import os; os.system("x', "http://x.y", "www.x.y",
-    "x@y.z", ":cat:", "&lt;", "&#x41;", "~~x~~", "---", "===", "\x1b]0;t\x07", "a\u202eb", "a\u200bb", "a\u2066b", "\ufeffa", "a\u2028b",
-    "a\x85b", "\U000e0041", "größe", "猫", "می\u200cخواهم", "👩\u200d💻", "resnet18.a1_in1k", "hf-hub:timm/x", "",
-]  # fmt: skip
+    "=cmd|' /C calc'!A0",
+    "+1",
+    "@SUM(A1)",
+    "-2+3",
+    "\tx",
+    "a,b;c",
+    'a"b',
+    "a'b",
+    "a\nb",
+    "a\r\nb",
+    "a|b",
+    "<b>x</b>",
+    "<script>alert(1)</script>",
+    "[x](http://y)",
+    "![x](y)",
+    "*x*",
+    "__init__",
+    "_x_",
+    "`x`",
+    "``",
+    "# x",
+    "- x",
+    "+ x",
+    "1. x",
+    "> x",
+    "$x^2$",
+    "$(rm -rf)",
+    "\\",
+    "a\\",
+    "{x}",
+    "{{0}}",
+    "%s",
+    '"""',
+    "'''",
+    '"); import os; os.system("x',
+    "http://x.y",
+    "www.x.y",
+    "x@y.z",
+    ":cat:",
+    "&lt;",
+    "&#x41;",
+    "~~x~~",
+    "---",
+    "===",
+    "\x1b]0;t\x07",
+    "a\u202eb",
+    "a\u200bb",
+    "a\u2066b",
+    "\ufeffa",
+    "a\u2028b",
+    "a\x85b",
+    "\U000e0041",
+    "größe",
+    "猫",
+    "می\u200cخواهم",
+    "👩\u200d💻",
+    "resnet18.a1_in1k",
+    "hf-hub:timm/x",
+    "",
+]
 names = st.sampled_from(NASTY) | st.text(max_size=12)
 RENDERER = MarkdownIt("commonmark").enable("table").enable("strikethrough")
 
@@ -141,9 +195,16 @@ def test_examples_of_exports_run_whatever_their_files_and_classes_are_called(fil
     from tests.export.networks import VIEW
 
     entry = FormatEntry(
-        max_difference=0.0, mean_difference=0.0, top1_agreement=1.0, images=1, format="onnx",
-        files=(ExportedFile(file, 1, "0" * 64),), input="float32", batch=None, folded="",
-    )  # fmt: skip
+        max_difference=0.0,
+        mean_difference=0.0,
+        top1_agreement=1.0,
+        images=1,
+        format="onnx",
+        files=(ExportedFile(file, 1, "0" * 64),),
+        input="float32",
+        batch=None,
+        folded="",
+    )
     example = RuntimeExample("numpy", ("os",), 'logits = np.ones((1, 2)) * len((here / "{file}").read_text())')
     program = inference_example(VIEW, entry, example)
     (tmp_path / file).write_text("abc")

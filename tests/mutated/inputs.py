@@ -89,20 +89,34 @@ def _table() -> LatencyTable:
 
 def _profile() -> bytes:
     profile = {
-        "name": "pi", "device": "A board", "source": "A document", "note": "One",
-        "limits": {"memory": "1GiB", "storage": "2MiB@int8", "latency": "30ms", "macs": "2GFLOPs"}, "latency": plain_table(_table()),
-    }  # fmt: skip
+        "name": "pi",
+        "device": "A board",
+        "source": "A document",
+        "note": "One",
+        "limits": {"memory": "1GiB", "storage": "2MiB@int8", "latency": "30ms", "macs": "2GFLOPs"},
+        "latency": plain_table(_table()),
+    }
     return yaml.safe_dump(profile).encode()
 
 
 def _device_results() -> bytes:
     ids = [OVERHEAD, "front/a/0", "stitch/x", "back/b/1", "whole/0"]
     content: dict[str, Any] = {
-        "format": "restnet-search device results", "version": 1, "space": "tiny", "measured": "2026-11-27", "runtime_version": "1.20",
-        "runtime": "onnxruntime", "threads": 1, "batch": 1, "machine": "A board", "warmup": 1, "runs": 3,
-        "anchors": {"a": "1" * 64, "b": "2" * 64}, "seconds": {id: [0.01, 0.02, 0.03] for id in ids},
+        "format": "restnet-search device results",
+        "version": 1,
+        "space": "tiny",
+        "measured": "2026-11-27",
+        "runtime_version": "1.20",
+        "runtime": "onnxruntime",
+        "threads": 1,
+        "batch": 1,
+        "machine": "A board",
+        "warmup": 1,
+        "runs": 3,
+        "anchors": {"a": "1" * 64, "b": "2" * 64},
+        "seconds": {id: [0.01, 0.02, 0.03] for id in ids},
         "wholes": [{"id": "whole/0", "front": "front/a/0", "stitch": "stitch/x", "back": "back/b/1"}],
-    }  # fmt: skip
+    }
     return json.dumps(content | {"digest": canonical_digest(content)}).encode()
 
 
@@ -212,8 +226,8 @@ def _studies(folder: Path) -> None:
 def _records(folder: Path) -> None:
     from restnet_search.search.run.record_reading import read_dropped, read_hybrid
 
-    values = json.loads((folder / "records.json").read_text())
-    for values in values if isinstance(values, list) else [values]:
+    kept = json.loads((folder / "records.json").read_text())
+    for values in kept if isinstance(kept, list) else [kept]:
         is_hybrid = isinstance(values, dict) and ("val" in values or "correct" in values)
         (read_hybrid if is_hybrid else read_dropped)(values)
 
@@ -224,9 +238,23 @@ def _record_list() -> bytes:
 
     dropped = Dropped(Part("a", 1), Part("b", 2), "large_to_small", 5, "ranker", None, "why")
     flat = {
-        "id": "h001", "front": "a", "front_cut": 1, "back": "b", "back_cut": 2, "order": "large_to_small", "stitch_kind": "linear",
-        "stitch_params": 5, "macs": 100, "params": 10, "correct": 5, "n": 10, "rank": 0, "seconds": 1.5, "lr": 0.01, "epochs": 1,
-    }  # fmt: skip
+        "id": "h001",
+        "front": "a",
+        "front_cut": 1,
+        "back": "b",
+        "back_cut": 2,
+        "order": "large_to_small",
+        "stitch_kind": "linear",
+        "stitch_params": 5,
+        "macs": 100,
+        "params": 10,
+        "correct": 5,
+        "n": 10,
+        "rank": 0,
+        "seconds": 1.5,
+        "lr": 0.01,
+        "epochs": 1,
+    }
     return json.dumps([asdict(samples.cifar_hybrids(1)[0]), asdict(dropped), flat]).encode()
 
 

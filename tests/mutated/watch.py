@@ -14,8 +14,8 @@ __all__ = ["watched"]
 
 _NEVER = ("os.system", "subprocess.Popen", "os.exec", "os.fork", "os.posix_spawn", "socket.connect", "socket.bind")
 _CHANGES = {
-    "os.remove": 1, "os.rename": 2, "os.mkdir": 1, "os.rmdir": 1, "os.link": 2, "os.symlink": 2, "os.chmod": 1, "os.truncate": 1,
-    "shutil.rmtree": 1,
+    "os.remove": 1, "os.rename": 2, "os.mkdir": 1, "os.rmdir": 1, "os.link": 2, "os.symlink": 2, "os.chmod": 1,
+    "os.truncate": 1, "shutil.rmtree": 1,
 }  # fmt: skip
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -33,9 +33,8 @@ def _hook(event: str, arguments: tuple[object, ...]) -> None:
         if isinstance(flags, int) and flags & _WRITES and isinstance(path, str | bytes) and not _inside(path):
             _seen.append(f"open for writing {path!r}")
     elif event in _CHANGES:
-        for path in arguments[: _CHANGES[event]]:
-            if isinstance(path, str | bytes | os.PathLike) and not _inside(path):
-                _seen.append(f"{event} {path!r}")
+        paths = [path for path in arguments[: _CHANGES[event]] if isinstance(path, str | bytes | os.PathLike)]
+        _seen.extend(f"{event} {path!r}" for path in paths if not _inside(path))
 
 
 def _inside(path: object) -> bool:

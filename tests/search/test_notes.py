@@ -37,11 +37,18 @@ def test_the_steps_of_a_rung_are_read_back(rungs: tuple[RungStudy, optuna.Study]
 @pytest.mark.parametrize(
     "step",
     [
-        5, [], {}, {"scores": [], "seconds": "long"}, {"scores": [SCORE | {"top1": 1.5}], "seconds": 1},
-        {"scores": [SCORE | {"key": ["a", 1]}], "seconds": 1}, {"scores": [SCORE | {"n": -3}], "seconds": 1},
-        {"scores": 3, "seconds": 1}, {"scores": [SCORE], "seconds": -1}, {"scores": [None], "seconds": 1},
+        5,
+        [],
+        {},
+        {"scores": [], "seconds": "long"},
+        {"scores": [SCORE | {"top1": 1.5}], "seconds": 1},
+        {"scores": [SCORE | {"key": ["a", 1]}], "seconds": 1},
+        {"scores": [SCORE | {"n": -3}], "seconds": 1},
+        {"scores": 3, "seconds": 1},
+        {"scores": [SCORE], "seconds": -1},
+        {"scores": [None], "seconds": 1},
     ],
-)  # fmt: skip
+)
 def test_a_step_that_is_none_is_refused(rungs: tuple[RungStudy, optuna.Study], step: Any) -> None:
     opened, study = rungs
     study.set_user_attr("short 00000", step)
@@ -64,10 +71,14 @@ def test_a_finished_rung_that_is_none_is_refused(rungs: tuple[RungStudy, optuna.
         (dict[str, Seconds], {"fit": 1.5}, {"fit": -1}),
         (dict[str, Seconds], {}, {"fit": "long"}),
         (CacheStatistics, {"used": 3, "forwarded": 1}, {"used": 3}),
-        (dict[str, Timing], {"a": {"median": 0.1, "p95": 0.2, "runs": 3}}, {"a": {"median": -0.1, "p95": 0.2, "runs": 3}}),
+        (
+            dict[str, Timing],
+            {"a": {"median": 0.1, "p95": 0.2, "runs": 3}},
+            {"a": {"median": -0.1, "p95": 0.2, "runs": 3}},
+        ),
         (dict[str, str], {"s000": "nan"}, ["s000"]),
     ],
-)  # fmt: skip
+)
 def test_a_note_is_what_it_was_written_from(cls: Any, good: Any, bad: Any) -> None:
     read_note(cls, good, "note")
     with pytest.raises(RunError, match="record that cannot be read: note"):

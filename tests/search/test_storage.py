@@ -78,6 +78,7 @@ CHANGED = {
     "a note of the study": "UPDATE study_user_attributes SET value_json = 'nul'",
     "what a parameter may be": "UPDATE trial_params SET distribution_json = '{}'",
     "how a trial ended": "UPDATE trials SET state = 'COMPLETF'",
+    "the name of a note": "UPDATE study_user_attributes SET key = CAST('note' AS BLOB)",
     "text that is no text": "UPDATE trial_user_attributes SET value_json = CAST(X'7bff7d' AS TEXT)",
 }
 

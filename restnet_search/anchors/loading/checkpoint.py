@@ -65,6 +65,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
+        _refuse_other_archives(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise AnchorError(
@@ -81,6 +82,14 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise AnchorError(f"The checkpoint {path} holds no named tensors.", expected=expected)
     return clean_state_dict(dict(loaded))
+
+
+def _refuse_other_archives(path: Path) -> None:
+    """Refuse what torch would take for a tar file of its first releases, and unpack into a folder."""
+    with path.open("rb") as stream:
+        start = stream.read(4)
+    if not start.startswith((b"PK", b"\x80")):
+        raise ValueError("it is neither a zip file nor a pickle, as torch.save writes them")
 
 
 def _reason(error: Exception) -> str:

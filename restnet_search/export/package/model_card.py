@@ -116,8 +116,8 @@ def _quantized(int8: Int8Result) -> list[str]:
         f"| file | {format_count(int8.float32_bytes)}B | {format_count(int8.bytes)}B |",
     ]
     return [
-        f"Quantised to int8 ({markdown_code(int8.file)}), calibrated on {int8.calibrated_on} images of train{_kept(int8)}."
-        f" Measured with {int8.runtime}:",
+        f"Quantised to int8 ({markdown_code(int8.file)}), calibrated on {int8.calibrated_on} images of"
+        f" train{_kept(int8)}. Measured with {int8.runtime}:",
         "",
         "| | float32 | int8 |",
         "|---|---|---|",

@@ -72,6 +72,10 @@ def _check(path: Path) -> None:
     """Refuse what Optuna would fill with tables of its own, as if nothing had been searched yet."""
     if path.stat().st_size == 0:
         raise ValueError("it is empty")
+    with path.open("rb") as stream:
+        versions = stream.read(20)[18:]
+    if set(versions) - {1, 2}:  # SQLite would open it, but for reading alone
+        raise ValueError("it is damaged (its header)")
     with closing(sqlite3.connect(str(path), timeout=_LOCK_TIMEOUT)) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not tables >= _TABLES:
@@ -79,7 +83,7 @@ def _check(path: Path) -> None:
         studies = [name for (name,) in connection.execute("SELECT study_name FROM studies")]
         if studies and not any(str(name).startswith(STUDY) for name in studies):
             raise ValueError(f"it holds a study of something else, {str(studies[0])!r}")
-        (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        (state,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if state != "ok":
             raise ValueError(f"it is damaged ({state})")
 
@@ -87,7 +91,10 @@ def _check(path: Path) -> None:
 def _read_all(storage: optuna.storages.RDBStorage) -> None:
     """Read every study and trial once: a changed byte in a value is found here, before anything relies on it."""
     for study in storage.get_all_studies():
-        storage.get_all_trials(study._study_id, deepcopy=False)
+        trials = storage.get_all_trials(study._study_id, deepcopy=False)
+        kept = [storage.get_study_user_attrs(study._study_id), *(trial.user_attrs for trial in trials)]
+        if not all(isinstance(key, str) for attributes in kept for key in attributes):
+            raise ValueError("it is damaged (a key is no text)")
 
 
 def _fast_and_safe(connection: Any, _: Any) -> None:
