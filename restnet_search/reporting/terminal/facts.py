@@ -94,7 +94,10 @@ def licenses(report: Report) -> tuple[list[str], str | None]:
     """
     if all(anchor.license == TRAINED_HERE for anchor in report.anchors):
         return [], None
-    lines = [f"Weights of {anchor.name}: {shown(anchor.license)}" for anchor in report.anchors]
+    lines = [
+        f"Weights of {anchor.name}: {'license unknown' if anchor.license is None else shown(anchor.license)}"
+        for anchor in report.anchors
+    ]
     restricted = [report.non_commercial[hybrid.id] for hybrid in report.hybrids if hybrid.id in report.non_commercial]
     if not restricted:
         return lines, None
