@@ -8,10 +8,10 @@ from dataclasses import replace
 from statistics import median
 from typing import TypeVar
 
-from restnet_search.bounds import Seconds
 from restnet_search.costs.latency_table import LatencyTable
 from restnet_search.data import DataSplits
 from restnet_search.graph.anchor_graph import AnchorGraph
+from restnet_search.plain.bounds import Seconds
 from restnet_search.reporting.assemble.build import build_report
 from restnet_search.reporting.model.judgements import Failure, Trials
 from restnet_search.reporting.model.run_report import SCHEMA_VERSION, Report

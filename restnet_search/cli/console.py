@@ -1,7 +1,7 @@
 """Consoles: results go to standard output, progress and notes to standard error.
 
 Names of anchors, classes and files come from users and data sets. They are made harmless here: no text is read as
-rich's markup or as an emoji's name, and no control character reaches the terminal (:mod:`restnet_search.escaping`).
+rich's markup or as an emoji's name, and no control character of :mod:`restnet_search.plain.escaping` is shown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from restnet_search.escaping import printable
+from restnet_search.plain.escaping import printable
 
 __all__ = ["console", "error_console", "print_json", "printable"]
 

@@ -12,7 +12,7 @@ import typer
 
 from restnet_search.cli import options
 from restnet_search.errors import BudgetError
-from restnet_search.escaping import one_line
+from restnet_search.plain.escaping import one_line
 
 if TYPE_CHECKING:
     from restnet_search.devices.device_results import DeviceResults
@@ -117,11 +117,9 @@ def bench(
     from restnet_search.devices.bench_files import RESULTS, SCRIPT
 
     chosen, base = _choose(space, data)
-    spec = _latency(chosen, checked=hybrids, runs=runs, threads=threads)
+    chosen = chosen.model_copy(update={"latency": _latency(chosen, checked=hybrids, runs=runs, threads=threads)})
     with show_progress() as progress:
-        made = write_bench(
-            chosen, spec, out, base=base, trust_code=trust_code, progress=progress, named=_found_by(space)
-        )
+        made = write_bench(chosen, out, base=base, trust_code=trust_code, progress=progress, named=_found_by(space))
     if as_json:
         facts = {"networks": made.networks, "wholes": made.wholes, "bytes": made.bytes}
         print_json({"folder": str(made.folder), "script": SCRIPT, **facts})
@@ -203,8 +201,8 @@ def _found_by(space: str | None) -> str:
     """Return what ``--space`` finds a space by, from any folder: the name of a built-in one, or its path."""
     from restnet_search.space import find_space
 
-    found = find_space(space, environ=os.environ, cwd=Path.cwd())
-    return found.builtin or str(found.path.resolve())
+    location = find_space(space, environ=os.environ, cwd=Path.cwd())
+    return location.builtin or str(location.path.resolve())
 
 
 def _search_with(profile: Path, measured: DeviceResults) -> str:

@@ -19,7 +19,6 @@ from restnet_search.conformance.families import Case
 from restnet_search.costs.cost import Cost
 from restnet_search.data import Preprocessing, load_data
 from restnet_search.errors import ExportError
-from restnet_search.escaping import markdown
 from restnet_search.export import (
     AnchorSource,
     ExportSource,
@@ -29,7 +28,8 @@ from restnet_search.export import (
 )
 from restnet_search.files import write_atomically
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
-from restnet_search.plain_json import read_json
+from restnet_search.plain.escaping import markdown
+from restnet_search.plain.json_text import read_json
 from restnet_search.registry import FORMATS
 from restnet_search.space.schema import DataSpec
 from restnet_search.stitching.layer import Hybrid, StitchLayer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from restnet_search.bounds import Figure, Natural
+from restnet_search.plain.bounds import Figure, Natural
 
 __all__ = ["Cost"]
 

@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from restnet_search.bounds import Natural, Seconds
 from restnet_search.errors import BudgetError
 from restnet_search.files import write_atomically
-from restnet_search.plain_json import digested_text, read_json, without_digest
+from restnet_search.plain.bounds import Natural, Seconds
+from restnet_search.plain.json_text import digested_text, read_json, without_digest
 from restnet_search.space.device_profiles import load_profile
 
 __all__ = [

@@ -21,7 +21,7 @@ from restnet_search.progress import Progress
 from restnet_search.search.points.latency_measurement import anchor_digest, networks_to_measure, parts_of
 from restnet_search.search.points.onnx_sessions import write_part
 from restnet_search.search.points.stitch_points import StitchPoint
-from restnet_search.space.schema import LatencySpec, SearchSpace
+from restnet_search.space.schema import SearchSpace
 
 __all__ = ["DeviceBench", "write_bench"]
 
@@ -40,7 +40,6 @@ class DeviceBench:
 
 def write_bench(
     space: SearchSpace,
-    spec: LatencySpec,
     out: Path,
     *,
     base: Path,
@@ -54,8 +53,7 @@ def write_bench(
     or not at all.
 
     Args:
-        space: With an absolute data root.
-        spec: Threads, batch, runs and how many whole hybrids.
+        space: With an absolute data root; its section ``latency`` says threads, batch, runs and how many whole hybrids.
         out: Must not exist, or be an empty folder.
         base, trust_code: For factories.
         progress: Shows the networks.
@@ -67,6 +65,7 @@ def write_bench(
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise BudgetError(f"{out} exists already.", expected="a new or empty folder", hint="name another --out DIR")
+    spec = space.latency
     graphs, costs = cut_space(space, base=base, trust_code=trust_code, progress=progress)
     networks, wholes = networks_to_measure(space, graphs, costs, spec)
     with scratch_beside(out) as scratch:

@@ -11,7 +11,7 @@ from typing import Any
 from restnet_search.costs.latency_table import OVERHEAD, LatencyTable, MeasuredOn, Timing, WholeTiming, plain_table
 from restnet_search.devices.bench_files import RESULTS, SCRIPT, content_digest
 from restnet_search.errors import BudgetError
-from restnet_search.plain_json import read_json
+from restnet_search.plain.json_text import read_json
 from restnet_search.space.device_profiles import DeviceProfile, parse_profile
 from restnet_search.units import parse_quantity
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from restnet_search.escaping import one_line
+from restnet_search.plain.escaping import one_line
 from restnet_search.space.plain_yaml import write_yaml
 from restnet_search.space.published_data import DATA_PRESETS, EMBEDDED
 

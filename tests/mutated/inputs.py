@@ -23,7 +23,7 @@ from typer.main import get_command
 from restnet_search.cli.main import main
 from restnet_search.costs.latency_table import OVERHEAD, LatencyTable, MeasuredOn, Timing, WholeTiming, plain_table
 from restnet_search.errors import RunError
-from restnet_search.plain_json import canonical_digest, digested_text
+from restnet_search.plain.json_text import canonical_digest, digested_text
 from tests.export.networks import source
 
 __all__ = ["BINARY", "STRUCTURED", "Input", "command"]

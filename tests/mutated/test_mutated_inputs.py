@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from restnet_search.errors import BudgetError, RestnetError
-from restnet_search.plain_json import canonical_digest
+from restnet_search.plain.json_text import canonical_digest
 from restnet_search.units import format_quantity, parse_budget, parse_quantity
 from tests.mutated.inputs import BINARY, STRUCTURED, Input
 from tests.mutated.mutations import BAD_TEXTS, altered_bytes, altered_data

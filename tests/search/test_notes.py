@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from restnet_search.anchors.fitting.resume import read_epoch, write_epoch
-from restnet_search.bounds import Seconds
 from restnet_search.costs.latency_table import Timing
 from restnet_search.errors import RunError
+from restnet_search.plain.bounds import Seconds
 from restnet_search.search.halving.rungs import RungStudy
 from restnet_search.search.run.record_reading import read_note
 from restnet_search.search.run.records import CacheStatistics

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from restnet_search.escaping import code_block, markdown, one_line, python_text
 from restnet_search.export.adaptive.adaptive_manifest import AdaptiveManifest
 from restnet_search.export.adaptive.route import Route
 from restnet_search.export.network.architecture import HybridArchitecture
 from restnet_search.export.network.network_facts import Accuracy
+from restnet_search.plain.escaping import code_block, markdown, one_line, python_text
 from restnet_search.units import CONVENTION, format_bytes, format_count, format_seconds
 
 __all__ = ["describe_route", "render_adaptive_card"]

@@ -6,9 +6,9 @@ from math import floor
 
 from restnet_search.data import Preprocessing
 from restnet_search.errors import ExportError
-from restnet_search.escaping import python_text
 from restnet_search.export.formats.export_format import RuntimeExample, find_format
 from restnet_search.export.package.export_manifest import FormatEntry
+from restnet_search.plain.escaping import python_text
 
 __all__ = ["example_name", "find_example", "inference_example"]
 

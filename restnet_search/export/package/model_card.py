@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from restnet_search.escaping import code_block, markdown, markdown_code, one_line
 from restnet_search.export.formats.onnx_int8 import Int8Result
 from restnet_search.export.network.architecture import HybridArchitecture, licenses_of
 from restnet_search.export.network.export_source import ExportSource
@@ -13,6 +12,7 @@ from restnet_search.export.package.export_manifest import EXPORT_MANIFEST, Expor
 from restnet_search.export.package.inference_examples import example_name, find_example
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.licenses import license_warning, shown
+from restnet_search.plain.escaping import code_block, markdown, markdown_code, one_line
 from restnet_search.space.schema import TUNED
 from restnet_search.units import CONVENTION, format_count
 from restnet_search.version import __version__

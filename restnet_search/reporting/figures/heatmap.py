@@ -12,8 +12,8 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.style import Style
 from rich.text import Text
 
-from restnet_search.escaping import plot_text
 from restnet_search.files import replacing
+from restnet_search.plain.escaping import plot_text
 
 __all__ = ["Heatmap", "render_heatmap", "write_heatmap_png"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from restnet_search.escaping import plot_text
 from restnet_search.files import replacing
+from restnet_search.plain.escaping import plot_text
 from restnet_search.reporting.commands.ranker_comparison import Rankings
 
 __all__ = ["write_rankings_png"]

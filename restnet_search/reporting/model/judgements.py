@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from restnet_search.bounds import Figure, Natural
+from restnet_search.plain.bounds import Figure, Natural
 
 __all__ = ["Failure", "OrderEntry", "RankerEntry", "Trials", "WithinFront"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from restnet_search.bounds import Figure, Natural, Seconds
+from restnet_search.plain.bounds import Figure, Natural, Seconds
 from restnet_search.search.run.records import CacheStatistics, MeasuredOn
 from restnet_search.space.schema import Objective
 

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from restnet_search.errors import RunError
 from restnet_search.files import write_atomically
-from restnet_search.plain_json import digested_text, read_json, without_digest
+from restnet_search.plain.json_text import digested_text, read_json, without_digest
 from restnet_search.reporting.model.run_report import SCHEMA_VERSION, Report
 from restnet_search.reporting.results_file.contradictions import contradiction
 from restnet_search.reporting.results_file.csv_table import pareto_csv

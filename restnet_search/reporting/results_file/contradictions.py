@@ -1,4 +1,4 @@
-"""What the keys of ``results.json`` say of each other: names that must be there, costs that must be known."""
+"""Contradictions between the keys of ``results.json``: names that must be there, costs that must be known."""
 
 from __future__ import annotations
 

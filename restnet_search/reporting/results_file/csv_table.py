@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from restnet_search.escaping import csv_cell
+from restnet_search.plain.escaping import csv_cell
 from restnet_search.reporting.model.budget_sets import BudgetEntry
 from restnet_search.reporting.model.run_report import Entry, Report
 from restnet_search.search.run.records import AnchorRecord

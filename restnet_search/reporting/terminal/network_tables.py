@@ -9,9 +9,10 @@ from rich.text import Text
 
 from restnet_search.pareto import Point, shortfall
 from restnet_search.reporting import phrases
-from restnet_search.reporting.blocks import Words, indented, literal, number_column, paragraph, table, text_column
+from restnet_search.reporting.blocks import indented, literal, number_column, paragraph, table, text_column
 from restnet_search.reporting.model.budget_sets import BudgetEntry
 from restnet_search.reporting.model.run_report import Entry, Report
+from restnet_search.reporting.words import Words
 from restnet_search.search.run.records import AnchorRecord, FinalScore
 from restnet_search.units import format_count
 

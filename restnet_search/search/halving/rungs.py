@@ -14,7 +14,7 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import TrialState
 
-from restnet_search.bounds import Seconds
+from restnet_search.plain.bounds import Seconds
 from restnet_search.search.points.candidates import Candidate, CandidateKey
 from restnet_search.search.run.record_reading import read_dropped, read_note
 from restnet_search.search.run.record_store import STUDY, directions

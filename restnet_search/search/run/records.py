@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from restnet_search.bounds import Fraction, Natural, Seconds
 from restnet_search.costs.cost import Cost
 from restnet_search.costs.latency_table import MeasuredOn, Timing
+from restnet_search.plain.bounds import Fraction, Natural, Seconds
 from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.space.schema import Order, Tune
 

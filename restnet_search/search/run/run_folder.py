@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from restnet_search.errors import RunError
 from restnet_search.files import bytes_digest, inside, sweep_drafts, write_atomically
-from restnet_search.plain_json import digested_text
+from restnet_search.plain.json_text import digested_text
 from restnet_search.search.run.json_files import read_as
 from restnet_search.space.schema import SearchSpace
 from restnet_search.space.space_files import dump_space, load_space

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from restnet_search.bounds import Figure, Fraction, Natural
+from restnet_search.plain.bounds import Figure, Fraction, Natural
 from restnet_search.space.schema import Tune
 
 __all__ = ["TrainingChoices"]

@@ -10,8 +10,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from restnet_search.bounds import Seconds
 from restnet_search.costs.cost import Cost
+from restnet_search.plain.bounds import Seconds
 from restnet_search.search.points.candidates import Candidate, CandidateKey
 from restnet_search.search.run.record_reading import read_note
 from restnet_search.search.run.record_store import ELAPSED, RECORD, STUDY, directions, records_in

@@ -10,7 +10,7 @@ from itertools import groupby
 import torch
 from torch import nn
 
-from restnet_search.bounds import Fraction, Natural
+from restnet_search.plain.bounds import Fraction, Natural
 from restnet_search.search.points.candidates import Candidate, CandidateKey
 from restnet_search.search.training.accuracy import predict
 from restnet_search.search.training.context import TrialContext

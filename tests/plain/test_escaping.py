@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from restnet_search.escaping import (
+from restnet_search.plain.escaping import (
     code_block,
     csv_cell,
     markdown,
@@ -82,7 +82,7 @@ NASTY = [
     "\U000e0041",
     "größe",
     "猫",
-    "می\u200cخواهم",
+    "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
     "👩\u200d💻",
     "resnet18.a1_in1k",
     "hf-hub:timm/x",
@@ -122,7 +122,9 @@ def test_nothing_hidden_is_left_on_a_terminal(name: str) -> None:
     assert all(a == b or b == "?" for a, b in zip(name, shown, strict=True))
 
 
-@pytest.mark.parametrize("word", ["می\u200cخواهم", "👩\u200d💻", "größe", "猫", "naïve"])
+@pytest.mark.parametrize(
+    "word", ["\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "👩\u200d💻", "größe", "猫", "naïve"]
+)
 def test_words_of_any_script_are_shown_whole(word: str) -> None:
     assert printable(word) == one_line(word) == word
 
