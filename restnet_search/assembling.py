@@ -11,7 +11,6 @@ from typing import TypeVar
 from restnet_search.costs.latency_table import LatencyTable
 from restnet_search.data import DataSplits
 from restnet_search.graph.anchor_graph import AnchorGraph
-from restnet_search.plain.bounds import Seconds
 from restnet_search.reporting.assemble.build import build_report
 from restnet_search.reporting.model.judgements import Failure, Trials
 from restnet_search.reporting.model.run_report import SCHEMA_VERSION, Report
@@ -80,9 +79,8 @@ def assemble_report(search: Search, networks: Networks) -> Report:
         networks: Anchors and hybrids, scored.
     """
     session, study, graphs = search.session, search.study, search.prepared.graphs
-    before = study.noted("seconds", dict[str, Seconds]) or {}
-    seconds = {stage: round(before.get(stage, 0.0) + spent, 3) for stage, spent in session.clock.seconds.items()}
-    study.note("seconds", seconds)
+    total = study.add_counts("seconds", session.clock.seconds)
+    seconds = {stage: round(spent, 3) for stage, spent in total.items()}
     measured = Report(
         schema_version=SCHEMA_VERSION,
         run=session.folder.name,
@@ -131,6 +129,7 @@ def _search_summary(search: Search, seconds: Mapping[str, float]) -> SearchSumma
         latency=_latency_note(search.prices.table, foreign=search.prices.foreign),
         strategy=search.session.space.search.strategy,
         workers=count if (count := search.session.workers) > 1 else None,
+        lost_workers=tuple(search.study.noted("lost workers", list[str]) or ()),
         joint=search.study.noted("joint", JointSummary),
         compute=_compute_summary(search),
     )

@@ -13,6 +13,7 @@ __all__ = [
     "AnchorError",
     "BudgetError",
     "DataError",
+    "DiskError",
     "ExportError",
     "ExtensionError",
     "GraphError",
@@ -66,6 +67,10 @@ class GraphError(RestnetError):
 
 class RunError(RestnetError):
     """A run folder that is missing, incomplete or belongs to something else."""
+
+
+class DiskError(RunError):
+    """A disk that took no more while a run was written; what had finished is kept, and the run can go on."""
 
 
 class ExportError(RestnetError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -16,6 +17,7 @@ from restnet_search.errors import RestnetError
 
 __all__ = [
     "bytes_digest",
+    "disk_problem",
     "file_digest",
     "inside",
     "problem_of_name",
@@ -28,6 +30,16 @@ __all__ = [
 _LONGEST = 200  # bytes of a name; file systems take 255, of which a draft's own letters take 38
 _DRAFT = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # devices, on Windows
+
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
+_DISK_WORDS = frozenset(
+    {
+        *(os.strerror(number).lower() for number in _DISK),
+        "database or disk is full",
+        "disk i/o error",
+        "unexpected pos",  # torch's words
+    }  # the last is torch's
+)
 
 
 def problem_of_name(name: str) -> str | None:
@@ -108,6 +120,22 @@ def remove_abandoned(paths: Iterable[Path], *, older: float) -> None:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink()
+
+
+def disk_problem(error: BaseException) -> str | None:
+    """Return why a disk took no more (full, over quota, read-only, broken); None where the error is of another kind.
+
+    Libraries raise errors of their own kinds, with the system's words in them or the system's error as their cause.
+    """
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        text = str(one)
+        if (isinstance(one, OSError) and one.errno in _DISK) or any(words in text.lower() for words in _DISK_WORDS):
+            return str(getattr(one, "orig", None) or one).splitlines()[0]  # without what sqlalchemy puts around it
+        one = one.__cause__ or one.__context__
+    return None
 
 
 def file_digest(path: Path) -> str:

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from restnet_search.anchors.architecture_kind import architecture_kind
+from restnet_search.export.folding.fold_network import folded_cost
 from restnet_search.reporting.assemble.build import finalists
 from restnet_search.reporting.assemble.statistics import final_score
 from restnet_search.search.halving.halving import Halving
@@ -79,10 +80,18 @@ def score_networks(search: Search) -> Networks:
         chosen = finalists(anchors, search.study.hybrids, search.session.budgets, search.session.space.objectives)
         test = _score_finalists(search, chosen)
         timings = _measure_finalists(search, chosen)
+        exported = _count_exported(search, chosen)
     return Networks(
-        tuple(replace(anchor, measured=timings.get(anchor.id)) for anchor in anchors),
         tuple(
-            replace(hybrid, test=test.get(hybrid.id), measured=timings.get(hybrid.id))
+            replace(anchor, measured=timings.get(anchor.id), exported_macs=exported[anchor.id]) for anchor in anchors
+        ),
+        tuple(
+            replace(
+                hybrid,
+                test=test.get(hybrid.id),
+                measured=timings.get(hybrid.id),
+                exported_macs=exported.get(hybrid.id),
+            )
             for hybrid in search.study.hybrids
         ),
     )
@@ -114,6 +123,11 @@ def _score_anchors(search: Search) -> list[AnchorRecord]:
                 test=final_score(correct[images.test.name], len(images.test)),
                 license=cut.anchor.license,
                 kind=architecture_kind(cut.anchor.model),
+                as_trained=search.prepared.costs[name].as_trained,
+                kept_branches=cut.anchor.kept_branches,
+                uncounted=search.prepared.costs[name].notable,
+                weights=cut.anchor.weights.source,
+                standing=cut.anchor.standing,
             )
             results.append(record)
             _log.info("anchor %s: %d MACs, val %.4f", name, cost.macs, val.top1)
@@ -161,6 +175,23 @@ def _measure_finalists(search: Search, chosen: Sequence[str]) -> Mapping[str, Ti
             timings = measure_networks(networks, spec, search.session.progress)
         study.note("latency", {id: asdict(timing) for id, timing in timings.items()})
         return timings
+    return noted
+
+
+def _count_exported(search: Search, chosen: Sequence[str]) -> Mapping[str, int]:
+    """Count the MACs of the anchors and the chosen hybrids as exports with a graph hold them: folded."""
+    study, graphs = search.study, search.prepared.graphs
+    noted = study.noted("exported_macs", Any)
+    if noted is None or set(noted) != {*chosen, *graphs}:
+        records = {record.id: record for record in study.hybrids}
+        with search.prepared.on_cpu():
+            noted = {
+                name: folded_cost(graph.traced.module, graph.traced.image_size).macs for name, graph in graphs.items()
+            }
+            for id in chosen:
+                size = graphs[records[id].front.anchor].traced.image_size
+                noted[id] = folded_cost(_restore(search, records[id]), size).macs
+        study.note("exported_macs", noted)
     return noted
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "Quantity",
     "format_bytes",
     "format_count",
+    "format_duration",
     "format_quantity",
     "format_seconds",
     "parse_budget",
@@ -145,6 +146,19 @@ def format_seconds(value: float) -> str:
         if value >= scale:
             return f"{value / scale:.2f}{unit}" if value < 10 * scale else f"{value / scale:.1f}{unit}"
     return f"{value * 1e6:.0f}us"
+
+
+def format_duration(seconds: float) -> str:
+    """Format wall time: ``0.4 s``, ``42 s``, ``8 min 20 s``, ``1 h 05 min``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(whole / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def format_count(value: float) -> str:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
 from restnet_search.anchors.fitting.fit_cache import make_cache_dir
 from restnet_search.devices.on_device import digest_of, read_bench
 from restnet_search.errors import ExportError, RestnetError, RunError
 from restnet_search.export.output_folder import scratch_beside
-from restnet_search.files import inside, problem_of_name, replacing, sweep_drafts
+from restnet_search.files import disk_problem, inside, problem_of_name, replacing, sweep_drafts
 from restnet_search.search.features.disk_store import DiskStore
 from restnet_search.search.run.run_folder import RunFolder
 
@@ -118,3 +121,33 @@ def test_a_bench_that_names_files_outside_its_folder_is_not_measured(name: str, 
     (tmp_path / "bench.json").write_text(json.dumps({**content, "digest": digest_of(content)}))
     with pytest.raises(SystemExit, match="is no file of this folder"):
         read_bench(tmp_path)
+
+
+def test_a_full_disk_is_known_whatever_library_met_it(tmp_path: Path) -> None:
+    def caused(error: Exception, cause: Exception) -> Exception:
+        error.__cause__ = cause
+        return error
+
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x")
+    assert disk_problem(full) == str(full)
+    assert disk_problem(sqlite3.OperationalError("database or disk is full")) == "database or disk is full"
+    assert disk_problem(caused(RuntimeError("it failed"), full)) == str(full)
+    assert disk_problem(SafetensorError("I/O error: No space left on device (os error 28)")) is not None
+    for other in (
+        FileNotFoundError(errno.ENOENT, "No such file"),
+        ValueError("full of ideas"),
+        sqlite3.OperationalError("no such table: x"),
+    ):
+        assert disk_problem(other) is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_file_on_a_full_device_is_a_disk_problem() -> None:
+    import torch
+
+    with pytest.raises(OSError, match="No space left") as raised, Path("/dev/full").open("wb", buffering=0) as stream:
+        stream.write(b"x")
+    assert disk_problem(raised.value) is not None
+    with pytest.raises(RuntimeError) as by_torch:
+        torch.save({"x": torch.zeros(100_000)}, "/dev/full")
+    assert disk_problem(by_torch.value) is not None

@@ -44,7 +44,7 @@ ROOMS: dict[str, tuple[str | tuple[str, ...], ...]] = {
         "preprocessing", "sampling", "readers", "agreement", "pixels", "unreadable", "splits", "augmentation",
         "content", "augmented_views",
     ),
-    "anchors": ("anchor", ("architecture_kind", "classifier"), "loading", "fitting"),
+    "anchors": ("anchor", ("architecture_kind", "classifier", "reparameterize"), "checks", "loading", "fitting"),
     "search": ("run", "prepare", "features", "ranking", "points", "training", "workers", "halving", "study"),
     "export": (
         "checksummed_json", "output_folder", "folding", "network", "formats", "verification", "package", "from_run",
@@ -60,7 +60,7 @@ ROOMS: dict[str, tuple[str | tuple[str, ...], ...]] = {
 GROUND = {"errors", "files", "plain", "progress", "registry", "units", "version"}
 ALLOWED = {
     "data": GROUND | {"space"},
-    "reporting": GROUND | {"licenses", "pareto", "space", "search.run.records"},
+    "reporting": GROUND | {"licenses", "pareto", "space", "search.run.records", "costs.cost", "costs.cost_phrases"},
 }
 
 HEAVY = {

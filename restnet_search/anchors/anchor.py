@@ -6,13 +6,31 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from restnet_search.data.preprocessing import Preprocessing
 
-__all__ = ["Anchor", "ModelRecipe", "Weights", "freeze", "head_matches", "model_digest", "tensors_digest"]
+__all__ = [
+    "Anchor",
+    "ModelRecipe",
+    "Standing",
+    "Weights",
+    "WeightsSource",
+    "freeze",
+    "head_matches",
+    "model_digest",
+    "tensors_digest",
+]
+
+
+Standing = Literal["above chance", "at chance", "too few images"]
+"""Answers on val against guessing: :class:`restnet_search.anchors.checks.chance.ChanceTest`."""
+
+WeightsSource = Literal["published", "given", "fitted", "random"]
+"""Where weights are from: their publisher (timm's hub, its cache), the user (a file, a factory), a fit here, chance."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +46,21 @@ class Weights:
     """An anchor's weights.
 
     Attributes:
-        digest: Content key of parameters, buffers, model name and arguments, hexadecimal.
+        digest: Content key of parameters, buffers, model name and arguments, hexadecimal; of a re-parameterised model
+            as it was trained, so that it does not depend on how a machine rounds when branches are fused.
         license: For example ``apache-2.0``; None where it is unknown (:mod:`restnet_search.licenses`).
         fitted: True if they were made by :func:`restnet_search.anchors.fitting.fit.fit_anchor`.
         trained: True if every weight, the head's too, comes from a checkpoint, a factory or a fit.
+        source: Where they are from.
+        notes: What a user should know of how they were read, one sentence each.
     """
 
     digest: str
     license: str | None
     fitted: bool
     trained: bool
+    source: WeightsSource = "given"
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +74,11 @@ class Anchor:
         preprocessing: From an image to the model's input.
         num_classes: Of its present head; 0 where it has none yet.
         weights: Their digest and license, and where they come from.
+        standing: On val, against guessing; None where nobody asked.
+        as_trained: The model with the branches that were fused in ``model``, which fits train; None where nothing was
+            fused, and where a search no longer needs it.
+        reparameterized: Whether branches of ``model`` are fused, here or in its checkpoint.
+        kept_branches: Why branches that look as if they could be fused stay; empty where there are none.
     """
 
     name: str
@@ -59,6 +87,10 @@ class Anchor:
     preprocessing: Preprocessing
     num_classes: int
     weights: Weights
+    standing: Standing | None = None
+    as_trained: nn.Module | None = None
+    reparameterized: bool = False
+    kept_branches: str = ""
 
     @property
     def digest(self) -> str:

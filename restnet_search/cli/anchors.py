@@ -30,19 +30,31 @@ def inspect(
     """List a model's cut points: index, module path, layout, shape, MACs and parameters up to there."""
     from restnet_search.cli.arguments import choose_space, one_of
     from restnet_search.cli.console import console, print_json
-    from restnet_search.inspection.one_model import anchor_spec, inspect_anchor
+    from restnet_search.inspection.one_model import anchor_spec, cut_and_profile, untrained_anchor
     from restnet_search.reporting.commands import model_tables as tables
     from restnet_search.search.run.records import Part
 
     one_of("--granularity", granularity, ("block", "all"))
     chosen, base = choose_space(space, quiet=True)
     spec = anchor_spec(chosen, model)
-    graph, costs = inspect_anchor(spec, granularity=granularity, base=base, trust_code=trust_code)
+    anchor = untrained_anchor(spec, base, trust_code)
+    graph, costs = cut_and_profile(anchor, granularity)
     rows = tuple(
         tables.CutPointRow(Part(spec.name, cut.index, cut.path), str(cut.layout), cut.shape, front.macs, front.params)
         for cut, front in zip(graph.cut_points, costs.fronts, strict=True)
     )
-    cut_points = tables.CutPointTable(spec.name, costs.total.macs, costs.total.params, rows)
+    trained = costs.as_trained.macs if costs.as_trained else None
+    notes = (f"Not re-parameterised: {anchor.kept_branches}.",) if anchor.kept_branches else ()
+    cut_points = tables.CutPointTable(
+        spec.name,
+        costs.total.macs,
+        costs.total.params,
+        rows,
+        trained_macs=trained,
+        image_size=graph.traced.image_size,
+        any_size=graph.any_size,
+        notes=notes,
+    )
     others = tables.RejectedTable(
         spec.name, tuple(tables.RejectedRow(item.node, item.reason) for item in graph.table.rejected)
     )
@@ -62,13 +74,14 @@ def fit(
     data: options.Data = None,
     weights: options.Weights = None,
     trust_code: options.TrustCode = False,
+    allow_untrained: options.AllowUntrained = False,
     as_json: options.Json = False,
 ) -> None:
     """Fit the anchors of a space to its data, as its section `fit` says, and keep them for searches.
 
     A search does the same by itself. An interrupted fit continues after its last whole epoch.
     """
-    from restnet_search.cli.arguments import choose_space, sources, with_data
+    from restnet_search.cli.arguments import choose_space, sources, with_data, with_untrained
     from restnet_search.cli.console import console, print_json
     from restnet_search.cli.interrupts import interruptible
     from restnet_search.cli.progress import show_progress
@@ -76,6 +89,7 @@ def fit(
     from restnet_search.reporting.commands.fit_table import render_fits
 
     chosen, base = choose_space(space, quiet=as_json)
+    chosen = with_untrained(chosen, allow_untrained)
     kept = "Interrupted. Anchors that were fitted and whole epochs of the one under way are kept."
     with interruptible(kept, "run the same command again"), show_progress() as progress:
         table = fit_space(with_data(chosen, base, data), sources(weights, base, trust_code), progress)

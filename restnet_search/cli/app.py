@@ -72,7 +72,9 @@ def main(
     trials: Annotated[
         int | None,
         typer.Option(
-            parser=options.whole(1, 10**6), metavar="N", help="Fully trained trials to reach (default: the space's)."
+            parser=options.whole(1, 10**6),
+            metavar="N",
+            help="Fully trained trials to reach (default: the space's); --resume takes it, too.",
         ),
     ] = None,
     seed: Annotated[
@@ -132,6 +134,7 @@ def main(
         typer.Option(metavar="COST", help="Traded against accuracy: macs, params, memory or latency; repeatable."),
     ] = None,
     trust_code: options.TrustCode = False,
+    allow_untrained: options.AllowUntrained = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of the report.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
@@ -169,6 +172,7 @@ def main(
             workers=workers,
             objective=tuple(objective or ()),
             trust_code=trust_code,
+            allow_untrained=allow_untrained,
             as_json=as_json,
         )
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from restnet_search.space import SearchSpace
     from restnet_search.space.anchor_sources import AnchorSources
 
-__all__ = ["Devices", "choose_devices", "choose_space", "one_of", "sources", "with_data"]
+__all__ = ["Devices", "choose_devices", "choose_space", "one_of", "sources", "with_data", "with_untrained"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,13 @@ def with_data(space: SearchSpace, base: Path, data: Path | None) -> SearchSpace:
     if root is None:
         return space
     return space.model_copy(update={"data": space.data.model_copy(update={"root": str(root)})})
+
+
+def with_untrained(space: SearchSpace, allowed: bool) -> SearchSpace:
+    """Return the space with ``--allow-untrained`` applied; left out, the space's own ``fit.allow_untrained`` holds."""
+    if not allowed:
+        return space
+    return space.model_copy(update={"fit": space.fit.model_copy(update={"allow_untrained": True})})
 
 
 def sources(weights: Path | None, base: Path | None, trust_code: bool) -> AnchorSources:

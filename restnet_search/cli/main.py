@@ -46,6 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
+        from restnet_search.files import disk_problem
+
+        if (reason := disk_problem(error)) is not None:
+            print(
+                f"Error: A file cannot be written: {reason}.\nNext: free some space, or name another folder, then run"
+                " the same command again.",
+                file=sys.stderr,
+            )
+            raise SystemExit(2) from error
         name = type(error).__name__
         print(f"Error: unforeseen {name}: {error}\nNext: run it again with --debug and report this.", file=sys.stderr)
         raise SystemExit(1) from error

@@ -75,6 +75,10 @@ TrustCode = Annotated[
     bool,
     typer.Option("--trust-code", help="Run Python code that is named: a factory:, or what a package adds."),
 ]
+AllowUntrained = Annotated[
+    bool,
+    typer.Option("--allow-untrained", help="Go on with anchors that are no better than chance on val; tables say so."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Rejected = Annotated[bool, typer.Option("--rejected", help="Also list the nodes that are no cut points, and why.")]
 Granularity = Annotated[str, typer.Option(metavar="block|all", help="Block boundaries, or every cut point.")]

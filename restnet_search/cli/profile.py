@@ -17,7 +17,7 @@ def profile(
     trust_code: options.TrustCode = False,
     as_json: options.Json = False,
 ) -> None:
-    """Count a model's MACs and parameters by fvcore beside thop, and name the operations that were not counted."""
+    """Count a model's MACs and parameters by fvcore beside torch and thop, and name operations that are not counted."""
     from restnet_search.cli.arguments import choose_space
     from restnet_search.cli.console import console, print_json
     from restnet_search.inspection.one_model import anchor_spec, profile_network
@@ -25,8 +25,20 @@ def profile(
 
     chosen, base = choose_space(space, quiet=True)
     spec = anchor_spec(chosen, model)
-    count, thop = profile_network(spec, base=base, trust_code=trust_code)
-    table = Profile(spec.name, count.macs, count.params, *thop, dict(count.uncounted))
+    costs = profile_network(spec, base=base, trust_code=trust_code)
+    ours = costs.counts.ours
+    table = Profile(
+        spec.name,
+        ours.macs,
+        ours.params,
+        *costs.thop,
+        uncounted=ours.uncounted,
+        torch_macs=costs.counts.torch,
+        why=costs.counts.why,
+        exported_macs=costs.exported_macs,
+        trained_macs=costs.as_trained.macs if costs.as_trained else None,
+        kept_branches=costs.kept_branches,
+    )
     if as_json:
         print_json(table.to_json())
     else:

@@ -1,12 +1,12 @@
-"""Progress of long steps: bars with the time left in a terminal, one line per step elsewhere."""
+"""Progress of long steps: bars with the time left in a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
-import time
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from restnet_search import progress as interface
@@ -35,33 +35,13 @@ class _Bars:
         self._bars.console.print(message)
 
 
-class _NoTask:
-    def advance(self, steps: float = 1.0) -> None:
-        pass
-
-
-class _Lines:
-    """One line at the end of each step, for logs and pipes."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    @contextmanager
-    def task(self, description: str, total: float) -> Iterator[interface.Task]:
-        started = time.perf_counter()
-        yield _NoTask()
-        self._console.print(f"{description}: {time.perf_counter() - started:.1f} s", soft_wrap=True)
-
-    def log(self, message: str) -> None:
-        self._console.print(message, soft_wrap=True)
-
-
 @contextmanager
 def show_progress() -> Iterator[interface.Progress]:
     """Show progress on standard error while the block runs."""
     console = error_console()
-    if not console.is_terminal:
-        yield _Lines(console)
+    # not is_terminal alone: where colors are forced, it is True for a pipe, which cannot move a cursor
+    if not console.is_terminal or console.is_dumb_terminal or not sys.stderr.isatty():
+        yield interface.LineProgress(partial(console.print, soft_wrap=True))
         return
     columns = (
         TextColumn("{task.description}", markup=False),

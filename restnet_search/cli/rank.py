@@ -31,6 +31,7 @@ def rank(
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw the rankings as PNG.")] = None,
     json_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write everything as JSON.")] = None,
     trust_code: options.TrustCode = False,
+    allow_untrained: options.AllowUntrained = False,
     as_json: options.Json = False,
 ) -> None:
     """Rank the stitch points of a space by every ranker, side by side, before any training.
@@ -38,7 +39,7 @@ def rank(
     Counts stitch points that a search would consider: they can be stitched, fit a budget of the space (if it has any)
     and cost less than the larger anchor. Anchors that need fitting are fitted first, once.
     """
-    from restnet_search.cli.arguments import choose_space, sources, with_data
+    from restnet_search.cli.arguments import choose_space, sources, with_data, with_untrained
 
     chosen, base = choose_space(space)  # a typo answers before torch is loaded
     for name in ranker or ():
@@ -50,7 +51,7 @@ def rank(
     from restnet_search.reporting.commands.ranker_comparison import render_rankings
     from restnet_search.reporting.figures.ranking_maps import write_rankings_png
 
-    chosen = with_data(chosen, base, data)
+    chosen = with_untrained(with_data(chosen, base, data), allow_untrained)
     if images is not None:
         chosen = chosen.model_copy(update={"ranker": chosen.ranker.model_copy(update={"images": images})})
     names = tuple(dict.fromkeys(ranker or (*RANKERS.names(), chosen.ranker.kind)))

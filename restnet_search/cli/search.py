@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restnet_search.cli.interrupts import Interrupted, interruptible
-from restnet_search.errors import BudgetError, RestnetError, RunError
+from restnet_search.errors import BudgetError, DiskError, RestnetError, RunError
 from restnet_search.units import parse_budget
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Request:
     workers: int | None = None
     device: str | None = None
     compile_fronts: bool = False
+    allow_untrained: bool = False
 
 
 def search(request: Request) -> None:
@@ -66,7 +67,7 @@ def search(request: Request) -> None:
         folder, created = _create(request, space, base), space
     try:
         report = _run(folder, request)
-    except Interrupted:
+    except (Interrupted, DiskError):
         raise
     except RestnetError:
         if created is not None and not folder.study.exists():  # nothing was searched: leave no unfinished run behind
@@ -77,10 +78,11 @@ def search(request: Request) -> None:
 
 def _resolve_space(request: Request) -> tuple[SearchSpace, Path | None]:
     """Return the space with the options applied, and the folder that its relative paths start from."""
-    from restnet_search.cli.arguments import choose_devices, choose_space, with_data
+    from restnet_search.cli.arguments import choose_devices, choose_space, with_data, with_untrained
     from restnet_search.space import admit_extensions
 
     space, base = choose_space(request.space)
+    space = with_untrained(space, request.allow_untrained)
     plain: dict[str, Any] = with_data(space, base, request.data).model_dump(mode="json")
     if request.budgets:
         plain["budgets"] = list(request.budgets)
@@ -149,10 +151,10 @@ def _find(resume: str, runs: Path) -> RunFolder:
 
 
 _FIXED = (
-    "budgets", "space", "data", "run", "trials", "seed", "timeout", "ranker", "strategy", "objective", "cache_gb",
+    "budgets", "space", "data", "run", "seed", "timeout", "ranker", "strategy", "objective", "cache_gb",
     "device_profile",
 )  # fmt: skip
-"""Options that a run keeps; where and how it computes may change when it is resumed."""
+"""Options that a run keeps; how far it goes, and where and how it computes, may change when it is resumed."""
 
 
 def _refuse_changes(request: Request) -> None:
@@ -160,7 +162,7 @@ def _refuse_changes(request: Request) -> None:
     if changed:
         raise RunError(
             f"--resume goes on with a run as it was started; {', '.join(changed)} would change it.",
-            expected="--resume RUN alone (with --weights, --trust-code, --workers, --device or --compile where wanted)",
+            expected="--resume RUN alone, or with --trials, --weights, --trust-code, --workers, --device or --compile",
             hint="leave them out, or start a new run",
         )
 
@@ -187,12 +189,15 @@ def _parse_space(plain: dict[str, Any]) -> SearchSpace:
 
 def _run(folder: RunFolder, request: Request) -> Report:
     from restnet_search.anchors import default_cache_dir
+    from restnet_search.cli.arguments import with_untrained
     from restnet_search.cli.progress import show_progress
     from restnet_search.pipeline import run_search
     from restnet_search.space.anchor_sources import AnchorSources
 
     space, inputs = folder.read()
-    space = _with_compute_options(space, request)
+    if request.resume is not None and request.trials is not None:
+        inputs = replace(inputs, trials=request.trials)
+    space = with_untrained(_with_compute_options(space, request), request.allow_untrained)
     weights = request.weights or (Path(inputs.weights) if inputs.weights else None)
     base = Path(inputs.base) if inputs.base else None
     sources = AnchorSources(weights, base, request.trust_code, default_cache_dir())

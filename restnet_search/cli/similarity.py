@@ -23,10 +23,11 @@ def similarity(
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw the heat map as PNG.")] = None,
     json_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the matrix as JSON.")] = None,
     trust_code: options.TrustCode = False,
+    allow_untrained: options.AllowUntrained = False,
     as_json: options.Json = False,
 ) -> None:
     """Show the CKA similarity between all cut points of two anchors as a heat map."""
-    from restnet_search.cli.arguments import choose_space, sources, with_data
+    from restnet_search.cli.arguments import choose_space, sources, with_data, with_untrained
     from restnet_search.cli.console import console, print_json
     from restnet_search.cli.progress import show_progress
     from restnet_search.files import write_atomically
@@ -34,7 +35,7 @@ def similarity(
     from restnet_search.reporting.figures.heatmap import Heatmap, render_heatmap, write_heatmap_png
 
     chosen, base = choose_space(space)
-    chosen = with_data(chosen, base, data)
+    chosen = with_untrained(with_data(chosen, base, data), allow_untrained)
     if images is not None:
         chosen = chosen.model_copy(update={"ranker": chosen.ranker.model_copy(update={"images": images})})
     with show_progress() as progress:

@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from restnet_search.anchors.reparameterize import fusion_of
 from restnet_search.conformance.families import Case
 from restnet_search.conformance.layout_check import LayoutCheck, check_layouts
+from restnet_search.costs.cost_table import module_cost
+from restnet_search.costs.second_count import count_twice
 from restnet_search.errors import GraphError
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 
@@ -34,6 +37,11 @@ class CutOutcome(LayoutCheck):
         layouts: How many of them have each layout.
         max_diff: The largest absolute difference of logits; None where nothing was compared.
         seconds: Wall-clock time.
+        macs: Of one image, as costs count them; None where it was not cut.
+        torch_macs: By torch's own counter.
+        why: What makes the two differ.
+        trained_macs: Before its branches were fused (:mod:`restnet_search.anchors.reparameterize`); None where it has
+            none.
     """
 
     family: str
@@ -45,15 +53,26 @@ class CutOutcome(LayoutCheck):
     layouts: dict[str, int] = field(default_factory=dict)
     max_diff: float | None = None
     seconds: float = 0.0
+    macs: int | None = None
+    torch_macs: int | None = None
+    why: str = ""
+    trained_macs: int | None = None
 
 
 def check_case(case: Case) -> CutOutcome:
-    """Build, cut and compare one model; whatever goes wrong is its outcome."""
+    """Build, fuse, cut, count and compare one model; whatever goes wrong is its outcome.
+
+    A model is rejected where front and back do not compose to it, and where its products and convolutions are counted
+    more than 1 % below torch's counter.
+    """
     begun, built = time.perf_counter(), ""
     try:
         model, size = build_case(case)
         built = ", ".join([str(size[1]), *(f"{key}={value}" for key, value in case.kwargs.items())])
+        fused = fusion_of(model, size).fused
+        trained, model = (None, model) if fused is None else (module_cost(model, size).macs, fused)
         graph = cut_model(model, size)
+        counts = count_twice(model, graph.traced.example(1))
         difference = largest_difference(graph)
         layouts = Counter(cut.layout.kind + (" reordered" if cut.layout.order else "") for cut in graph.cut_points)
         layout_check = check_layouts(graph)
@@ -68,13 +87,16 @@ def check_case(case: Case) -> CutOutcome:
             reason=reason,
             seconds=time.perf_counter() - begun,
         )
-    reason = "front and back do not compose to the whole" if difference else ""
+    reasons = ["front and back do not compose to the whole"] if difference else []
+    if counts.too_low:
+        below = 1 - counts.ours.products / counts.torch
+        reasons.append(f"its products are counted {below:.1%} below torch's counter: {counts.why}")
     return CutOutcome(
         family=case.family,
         model=case.model,
         built=built,
-        status="rejected" if reason else "equal",
-        reason=reason,
+        status="rejected" if reasons else "equal",
+        reason="; ".join(reasons),
         cut_points=len(graph.cut_points),
         layouts=dict(layouts),
         known=layout_check.known,
@@ -83,6 +105,10 @@ def check_case(case: Case) -> CutOutcome:
         astray=list(layout_check.astray),
         max_diff=difference,
         seconds=time.perf_counter() - begun,
+        macs=counts.ours.macs,
+        torch_macs=counts.torch,
+        why=counts.why,
+        trained_macs=trained,
     )
 
 

@@ -11,11 +11,15 @@ from restnet_search.conformance.cut_check import CutOutcome
 from restnet_search.errors import RunError
 from restnet_search.files import write_atomically
 from restnet_search.plain.json_text import read_json
+from restnet_search.units import format_count
 
 __all__ = ["read_cut_table", "render", "write_cut_table"]
 
 
-_HEADER = "| family | model | built with | status | cut points | layouts | known | answer | max diff | s |"
+_HEADER = (
+    "| family | model | built with | status | cut points | layouts | known | answer | max diff | s | MACs | by torch"
+    " | difference | why |"
+)
 
 
 def read_cut_table(path: Path, versions: dict[str, str]) -> dict[str, CutOutcome]:
@@ -55,6 +59,11 @@ def render(outcomes: Sequence[CutOutcome], versions: dict[str, str], pending: Se
         " (within a quarter of the grid) where the image is moved, for all four corners. *Known* counts layouts;"
         " unknown ones are stitched within their family only.",
         "",
+        "*MACs* are of one image, as budgets count them; *by torch*, what `torch.utils.flop_counter` counts (halved,"
+        " attention's fast paths off). *Why* names what the one has and the other lacks. A model whose convolutions and"
+        " products are counted more than 1 % below torch's is rejected. Models with branches for training alone are"
+        " re-parameterised, then cut.",
+        "",
         "Versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
         "",
     ]
@@ -66,7 +75,7 @@ def render(outcomes: Sequence[CutOutcome], versions: dict[str, str], pending: Se
     if astray := [outcome for outcome in outcomes if outcome.astray]:
         lines += ["## Layouts that do not answer", ""]
         lines += [f"- {outcome.family} (`{outcome.model}`): {', '.join(outcome.astray)}" for outcome in astray] + [""]
-    lines += ["## All", "", _HEADER, "|---|---|---|---|--:|---|--:|--:|--:|--:|"]
+    lines += ["## All", "", _HEADER, "|---|---|---|---|--:|---|--:|--:|--:|--:|--:|--:|--:|---|"]
     return "\n".join([*lines, *(_row(outcome) for outcome in outcomes)]) + "\n"
 
 
@@ -86,4 +95,15 @@ def _row(outcome: CutOutcome) -> str:
     known = f"{outcome.known}/{outcome.known + outcome.unknown}" if outcome.cut_points else ""
     answer = f"{outcome.checked - len(outcome.astray)}/{outcome.checked}" if outcome.checked else ""
     cells = [outcome.family, f"`{outcome.model}`", outcome.built, outcome.status, str(outcome.cut_points)]
-    return "| " + " | ".join([*cells, layouts, known, answer, difference, f"{outcome.seconds:.1f}"]) + " |"
+    cells += [layouts, known, answer, difference, f"{outcome.seconds:.1f}", *_counts(outcome)]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _counts(outcome: CutOutcome) -> list[str]:
+    if outcome.macs is None or not outcome.torch_macs:
+        return ["", "", "", ""]
+    above = outcome.macs / outcome.torch_macs - 1
+    trained = outcome.trained_macs
+    fused = f"re-parameterised: {format_count(trained)} as trained" if trained is not None else ""
+    why = "; ".join(text for text in (outcome.why, fused) if text)
+    return [format_count(outcome.macs), format_count(outcome.torch_macs), f"{above:+.2%}", why]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from restnet_search.plain.bounds import Figure, Natural
 
-__all__ = ["Cost"]
+__all__ = ["NOTABLE", "Cost", "Uncounted", "notable"]
+
+NOTABLE = 0.01
+"""Share of the MACs from which on an uncounted operator could matter."""
 
 
 @dataclass(frozen=True)
@@ -23,3 +27,25 @@ class Cost:
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(self.macs + other.macs, self.params + other.params)
+
+
+@dataclass(frozen=True)
+class Uncounted:
+    """An operator that costs count as nothing.
+
+    Attributes:
+        operator: As a trace names it: ``aten::softmax``.
+        calls: How often it runs for one image.
+        values: That it computes, or reads where those are more, in all calls: what it would cost at one
+            multiply-accumulate for each. 0 for operators that only move values.
+    """
+
+    operator: str
+    calls: int
+    values: int = 0
+
+
+def notable(uncounted: Iterable[Uncounted], macs: int) -> tuple[Uncounted, ...]:
+    """Return the operators that would add :data:`NOTABLE` or more of ``macs``, the largest first."""
+    large = [one for one in uncounted if one.values and one.values >= NOTABLE * macs]
+    return tuple(sorted(large, key=lambda one: (-one.values, one.operator)))

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
-from restnet_search.costs.cost import Cost
+from restnet_search.costs.cost import Cost, Uncounted, notable
 from restnet_search.costs.count import Count, count_costs, count_parameters
 from restnet_search.graph.anchor_graph import AnchorGraph
 
-__all__ = ["AnchorCosts", "hybrid_cost", "profile_anchor"]
+__all__ = ["AnchorCosts", "hybrid_cost", "module_cost", "profile_anchor"]
 
 
 @dataclass(frozen=True)
 class AnchorCosts:
-    """Costs of one anchor: whole, and of the front and the back at each of its cut points."""
+    """Costs of one anchor: whole, and of the front and the back at each of its cut points.
+
+    ``as_trained`` is what it would cost with the branches that were fused; None where none were.
+    """
 
     total: Cost
     fronts: tuple[Cost, ...]
     backs: tuple[Cost, ...]
-    uncounted: tuple[tuple[str, int], ...]
+    uncounted: tuple[Uncounted, ...]
+    as_trained: Cost | None = None
+
+    @property
+    def notable(self) -> tuple[Uncounted, ...]:
+        """The uncounted operators that would add 1 % or more to the MACs at one for each value, the largest first."""
+        return notable(self.uncounted, self.total.macs)
 
     def depth(self, cut: int) -> float:
         """Share of the anchor's MACs that lies before a cut point."""
@@ -48,11 +59,20 @@ def profile_anchor(graph: AnchorGraph) -> AnchorCosts:
     return AnchorCosts(total, fronts, backs, _merged(segments))
 
 
+def module_cost(module: nn.Module, image_size: tuple[int, int, int]) -> Cost:
+    """Cost of any module for one image ``(C, H, W)``, as a whole."""
+    count = count_costs(module, torch.zeros(1, *image_size))
+    return Cost(count.macs, count.params)
+
+
 def hybrid_cost(front: AnchorCosts, front_cut: int, stitch: Cost, back: AnchorCosts, back_cut: int) -> Cost:
     """Cost of front + stitch layer + back; equal to profiling the assembled hybrid."""
     return front.fronts[front_cut] + stitch + back.backs[back_cut]
 
 
-def _merged(segments: list[Count]) -> tuple[tuple[str, int], ...]:
-    names = sorted({name for segment in segments for name, _ in segment.uncounted})
-    return tuple((name, sum(dict(segment.uncounted).get(name, 0) for segment in segments)) for name in names)
+def _merged(segments: list[Count]) -> tuple[Uncounted, ...]:
+    calls, values = Counter[str](), Counter[str]()
+    for one in (one for segment in segments for one in segment.uncounted):
+        calls[one.operator] += one.calls
+        values[one.operator] += one.values
+    return tuple(Uncounted(name, calls[name], values[name]) for name in sorted(calls))

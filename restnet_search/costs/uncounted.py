@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
 
+from restnet_search.costs.torch_counter import count_with_torch
 from restnet_search.errors import GraphError
 
-__all__ = ["may_multiply", "refuse_hidden_products", "refuse_products", "uncountable"]
+__all__ = ["computes", "may_multiply", "refuse_hidden_products", "refuse_products", "uncountable"]
 
 _OPAQUE = ("prim::CallFunction", "prim::PythonOp")  # scripted functions, autograd functions
 
@@ -25,6 +25,16 @@ _MULTIPLIES = re.compile(
     |^bilinear$                                            # upsample_bilinear2d only resizes
     |matmul|conv(?!ert)|lstm|gru|rnn|attention|transformer_encoder
     |cholesky|triangular_solve|matrix_exp
+    """,
+    re.VERBOSE,
+)
+_MOVES = re.compile(
+    r"""
+    alias|clone|repeat(_interleave)?|tile|expand_as|pad|un(flatten|fold)|pixel_(un)?shuffle|channel_shuffle|move(dim|axis)
+    |swap(axes|dims)|im2col|col2im|fold|flip|tril|triu|where|one_hot|embedding|index_select|index_add|meshgrid|ravel
+    |(feature_|alpha_)?dropout|zero|fill|broadcast_to|view_as|reshape_as|new_zeros|lift_fresh|numpy_T|real|imag|hardtanh
+    |view_as_(real|complex)|linspace|masked_select|scatter|take_along_dim|rot90|argmax|argsort|sort|topk|diagonal|le|lt|ne
+    |tensor_split|[hvd]split|[hvd]stack|logical_\w+|is\w*|min|max_pool\dd|clamp_(min|max)
     """,
     re.VERBOSE,
 )
@@ -45,6 +55,11 @@ def may_multiply(operator: str) -> bool:
     if namespace == "prim" or _HARMLESS.fullmatch(operator):
         return False
     return namespace != "aten" or _MULTIPLIES.search(name.rstrip("_")) is not None
+
+
+def computes(operator: str) -> bool:
+    """Tell by its name whether an operator computes values: those that move, repeat, select or compare them do not."""
+    return _MOVES.fullmatch(operator.partition("::")[2].rstrip("_")) is None
 
 
 def refuse_products(operators: Iterable[str]) -> None:
@@ -73,7 +88,7 @@ def refuse_hidden_products(operators: Iterable[str], module: nn.Module, features
         GraphError: Names these nodes.
     """
     names = [operator for operator in operators if operator.startswith(_OPAQUE)]
-    if names and _count_with_torch(module, features) > counted:
+    if names and sum(count_with_torch(module, features).values()) > counted:
         raise uncountable(
             f"{', '.join(names)} hides products of matrices or convolutions (scripted or own autograd code)"
         )
@@ -86,19 +101,3 @@ def uncountable(problem: str) -> GraphError:
         expected="convolutions, recurrent layers, attention and products of matrices as torch and torch.nn have them",
         hint="Write that part of the model with such operators, or take another anchor.",
     )
-
-
-def _count_with_torch(module: nn.Module, features: Tensor) -> int:
-    from torch.backends import mha
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    # torch's counter does not know fused encoder layers, nor fused attention on CPUs
-    before = mha.get_fastpath_enabled()
-    mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
-            module(features)
-    finally:
-        mha.set_fastpath_enabled(before)
-    return counter.get_total_flops() // 2

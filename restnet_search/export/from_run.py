@@ -232,4 +232,6 @@ def _anchor_source(cut: CutAnchor, space: SearchSpace) -> AnchorSource:
         granularity=space.cut_points.granularity,
         licence=cut.anchor.license,
         digest=cut.anchor.digest,
+        reparameterized=cut.anchor.reparameterized,
+        weights_from=cut.anchor.weights.source,
     )

@@ -9,6 +9,7 @@ from functools import cached_property
 from torch import fx, nn
 
 from restnet_search.graph.cut_points import CutPoint, CutPointTable, find_cut_points
+from restnet_search.graph.image_size import size_is_fixed, take_one_size
 from restnet_search.graph.slicing import count_slice_parameters, needed_nodes, slice_model
 from restnet_search.graph.trace import TracedModel, trace_model
 
@@ -17,7 +18,10 @@ __all__ = ["AnchorGraph", "cut_model"]
 
 @dataclass(frozen=True)
 class AnchorGraph:
-    """A traced model with its cut points; slices share the model's parameters."""
+    """A traced model with its cut points; slices share the model's parameters.
+
+    Where a part holds for one image size alone, it raises a GraphError at the first forward with another.
+    """
 
     traced: TracedModel
     table: CutPointTable
@@ -36,11 +40,11 @@ class AnchorGraph:
 
     def front(self, cut: int) -> fx.GraphModule:
         """The part before a cut point: images ``(B, C, H, W)`` to the crossing features."""
-        return slice_model(self.traced, None, [self.crossing(cut)])
+        return self._part(None, [self.crossing(cut)])
 
     def back(self, cut: int) -> fx.GraphModule:
         """The part after a cut point: the crossing features to logits ``(B, classes)``."""
-        return slice_model(self.traced, self.crossing(cut), [self.traced.logits])
+        return self._part(self.crossing(cut), [self.traced.logits])
 
     def front_nodes(self, cut: int) -> list[fx.Node]:
         """The nodes of the trace that the front runs, in order."""
@@ -53,7 +57,18 @@ class AnchorGraph:
     def between(self, start: int | None, stops: Sequence[int]) -> fx.GraphModule:
         """From the image (``start`` None) or a cut point to later ones; a tuple for several stops, in their order."""
         origin = None if start is None else self.crossing(start)
-        return slice_model(self.traced, origin, [self.crossing(stop) for stop in stops])
+        return self._part(origin, [self.crossing(stop) for stop in stops])
+
+    @cached_property
+    def any_size(self) -> bool:
+        """True if the whole model and all its fronts and backs take images of other sizes, too."""
+        last = [self.traced.logits]
+        starts = [None, *(self.crossing(cut.index) for cut in self.cut_points)]
+        return not any(size_is_fixed(self.traced, start, last) for start in starts)
+
+    def _part(self, start: fx.Node | None, stops: Sequence[fx.Node]) -> fx.GraphModule:
+        part = slice_model(self.traced, start, stops)
+        return take_one_size(part, self.traced, start) if size_is_fixed(self.traced, start, stops) else part
 
     def front_parameters(self, cut: int) -> int:
         """Number of parameter values of :meth:`front`, without building it."""

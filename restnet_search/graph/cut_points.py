@@ -9,7 +9,7 @@ from torch import fx, nn
 
 from restnet_search.errors import GraphError
 from restnet_search.graph.layout import Layout, layout_from_shapes
-from restnet_search.graph.shapes import channel_axis, shapes_at_other_size
+from restnet_search.graph.shapes import channel_axis
 from restnet_search.graph.token_order import settle_orders
 from restnet_search.graph.trace import TracedModel
 
@@ -67,7 +67,7 @@ def find_cut_points(traced: TracedModel, granularity: str = "block") -> CutPoint
         GraphError: If the model has no cut point of that granularity.
     """
     alive = _live_after(traced)
-    moved = shapes_at_other_size(traced)
+    moved = traced.other_size.shapes
     boundaries = _block_boundaries(traced, [node for node, live in alive.items() if live == {node}])
     kept: list[tuple[fx.Node, str]] = []
     rejected: list[Rejection] = []

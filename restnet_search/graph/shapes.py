@@ -1,44 +1,10 @@
-"""Evidence about the axes of features: what moves with the image size, and which axis operations treat as channels."""
+"""Evidence about the axes of features: which axis operations treat as channels."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
-from restnet_search.graph.trace import TracedModel
-
-__all__ = ["channel_axis", "shapes_at_other_size"]
-
-
-def shapes_at_other_size(traced: TracedModel) -> dict[str, tuple[int, ...]]:
-    """Shapes of all node values (batch axis included) for a larger image; empty if the model refuses other sizes."""
-    channels, height, width = traced.image_size
-    recorder = _ShapeRecorder(traced.module)
-    with torch.no_grad():
-        try:
-            recorder.run(torch.zeros(2, channels, height * 2, width * 2))
-        except (
-            RuntimeError,
-            AssertionError,
-            ValueError,
-            IndexError,
-            TypeError,
-            KeyError,
-        ):  # a fixed input size is a fact about the model, no failure
-            return {}
-    return recorder.shapes
-
-
-class _ShapeRecorder(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.shapes: dict[str, tuple[int, ...]] = {}
-
-    def run_node(self, n: fx.Node) -> object:
-        value = super().run_node(n)
-        if isinstance(value, Tensor):
-            self.shapes[n.name] = tuple(value.shape)
-        return value
+__all__ = ["channel_axis"]
 
 
 def channel_axis(root: nn.Module, node: fx.Node) -> int | None:

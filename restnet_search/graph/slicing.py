@@ -14,7 +14,7 @@ from torch.fx.node import Argument
 from restnet_search.graph.nodes import ancestors, is_shape_query
 from restnet_search.graph.trace import TracedModel
 
-__all__ = ["count_slice_parameters", "needed_nodes", "slice_model"]
+__all__ = ["count_slice_parameters", "needed_nodes", "recorded_queries", "slice_model"]
 
 
 def slice_model(traced: TracedModel, start: fx.Node | None, stops: Sequence[fx.Node]) -> fx.GraphModule:
@@ -36,6 +36,27 @@ def needed_nodes(traced: TracedModel, start: fx.Node | None, stops: Sequence[fx.
     slicer = _Slicer(traced, start or traced.image)
     needed = slicer.needed(stops)
     return [node for node in traced.graph.nodes if node in needed]
+
+
+def recorded_queries(
+    traced: TracedModel, start: fx.Node | None, stops: Sequence[fx.Node]
+) -> dict[fx.Node, frozenset[int] | None]:
+    """The shape queries that :func:`slice_model` answers from the record, with the axes of the answer that it uses.
+
+    None stands for all axes.
+    """
+    slicer = _Slicer(traced, start or traced.image)
+    needed = slicer.needed(stops)
+    return {node: _axes_read(node, needed) for node in needed if slicer.is_recorded(node)}
+
+
+def _axes_read(query: fx.Node, needed: set[fx.Node]) -> frozenset[int] | None:
+    axes: set[int] = set()
+    for user in query.users.keys() & needed:
+        if user.target is not operator.getitem or not isinstance(user.args[1], int):
+            return None
+        axes.add(user.args[1])
+    return frozenset(axes) if axes else None
 
 
 def count_slice_parameters(traced: TracedModel, start: fx.Node | None, stops: Sequence[fx.Node]) -> int:
@@ -82,17 +103,18 @@ class _Slicer:
             if node in needed or node is self.start:
                 continue
             needed.add(node)
-            if not self._answered_from_record(node):
+            if not self.is_recorded(node):
                 pending.extend(node.all_input_nodes)
         return needed
 
-    def _answered_from_record(self, node: fx.Node) -> bool:
+    def is_recorded(self, node: fx.Node) -> bool:
+        """Say if a shape query asks a tensor before the cut, so that the record answers it."""
         return is_shape_query(node) and any(
             source in self.before and source in self.dependent for source in node.all_input_nodes
         )
 
     def _copy(self, node: fx.Node) -> Argument:
-        if self._answered_from_record(node):
+        if self.is_recorded(node):
             return self._recorded(node)
         if node in self.before and node in self.dependent:
             raise ValueError(f"{self.start.name} is no cut point: {node.name} lies before it and is needed after it")

@@ -11,7 +11,8 @@ from torch import Tensor, fx, nn
 
 from restnet_search.errors import GraphError
 from restnet_search.graph.functional import make_functional
-from restnet_search.graph.nodes import data_dependent, is_shape_query
+from restnet_search.graph.nodes import data_dependent
+from restnet_search.graph.recording import OtherSize, look_at_other_size, record_shapes
 from restnet_search.graph.torch_export import export_graph
 
 __all__ = ["TracedModel", "trace_model"]
@@ -61,6 +62,12 @@ class TracedModel:
                 value = operator.attrgetter(str(node.target))(self.module)
                 parameters[node] = (value,) if isinstance(value, nn.Parameter) else ()
         return {node: used for node, used in parameters.items() if used}
+
+    @cached_property
+    def other_size(self) -> OtherSize:
+        """The trace's values for images of twice the side."""
+        channels, height, width = self.image_size
+        return look_at_other_size(self.model, self.module, _noise(2, (channels, 2 * height, 2 * width)))
 
     def example(self, batch: int = 2) -> Tensor:
         """A batch of seeded noise images ``(batch, C, H, W)``, for shapes and costs."""
@@ -115,7 +122,7 @@ def trace_model(model: nn.Module, image_size: tuple[int, int, int]) -> TracedMod
     for way, trace in (("torch.fx", _symbolic_graph), ("torch.export", export_graph)):
         try:
             module = trace(model, images)
-            value = _record_shapes(module, images)
+            value = record_shapes(module, images)
         except Exception as error:  # noqa: BLE001  (tracing runs arbitrary model code: whatever it raises is the reason)
             reasons.append(f"{_first_line(error)} ({way})")
             continue
@@ -192,57 +199,6 @@ def _forbid_inplace(model: nn.Module) -> None:
     for module in model.modules():
         if getattr(module, "inplace", False) is True:
             setattr(module, "inplace", False)  # noqa: B010  (no field of nn.Module)
-
-
-class _Recorder(fx.Interpreter):
-    """Runs the graph and keeps the shape of every tensor and every other value (sizes)."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
-        self.answers: dict[fx.Node, object] = {}
-
-    def run_node(self, n: fx.Node) -> object:
-        value = super().run_node(n)
-        if isinstance(value, Tensor):
-            self.shapes[n] = tuple(value.shape)
-        elif is_shape_query(n) or _is_size(value):
-            self.answers[n] = tuple(value) if isinstance(value, tuple | list) else value
-        return value
-
-
-def _record_shapes(module: fx.GraphModule, images: Tensor) -> Tensor:
-    """Write to each node's ``meta`` what its value looks like; return what the model returns.
-
-    Two batch sizes are run: what differs between them is the batch. ``shape`` is a tensor's shape, ``answer`` the value
-    of a shape query, ``batch_axes`` the positions in either that follow the batch size.
-    """
-    first, second = _Recorder(module), _Recorder(module)
-    with torch.no_grad():
-        returned = first.run(images)
-        second.run(torch.cat([images, images[:1]]).flip(0) * 2)  # other pixels, too
-    for node in module.graph.nodes:
-        if node in first.shapes:
-            node.meta["shape"] = first.shapes[node]
-            node.meta["batch_axes"] = _differing(first.shapes[node], second.shapes[node])
-        elif node in first.answers:
-            node.meta["answer"] = first.answers[node]
-            node.meta["batch_axes"] = _differing(first.answers[node], second.answers[node])
-    if not isinstance(returned, Tensor):
-        raise TypeError(f"the trace returns {type(returned).__name__}, not logits")
-    return returned
-
-
-def _is_size(value: object) -> bool:
-    """Say if an operation returned sizes, or None; a number read off the pixels would be a float or a tensor."""
-    parts = value if isinstance(value, tuple | list) else (value,)
-    return all(part is None or type(part) is int for part in parts)
-
-
-def _differing(here: object, there: object) -> tuple[int, ...]:
-    if isinstance(here, tuple) and isinstance(there, tuple) and len(here) == len(there):
-        return tuple(axis for axis, (a, b) in enumerate(zip(here, there, strict=True)) if a != b)
-    return (0,) if here != there else ()
 
 
 def _first_line(error: BaseException) -> str:

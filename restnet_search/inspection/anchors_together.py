@@ -120,6 +120,7 @@ def fit_space(space: SearchSpace, sources: AnchorSources, progress: Progress) ->
             reached = (
                 top1(fit.anchor.model, data.val, fit.anchor.preprocessing) if fit.val_top1 is None else fit.val_top1
             )
-            rows.append(FitRow(fit.anchor.name, fit.origin, reached))
+            standing = None if fit.on_val is None else fit.on_val.standing
+            rows.append(FitRow(fit.anchor.name, fit.origin, reached, fit.anchor.weights.source, standing))
             task.advance()
     return FitTable(space.name, len(data.classes), len(data.val), tuple(rows))

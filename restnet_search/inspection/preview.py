@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from restnet_search.anchors.anchor import WeightsSource
 from restnet_search.costs.cost import Cost
 from restnet_search.costs.cost_table import AnchorCosts
 from restnet_search.data import DataSplits, Preprocessing, load_data
 from restnet_search.data.readers.open_source import open_source
 from restnet_search.errors import BudgetError, DataError, GraphError
 from restnet_search.graph.anchor_graph import AnchorGraph
-from restnet_search.inspection.one_model import inspect_anchor, published_cfg
+from restnet_search.inspection.one_model import inspect_anchor, published_cfg, weights_source
 from restnet_search.progress import Progress
 from restnet_search.reporting.commands.preview_tables import (
     AnchorRow,
@@ -85,7 +86,15 @@ def preview_space(space: SearchSpace, *, base: Path, trust_code: bool, progress:
     device = memory_costs(space, [parse_budget(text) for text in space.budgets], graphs)
     hybrids = _hybrids(space, graphs, costs, device)
     priced = {name: device.anchor(name, row.total) for name, row in costs.items()}
-    anchors = tuple(_anchor_row(spec, graphs[spec.name], priced[spec.name]) for spec in space.anchors)
+    anchors = tuple(
+        _anchor_row(
+            spec,
+            graphs[spec.name],
+            priced[spec.name],
+            weights_source(spec, base=base, trust_code=trust_code),
+        )
+        for spec in space.anchors
+    )
     suggested = suggest_budgets([hybrid.cost.macs for hybrid in hybrids], [row.total.macs for row in costs.values()])
     budgets = tuple(_budget_row(text, hybrids, priced) for text in space.budgets or suggested)
     least = min(hybrid.cost.memory or 0 for hybrid in hybrids)
@@ -141,7 +150,7 @@ def _hybrids(
     return tuple(sorted(enumeration.candidates, key=lambda hybrid: (hybrid.cost.macs, str(hybrid.key))))
 
 
-def _anchor_row(spec: AnchorSpec, graph: AnchorGraph, cost: Cost) -> AnchorRow:
+def _anchor_row(spec: AnchorSpec, graph: AnchorGraph, cost: Cost, source: WeightsSource) -> AnchorRow:
     cfg = published_cfg(spec)
     if cfg is not None and not cfg.has_weights:
         cfg = None
@@ -152,6 +161,7 @@ def _anchor_row(spec: AnchorSpec, graph: AnchorGraph, cost: Cost) -> AnchorRow:
         input=tuple(graph.traced.example(1).shape[1:]),
         weights_classes=cfg.num_classes if cfg is not None else None,
         license=cfg.license if cfg is not None else None,
+        source="given" if source == "published" and cfg is None else source,
     )
 
 

@@ -11,13 +11,13 @@ from restnet_search.units import format_bytes, format_count, format_seconds
 
 __all__ = [
     "SHORT_PATH",
+    "anchor_name",
     "budget_limits",
     "cut_name",
     "device_columns",
     "device_cost",
     "device_titles",
     "difference",
-    "duration",
     "gain",
     "is_above_chance",
     "memory_dtype",
@@ -29,19 +29,6 @@ __all__ = [
 
 SHORT_PATH = 12
 """Module paths up to this many characters stand in a table; for longer ones the cut point's index does."""
-
-
-def duration(seconds: float) -> str:
-    """Format wall time: ``0.4 s``, ``42 s``, ``8 min 20 s``, ``1 h 05 min``."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    minutes = round(whole / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def percent(fraction: float) -> str:
@@ -84,12 +71,17 @@ def parts(report: Report, entry: Entry, *, paths: bool = True) -> tuple[str, ...
         paths: Name cut points by short module paths; else by their indices alone.
     """
     if isinstance(entry, AnchorRecord):
-        return (entry.name,)
+        return (anchor_name(entry),)
     end, start = (cut_name(side.path if paths else "", side.cut) for side in (entry.front, entry.back))
     front, back = part_names(entry.front.anchor, end, entry.back.anchor, start)
     notes = [entry.stitch.kind] if len(report.stitch_kinds) > 1 else []
     notes += [] if entry.tune == "stitch" else [entry.tune]
     return front, back + (f" ({', '.join(notes)})" if notes else "")
+
+
+def anchor_name(anchor: AnchorRecord) -> str:
+    """Name an anchor as tables do: one whose weights say nothing of the images is marked."""
+    return f"{anchor.name} (untrained)" if anchor.is_untrained else anchor.name
 
 
 def network(report: Report, entry: Entry) -> str:

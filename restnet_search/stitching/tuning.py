@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from restnet_search.graph.image_size import keep_size_check
 from restnet_search.space.schema import Tune
 
 __all__ = ["TUNES", "StatisticsFit", "Tune", "TunedBack", "norm_parameters", "with_tensors"]
@@ -112,7 +113,9 @@ def with_tensors(back: fx.GraphModule, tensors: Mapping[str, Tensor]) -> fx.Grap
     for name, tensor in tensors.items():
         is_parameter = isinstance(own[name], nn.Parameter)
         memo[id(own[name])] = nn.Parameter(tensor, requires_grad=False) if is_parameter else tensor
-    return copy.deepcopy(back, memo)
+    tuned = copy.deepcopy(back, memo)
+    keep_size_check(back, tuned)
+    return tuned
 
 
 class StatisticsFit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -71,3 +72,12 @@ def test_errors_show_no_control_codes(tmp_path: Path, capsys: pytest.CaptureFixt
         main(["report", str(tmp_path / "\x1b]0;title\x07[/red]")])
     message = capsys.readouterr().err
     assert ended.value.code == 2 and "[/red]" in message and not {"\x1b", "\x07"} & set(message)
+
+
+def test_a_pipe_gets_lines_without_codes_where_colors_are_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = io.StringIO()
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with shown(pipe), show_progress() as progress, progress.task("Trials", total=2) as task:
+        task.advance()
+    assert "\x1b" not in pipe.getvalue()
+    assert re.fullmatch(r"Trials \.\.\.\nTrials: \d+\.\d s\n", pipe.getvalue())

@@ -191,6 +191,21 @@ def test_a_finished_run_resumes_to_the_same_results(cli: Cli, finished: Path) ->
     assert f"The run {finished.name} had ended" in done.stderr
 
 
+def test_a_run_is_gone_on_with_to_another_number_of_trials(cli: Cli, finished: Path, workspace: Path) -> None:
+    run = workspace / "reports" / "other-number"
+    shutil.copytree(finished, run)
+    before = trained(run)
+    done = cli("--resume", run.name, "--trials", "3")
+    assert trained(run) == before  # nothing is thrown away
+    assert "8 trials had finished, more than the 3 asked for" in done.stderr and "8 finished" in done.stdout
+    assert "8 finished" in cli("--resume", run.name).stdout
+    cli("--resume", run.name, "--trials", "9")
+    assert results_of(run)["trials"]["finished"] == 9
+    assert [hybrid for hybrid in trained(run) if hybrid in before] == before
+    cli("--resume", run.name)
+    assert results_of(run)["trials"]["finished"] == 9
+
+
 def test_resume_refuses_what_would_change_the_run(cli: Cli, finished: Path) -> None:
     done = cli("--resume", "whole", "--budget", "1GFLOPs", check=False)
     assert done.returncode == 2

@@ -16,6 +16,7 @@ from restnet_search.export import DEFAULT_FORMATS, export_network, load_export, 
 from restnet_search.export.network.runtime_cost import Latency, RuntimeCost
 from restnet_search.export.verification.compare import Agreement, compare, require_agreement
 from restnet_search.registry import FORMATS
+from restnet_search.units import format_count
 from tests.export.networks import source
 
 
@@ -45,7 +46,8 @@ def test_the_card_names_parts_costs_accuracy_and_licences(images: Tensor, tmp_pa
         "# cnn_to_vit\n",
         "- front: small_cnn up to cut point 2 (`layer2.0`, NCHW)",
         "- back: vit after cut point 1 (`blocks.0`, tokens 1+8x8)",
-        "| MACs for one image | 1.23M |",
+        "| MACs for one image, as counted | 1.23M |",
+        "| MACs for one image, as exported | ",
         "| top-1 on test | 70.0% of 500 images, 95 % interval 66.0% to 74.0% |",
         "- small_cnn: mit\n",
         "- vit: apache-2.0\n",
@@ -65,6 +67,16 @@ def test_the_card_says_what_it_needs_while_it_runs(images: Tensor, tmp_path: Pat
     assert "| latency | 2.00ms median, 3.00ms p95 (onnxruntime, 2 threads, batch 1, a machine, 20 runs) |" in card
     assert "Data: digits, 10 classes; images: 5 train." in card
     assert read_export_manifest(tmp_path / "out").running == running
+
+
+def test_card_and_json_name_macs_before_and_after_batch_norms_are_folded(images: Tensor, tmp_path: Path) -> None:
+    """cifar_resnet8 at 32x32, by hand: its convolutions and its head."""
+    export_network(source("small_cnn"), images, ["safetensors"], tmp_path / "out")
+    products = 32 * 32 * 9 * (3 * 16 + 2 * 16 * 16) + 16 * 16 * 9 * (16 * 32 + 32 * 32)
+    products += 8 * 8 * 9 * (32 * 64 + 64 * 64) + 64 * 10
+    exported = read_export_manifest(tmp_path / "out").exported_macs
+    assert exported == products
+    assert f"| MACs for one image, as exported | {format_count(exported)} |" in (tmp_path / "out/README.md").read_text()
 
 
 def test_the_card_of_an_anchor(images: Tensor, tmp_path: Path) -> None:

@@ -15,7 +15,11 @@ from typing import Any
 
 from tests.e2e.conftest import SPACE
 
-__all__ = ["GOLDEN", "Golden", "digest_of", "reached", "run"]
+__all__ = ["GOLDEN", "Golden", "digest_of", "reached", "results_and_layers", "run"]
+
+# Of the run and the clock, what the feature store did, and who trained: all that may differ.
+TIMES = {"seconds", "finished", "ranking_seconds"}
+OWN = {"run", "created", "command", "features", "workers", "lost_workers", "digest", *TIMES}
 
 VIT = """
   - {name: vit, model: vit_tiny_patch16_224, pretrained: false, kwargs: {img_size: 32, patch_size: 8, embed_dim: 24,
@@ -150,3 +154,16 @@ def _rounded(value: float | None) -> str | None:
 def digest_of(path: Path) -> str:
     """Return the first half of a file's SHA-256."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def results_and_layers(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return ``results.json`` without what may differ, and the digest of every stitch layer."""
+    results = json.loads((path / "results.json").read_text(encoding="utf-8"))
+    layers = {file.name: digest_of(file) for file in (path / "stitches").iterdir()}
+    return _without(results), layers
+
+
+def _without(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without(inner) for key, inner in value.items() if key not in OWN}
+    return [_without(inner) for inner in value] if isinstance(value, list) else value

@@ -6,18 +6,11 @@ import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.golden.__main__ import RECORD, described
-from tests.golden.searches import GOLDEN, digest_of, reached, run
-
-# Of the run and the clock, and what the feature store did: all that may differ.
-TIMES = {"seconds", "finished", "ranking_seconds"}
-OWN = {"run", "created", "command", "features", "workers", "digest", *TIMES}
-
-Results = tuple[dict[str, Any], dict[str, str]]
+from tests.golden.searches import GOLDEN, reached, results_and_layers, run
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +18,6 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Run a golden search once; all share a cache, so that the anchors are fitted once."""
     folder = tmp_path_factory.mktemp("golden")
     return cache(lambda name: run(name, GOLDEN[name], folder))
-
-
-def results_and_layers(path: Path) -> Results:
-    """``results.json`` without what may differ, and the digest of every stitch layer."""
-    results = json.loads((path / "results.json").read_text(encoding="utf-8"))
-    layers = {file.name: digest_of(file) for file in (path / "stitches").iterdir()}
-    return without(results), layers
-
-
-def without(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: without(inner) for key, inner in value.items() if key not in OWN}
-    return [without(inner) for inner in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("name", ["disk", "passed", "workers", "resumed"])

@@ -293,6 +293,7 @@ def test_pareto_csv_has_a_row_per_budget_and_member(tmp_path: Path) -> None:
         "measured_median",
         "measured_p95",
         "tune",
+        "exported_macs",
     ]
     assert [(row["budget"], row["id"]) for row in rows] == [(b.name, id) for b in report.budgets for id in b.pareto]
     for row in rows:

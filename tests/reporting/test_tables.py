@@ -5,6 +5,7 @@ import json
 import pytest
 from rich.cells import cell_len
 
+from restnet_search.costs.cost import Uncounted
 from restnet_search.reporting.commands.model_tables import (
     CutPointRow,
     CutPointTable,
@@ -29,7 +30,10 @@ CUTS = CutPointTable(
     ),
 )  # fmt: skip
 REJECTED = RejectedTable("deit_tiny", (RejectedRow("blocks_0_add[1]", "2 tensors are alive here: the skip and x"),))
-PROFILE = Profile("deit_tiny", 1_258e6, 5_717_416, 1_075e6, 5_500_000, {"aten::foo": 12})
+PROFILE = Profile(
+    "deit_tiny", 1_258e6, 5_717_416, 1_075e6, 5_500_000, (Uncounted("aten::foo", 12, 30_000_000),),
+    torch_macs=1_250e6, why="torch lacks 8.00M of norms", exported_macs=1_200e6, trained_macs=2_000e6,
+)  # fmt: skip
 SPACES = SpacesTable((SpaceRow("demo", "built-in", ("small", "large"), "Digits in three [tiny] anchors."),))
 
 
@@ -52,6 +56,10 @@ def test_profile_sets_thop_beside_fvcore_and_names_uncounted_ops(printed) -> Non
     text = printed(render_profile(PROFILE))
     assert "1.26G" in text and "1.07G" in text and "-14.55 %" in text
     assert "Uncounted ops: aten::foo (12)." in text
+    assert "would add 2.4 %; of 1 % and more: foo (12 calls, 2.4 %)." in " ".join(text.split())
+    assert "By torch's own counter 1.25G MACs (+0.64 % here): torch lacks 8.00M of norms." in " ".join(text.split())
+    assert "1.26G MACs as counted, 1.20G as exported (batch-norms folded)." in " ".join(text.split())
+    assert "deit_tiny is re-parameterised: 2.00G MACs as trained, 1.26G as deployed." in " ".join(text.split())
     without = printed(render_profile(Profile("m", 10, 10, None, None)))
     assert "Every op that costs MACs was counted." in without
 
@@ -70,5 +78,7 @@ def test_json_keys() -> None:
     assert PROFILE.to_json() == {
         "model": "deit_tiny", "macs": 1_258e6, "params": 5_717_416,
         "thop": {"macs": 1_075e6, "params": 5_500_000}, "uncounted": {"aten::foo": 12},
+        "uncounted_values": {"aten::foo": 30_000_000}, "torch": {"macs": 1_250e6, "why": "torch lacks 8.00M of norms"},
+        "exported_macs": 1_200e6, "trained_macs": 2_000e6, "kept_branches": "",
     }  # fmt: skip
     assert SPACES.to_json()["spaces"][0]["anchors"] == ["small", "large"]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from sqlalchemy import event
+from sqlalchemy.engine import Engine as Database
 
 from restnet_search.costs.cost import Cost
 from restnet_search.data import Split, load_data
@@ -40,6 +43,7 @@ class AnyOrder:
         self.order: list[int] = []
         self.most = 0
         self.submitted: list[Job] = []
+        self.lost = ()
 
     @property
     def has_room(self) -> bool:
@@ -128,13 +132,14 @@ class Run:
         self.folder, self.space = RunFolder(folder), SearchSpace.model_validate(plain)
         self._candidates, self._shared = candidates, shared
 
-    def opened(self) -> SearchStudy:
-        return SearchStudy.open(self.folder.study, self._candidates, self.space)
+    def opened(self, goal: int | None = None) -> SearchStudy:
+        return SearchStudy.open(self.folder.study, self._candidates, self.space, trials=goal)
 
-    def go(self, engine: Engine) -> SearchStudy:
-        study = self.opened()
+    def go(self, engine: Engine, goal: int | None = None) -> SearchStudy:
+        study = self.opened(goal)
         deadline = time.monotonic() + (self.space.search.timeout or float("inf"))
         session = session_of(self.space, self.folder.path)
+        session = replace(session, setup=replace(session.setup, inputs=replace(session.setup.inputs, trials=goal)))
         train_independently(TrainingRun(session, study, self._shared, engine, (), deadline))
         return study
 
@@ -238,3 +243,44 @@ def test_where_features_are_not_kept_each_job_is_one_pass(
         assert len({one.direction.front for one, _ in job.trials}) == 1
     kept = Run(tmp_path / "kept", candidates, shared, trials=8).go(LocalEngine())
     assert timeless(study.records) == timeless(kept.records)
+
+
+def test_a_session_may_ask_for_fewer_trials_or_more(
+    candidates: list[Candidate], shared: TrialContext, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "cut", candidates, shared, trials=6)
+    with pytest.raises(KeyboardInterrupt):
+        run.go(AnyOrder(3, seed=1, cut=3))
+    before, pending = run.files(), len(run.opened().pending)
+    assert len(before) == 3 and pending > 2
+    fewer = run.go(LocalEngine(), goal=2)
+    assert len(fewer.records) == 3 and run.files() == before  # what was done is there, and nothing was trained
+    assert not fewer.unfinished and run.opened(goal=5).unfinished
+    more = run.go(LocalEngine(), goal=8)
+    assert len(more.records) == 8 and len({record.key for record in more.records}) == 8
+    assert {name: run.files()[name] for name in before} == before
+    assert len(run.go(LocalEngine()).records) == 8
+
+
+def test_a_record_is_written_once_per_trial(candidates: list[Candidate], shared: TrialContext, tmp_path: Path) -> None:
+    written: list[str] = []
+
+    def note(_: object, __: object, ___: str, values: Any, *____: object) -> None:
+        rows = values if isinstance(values, list) else [values]
+        written.extend("record" for row in rows if isinstance(row, Sequence) and "record" in row)
+
+    event.listen(Database, "before_cursor_execute", note)
+    try:
+        records = Run(tmp_path, candidates, shared, trials=3).go(LocalEngine()).records
+    finally:
+        event.remove(Database, "before_cursor_execute", note)
+    writes = [one for one in written if one == "record"]
+    assert (len(records), len(writes)) == (3, 3)
+
+
+def test_numbers_add_up_over_sessions_and_none_is_lost(
+    candidates: list[Candidate], shared: TrialContext, tmp_path: Path
+) -> None:
+    run = Run(tmp_path, candidates, shared)
+    run.opened().add_counts("seconds", {"device costs": 2.5, "trials": 1.0})
+    assert run.opened().add_counts("seconds", {"trials": 0.5}) == {"device costs": 2.5, "trials": 1.5}

@@ -13,7 +13,7 @@ from restnet_search.data.augmented_views import AugmentedView, images_of
 from restnet_search.search.features.store import FeatureStore
 from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.run.training_choices import TrainingChoices
-from restnet_search.search.training.stitch_trainer import NonFiniteLoss, TrialOutcome
+from restnet_search.search.training.stitch_trainer import FailedTrial, NonFiniteLoss, TrialOutcome
 from restnet_search.search.training.trial import image_order, run_trials
 from restnet_search.space.schema import DataSpec, StitchSpec, TrainingSpec, Tune
 from tests.search.stores import Anchors, candidate, context, cut_anchor, disk_store, run_trial
@@ -43,7 +43,7 @@ def jobs(anchors: Anchors) -> list[Job]:
     ]
 
 
-def finished(outcomes: list[TrialOutcome | NonFiniteLoss]) -> list[TrialOutcome]:
+def finished(outcomes: list[TrialOutcome | FailedTrial]) -> list[TrialOutcome]:
     assert all(isinstance(outcome, TrialOutcome) for outcome in outcomes)
     return [outcome for outcome in outcomes if isinstance(outcome, TrialOutcome)]
 

@@ -25,8 +25,9 @@ from restnet_search.search.run.session import RunSetup
 from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.training.context import TrialContext
 from restnet_search.search.training.jobs import Job, LocalEngine, Outcome, run_jobs
-from restnet_search.search.training.stitch_trainer import NonFiniteLoss, TrialOutcome
+from restnet_search.search.training.stitch_trainer import FailedTrial, NonFiniteLoss, TrialOutcome
 from restnet_search.search.training.trial_setup import fill_store, open_store
+from restnet_search.search.workers.job_bounds import Patience
 from restnet_search.search.workers.worker import AnchorRecipe
 from restnet_search.search.workers.worker_pool import WorkerPool, open_engine
 from restnet_search.space.anchor_sources import AnchorSources
@@ -214,7 +215,7 @@ def test_the_job_of_a_killed_worker_is_run_by_another(setting: Setting, pool: Wo
     ended = pool.wait()  # one worker at least is ready
     second, third = pool.submit(setting.jobs[1]), pool.submit(setting.jobs[3])
     busy = [worker for worker in pool._workers if worker.ready and worker.ticket is not None]
-    os.kill(busy[0].process.pid, signal.SIGKILL)  # pyright: ignore[reportArgumentType]
+    os.kill(busy[0].pid, signal.SIGKILL)
     while len(ended) < 3:
         ended |= pool.wait()
     assert len(pool.pids) == 2
@@ -230,6 +231,72 @@ def test_a_job_that_takes_workers_down_ends_the_search_with_its_name(setting: Se
         pool.submit(Deadly(setting.jobs[0].trials))
         with pytest.raises(RunError, match=r"2 worker processes ended.*cifar_resnet8\[..1\] \+ vit\[1..\].*SIGKILL"):
             pool.wait()
+
+
+@dataclass(frozen=True)
+class Heavy(Job):
+    """A job that no pipe takes up before somebody reads it."""
+
+    padding: bytes = bytes(8_000_000)
+
+
+@dataclass(frozen=True)
+class Hanging(Job):
+    """A job whose worker stops for ever."""
+
+    def run(self, context: TrialContext) -> list[Outcome]:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        raise AssertionError
+
+
+@pytest.fixture(scope="module")
+def lost() -> list[str]:
+    """What the impatient pool warned of."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def impatient(setting: Setting, threads: None, lost: list[str]) -> Iterator[WorkerPool]:
+    patience = Patience(factor=2, least=3, unmeasured=15, again=2)
+    with WorkerPool(setting.recipe, 1, SilentProgress(), lost.append, patience) as pool:
+        pool.use(setting.context)
+        yield pool
+        pids = pool.pids
+    assert all(gone(pid) for pid in pids)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("moment", ["starting", "waiting"])
+def test_the_job_of_a_worker_that_is_stopped_is_run_by_another(
+    setting: Setting, impatient: WorkerPool, lost: list[str], moment: str
+) -> None:
+    before = len(lost)
+    if moment == "waiting":
+        impatient.submit(setting.jobs[0])
+        impatient.wait()
+    impatient.start()
+    (pid,) = impatient.pids
+    os.kill(pid, signal.SIGSTOP)
+    ticket = impatient.submit(Heavy(setting.jobs[1].trials))
+    ended = impatient.wait()
+    assert_equal([ended[ticket]], [setting.alone()[1]])
+    assert gone(pid) and impatient.pids != [pid]
+    why = "was not ready within 15 s" if moment == "starting" else r"kept vit[..1] + cifar_resnet8[2..] for more than"
+    assert len(lost) == before + 1 and lost[-1].startswith(f"Worker {pid} {why}")
+    assert impatient.lost == tuple(lost)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_job_that_stops_every_worker_has_failed_and_the_next_is_run(setting: Setting, impatient: WorkerPool) -> None:
+    impatient.submit(setting.jobs[0])
+    impatient.wait()
+    hanging = impatient.submit(Hanging(setting.jobs[3].trials))
+    (ended,) = impatient.wait().values()
+    assert [type(outcome) for outcome in ended] == [FailedTrial, FailedTrial]
+    assert "2 workers that trained it did not answer within" in str(ended[0])
+    ticket = impatient.submit(setting.jobs[0])
+    assert ticket > hanging
+    assert_equal([impatient.wait()[ticket]], [setting.alone()[0]])
 
 
 def test_an_error_reaches_the_user_as_it_was_raised(setting: Setting, threads: None) -> None:

@@ -5,30 +5,38 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from restnet_search.anchors.anchor import Anchor, freeze, head_matches, model_digest
+from restnet_search.anchors.checks.chance import ChanceTest
+from restnet_search.anchors.checks.tensors import require_sound_tensors
+from restnet_search.anchors.checks.val_answers import describe_untrained, require_trained, standing_on_val
 from restnet_search.anchors.classifier import replace_classifier
 from restnet_search.anchors.fitting.fit_cache import make_cache_dir, read_fitted, write_fitted
 from restnet_search.anchors.fitting.resume import forget
 from restnet_search.anchors.fitting.train import train_full, train_head
 from restnet_search.anchors.fitting.training_loop import FitJob, FitSettings
 from restnet_search.anchors.loading.hub import MissingWeights, all_missing
-from restnet_search.anchors.loading.load import load_anchor
+from restnet_search.anchors.loading.load import deployed, load_from
+from restnet_search.anchors.loading.reconstruction import require_rebuildable, with_drawn_tensors
 from restnet_search.compute import Compute, open_compute
 from restnet_search.data.splits import DataSplits
 from restnet_search.errors import AnchorError
 from restnet_search.files import inside
 from restnet_search.progress import Progress
 from restnet_search.space.anchor_sources import AnchorSources
-from restnet_search.space.schema import FitSpec, SearchSpace
+from restnet_search.space.schema import AnchorSpec, FitSpec, SearchSpace
 
-__all__ = ["Fit", "fit_anchor", "fit_anchors", "prepare_anchors"]
+__all__ = ["Fit", "admit_anchor", "fit_anchor", "fit_anchors", "prepare_anchors"]
+
+_log = logging.getLogger("restnet_search")
 
 _RECIPE = 1  # raise when training changes, so that older cached weights are not taken for the new recipe's
 
@@ -41,12 +49,14 @@ _LATER = ("optimizer", "label_smoothing", "augment", "patience")
 class Fit:
     """An anchor that answers for the data's classes, and where its weights come from.
 
-    ``val_top1`` is of the epoch kept, 0..1; None for an anchor that is as it was loaded.
+    ``val_top1`` is of the epoch kept, 0..1; None for an anchor that is as it was loaded. ``on_val`` is how it does on
+    a sample of val; None where nobody asked.
     """
 
     anchor: Anchor
     origin: Literal["as loaded", "fitted", "cache"]
     val_top1: float | None
+    on_val: ChanceTest | None = None
 
 
 def fit_anchor(
@@ -62,8 +72,9 @@ def fit_anchor(
     """Fit an anchor's head, or all of it, to the data's classes; the epoch with the best val accuracy is kept.
 
     The result is kept in `cache_dir` under a key of the anchor's weights, the train and val data, `spec` and `seed`; a
-    damaged file there is noticed and replaced. The anchor given is not changed. A fit that was killed goes on after its
-    last whole epoch, with the same result.
+    damaged file there is noticed and replaced. Branches that are fused when a model is deployed are trained, then fused
+    (:mod:`restnet_search.anchors.reparameterize`). The anchor given is not changed. A fit that was killed goes on after
+    its last whole epoch, with the same result.
 
     Args:
         anchor: An anchor that matches already is returned as it is, unless `spec.when` is ``always``.
@@ -110,23 +121,72 @@ def fit_anchors(
         progress: Told about every batch.
         compute: Where to train; None: what the space's ``compute`` says.
 
+    Every anchor is built a second time from its recipe, and those that are not fitted show on val that they are above
+    chance, all before the first fit; the others show it after theirs.
+
     Raises:
-        AnchorError: See :func:`restnet_search.anchors.loading.load.load_anchor` and :func:`fit_anchor`.
+        AnchorError: See :func:`restnet_search.anchors.loading.load.load_anchor` and :func:`fit_anchor`; also if an
+            anchor cannot be rebuilt, or is untrained and ``fit.allow_untrained`` is not set.
     """
     # All are loaded before the first is fitted, so that a wrong name costs seconds and not a training.
     anchors: list[Anchor] = []
     missing: list[MissingWeights] = []
-    folders = {"weights_dir": sources.weights, "base_dir": sources.base}
     for spec in space.anchors:
         try:
-            anchors.append(load_anchor(spec, classes=len(data.classes), trust_code=sources.trust_code, **folders))
+            anchors.append(load_from(spec, sources, len(data.classes)))
         except MissingWeights as error:
             missing.append(error)
     if missing:
         raise all_missing(missing)
     place = compute or open_compute(space.compute, progress.log)
     fitter = _Fitter(data, sources.cache, FitSettings(space.fit, space.data.seed, progress, place))
-    return [fitter.fit(anchor) for anchor in anchors]
+    fits: dict[str, Fit] = {}
+    with progress.task("Checking anchors", total=len(anchors)) as task:
+        for spec, loaded in zip(space.anchors, anchors, strict=True):
+            anchor = admit_anchor(loaded, spec, sources, len(data.classes))
+            for note in anchor.weights.notes:
+                _tell(progress, f"{anchor.name}: {note}.")
+            fits[anchor.name] = Fit(anchor, "as loaded", None)
+            if not fitter.is_wanted(anchor):
+                fits[anchor.name] = _held_against_chance(fits[anchor.name], data, space.fit, place, progress)
+            task.advance()
+    for name, fit in fits.items():
+        if fit.on_val is None:
+            fits[name] = _held_against_chance(fitter.fit(fit.anchor), data, space.fit, place, progress)
+    return list(fits.values())
+
+
+def admit_anchor(anchor: Anchor, spec: AnchorSpec, sources: AnchorSources, classes: int) -> Anchor:
+    """Return an anchor that can be built again after the search, with what its factory draws noted in its weights.
+
+    Raises:
+        AnchorError: If it cannot be built again as it is.
+    """
+    require_rebuildable(anchor, spec, classes, sources)
+    if spec.factory is not None and spec.pretrained and spec.weights is None:
+        return with_drawn_tensors(anchor, spec, sources)
+    return anchor
+
+
+def _held_against_chance(fit: Fit, data: DataSplits, spec: FitSpec, compute: Compute, progress: Progress) -> Fit:
+    model = fit.anchor.model
+    try:
+        model.to(compute.device)
+        standing = standing_on_val(fit.anchor, data.val)
+    finally:
+        model.to("cpu")
+    if not spec.allow_untrained:
+        require_trained(fit.anchor, standing)
+    elif problem := describe_untrained(fit.anchor, standing):
+        _tell(progress, f"Untrained: {problem}")
+    if standing.standing == "too few images":
+        _tell(progress, f"{fit.anchor.name}: too few images to tell it from chance: {standing}.")
+    return replace(fit, anchor=replace(fit.anchor, standing=standing.standing), on_val=standing)
+
+
+def _tell(progress: Progress, message: str) -> None:
+    _log.warning(message)
+    progress.log(message)
 
 
 @dataclass(frozen=True)
@@ -137,10 +197,14 @@ class _Fitter:
     cache_dir: Path
     settings: FitSettings
 
+    def is_wanted(self, anchor: Anchor) -> bool:
+        """Say whether an anchor is to be fitted."""
+        return self.settings.spec.when == "always" or not head_matches(anchor, len(self.data.classes))
+
     def fit(self, anchor: Anchor) -> Fit:
         classes = len(self.data.classes)
         matches = head_matches(anchor, classes)
-        if matches and self.settings.spec.when == "mismatch":
+        if not self.is_wanted(anchor):
             return Fit(anchor, "as loaded", None)
         if self.settings.spec.tune == "never":
             has = f"has a head for {anchor.num_classes} classes" if anchor.trained else "has a head that is not trained"
@@ -150,7 +214,7 @@ class _Fitter:
                 hint="name a fitted checkpoint as `weights`, or set fit.tune to head or full",
             )
         make_cache_dir(self.cache_dir)
-        model = copy.deepcopy(anchor.model)
+        model = copy.deepcopy(anchor.model if anchor.as_trained is None else anchor.as_trained)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
             if not matches:
@@ -158,9 +222,12 @@ class _Fitter:
             top1, origin = self._fit_or_read(anchor, model)
         freeze(model)
         digest = model_digest(model, anchor.recipe.model_name, anchor.recipe.kwargs)
-        weights = replace(anchor.weights, digest=digest, fitted=True, trained=True)
-        fitted = replace(anchor, model=model, num_classes=classes, weights=weights)
-        return Fit(fitted, origin, top1)
+        notes = anchor.weights.notes
+        if anchor.weights.source == "random" and self.settings.spec.tune == "head":
+            notes += ("only its head was fitted, on top of random weights",)
+        weights = replace(anchor.weights, digest=digest, fitted=True, trained=True, source="fitted", notes=notes)
+        fitted = replace(anchor, model=model, as_trained=None, num_classes=classes, weights=weights)
+        return Fit(deployed(fitted) if anchor.as_trained is not None else fitted, origin, top1)
 
     def _fit_or_read(self, anchor: Anchor, model: nn.Module) -> tuple[float, Literal["fitted", "cache"]]:
         """Give `model` the fitted weights, from the cache where they are; return its top-1 on val, and from where."""
@@ -168,7 +235,7 @@ class _Fitter:
         path = inside(self.cache_dir, f"{_safe(anchor.name)}-{key}.safetensors", error=AnchorError)
         checkpoint = path.with_suffix(".epoch.pt")
         if path.exists():
-            if (kept := read_fitted(path)) is not None:
+            if (kept := read_fitted(path)) is not None and _is_finite(kept[0]):
                 forget(checkpoint)  # of a process that was killed after its last epoch
                 state, facts = kept
                 model.load_state_dict(state)
@@ -180,6 +247,7 @@ class _Fitter:
         train = train_full if self.settings.spec.tune == "full" else train_head
         try:
             top1 = train(job, model, anchor.preprocessing, self.data)
+            require_sound_tensors(f"{anchor.name}, fitted", model)
         except AnchorError:  # it would diverge again
             forget(checkpoint)
             raise
@@ -190,11 +258,15 @@ class _Fitter:
         return top1, "fitted"
 
 
+def _is_finite(state: Mapping[str, Tensor]) -> bool:
+    return not any(value.is_floating_point() and bool(value.isnan().any()) for value in state.values())
+
+
 def _key(anchor: Anchor, data: DataSplits, spec: FitSpec, seed: int) -> str:
     defaults = FitSpec.model_fields
     recipe = {
         key: value
-        for key, value in spec.model_dump(mode="json", exclude={"when"}).items()
+        for key, value in spec.model_dump(mode="json", exclude={"when", "allow_untrained"}).items()
         if key not in _LATER or value != defaults[key].default
     }
     facts = [

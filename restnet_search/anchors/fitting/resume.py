@@ -23,7 +23,8 @@ def write_epoch(path: Path, state: dict[str, Any]) -> None:
     The digest of what torch wrote stands behind it: torch itself does not notice a changed byte in a tensor.
     """
     with replacing(path) as draft:
-        torch.save(state, draft)
+        with draft.open("wb") as stream:  # a stream: torch itself does not say why a write fails
+            torch.save(state, stream)
         digest = file_digest(draft)
         with draft.open("ab") as stream:
             stream.write(_MARK + bytes.fromhex(digest))

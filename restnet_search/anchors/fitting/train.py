@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -49,12 +52,7 @@ def train_full(job: FitJob, model: nn.Module, preprocessing: Preprocessing, data
                 " fit.tune to head",
             ) from error
 
-    steps = job.spec.epochs * steps_per_epoch(len(data.train), job.spec)
-    with job.settings.progress.task(f"Fitting {job.name}", total=steps) as task:
-        loop = TrainingLoop(job, precision, task)
-        best = loop.run(model, logits, lambda: top1(model, data.val, preprocessing), data.train.labels)
-    model.cpu()
-    return best
+    return _train(job, precision, model, logits, preprocessing, data)
 
 
 def train_head(job: FitJob, model: nn.Module, preprocessing: Preprocessing, data: DataSplits) -> float:
@@ -81,8 +79,20 @@ def train_head(job: FitJob, model: nn.Module, preprocessing: Preprocessing, data
     def logits(rows: Tensor) -> Tensor:
         return model.eval()(data.train.images(preprocessing, rows).to(precision.device))
 
+    named = replace(job, name=f"the head of {job.name}")
+    return _train(named, precision, model, logits, preprocessing, data)
+
+
+def _train(
+    job: FitJob,
+    precision: MixedPrecision,
+    model: nn.Module,
+    logits: Callable[[Tensor], Tensor],
+    preprocessing: Preprocessing,
+    data: DataSplits,
+) -> float:
     steps = job.spec.epochs * steps_per_epoch(len(data.train), job.spec)
-    with job.settings.progress.task(f"Fitting the head of {job.name}", total=steps) as task:
+    with job.settings.progress.task(f"Fitting {job.name}", total=steps) as task:
         loop = TrainingLoop(job, precision, task)
         best = loop.run(model, logits, lambda: top1(model, data.val, preprocessing), data.train.labels)
     model.cpu()

@@ -6,18 +6,19 @@ import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from timm.models import clean_state_dict
 from torch import Tensor, nn
 
+from restnet_search.anchors.loading.unwrap import Unwrapped, nearest_prefix, unwrap
 from restnet_search.errors import AnchorError
 
-__all__ = ["SUFFIXES", "Mismatch", "compare", "find_weights", "read_checkpoint"]
+__all__ = ["SUFFIXES", "Mismatch", "compare", "find_weights", "mismatch_error", "read_checkpoint", "read_tensors"]
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-_NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")  # where training scripts keep the weights
+_EXPECTED = "named tensors, as .safetensors or as .pth saved by torch.save(model.state_dict(), path)"
 _SHOWN = 4
 
 
@@ -53,35 +54,48 @@ def find_weights(
     return path
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
+def read_checkpoint(path: Path, model: nn.Module) -> Unwrapped:
     """Read the tensors of a ``.safetensors`` file, or of a ``.pth`` file without running any code in it.
 
-    Wrappers of training scripts (``{"state_dict": ...}``, EMA weights first; ``module.`` prefixes) are taken off.
+    Wrappers and prefixes of training scripts are taken off (:mod:`restnet_search.anchors.loading.unwrap`).
+
+    Args:
+        path: The file.
+        model: That the tensors are for.
 
     Raises:
         AnchorError: If the file cannot be read, wants to run code, or holds something else than named tensors.
     """
-    expected = "named tensors, as .safetensors or as .pth saved by torch.save(model.state_dict(), path)"
+    loaded = _read(path)
+    unwrapped = unwrap(loaded, model) if isinstance(loaded, Mapping) else None
+    if unwrapped is None:
+        raise AnchorError(f"The checkpoint {path} holds no named tensors.", expected=_EXPECTED)
+    return unwrapped
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a ``.safetensors`` file as it is.
+
+    Raises:
+        AnchorError: If it cannot be read.
+    """
+    return _read(path)
+
+
+def _read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         _refuse_other_archives(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise AnchorError(
             f"The checkpoint {path} is no tensors-only file: {_wanted_code(path)}. Nothing in it was run.",
-            expected=expected,
+            expected=_EXPECTED,
             hint="save its state dict as .safetensors where you trust it",
         ) from error
     except Exception as error:  # damaged files break torch's reader in ways of every type
-        raise AnchorError(f"Cannot read the checkpoint {path}: {_reason(error)}", expected=expected) from error
-    for key in _NESTED:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-            break
-    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise AnchorError(f"The checkpoint {path} holds no named tensors.", expected=expected)
-    return clean_state_dict(dict(loaded))
+        raise AnchorError(f"Cannot read the checkpoint {path}: {_reason(error)}", expected=_EXPECTED) from error
 
 
 def _refuse_other_archives(path: Path) -> None:
@@ -134,6 +148,21 @@ def compare(model: nn.Module, state: Mapping[str, Tensor]) -> Mismatch:
         if name in state and state[name].shape != value.shape
     ]
     return Mismatch(tuple(missing), tuple(name for name in state if name not in own), tuple(misshaped))
+
+
+def mismatch_error(
+    name: str, path: Path, model: nn.Module, state: Mapping[str, Tensor], mismatch: Mismatch
+) -> AnchorError:
+    """Return the error for a checkpoint that does not fit: names in the file, names wanted, and what would help."""
+    wanted = tuple(model.state_dict())
+    near = nearest_prefix(state, model)
+    prefix = "" if near is None else f"; without the prefix {near[0]!r}, {near[1]} of its names would be the model's"
+    return AnchorError(
+        f"The checkpoint {path} does not fit {name}: {mismatch}. The file holds {len(state)} tensors"
+        f" ({_first(tuple(state))}), the model {len(wanted)} ({_first(wanted)}){prefix}.",
+        expected="the same parameter names and shapes as the model's, up to one prefix of all names",
+        hint="check `model` and `kwargs` of the anchor, or name another file as `weights`",
+    )
 
 
 def _first(keys: Sequence[str]) -> str:

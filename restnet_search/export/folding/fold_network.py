@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from restnet_search.costs.cost import Cost
+from restnet_search.costs.cost_table import module_cost
 from restnet_search.export.folding.fold_stitch import fold_stitch
 from restnet_search.export.folding.linear_maps import argument, constant, linear_map_at, replace_weights
 from restnet_search.stitching.layer import Hybrid, resample
 
-__all__ = ["Folded", "flatten_hybrid", "fold_batch_norms", "fold_network"]
+__all__ = ["Folded", "flatten_hybrid", "fold_batch_norms", "fold_network", "folded_cost"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,11 @@ def fold_network(network: nn.Module, image_size: tuple[int, int, int]) -> Folded
         batch_norms = fold_batch_norms(module)
         stitch_into = fold_stitch(module, image_size)
     return Folded(_only_what_is_used(module), batch_norms, stitch_into)
+
+
+def folded_cost(network: nn.Module, image_size: tuple[int, int, int]) -> Cost:
+    """Count what a network costs as exports with a graph hold it; arguments as for :func:`fold_network`."""
+    return module_cost(fold_network(network, image_size).module, image_size)
 
 
 def flatten_hybrid(hybrid: Hybrid) -> fx.GraphModule:

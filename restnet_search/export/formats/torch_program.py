@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 
 from restnet_search.errors import ExportError
 from restnet_search.export.network.export_source import ExportSource
+from restnet_search.files import disk_problem
 
 __all__ = ["INPUT", "OUTPUT", "convert_errors", "export_program"]
 
@@ -41,6 +42,10 @@ def convert_errors(source: ExportSource, format: str) -> Iterator[None]:
         raise
     except Exception as error:
         _log.debug("%s export of %s failed\n%s", format, source.id, chatter.getvalue(), exc_info=error)
+        if (reason := disk_problem(error)) is not None:
+            raise ExportError(
+                f"{source.id} cannot be written: {reason}.", hint="free some space, or pass another --out DIR"
+            ) from error
         raise ExportError(
             f"{source.id} cannot be written as {format}: {_root_cause(error)}",
             hint="export it as --format safetensors, or choose another hybrid",

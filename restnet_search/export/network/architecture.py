@@ -18,6 +18,7 @@ __all__ = [
     "NamedArchitecture",
     "Side",
     "licenses_of",
+    "weights_of",
 ]
 
 A = TypeVar("A")
@@ -40,6 +41,8 @@ class AnchorSource:
         granularity: Of its cut points; decides what their indices mean.
         licence: Of its weights; None where it is unknown.
         digest: Content key of the anchor's weights.
+        reparameterized: Whether its branches are fused; those that an earlier version exported are not.
+        weights_from: Where they are from: ``published``, ``given``, ``fitted`` or ``random``; None: not known.
     """
 
     name: str
@@ -51,6 +54,8 @@ class AnchorSource:
     granularity: str
     licence: str | None = None
     digest: str | None = None
+    reparameterized: bool = False
+    weights_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,11 @@ Architecture = AnchorArchitecture[AnchorSource] | HybridArchitecture[AnchorSourc
 
 NamedArchitecture = AnchorArchitecture[str] | HybridArchitecture[str]
 """A network whose anchors are described elsewhere, under these names."""
+
+
+def weights_of(architecture: Architecture) -> dict[str, str | None]:
+    """Return where every anchor's weights are from by the anchor's name; None where that is not known."""
+    return {anchor.name: anchor.weights_from for anchor in architecture.anchors}
 
 
 def licenses_of(architecture: Architecture) -> dict[str, str | None]:

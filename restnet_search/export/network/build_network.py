@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from restnet_search.anchors import load_anchor
-from restnet_search.anchors.classifier import replace_classifier
+from restnet_search.anchors.loading.reconstruction import build_architecture
+from restnet_search.anchors.reparameterize import fuse_branches
 from restnet_search.errors import ExportError
 from restnet_search.export.network.architecture import (
     AnchorArchitecture,
@@ -19,6 +19,7 @@ from restnet_search.export.network.architecture import (
 )
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.graph.cut_points import CutPoint
+from restnet_search.graph.image_size import size_is_fixed, take_one_size
 from restnet_search.graph.trace import trace_model
 from restnet_search.registry import STITCH_LAYERS
 from restnet_search.space.schema import AnchorSpec
@@ -45,7 +46,9 @@ def build_network(architecture: Architecture, *, base_dir: Path | None, trust_co
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are overwritten; the caller's generator stays put
         if isinstance(architecture, AnchorArchitecture):
             model = _build_anchor(architecture.anchor, base_dir, trust_code)
-            return trace_model(model, architecture.anchor.input_size).module
+            traced = trace_model(model, architecture.anchor.input_size)
+            fixed = size_is_fixed(traced, None, [traced.logits])
+            return take_one_size(traced.module, traced, None) if fixed else traced.module
         STITCH_LAYERS.admit(architecture.stitch, trust_code=trust_code)
         front, back = architecture.front, architecture.back
         first = cut_anchor(front.anchor, base_dir, trust_code)
@@ -71,14 +74,10 @@ def join_hybrid(architecture: HybridArchitecture[AnchorSource], front: AnchorGra
 
 
 def _build_anchor(source: AnchorSource, base_dir: Path | None, trust_code: bool) -> nn.Module:
-    kwargs = dict(source.kwargs)
-    if source.model is not None:
-        kwargs.pop("num_classes", None)  # the head was fitted to other classes since
-    spec = AnchorSpec(name=source.name, model=source.model, factory=source.factory, pretrained=False, kwargs=kwargs)
-    anchor = load_anchor(spec, classes=source.num_classes, weights_dir=None, base_dir=base_dir, trust_code=trust_code)
-    if anchor.num_classes != source.num_classes:  # a factory builds the head it was written for
-        replace_classifier(anchor.model, source.num_classes)
-    return anchor.model.eval()
+    spec = AnchorSpec(name=source.name, model=source.model, factory=source.factory, kwargs=dict(source.kwargs))
+    model = build_architecture(spec, source.num_classes, base_dir=base_dir, trust_code=trust_code).model
+    fused = fuse_branches(model) if source.reparameterized else None
+    return (model if fused is None else fused).eval()
 
 
 def cut_anchor(source: AnchorSource, base_dir: Path | None, trust_code: bool) -> AnchorGraph:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from restnet_search.costs.count import Count, count_costs
 from restnet_search.export.folding.fold_network import Folded, fold_network
 from restnet_search.export.network.architecture import Architecture, licenses_of
 from restnet_search.export.network.network_facts import RunFacts
@@ -46,6 +47,11 @@ class ExportSource(RunFacts):
     def folded(self) -> Folded:
         """The network with its batch-norms folded, and its stitch layer where that is exact."""
         return fold_network(self.network, self.preprocessing.size)
+
+    @cached_property
+    def folded_count(self) -> Count:
+        """Costs of the folded network, counted as those of the network are."""
+        return count_costs(self.folded.module, torch.zeros(1, *self.preprocessing.size))
 
     @cached_property
     def deployed(self) -> nn.Module:

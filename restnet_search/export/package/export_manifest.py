@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from restnet_search.costs.cost import Uncounted
 from restnet_search.errors import ExportError
 from restnet_search.export.checksummed_json import read_checksummed, validate_as
 from restnet_search.export.formats.export_format import Runner, get_format
 from restnet_search.export.formats.onnx_int8 import Int8Result
-from restnet_search.export.network.architecture import licenses_of
+from restnet_search.export.network.architecture import licenses_of, weights_of
 from restnet_search.export.network.export_source import ExportSource
 from restnet_search.export.network.network_facts import RunFacts
 from restnet_search.export.output_folder import read_exported
@@ -77,13 +78,19 @@ class ExportManifest(RunFacts):
         format_version: Of this file.
         restnet_search: The version that wrote it.
         licences: Of the anchors' weights, by anchor.
+        weights: Where these are from, by anchor; empty in exports of earlier versions.
         formats: What lies in the folder.
+        exported_macs: Of one image, as formats with a graph hold the network: batch-norms folded. ``costs`` are before.
+        uncounted: The operators that either count as nothing.
     """
 
     format_version: int
     restnet_search: str
     licences: Mapping[str, str | None]
     formats: tuple[FormatEntry, ...]
+    exported_macs: int | None = None
+    uncounted: tuple[Uncounted, ...] = ()
+    weights: Mapping[str, str | None] = field(default_factory=dict)
 
     def entry(self, format: str) -> FormatEntry:
         """Return the entry of a format.
@@ -121,7 +128,10 @@ def describe_export(
         format_version=_VERSION,
         restnet_search=__version__,
         licences=licenses_of(source.architecture),
+        weights=weights_of(source.architecture),
         formats=tuple(formats.values()),
+        exported_macs=source.folded_count.macs,
+        uncounted=source.folded_count.uncounted,
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from restnet_search.costs.cost import notable
+from restnet_search.costs.cost_phrases import named_uncounted
 from restnet_search.export.formats.onnx_int8 import Int8Result
-from restnet_search.export.network.architecture import HybridArchitecture, licenses_of
+from restnet_search.export.network.architecture import HybridArchitecture, licenses_of, weights_of
 from restnet_search.export.network.export_source import ExportSource
 from restnet_search.export.network.network_facts import Accuracy
 from restnet_search.export.package.export_manifest import EXPORT_MANIFEST, ExportManifest, FormatEntry
@@ -57,11 +59,17 @@ def _place(cut: CutPoint) -> str:
 
 
 def _figures(source: ExportSource) -> list[str]:
-    rows = [f"| MACs for one image | {format_count(source.costs.macs)} |"]
+    exported = source.folded_count
+    rows = [f"| MACs for one image, as counted | {format_count(source.costs.macs)} |"]
+    rows.append(f"| MACs for one image, as exported | {format_count(exported.macs)} |")
     rows.append(f"| parameters | {format_count(source.costs.params)} |")
     rows += [f"| {name} | {value} |" for name, value in source.running.rows()]
     rows += [f"| top-1 on {score.split} | {_accuracy(score)} |" for score in source.accuracy]
     notes = [f"Data: {markdown(source.data)}."] if source.data else []
+    notes.append("Counted are batch-norms, too, as budgets have it; formats with a graph hold them folded away.")
+    if large := notable(exported.uncounted, exported.macs):
+        named = markdown(named_uncounted(large, exported.macs))
+        notes.append(f"Not counted, with their share of the MACs at one for each value: {named}.")
     if source.running.memory:
         notes.append("Peak memory is weights and live activations, without what a runtime needs for itself.")
     return ["| | |", "|---|---|", *rows, "", " ".join([CONVENTION, *notes])]
@@ -80,6 +88,8 @@ def _input(source: ExportSource) -> list[str]:
         f" {preprocessing.crop_mode} crop of {preprocessing.crop_pct:g};"
         f" float32 scaled to 0..1, minus mean {_numbers(preprocessing.mean)},"
         f" divided by {_numbers(preprocessing.std)}, or the uint8 bytes themselves, as the table says.",
+        f"All files take images of {height}x{width} alone. The network that `load_hybrid` builds takes others where its"
+        " parts do, and raises a GraphError where they do not.",
         f"Output: logits of {len(source.classes)} classes. `{EXPORT_MANIFEST}` holds all this, the class names,"
         " and the SHA-256 of every file.",
     ]
@@ -136,10 +146,17 @@ def _milliseconds(latency: tuple[float, float]) -> str:
 
 
 def _licenses(source: ExportSource) -> list[str]:
-    licenses = licenses_of(source.architecture)
-    lines = [f"- {markdown(name)}: {markdown(shown(license))}" for name, license in sorted(licenses.items())]
+    licenses, origins = licenses_of(source.architecture), weights_of(source.architecture)
+    lines = [
+        f"- {markdown(name)}: {markdown(shown(license))}{_origin_of(origins[name])}"
+        for name, license in sorted(licenses.items())
+    ]
     warning = license_warning(licenses, licenses)
     return ["Licences of the anchors' weights:", "", *lines, *(["", f"**{markdown(warning)}**"] if warning else [])]
+
+
+def _origin_of(source: str | None) -> str:
+    return "" if source is None else f"; the weights are {source}"
 
 
 def _origin(source: ExportSource) -> list[str]:

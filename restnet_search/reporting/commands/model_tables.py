@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from restnet_search.costs.cost import Uncounted
+from restnet_search.costs.cost_phrases import as_counted_and_exported, reparameterized, uncounted_share
 from restnet_search.reporting.blocks import literal, name_column, number_column, table, text_column
 from restnet_search.search.run.records import Part
 from restnet_search.units import CONVENTION, format_count
@@ -47,18 +48,37 @@ class CutPointRow:
 
 @dataclass(frozen=True)
 class CutPointTable:
-    """The cut points of one anchor, whose whole costs are ``macs`` and ``params``."""
+    """The cut points of one anchor.
+
+    Attributes:
+        anchor: Its name.
+        macs: Of all of it.
+        params: Likewise.
+        rows: The cut points.
+        trained_macs: With the branches that were fused; None where none were.
+        image_size: ``(C, H, W)`` that it was cut for; None where it is not known.
+        any_size: Whether the parts take images of other sizes, too.
+        notes: What else to know.
+    """
 
     anchor: str
     macs: float
     params: float
     rows: tuple[CutPointRow, ...]
+    trained_macs: float | None = None
+    image_size: tuple[int, int, int] | None = None
+    any_size: bool = False
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
             "anchor": self.anchor,
             "macs": self.macs,
             "params": self.params,
+            "trained_macs": self.trained_macs,
+            "image_size": None if self.image_size is None else list(self.image_size),
+            "any_size": self.any_size,
+            "notes": list(self.notes),
             "cut_points": [row.to_json() for row in self.rows],
         }
 
@@ -84,14 +104,33 @@ class RejectedTable:
 
 @dataclass(frozen=True)
 class Profile:
-    """Costs of one model by fvcore, beside thop's; ``uncounted`` maps ops without a formula to how often they ran."""
+    """Costs of one model by fvcore, beside those of other counters.
+
+    Attributes:
+        model: Its name.
+        macs: As costs and budgets count them.
+        params: Parameter values.
+        thop_macs: By thop.
+        thop_params: Likewise.
+        uncounted: Operators without a formula.
+        torch_macs: By torch's own counter.
+        why: What torch's has and ours lacks, and the other way round.
+        exported_macs: As exports with a graph hold it, batch-norms folded.
+        trained_macs: With the branches that were fused; None where none were.
+        kept_branches: Why branches that look as if they could be fused stay.
+    """
 
     model: str
     macs: float
     params: float
     thop_macs: float | None
     thop_params: float | None
-    uncounted: Mapping[str, int] = field(default_factory=dict)
+    uncounted: tuple[Uncounted, ...] = ()
+    torch_macs: float | None = None
+    why: str = ""
+    exported_macs: float | None = None
+    trained_macs: float | None = None
+    kept_branches: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -99,7 +138,12 @@ class Profile:
             "macs": self.macs,
             "params": self.params,
             "thop": {"macs": self.thop_macs, "params": self.thop_params},
-            "uncounted": dict(self.uncounted),
+            "torch": {"macs": self.torch_macs, "why": self.why},
+            "exported_macs": self.exported_macs,
+            "trained_macs": self.trained_macs,
+            "kept_branches": self.kept_branches,
+            "uncounted": {one.operator: one.calls for one in self.uncounted},
+            "uncounted_values": {one.operator: one.values for one in self.uncounted},
         }
 
 
@@ -142,7 +186,21 @@ def render_cut_points(cuts: CutPointTable) -> RenderableType:
         f"{cuts.anchor}: {len(cuts.rows)} cut point{'s' * (len(cuts.rows) != 1)}, "
         f"{format_count(cuts.macs)} MACs, {format_count(cuts.params)} params"
     )
-    return Group(Text(title, style="bold"), grid, Text(f"{CONVENTION} Shapes are of one image.", style="dim"))
+    notes = [Text(note) for note in (*_fused(cuts), *_sizes(cuts), *cuts.notes)]
+    return Group(Text(title, style="bold"), grid, *notes, Text(f"{CONVENTION} Shapes are of one image.", style="dim"))
+
+
+def _fused(cuts: CutPointTable) -> list[str]:
+    return [] if cuts.trained_macs is None else [f"{cuts.anchor} is {reparameterized(cuts.trained_macs, cuts.macs)}."]
+
+
+def _sizes(cuts: CutPointTable) -> list[str]:
+    if cuts.image_size is None:
+        return []
+    size = "x".join(map(str, cuts.image_size[1:]))
+    if cuts.any_size:
+        return [f"Cut for images of {size}; its parts take other sizes that the whole model takes, too."]
+    return [f"Its parts hold for images of {size} alone: at another size they raise a GraphError."]
 
 
 def render_rejected(rejected: RejectedTable) -> RenderableType:
@@ -162,13 +220,30 @@ def render_profile(profile: Profile) -> RenderableType:
     ):
         difference = "-" if theirs is None or not ours else f"{100 * (theirs - ours) / ours:+.2f} %"
         grid.add_row(*literal(name, format_count(ours), "-" if theirs is None else format_count(theirs), difference))
-    ops = ", ".join(f"{op} ({count})" for op, count in sorted(profile.uncounted.items()))
+    ops = ", ".join(f"{one.operator} ({one.calls})" for one in profile.uncounted)
     return Group(
         Text(profile.model, style="bold"),
         grid,
+        *(Text(sentence) for sentence in _other_counts(profile)),
         Text(f"Uncounted ops: {ops}." if ops else "Every op that costs MACs was counted."),
+        *([Text(share)] if (share := uncounted_share(profile.uncounted, profile.macs)) else []),
         Text(f"{CONVENTION} Costs are per image.", style="dim"),
     )
+
+
+def _other_counts(profile: Profile) -> list[str]:
+    sentences: list[str] = []
+    if profile.trained_macs is not None:
+        sentences.append(f"{profile.model} is {reparameterized(profile.trained_macs, profile.macs)}.")
+    if profile.kept_branches:
+        sentences.append(f"Not re-parameterised: {profile.kept_branches}.")
+    if profile.torch_macs is not None:
+        above = f" ({100 * (profile.macs / profile.torch_macs - 1):+.2f} % here)" if profile.torch_macs else ""
+        why = f": {profile.why}" if profile.why else ""
+        sentences.append(f"By torch's own counter {format_count(profile.torch_macs)} MACs{above}{why}.")
+    if profile.exported_macs not in (None, profile.macs):
+        sentences.append(f"{as_counted_and_exported(profile.macs, profile.exported_macs)}.")
+    return sentences
 
 
 def render_spaces(spaces: SpacesTable) -> RenderableType:

@@ -23,6 +23,7 @@ class AnchorRow:
 
     Its memory is the peak for one image, counted in the preview's ``memory_dtype``.
     ``weights_classes`` is None where nobody published weights under that name; ``license`` is as timm declares it.
+    ``source`` says where a search takes them from: ``published``, ``given`` (a file, a factory) or ``random``.
     """
 
     name: str
@@ -31,6 +32,7 @@ class AnchorRow:
     input: tuple[int, ...]
     weights_classes: int | None
     license: str | None
+    source: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -40,6 +42,7 @@ class AnchorRow:
             "input": list(self.input),
             "weights_classes": self.weights_classes,
             "license": self.license,
+            "weights": self.source,
         }
 
 
@@ -153,10 +156,14 @@ def _anchors(preview: SpacePreview) -> Table:
         fitted = "" if matches else "; fitted first"
         known = "none published; yours or fitted" if row.weights_classes is None else f"{row.weights_classes} classes"
         weights = known if row.weights_classes is None else known + fitted
+        weights = weights if row.source is None else f"{row.source}: {_WEIGHTS.get(row.source, weights)}"
         size = "x".join(map(str, row.input[1:]))
         figures = (*_costs(row.cost), str(row.cut_points))
         grid.add_row(*literal(row.name, *figures, size, weights, row.license or "-"))
     return grid
+
+
+_WEIGHTS = {"random": "as drawn; fitted first, or refused"}
 
 
 def _costs(cost: Cost) -> tuple[str, str, str]:

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from restnet_search.reporting.assemble.statistics import kendall, spearman
 from restnet_search.reporting.blocks import Column, literal, number_column, table, text_column
-from restnet_search.reporting.phrases import cut_name, duration
+from restnet_search.reporting.phrases import cut_name
 from restnet_search.search.run.records import Part, network_name
-from restnet_search.units import CONVENTION, format_count
+from restnet_search.units import CONVENTION, format_count, format_duration
 
 __all__ = ["Agreement", "RankedPoint", "Rankings", "render_rankings"]
 
@@ -117,11 +117,11 @@ def render_rankings(rankings: Rankings, top: int = 5) -> RenderableType:
     """Return the first ``top`` stitch points of every ranker, how far rankers agree, and what each took."""
     title = (
         f"{rankings.space}: {len(rankings.points):,} stitch points worth a trial, ranked on {rankings.images:,} "
-        f"training images (features, shared: {duration(rankings.features_seconds)})"
+        f"training images (features, shared: {format_duration(rankings.features_seconds)})"
     )
     blocks: list[RenderableType] = [Text(title, style="bold")]
     for ranker in rankings.rankers:
-        blocks += [Text(), Text(f"{ranker}, {duration(rankings.seconds[ranker])}", style="bold")]
+        blocks += [Text(), Text(f"{ranker}, {format_duration(rankings.seconds[ranker])}", style="bold")]
         blocks.append(_best(rankings, ranker, top))
     if len(rankings.rankers) > 1:
         blocks += [Text(), Text("Agreement", style="bold"), _agreement(rankings)]

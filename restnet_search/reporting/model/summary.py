@@ -89,6 +89,7 @@ class SearchSummary:
         strategy: How hybrids were trained, ``independent`` or ``joint``.
         joint: Joint training; None where there was none.
         workers: Processes that trained, where they were more than this one.
+        lost_workers: A sentence for each of them that died, or hung and was ended; another took its place.
         compute: How networks were computed; None in runs of earlier versions.
     """
 
@@ -112,4 +113,5 @@ class SearchSummary:
     strategy: str = "independent"
     joint: JointSummary | None = None
     workers: Natural | None = None
+    lost_workers: tuple[str, ...] = ()
     compute: ComputeSummary | None = None

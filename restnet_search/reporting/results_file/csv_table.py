@@ -15,7 +15,7 @@ __all__ = ["pareto_csv"]
 _COLUMNS: tuple[str, ...] = (
     "budget", "id", "kind", "front", "front_cut", "back", "back_cut", "order", "macs", "params",
     "val_top1", "val_n", "test_top1", "test_low", "test_high", "test_n", "pick", "memory", "latency",
-    "measured_median", "measured_p95", "tune",
+    "measured_median", "measured_p95", "tune", "exported_macs",
 )  # fmt: skip
 
 
@@ -50,6 +50,8 @@ def _row(budget: BudgetEntry, entry: Entry) -> dict[str, object]:
     row |= {kind: value for kind in ("memory", "latency") if (value := getattr(entry, kind)) is not None}
     if entry.measured is not None:
         row |= {"measured_median": entry.measured.median, "measured_p95": entry.measured.p95}
+    if entry.exported_macs is not None:
+        row["exported_macs"] = entry.exported_macs
     if entry.test is not None:
         low, high = entry.test.ci95
         row |= {"test_top1": entry.test.top1, "test_low": low, "test_high": high, "test_n": entry.test.n}

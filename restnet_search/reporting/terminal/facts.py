@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import shlex
 
+from restnet_search.costs.cost_phrases import as_counted_and_exported, named_uncounted, reparameterized
 from restnet_search.licenses import TRAINED_HERE, shown
 from restnet_search.reporting.model.run_report import Report
 from restnet_search.reporting.model.summary import ComputeSummary, LatencyNote, SkippedImages
-from restnet_search.reporting.phrases import device_columns, duration, percent
+from restnet_search.reporting.phrases import device_columns, percent
 from restnet_search.search.run.records import CacheStatistics, HybridRecord
 from restnet_search.space.schema import TUNED
-from restnet_search.units import CONVENTION, format_seconds
+from restnet_search.units import CONVENTION, format_duration, format_seconds
 
-__all__ = ["computing", "features_reused", "licenses", "next_commands", "reading_notes", "search_facts", "strategy"]
+__all__ = [
+    "anchor_warnings",
+    "computing",
+    "features_reused",
+    "licenses",
+    "next_commands",
+    "reading_notes",
+    "search_facts",
+    "strategy",
+]
 
 _ONLY_STITCH = "Of a hybrid, only the stitch layer was trained: front and back are the anchors' own."
 
@@ -25,25 +35,43 @@ def search_facts(report: Report) -> list[tuple[str, str]]:
     kept = "candidate" if search.candidates == 1 else "candidates"
     ended = f"{trials.finished} finished, {trials.failed} failed, {trials.skipped} skipped"
     ended += f", and {trials.controls} controls" if trials.controls else ""
-    stages = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in search.seconds.items())
+    stages = ", ".join(f"{stage} {format_duration(seconds)}" for stage, seconds in search.seconds.items())
+    total = format_duration(sum(search.seconds.values()))
     images = ", ".join(f"{split} {count:,}" for split, count in search.images.items())
     return [
         ("space", f"{report.space}, seed {report.seed}, objectives {', '.join(search.objectives)}"),
+        *([("weights", weights)] if (weights := _weights(report)) else []),
         ("cut points", cuts or "none"),
         ("strategy", strategy(report)),
         *([("workers", f"{search.workers} worker processes trained; times are wall-clock")] if search.workers else []),
+        *(("worker lost", sentence) for sentence in search.lost_workers),
         (
             "stitch points",
             f"{search.stitch_points:,}: {over}; {search.candidates:,} {kept} kept by {search.ranker}",
         ),
         ("trials", f"{ended}; {search.training_images_seen:,} training images seen"),
+        *_costs_of_anchors(report),
         *([("computing", computing(search.device, search.compute))] if search.compute else []),
         *([("features", features_reused(search.features))] if search.features else []),
         ("images", images or "none"),
         *(("left out", _skipped_sentence(skipped)) for skipped in search.skipped_images),
         *(("data", note) for note in search.data_notes),
-        ("time", f"{duration(sum(search.seconds.values()))} on {search.device}" + (f": {stages}" if stages else "")),
+        ("time", f"{total} on {search.device}" + (f": {stages}" if stages else "")),
     ]
+
+
+def _costs_of_anchors(report: Report) -> list[tuple[str, str]]:
+    """Say which anchors were fused, which could not be, and what their costs leave out."""
+    facts: list[tuple[str, str]] = []
+    for anchor in report.anchors:
+        if anchor.as_trained is not None:
+            facts.append(("anchor", f"{anchor.name} is {reparameterized(anchor.as_trained.macs, anchor.macs)}"))
+        if anchor.kept_branches:
+            facts.append(("anchor", f"{anchor.name} is not re-parameterised: {anchor.kept_branches}"))
+        if anchor.uncounted:
+            named = named_uncounted(anchor.uncounted, anchor.macs)
+            facts.append(("not counted", f"{anchor.name}: {named} of its MACs at one a value"))
+    return facts
 
 
 def strategy(report: Report) -> str:
@@ -105,6 +133,26 @@ def licenses(report: Report) -> tuple[list[str], str | None]:
     return lines, f"NOT FOR COMMERCIAL USE: {len(restricted)} of {len(report.hybrids)} hybrids hold {weights}."
 
 
+def anchor_warnings(report: Report) -> list[str]:
+    """Say which anchors were searched though their weights, or their answers on val, are no better than chance."""
+    warnings: list[str] = []
+    for anchor in report.anchors:
+        reached = f"{percent(anchor.val.top1)} % of {anchor.val.n:,} val images"
+        if anchor.is_untrained:
+            random = "its weights are random" if anchor.weights == "random" else "it answers as if it were"
+            warnings.append(
+                f"UNTRAINED: {anchor.name}: {random} ({reached}). Gains over it and hybrids with its parts mean little."
+            )
+        elif anchor.standing == "too few images":
+            warnings.append(f"{anchor.name}: val has too few images to tell it from chance ({reached}).")
+    return warnings
+
+
+def _weights(report: Report) -> str:
+    """Say where each anchor's weights are from; "" where the run does not."""
+    return ", ".join(f"{anchor.name} {anchor.weights}" for anchor in report.anchors if anchor.weights is not None)
+
+
 def _device_notes(report: Report) -> list[str]:
     notes: list[str] = []
     columns = device_columns(report)
@@ -156,7 +204,7 @@ def reading_notes(report: Report) -> list[str]:
     tunes = [TUNED[name] for name in dict.fromkeys(hybrid.tune for hybrid in report.hybrids) if name in TUNED]
     named = "In brackets the kind of the stitch layer. " if len(report.stitch_kinds) > 1 else ""
     return [
-        f"{CONVENTION} Costs are per image.",
+        " ".join([f"{CONVENTION} Costs are per image.", *_as_exported(report)]),
         *_device_notes(report),
         "A[..x] + B[y..]: A up to and with cut point x, the stitch layer, then B after its cut point y. "
         + named
@@ -164,6 +212,18 @@ def reading_notes(report: Report) -> list[str]:
         "Hybrids were searched, compared and picked on val. Test was left alone until the Pareto set was final, and "
         "scored once; its brackets are 95 % Wilson intervals.",
     ]
+
+
+def _as_exported(report: Report) -> list[str]:
+    """Say what of the counted MACs exports fold away: of the picks, or of the anchors where there is none."""
+    picks = [report.entry(id) for id in dict.fromkeys(budget.pick for budget in report.budgets) if id is not None]
+    counted = [(one.id, one.macs, one.exported_macs) for one in picks or report.anchors]
+    named = [
+        f"{id} {as_counted_and_exported(macs, exported)}"
+        for id, macs, exported in counted
+        if exported is not None and exported != macs
+    ]
+    return [f"Budgets hold for MACs as counted, batch-norms included: {'; '.join(named)}."] if named else []
 
 
 def next_commands(report: Report) -> list[tuple[str, str]]:

@@ -44,7 +44,8 @@ class AnchorTable:
         figures = map(number_column, ("MACs", "params", *phrases.device_titles(report), "val %", interval))
         grid = table(*names, *figures, left=1 if wide else 0)
         for anchor in sorted(report.anchors, key=lambda anchor: anchor.macs):
-            named = [anchor.name, anchor.model] if models else [anchor.name]
+            name = phrases.anchor_name(anchor)
+            named = [name, anchor.model] if models else [name]
             grid.add_row(
                 *literal(*(named if apart else ["\n".join(dict.fromkeys(named))])),
                 format_count(anchor.macs),

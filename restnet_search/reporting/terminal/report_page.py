@@ -13,7 +13,13 @@ from restnet_search.reporting.model.budget_sets import BudgetEntry
 from restnet_search.reporting.model.run_report import Report
 from restnet_search.reporting.phrases import budget_limits
 from restnet_search.reporting.terminal.control_tables import control_blocks
-from restnet_search.reporting.terminal.facts import licenses, next_commands, reading_notes, search_facts
+from restnet_search.reporting.terminal.facts import (
+    anchor_warnings,
+    licenses,
+    next_commands,
+    reading_notes,
+    search_facts,
+)
 from restnet_search.reporting.terminal.halving_table import halving_blocks
 from restnet_search.reporting.terminal.network_tables import AnchorTable, ParetoTable
 from restnet_search.reporting.terminal.order_table import kind_sentences, order_table
@@ -32,6 +38,7 @@ def render_report(report: Report) -> RenderableType:
         _facts(report),
         _heading("Anchors"),
         AnchorTable(report),
+        *(paragraph(warning, style="bold yellow") for warning in anchor_warnings(report)),
         *_licenses(report),
         _heading("Accuracy against cost"),
         AccuracyPlot(report),

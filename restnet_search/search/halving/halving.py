@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -29,7 +29,7 @@ from restnet_search.search.training.choices import control_choices
 from restnet_search.search.training.closed_form import RungScore, closed_form_scores
 from restnet_search.search.training.context import TrialContext, TrialImages
 from restnet_search.search.training.jobs import Engine, Job, group_by_pass, run_jobs
-from restnet_search.search.training.stitch_trainer import NonFiniteLoss
+from restnet_search.search.training.stitch_trainer import FailedTrial
 from restnet_search.search.training.trial_setup import open_context
 from restnet_search.space.schema import SearchSpace
 
@@ -92,45 +92,29 @@ def halve(
         engine: Does the short training; closed forms share their sums, so they are solved in this process.
     """
     with session.clock.stage("halving"):
-        return _halve(session, prepared, images, enumeration, engine)
-
-
-def _halve(
-    session: Session, prepared: Prepared, images: SearchImages, enumeration: Enumeration, engine: Engine
-) -> Halving:
-    left = list(enumeration.candidates)
-    # stitch layers that are trained as one network are not dropped one by one
-    rungs = None if session.trains_as_one else RungStudy.open(session.folder.study, session.space.objectives)
-    if rungs is None:
-        return Halving(tuple(left))
-    run = _Rungs(session, prepared, images, engine, rungs)
-    rungs.rank_out([_ranked_out(candidate, session.space.top_k) for candidate in enumeration.passed_over])
-    limits = cost_ranges([candidate.cost.macs for candidate in left], session.space.halving.buckets)
-    scores: dict[CandidateKey, Scores] = {}
-    summaries: list[RungSummary] = []
-    for rung in _RUNGS:
-        if not takes_part(session.space, rung, len(left)):
-            continue
-        entered, reached = len(left), run.scores(rung, left)
-        if all(candidate.key in reached for candidate in left):  # else it ran out of time
-            scores = {c.key: _scores(reached[c.key], scores.get(c.key, (_finite(c.score),))) for c in left}
-            promotions = run.promote(rung, left, scores, limits)
-            gone = [(c, promotion) for c, promotion in zip(left, promotions, strict=True) if not promotion.kept]
-            rungs.drop(_dropped(candidate, promotion, rung, reached[candidate.key]) for candidate, promotion in gone)
-            left = [c for c, promotion in zip(left, promotions, strict=True) if promotion.kept]
-        summary = RungSummary(rung, entered, len(left), round(rungs.seconds(rung), 3))
-        if rungs.finished(rung) is None:
-            rungs.finish(summary)
-        summaries.append(summary)
-        _log.info("rung %s: %d candidates, %d went on", rung, entered, len(left))
-    return Halving(
-        survivors=tuple(left),
-        scores={candidate.key: scores[candidate.key] for candidate in left if scores},
-        rungs=tuple(summaries),
-        dropped=(*rungs.ranked_out, *rungs.pruned),
-        images_seen=sum(score.images for rung in _RUNGS for score in rungs.scores(rung).values()),
-        statistics=run.statistics,
-    )
+        left = list(enumeration.candidates)
+        # stitch layers that are trained as one network are not dropped one by one
+        rungs = None if session.trains_as_one else RungStudy.open(session.folder.study, session.space.objectives)
+        if rungs is None:
+            return Halving(tuple(left))
+        run = _Rungs(session, prepared, images, engine, rungs)
+        rungs.rank_out([_ranked_out(candidate, session.space.top_k) for candidate in enumeration.passed_over])
+        limits = cost_ranges([candidate.cost.macs for candidate in left], session.space.halving.buckets)
+        scores: dict[CandidateKey, Scores] = {}
+        summaries: list[RungSummary] = []
+        for rung in _RUNGS:
+            if takes_part(session.space, rung, len(left)):
+                entered = len(left)
+                left, scores = run.climb(rung, left, scores, limits)
+                summaries.append(run.summary(rung, entered, len(left)))
+        return Halving(
+            survivors=tuple(left),
+            scores={candidate.key: scores[candidate.key] for candidate in left if scores},
+            rungs=tuple(summaries),
+            dropped=(*rungs.ranked_out, *rungs.pruned),
+            images_seen=sum(score.images for rung in _RUNGS for score in rungs.scores(rung).values()),
+            statistics=run.statistics,
+        )
 
 
 class _Rungs:
@@ -148,21 +132,56 @@ class _Rungs:
     def statistics(self) -> CacheStatistics | None:
         return self._context.store.statistics if self._context else None
 
-    def scores(self, rung: RungName, candidates: Sequence[Candidate]) -> Mapping[CandidateKey, RungScore]:
+    def climb(
+        self,
+        rung: RungName,
+        candidates: list[Candidate],
+        before: Mapping[CandidateKey, Scores],
+        limits: Sequence[float],
+    ) -> tuple[list[Candidate], dict[CandidateKey, Scores]]:
+        """Score the candidates at a rung, and drop those that go no further.
+
+        Args:
+            rung: To climb.
+            candidates: That have come so far.
+            before: Their scores at the rung before; empty at the first.
+            limits: Of the ranges of MACs.
+
+        Returns:
+            The candidates that go on, and the scores of all, those of this rung in front. Where the rung ran out of
+            time it drops none, and the scores are those of the rung before.
+        """
+        reached = self._reached(rung, candidates)
+        if any(candidate.key not in reached for candidate in candidates):  # it ran out of time
+            return candidates, dict(before)
+        scores = {c.key: _scores(reached[c.key], before.get(c.key, (_finite(c.score),))) for c in candidates}
+        promotions = list(zip(candidates, self._promote(rung, candidates, scores, limits), strict=True))
+        gone = [(candidate, promotion) for candidate, promotion in promotions if not promotion.kept]
+        self._kept.drop(_dropped(candidate, promotion, rung, reached[candidate.key]) for candidate, promotion in gone)
+        return [candidate for candidate, promotion in promotions if promotion.kept], scores
+
+    def summary(self, rung: RungName, entered: int, went_on: int) -> RungSummary:
+        """Keep that a rung was decided; return what a report says of it."""
+        summary = RungSummary(rung, entered, went_on, round(self._kept.seconds(rung), 3))
+        if self._kept.finished(rung) is None:
+            self._kept.finish(summary)
+        _log.info("rung %s: %d candidates, %d went on", rung, entered, went_on)
+        return summary
+
+    def _reached(self, rung: RungName, candidates: Sequence[Candidate]) -> Mapping[CandidateKey, RungScore]:
         """Return the scores at a rung, after scoring what has none yet, until the deadline."""
         if self._kept.finished(rung) is None:
             self._context = self._context or self._open(candidates)
             self._score(rung, candidates, self._context)
         return self._kept.scores(rung)
 
-    def promote(
+    def _promote(
         self,
         rung: RungName,
         candidates: Sequence[Candidate],
         scores: Mapping[CandidateKey, Scores],
         limits: Sequence[float],
     ) -> list[Promotion]:
-        """Return which candidates go on."""
         space = self._session.space
         share = space.halving.closed_form if rung == "closed_form" else space.halving.short
         configurations = [Configuration(c.key, c.cost.macs, scores[c.key]) for c in candidates]
@@ -184,13 +203,16 @@ class _Rungs:
     def _score(self, rung: RungName, candidates: Sequence[Candidate], context: TrialContext) -> None:
         known = self._kept.scores(rung)
         missing = [candidate for candidate in candidates if candidate.key not in known]
-        steps = closed_form_scores(missing, context) if rung == "closed_form" else self._short(missing, context)
         with self._session.progress.task(_RUNGS[rung], total=len(candidates)) as task:
+            steps = (
+                closed_form_scores(missing, context, advance=task.advance)
+                if rung == "closed_form"
+                else self._short(missing, context, task.advance)
+            )
             task.advance(len(candidates) - len(missing))
             waiting = len(missing)
             for scores, seconds in steps:
                 self._kept.keep(rung, scores, seconds)
-                task.advance(len(scores))
                 waiting -= len(scores)
                 if waiting and time.monotonic() > self._deadline:
                     self._session.warn(
@@ -198,7 +220,9 @@ class _Rungs:
                     )
                     return
 
-    def _short(self, candidates: Sequence[Candidate], context: TrialContext) -> Iterator[Step]:
+    def _short(
+        self, candidates: Sequence[Candidate], context: TrialContext, advance: Callable[[float], None]
+    ) -> Iterator[Step]:
         """Train one epoch over the context's images."""
         choices = replace(control_choices(context.training), epochs=1)
         begun: deque[list[Candidate]] = deque()
@@ -214,10 +238,11 @@ class _Rungs:
             count, n = len(context.train), len(context.val)
             scores = [
                 RungScore(candidate.key, None, n, images=count, reason=str(outcome))
-                if isinstance(outcome, NonFiniteLoss)
+                if isinstance(outcome, FailedTrial)
                 else RungScore(candidate.key, outcome.correct / outcome.seen, n, images=count)
                 for candidate, outcome in zip(begun.popleft(), outcomes, strict=True)
             ]
+            advance(len(scores))
             yield scores, time.perf_counter() - started
             started = time.perf_counter()
 

@@ -12,9 +12,13 @@ from pydantic import Field
 
 from restnet_search.anchors import Anchor, load_anchor
 from restnet_search.anchors import prepare_anchors as load_anchors
+from restnet_search.anchors.anchor import WeightsSource
+from restnet_search.anchors.loading.checkpoint import read_tensors
+from restnet_search.anchors.loading.reconstruction import restore_fitted
 from restnet_search.compute import Compute, open_compute
 from restnet_search.costs.budget_terms import stated_at
-from restnet_search.costs.cost_table import AnchorCosts, profile_anchor
+from restnet_search.costs.cost import Cost
+from restnet_search.costs.cost_table import AnchorCosts, module_cost, profile_anchor
 from restnet_search.costs.peak_memory import AnchorMemory, profile_memory
 from restnet_search.data import DataSplits
 from restnet_search.errors import RunError
@@ -82,6 +86,7 @@ def prepare_anchors(session: Session, data: DataSplits) -> Prepared:
     with session.clock.stage("fit"):
         prepared = prepare(space, data, session.setup.sources, session.progress, compute)
         remember_anchors(session.folder, prepared)
+        prepared = _as_deployed(prepared)
         dtype: MemoryDtype = stated_at("memory", session.budgets, space.memory_dtype)  # pyright: ignore[reportAssignmentType]
         memory = {name: profile_memory(graph, dtype) for name, graph in prepared.graphs.items()}
         move_to_device(prepared.anchors, compute)
@@ -99,6 +104,8 @@ class _AnchorFacts:
     digest: str
     fitted: bool
     license: Annotated[str | None, Field(validation_alias="licence")] = None
+    fused: bool = False  # branches were fused when it was loaded, which runs of earlier versions never did
+    weights: WeightsSource | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,8 @@ class _RunFacts:
     def plain(self) -> dict[str, object]:
         """Return what the file holds."""
         anchors = {
-            name: {"digest": one.digest, "fitted": one.fitted, "licence": one.license}
+            name: {"digest": one.digest, "fitted": one.fitted, "licence": one.license, "weights": one.weights}
+            | ({"fused": True} if one.fused else {})
             for name, one in self.anchors.items()
         }
         return {"classes": self.classes, "anchors": anchors}
@@ -141,9 +149,21 @@ def cut_anchors(
         for anchor in anchors:
             graph = cut_model(anchor.model, anchor.preprocessing.size, space.cut_points.granularity)
             cut[anchor.name] = CutAnchor(anchor, graph)
-            costs[anchor.name] = profile_anchor(graph)
+            costs[anchor.name] = replace(profile_anchor(graph), as_trained=_cost_as_trained(anchor))
             task.advance()
     return Prepared(cut, costs, classes)
+
+
+def _cost_as_trained(anchor: Anchor) -> Cost | None:
+    return None if anchor.as_trained is None else module_cost(anchor.as_trained, anchor.preprocessing.size)
+
+
+def _as_deployed(prepared: Prepared) -> Prepared:
+    """Let go of what fits alone need."""
+    anchors = {
+        name: CutAnchor(replace(cut.anchor, as_trained=None), cut.graph) for name, cut in prepared.anchors.items()
+    }
+    return replace(prepared, anchors=anchors)
 
 
 def remember_anchors(folder: RunFolder, prepared: Prepared) -> None:
@@ -156,7 +176,13 @@ def remember_anchors(folder: RunFolder, prepared: Prepared) -> None:
 
     path = folder.path / "anchors.json"
     anchors = {
-        name: _AnchorFacts(cut.anchor.digest, cut.anchor.weights.fitted, cut.anchor.license)
+        name: _AnchorFacts(
+            cut.anchor.digest,
+            cut.anchor.weights.fitted,
+            cut.anchor.license,
+            fused=cut.anchor.as_trained is not None,
+            weights=cut.anchor.weights.source,
+        )
         for name, cut in prepared.anchors.items()
     }
     facts = _RunFacts(list(prepared.classes), anchors)
@@ -165,7 +191,8 @@ def remember_anchors(folder: RunFolder, prepared: Prepared) -> None:
         return
     for name, cut in prepared.anchors.items():
         if cut.anchor.weights.fitted:
-            state = {key: value.contiguous() for key, value in cut.anchor.model.state_dict().items()}
+            fitted = cut.anchor.model if cut.anchor.as_trained is None else cut.anchor.as_trained
+            state = {key: value.contiguous() for key, value in fitted.state_dict().items()}
             write_atomically(folder.anchor(name), save(state))
     write_atomically(path, digested_text(facts.plain()))
 
@@ -191,23 +218,25 @@ def load_prepared(
     for spec in space.anchors:
         if spec.name not in names:
             continue
-        kept = folder.anchor(spec.name)
-        source = spec.model_copy(update={"weights": str(kept.resolve())}) if kept.exists() else spec
-        anchor = load_anchor(
-            source,
-            classes=len(facts.classes),
-            weights_dir=sources.weights or (Path(inputs.weights) if inputs.weights else None),
-            base_dir=sources.base or (Path(inputs.base) if inputs.base else None),
-            trust_code=sources.trust_code,
-        )
+        kept, classes, known = folder.anchor(spec.name), len(facts.classes), facts.anchors[spec.name]
+        places = {
+            "base_dir": sources.base or (Path(inputs.base) if inputs.base else None),
+            "trust_code": sources.trust_code,
+            "fuse": known.fused,
+        }
+        if kept.exists():
+            anchor = restore_fitted(spec, read_tensors(kept), classes, **places)
+        else:
+            weights_dir = sources.weights or (Path(inputs.weights) if inputs.weights else None)
+            anchor = load_anchor(spec, classes=classes, weights_dir=weights_dir, **places)
         if anchor.digest != facts.anchors[spec.name].digest:
             raise RunError(
                 f"The weights of {spec.name} are not those that the run {folder.name} was started with.",
                 hint="point --weights at the folder that the run was started with",
             )
         # a fitted anchor is read back from a file of ours, which does not say whose weights it was fitted from
-        weights = replace(anchor.weights, license=facts.anchors[spec.name].license)
-        anchor = replace(anchor, weights=weights)
+        weights = replace(anchor.weights, license=known.license, source=known.weights or anchor.weights.source)
+        anchor = replace(anchor, weights=weights, as_trained=None)
         graph = cut_model(anchor.model, anchor.preprocessing.size, space.cut_points.granularity)
         rebuilt[spec.name] = CutAnchor(anchor, graph)
     return rebuilt
@@ -222,6 +251,6 @@ def _check_same(before: _RunFacts, now: _RunFacts, folder: RunFolder) -> None:
         )
 
 
-def _identity(facts: _RunFacts) -> tuple[list[str], dict[str, tuple[str, bool]]]:
+def _identity(facts: _RunFacts) -> tuple[list[str], dict[str, tuple[str, bool, bool]]]:
     """Return the facts that make anchors the same; that of their license is not among them."""
-    return facts.classes, {name: (one.digest, one.fitted) for name, one in facts.anchors.items()}
+    return facts.classes, {name: (one.digest, one.fitted, one.fused) for name, one in facts.anchors.items()}

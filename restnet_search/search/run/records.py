@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from restnet_search.costs.cost import Cost
+from restnet_search.costs.cost import Cost, Uncounted
 from restnet_search.costs.latency_table import MeasuredOn, Timing
 from restnet_search.plain.bounds import Fraction, Natural, Seconds
 from restnet_search.search.run.training_choices import TrainingChoices
@@ -151,6 +151,12 @@ class AnchorRecord(_HasCost):
         license: Of its weights; None where it is unknown.
         kind: ``cnn``, ``transformer`` or ``mlp``.
         measured: Its latency as it was measured at the end; None where it was not.
+        as_trained: What it would cost with the branches that were fused (it is re-parameterised); None where none were.
+        kept_branches: Why branches that look as if they could be fused stay; empty where there are none.
+        exported_macs: MACs as exports with a graph hold it, batch-norms folded; None where they were not counted.
+        uncounted: The operators that costs count as nothing and that could matter.
+        weights: Where they are from: ``published``, ``given``, ``fitted`` or ``random``; None in earlier runs.
+        standing: On val, against guessing: ``above chance``, ``at chance`` or ``too few images``; None in earlier runs.
     """
 
     name: str
@@ -161,6 +167,17 @@ class AnchorRecord(_HasCost):
     license: str | None = None
     kind: str = ""
     measured: Timing | None = None
+    as_trained: Cost | None = None
+    kept_branches: str = ""
+    exported_macs: int | None = None
+    uncounted: tuple[Uncounted, ...] = ()
+    weights: str | None = None
+    standing: str | None = None
+
+    @property
+    def is_untrained(self) -> bool:
+        """True if its weights are random, or no better than chance on val."""
+        return self.weights == "random" or self.standing == "at chance"
 
     @property
     def id(self) -> str:
@@ -193,6 +210,8 @@ class HybridRecord(_HasCost):
         measured: Its latency as it was measured whole; None where it was not.
         strategy: ``independent`` (trained by itself) or ``joint`` (shared with its neighbours while trained).
         finished: Seconds from the beginning of the search; None in runs of earlier versions.
+        exported_macs: MACs as exports with a graph hold it, batch-norms and stitch layer folded; None where they were
+            not counted (of Pareto sets they are).
     """
 
     id: str
@@ -214,6 +233,7 @@ class HybridRecord(_HasCost):
     measured: Timing | None = None
     strategy: str = "independent"
     finished: Seconds | None = None
+    exported_macs: Natural | None = None
 
     @property
     def lr(self) -> float | None:

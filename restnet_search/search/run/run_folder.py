@@ -26,12 +26,16 @@ _MARKER = ".restnet-run"
 
 @dataclass(frozen=True)
 class RunInputs:
-    """Inputs that a run was started with beside its space; a resumed run and an export read them back."""
+    """Inputs that a run was started with beside its space; a resumed run and an export read them back.
+
+    ``trials`` is the number that a later session asked for instead of the space's.
+    """
 
     command: str
     created: str
     weights: str | None = None
     base: str | None = None
+    trials: int | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class RunFolder:
                 stream.write("restnet-search made this folder. It removes nothing here that it has not written.\n")
             for folder in (self.path / "stitches", self.path / "anchors"):
                 folder.mkdir(exist_ok=True)
-            write_atomically(self.path / "run.json", digested_text(asdict(inputs)))
+            self.write_inputs(inputs)
             write_atomically(self.path / "space.yaml", dump_space(space))
         except (OSError, ValueError) as error:
             raise RunError(f"The run folder {self.path} cannot be made: {error}", hint="pass --run NAME") from error
@@ -146,6 +150,10 @@ class RunFolder:
             RestnetError: If a file is missing, damaged or something else.
         """
         return load_space(self.path / "space.yaml", upgrade=True), read_as(RunInputs, self.path / "run.json")
+
+    def write_inputs(self, inputs: RunInputs) -> None:
+        """Write what the run was started with, or what a later session asks of it."""
+        write_atomically(self.path / "run.json", digested_text(asdict(inputs)))
 
     def save_stitch(self, hybrid: str, tensors: dict[str, Tensor]) -> str:
         """Write a stitch layer, whole or not at all; return the SHA-256 of the file."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from restnet_search.compute import Compute, open_compute
-from restnet_search.errors import RunError
-from restnet_search.progress import Progress
+from restnet_search.errors import DiskError, RestnetError, RunError
+from restnet_search.files import disk_problem
+from restnet_search.progress import LineProgress, Progress
 from restnet_search.registry import STRATEGIES
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
 from restnet_search.search.run.storage import open_storage
@@ -97,6 +100,14 @@ class Session:
         return 1 if self.trains_as_one else self.space.compute.workers
 
     @property
+    def trials(self) -> int:
+        """Fully trained trials to reach: those that the last session to name a number asked for, or the space's.
+
+        What a search plans before any trial (how many candidates rungs keep, where it starts) follows from the space's.
+        """
+        return self.setup.inputs.trials or self.space.search.trials
+
+    @property
     def trains_as_one(self) -> bool:
         """True if the strategy trains all stitch layers as one network, in one process and none dropped before."""
         strategy = STRATEGIES.get(self.space.search.strategy, trust_code=self.setup.sources.trust_code)
@@ -121,15 +132,19 @@ def open_session(
 
     Raises:
         RunError: If another process works on the run, or its study is empty, damaged or something else.
+        DiskError: If the disk takes no more.
         SpaceError: If the device that the space names is not there.
     """
     clock, warn = StageClock(), Warner(progress)
     budgets = tuple(parse_budget(text) for text in space.budgets) or (UNLIMITED,)
     compute = open_compute(space.compute, warn)
-    with folder.locked(), _logged(folder):
+    with _disk_errors(folder), folder.locked(), _logged(folder, progress):
         folder.sweep()
         _require_study(folder)  # before anything is fitted for a study that cannot go on
-        yield Session(RunSetup(space, folder, inputs, sources), budgets, progress, warn, compute, clock)
+        if inputs.trials != folder.read()[1].trials:  # so that later sessions have the same goal
+            folder.write_inputs(inputs)
+        setup, logged = RunSetup(space, folder, inputs, sources), LineProgress(_log.info, beside=progress)
+        yield Session(setup, budgets, logged, warn, compute, clock)
 
 
 def _require_study(folder: RunFolder) -> None:
@@ -144,8 +159,41 @@ def _require_study(folder: RunFolder) -> None:
 
 
 @contextmanager
-def _logged(folder: RunFolder) -> Iterator[None]:
-    handler = logging.FileHandler(folder.log, encoding="utf-8")
+def _disk_errors(folder: RunFolder) -> Iterator[None]:
+    """Raise one error for a disk that takes no more, whoever met it."""
+    try:
+        yield
+    except RestnetError:
+        raise
+    except Exception as error:
+        if (reason := disk_problem(error)) is None:
+            raise
+        raise DiskError(
+            f"The search in {folder.path} cannot write: {reason}.",
+            hint=f"free some space, then go on; what had finished is kept: restnet-search --resume {folder.path}",
+        ) from error
+
+
+class _LogFile(logging.FileHandler):
+    """The file of a run's log; where it cannot be written, that is said once, and the search goes on."""
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        super().__init__(path, encoding="utf-8")
+        self._progress, self._told = progress, False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (of the library)
+        if not self._told:
+            self._told = True
+            self._progress.log(f"The log {self.baseFilename} cannot be written: {sys.exc_info()[1]}.")
+
+    def close(self) -> None:
+        with suppress(OSError):  # what could not be written is still in its buffer
+            super().close()
+
+
+@contextmanager
+def _logged(folder: RunFolder, progress: Progress) -> Iterator[None]:
+    handler = _LogFile(folder.log, progress)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     _log.addHandler(handler)
     _log.setLevel(logging.INFO)

@@ -14,7 +14,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from restnet_search.errors import RunError
-from restnet_search.files import replacing
+from restnet_search.files import disk_problem, replacing
 
 __all__ = ["STUDY", "open_storage"]
 
@@ -50,6 +50,8 @@ def open_storage(path: Path) -> optuna.storages.RDBStorage:
         LookupError,
         TypeError,
     ) as error:
+        if disk_problem(error) is not None:
+            raise
         cause = error.__cause__ if isinstance(error, OptunaError) and error.__cause__ else error
         reason = getattr(cause, "orig", None) or cause
         raise RunError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -11,11 +10,9 @@ from restnet_search.search.points.controls import Control
 from restnet_search.search.study.training_run import TrainingRun, record_of
 from restnet_search.search.training.choices import control_choices
 from restnet_search.search.training.jobs import Job, group_by_pass, run_jobs
-from restnet_search.search.training.stitch_trainer import NonFiniteLoss
+from restnet_search.search.training.stitch_trainer import FailedTrial
 
 __all__ = ["train_controls"]
-
-_log = logging.getLogger("restnet_search")
 
 
 def train_controls(run: TrainingRun) -> None:
@@ -39,10 +36,9 @@ def train_controls(run: TrainingRun) -> None:
     with progress.task("Controls", total=max(len(waiting), 1)) as task:
         for outcomes in run_jobs(jobs(), context, run.engine):
             for control, outcome in zip(begun.popleft(), outcomes, strict=True):
-                if isinstance(outcome, NonFiniteLoss):
+                if isinstance(outcome, FailedTrial):
                     study.fail_control(control.id, str(outcome))
-                    progress.log(f"Control {control.id} failed: {outcome}")
-                    _log.warning("control %s failed: %s", control.id, outcome)
+                    run.session.warn(f"Control {control.id} failed: {outcome}")
                     continue
                 record = record_of(control.id, control.candidate, choices, outcome, context, control.kind)
                 record = run.save(record, outcome)

@@ -26,7 +26,7 @@ __all__ = ["open_study", "train_hybrids"]
 
 def open_study(session: Session, halving: Halving) -> SearchStudy:
     """Open the study of the candidates that halving kept."""
-    study = SearchStudy.open(session.folder.study, halving.survivors, session.space, halving.scores)
+    study = SearchStudy.open(session.folder.study, halving.survivors, session.space, halving.scores, session.trials)
     if halving.statistics is not None:
         study.add_counts("features", asdict(halving.statistics))
     return study
@@ -65,6 +65,7 @@ def train_hybrids(
         strategy(run)
         train_controls(run)
         study.add_counts("features", asdict(context.store.statistics))
+        study.add_sentences("lost workers", engine.lost)
 
 
 def _open_context(session: Session, prepared: Prepared, images: SearchImages, study: SearchStudy) -> TrialContext:

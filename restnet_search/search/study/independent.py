@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-
 from restnet_search.search.run.records import HybridRecord, hybrid_id
 from restnet_search.search.study.study import Proposal
 from restnet_search.search.study.training_run import TrainingRun, record_of
 from restnet_search.search.training.jobs import Job, Outcome, first_group
-from restnet_search.search.training.stitch_trainer import NonFiniteLoss
+from restnet_search.search.training.stitch_trainer import FailedTrial
 
 __all__ = ["train_independently"]
-
-_log = logging.getLogger("restnet_search")
 
 
 def train_independently(run: TrainingRun) -> None:
@@ -26,8 +22,8 @@ def train_independently(run: TrainingRun) -> None:
     Where the features of a front cannot be cached, pending trials behind that front anchor share a pass.
     """
     loop = _Loop(run)
-    trials = run.session.space.search.trials
-    with run.session.progress.task("Trials", total=trials) as task:
+    trials, before = run.session.trials, len(run.study.records)
+    with run.session.progress.task("Trials", total=max(trials, before)) as task:
         task.advance(len(run.study.records) + len(loop.ended))
         while loop.step():
             task.advance(loop.newly_finished())
@@ -35,6 +31,8 @@ def train_independently(run: TrainingRun) -> None:
     if loop.stopped:
         timeout = run.session.space.search.timeout
         run.session.progress.log(f"Stopped after {timeout:g} s with {finished} finished trials (search.timeout).")
+    elif before > trials:
+        run.session.progress.log(f"{before} trials had finished, more than the {trials} asked for; all are reported.")
     elif finished < trials:
         run.session.progress.log(f"Every candidate was tried: {finished} finished trials of the {trials} asked for.")
 
@@ -47,7 +45,7 @@ class _Loop:
         self._ask_ahead = run.session.space.search.ask_ahead
         self._started: dict[int, list[Proposal]] = {}
         self._finished, self._counted = 0, 0
-        self.ended: dict[int, HybridRecord | NonFiniteLoss] = {
+        self.ended: dict[int, HybridRecord | FailedTrial] = {
             proposal.number: proposal.record for proposal in run.study.pending if proposal.record is not None
         }
         self.stopped = False
@@ -91,7 +89,7 @@ class _Loop:
 
     def _submit(self) -> None:
         under_way = {proposal.number for group in self._started.values() for proposal in group} | self.ended.keys()
-        waiting = [proposal for proposal in self._study.pending if proposal.number not in under_way]
+        waiting = [proposal for proposal in self._study.wanted if proposal.number not in under_way]
         most = self._run.session.space.cache.trials_per_pass
         while waiting and self._engine.has_room:
             group = first_group(waiting, lambda proposal: proposal.candidate, self._run.context, most)
@@ -102,9 +100,8 @@ class _Loop:
 
     def _end(self, proposal: Proposal, outcome: Outcome) -> None:
         """Keep what a kill must not lose; a trial that failed would fail again."""
-        if isinstance(outcome, NonFiniteLoss):
-            self._run.session.progress.log(f"Trial {proposal.number} failed: {outcome}")
-            _log.warning("trial %d failed: %s", proposal.number, outcome)
+        if isinstance(outcome, FailedTrial):
+            self._run.session.warn(f"Trial {proposal.number} failed: {outcome}")
             self.ended[proposal.number] = outcome
             return
         id = hybrid_id(proposal.number)
@@ -116,7 +113,7 @@ class _Loop:
 
     def _tell(self, proposal: Proposal) -> None:
         result = self.ended.pop(proposal.number)
-        if isinstance(result, NonFiniteLoss):
+        if isinstance(result, FailedTrial):
             self._study.fail(proposal, str(result))
         else:
-            self._study.tell(proposal, result)
+            self._study.tell(proposal)

@@ -21,6 +21,8 @@ _CHECKPOINT_STEPS = 100
 def train_jointly(run: TrainingRun) -> None:
     """Train all candidates together, with a checkpoint from which a killed search goes on; then score each."""
     study, context, folder, progress = run.study, run.context, run.session.folder, run.session.progress
+    if run.session.trials != run.session.space.search.trials:
+        run.session.warn("The number of trials is part of joint training: it stays as the run was started with.")
     ended = {record.id for record in study.records} | study.failed_hybrids
     numbers = {number for number in range(len(study.candidates)) if joint_id(number) in ended}
     if len(numbers) == len(study.candidates):

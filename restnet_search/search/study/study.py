@@ -63,20 +63,23 @@ class SearchStudy:
         study: Optuna's.
         grid: What may be trained.
         space: Of the search.
+        trials: To reach; the space's if left out.
     """
 
-    def __init__(self, study: optuna.Study, grid: CandidateGrid, space: SearchSpace) -> None:
+    def __init__(self, study: optuna.Study, grid: CandidateGrid, space: SearchSpace, trials: int | None = None) -> None:
         self._study, self._grid, self._space = study, grid, space
+        self._goal = trials or space.search.trials
         study.sampler = make_sampler(space.search)
         records = records_in(study)
         self._records = {record.id: record for record in records if record.control is None}
         self._controls = {record.id: record for record in records if record.control is not None}
         failed = self._trials(TrialState.FAIL)
-        self._failures = [(trial.number, trial.user_attrs.get(_REASON, _CUT_OFF)) for trial in failed]
+        self._failures = [_failure(trial) for trial in failed]
         self._failed_keys = [grid.key_of(trial.params) for trial in failed if _REASON in trial.user_attrs]
         self._skipped = len(self._trials(TrialState.PRUNED))
         self._repeats = self._count_repeats()
         self._pending: list[Proposal] = []
+        self._kept: dict[int, HybridRecord] = {}
         self._begun = False
 
     @classmethod
@@ -86,6 +89,7 @@ class SearchStudy:
         candidates: Sequence[Candidate],
         space: SearchSpace,
         scores: Mapping[CandidateKey, Sequence[float]] | None = None,
+        trials: int | None = None,
     ) -> SearchStudy:
         """Create the study in an SQLite file, or open the one that is there and take up what is pending.
 
@@ -94,6 +98,7 @@ class SearchStudy:
             candidates: What may be trained; the same as when the study was created.
             space: Of the search.
             scores: At the rungs of successive halving, the latest first: they stand above the ranker's order.
+            trials: To reach; the space's if left out.
         """
         study = optuna.create_study(
             study_name=STUDY,
@@ -102,7 +107,7 @@ class SearchStudy:
             load_if_exists=True,
         )
         grid = CandidateGrid(candidates, space.training, scores or {})
-        opened = cls(study, grid, space)
+        opened = cls(study, grid, space, trials)
         opened._take_up_pending()
         return opened
 
@@ -153,9 +158,14 @@ class SearchStudy:
         return tuple(self._pending)
 
     @property
+    def wanted(self) -> tuple[Proposal, ...]:
+        """The pending trials that are needed to reach the number of trials: all, unless a session asked for fewer."""
+        return tuple(self._pending[: max(0, self._goal - len(self._records))])
+
+    @property
     def unfinished(self) -> bool:
         """True while there is a trial to run."""
-        return bool(self._pending) or (len(self._records) < self._space.search.trials and bool(self._untried()))
+        return bool(self.wanted) or (len(self._records) < self._goal and bool(self._untried()))
 
     @property
     def elapsed(self) -> float:
@@ -173,7 +183,7 @@ class SearchStudy:
         Returns:
             The trial, which is pending now; None where the pending ones will be enough, or nothing is left to try.
         """
-        if len(self._records) + len(self._pending) >= self._space.search.trials:
+        if len(self._records) + len(self._pending) >= self._goal:
             return None
         if not self._begun:
             self._begun = True
@@ -197,10 +207,11 @@ class SearchStudy:
         """Keep a finished trial before it is told; from here on it survives a kill."""
         proposal.trial.set_user_attr(_VALUES, self._values(proposal.candidate, record))
         proposal.trial.set_user_attr(RECORD, asdict(record))
+        self._kept[proposal.number] = record
 
-    def tell(self, proposal: Proposal, record: HybridRecord) -> None:
-        """Tell Optuna what a pending trial reached."""
-        proposal.trial.set_user_attr(RECORD, asdict(record))
+    def tell(self, proposal: Proposal) -> None:
+        """Tell Optuna what a pending trial reached, which :meth:`record_pending` keeps, in this session or before."""
+        record = self._kept.pop(proposal.number)
         self._study.tell(proposal.trial, self._values(proposal.candidate, record))
         self._pending.remove(proposal)
         self._records[record.id] = record
@@ -236,7 +247,7 @@ class SearchStudy:
         """Keep that a hybrid of joint training failed, as a failed trial."""
         attributes = {_HYBRID: id, _REASON: reason}
         self._study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=attributes))
-        self._failures = [(t.number, t.user_attrs.get(_REASON, _CUT_OFF)) for t in self._trials(TrialState.FAIL)]
+        self._failures = [_failure(trial) for trial in self._trials(TrialState.FAIL)]
 
     def note(self, key: str, value: Any) -> None:
         """Keep a JSON value beside the trials (test scores)."""
@@ -254,9 +265,14 @@ class SearchStudy:
     def add_counts(self, key: str, counts: Mapping[str, float]) -> dict[str, float]:
         """Add to numbers that are kept beside the trials, over all sessions of a run; return their sums."""
         before = self.noted(key, dict[str, int | float]) or {}
-        total = {name: before.get(name, 0) + count for name, count in counts.items()}
+        total = before | {name: before.get(name, 0) + count for name, count in counts.items()}
         self.note(key, total)
         return total
+
+    def add_sentences(self, key: str, sentences: Sequence[str]) -> None:
+        """Add to sentences that are kept beside the trials, over all sessions of a run."""
+        if sentences:
+            self.note(key, [*(self.noted(key, list[str]) or ()), *sentences])
 
     def _trials(self, state: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=(state,))
@@ -276,6 +292,8 @@ class SearchStudy:
         if proposal.key in self._untried():
             self._repeats = 0
             self._pending.append(proposal)
+            if record is not None:
+                self._kept[trial.number] = record
             return True
         known = "is pending" if any(proposal.key == other.key for other in self._pending) else "was trained already"
         trial.set_user_attr(_REASON, f"its stitch point {known}")
@@ -301,6 +319,10 @@ class SearchStudy:
             elif trial.state != TrialState.WAITING:
                 break
         return count
+
+
+def _failure(trial: FrozenTrial) -> tuple[int, str]:
+    return trial.number, trial.user_attrs.get(_REASON, _CUT_OFF)
 
 
 def values_of(objectives: Sequence[str], accuracy: float, cost: Cost) -> list[float]:

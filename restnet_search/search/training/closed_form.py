@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -44,7 +45,10 @@ class RungScore:
 
 
 def closed_form_scores(
-    candidates: Sequence[Candidate], context: TrialContext, memory: int = MEMORY
+    candidates: Sequence[Candidate],
+    context: TrialContext,
+    memory: int = MEMORY,
+    advance: Callable[[float], None] = lambda _: None,
 ) -> Iterator[tuple[list[RungScore], float]]:
     """Solve the stitch layer of each candidate on ``context.fit`` and score its hybrid on ``context.val``.
 
@@ -52,12 +56,18 @@ def closed_form_scores(
     many front cuts of an anchor as the memory allows share one pass over the images. What a candidate reaches does not
     depend on which steps there are.
 
+    Args:
+        candidates: To score.
+        context: What trials share, on few images.
+        memory: Bytes that the sums of one pass may take; a single front cut may take more.
+        advance: Is told, batch by batch, how many candidates' worth of work is done; in all, as many as there are.
+
     Yields:
         After each step, the scores of all candidates of its front cuts, and its seconds.
     """
     for step in _steps(candidates, context, memory):
         started = time.perf_counter()
-        yield _score(step, context), time.perf_counter() - started
+        yield _score(step, context, advance), time.perf_counter() - started
 
 
 def _steps(candidates: Sequence[Candidate], context: TrialContext, memory: int) -> Iterator[list[Candidate]]:
@@ -94,19 +104,25 @@ def _bytes(group: Sequence[Candidate]) -> int:
 
 
 @torch.no_grad()
-def _score(candidates: Sequence[Candidate], context: TrialContext) -> list[RungScore]:
+def _score(candidates: Sequence[Candidate], context: TrialContext, advance: Callable[[float], None]) -> list[RungScore]:
     """All of one front anchor."""
     generator = torch.Generator().manual_seed(context.seed)  # the weights drawn are overwritten by the solution
     place = context.compute.place
     stitches = {candidate.key: place(StitchLayer(candidate.plan, generator)) for candidate in candidates}
-    r2 = _solve(candidates, stitches, context)
-    correct = _correct(candidates, stitches, context)
+    # a share of the step per batch, and one for solving the equations
+    batches = [math.ceil(len(split) / context.training.batch_size) for split in (context.fit, context.val)]
+    share = len(candidates) / (sum(batches) + 1)
+    r2 = _solve(candidates, stitches, context, lambda: advance(share))
+    correct = _correct(candidates, stitches, context, lambda: advance(share))
     n = len(context.val)
     return [RungScore(c.key, correct[c.key] / n, n, tie=r2[c.key]) for c in candidates]
 
 
 def _solve(
-    candidates: Sequence[Candidate], stitches: dict[CandidateKey, StitchLayer], context: TrialContext
+    candidates: Sequence[Candidate],
+    stitches: dict[CandidateKey, StitchLayer],
+    context: TrialContext,
+    advance: Callable[[], None],
 ) -> dict[CandidateKey, float]:
     """Set the stitch layers to their least-squares maps, in one pass of every anchor; returns R²."""
     groups = _shared(candidates)
@@ -127,15 +143,21 @@ def _solve(
         for group, fit in zip(groups, fits, strict=True):
             targets = [target[candidate.direction.back, candidate.back_cut] for candidate in group]
             fit.update(source[group[0].front_cut], targets)
-    return {
+        advance()
+    solved = {
         candidate.key: value
         for group, fit in zip(groups, fits, strict=True)
         for candidate, value in zip(group, fit.solve(), strict=True)
     }
+    advance()
+    return solved
 
 
 def _correct(
-    candidates: Sequence[Candidate], stitches: dict[CandidateKey, StitchLayer], context: TrialContext
+    candidates: Sequence[Candidate],
+    stitches: dict[CandidateKey, StitchLayer],
+    context: TrialContext,
+    advance: Callable[[], None],
 ) -> dict[CandidateKey, int]:
     """Count the val images that each hybrid classifies correctly."""
     backs: dict[tuple[str, int], nn.Module] = {
@@ -152,4 +174,5 @@ def _correct(
             back = backs[candidate.direction.back, candidate.back_cut]
             predicted = predict(stitches[candidate.key], back, at[candidate.front_cut], context.compute, exact=False)
             correct[candidate.key] += int((predicted == labels).sum())
+        advance()
     return correct

@@ -10,12 +10,12 @@ from typing import Protocol, TypeVar
 from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.training.context import TrialContext
-from restnet_search.search.training.stitch_trainer import NonFiniteLoss, TrialOutcome
+from restnet_search.search.training.stitch_trainer import FailedTrial, TrialOutcome
 from restnet_search.search.training.trial import is_cached, run_trials
 
 __all__ = ["Engine", "Job", "LocalEngine", "Outcome", "first_group", "group_by_pass", "run_jobs"]
 
-Outcome = TrialOutcome | NonFiniteLoss
+Outcome = TrialOutcome | FailedTrial
 
 _JOBS_AHEAD = 2  # per slot of an engine: what may have begun before the first of them has ended
 _T = TypeVar("_T")
@@ -37,6 +37,11 @@ class Engine(Protocol):
 
     count: int
     """Slots: jobs that run at the same time."""
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """A sentence for each slot that broke down and was replaced."""
+        ...
 
     @property
     def has_room(self) -> bool:
@@ -68,6 +73,7 @@ class LocalEngine:
     """One slot: this process, which runs a job while somebody waits for it."""
 
     count = 1
+    lost = ()
 
     def __init__(self) -> None:
         self._context: TrialContext | None = None

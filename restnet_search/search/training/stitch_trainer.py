@@ -20,14 +20,18 @@ from restnet_search.space.schema import Tune
 from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.tuning import StatisticsFit, TunedBack
 
-__all__ = ["BACK_RATES", "NonFiniteLoss", "StitchTrainer", "TrialOutcome"]
+__all__ = ["BACK_RATES", "FailedTrial", "NonFiniteLoss", "StitchTrainer", "TrialOutcome"]
 
 BACK_RATES: Mapping[Tune, float] = {"stitch+norm": 3.0, "stitch+lora": 1.0, "all": 0.3}
 """Learning rate of what is tuned in the back, relative to the stitch layer's."""
 
 
-class NonFiniteLoss(Exception):
-    """The loss of a trial became infinite or not a number; the trial fails, the search goes on."""
+class FailedTrial(Exception):
+    """A trial that has no outcome, for the reason that the message gives; the search goes on."""
+
+
+class NonFiniteLoss(FailedTrial):
+    """The loss of a trial became infinite or not a number."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.training.context import TrialContext
 from restnet_search.search.training.seeds import generator_for
-from restnet_search.search.training.stitch_trainer import NonFiniteLoss, StitchTrainer, TrialOutcome
+from restnet_search.search.training.stitch_trainer import FailedTrial, NonFiniteLoss, StitchTrainer, TrialOutcome
 from restnet_search.stitching.initialize import StitchFit
 
 __all__ = ["image_order", "is_cached", "run_trials"]
@@ -32,7 +32,7 @@ def is_cached(candidate: Candidate, context: TrialContext) -> bool:
 
 def run_trials(
     trials: Sequence[tuple[Candidate, TrainingChoices]], context: TrialContext
-) -> list[TrialOutcome | NonFiniteLoss]:
+) -> list[TrialOutcome | FailedTrial]:
     """Train and score candidates of one front anchor, each batch of images going through its front once.
 
     Args:

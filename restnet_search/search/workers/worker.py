@@ -2,8 +2,8 @@
 
 The module imports nothing heavy, so that Ctrl-C is ignored (the main process ends its workers) before anything slow.
 
-Messages to a worker: ``("context", payload)`` and ``("job", ticket, job)``; from it: ``("ready",)``,
-``("done", ticket, outcomes, used, forwarded)``, ``("log", level, text)``, ``("warn", text)`` and
+Messages to a worker: ``("context", payload)`` and ``("job", ticket, job)``; from it: ``("ready", seconds)``,
+``("done", ticket, outcomes, meter, seconds)``, ``("log", level, text)``, ``("warn", text)`` and
 ``("error", exception, traceback)``. All are pickled by value, tensors too: torch's own way of sending them through a
 pipe would put them into shared memory, of which containers have little.
 """
@@ -15,6 +15,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 import traceback
 import warnings
 from dataclasses import dataclass, replace
@@ -85,12 +86,14 @@ def _end_with_the_main_process() -> None:
 
 
 def _serve(pipe: Connection, recipe: bytes, threads: int) -> None:
+    started = time.perf_counter()
     import torch
     from tqdm import tqdm
 
     from restnet_search.compute import open_compute
     from restnet_search.search.prepare.placement import move_to_device
     from restnet_search.search.prepare.prepared import load_prepared
+    from restnet_search.search.run.records import CacheStatistics
     from restnet_search.space.space_files import admit_extensions
 
     # torch.fx makes a bar even where it shows none; its own lock is the system's, which a process ended at once leaks
@@ -106,7 +109,7 @@ def _serve(pipe: Connection, recipe: bytes, threads: int) -> None:
     anchors = load_prepared(run.folder, run.space, run.inputs, run.sources, names)
     compute = open_compute(run.space.compute, lambda message: _send(pipe, "warn", message))
     move_to_device(anchors, compute, what.formats)
-    _send(pipe, "ready")
+    _send(pipe, "ready", time.perf_counter() - started)
     context: TrialContext | None = None
     while True:
         try:
@@ -119,10 +122,11 @@ def _serve(pipe: Connection, recipe: bytes, threads: int) -> None:
             continue
         ticket, job = rest
         assert context is not None
-        before = context.store.statistics
+        before, started = context.store.statistics, time.perf_counter()
         outcomes = job.run(context)
         after = context.store.statistics
-        _send(pipe, "done", ticket, outcomes, after.used - before.used, after.forwarded - before.forwarded)
+        spent = CacheStatistics(after.used - before.used, after.forwarded - before.forwarded)
+        _send(pipe, "done", ticket, outcomes, spent, time.perf_counter() - started)
 
 
 def _context(

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import pickle
-import signal
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from multiprocessing import connection
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
 
@@ -26,12 +23,16 @@ from restnet_search.search.run.clock import Clock
 from restnet_search.search.run.session import Session
 from restnet_search.search.training.context import TrialContext
 from restnet_search.search.training.jobs import Engine, Job, LocalEngine, Outcome
-from restnet_search.search.workers.worker import AnchorRecipe, SharedContext, work
+from restnet_search.search.training.stitch_trainer import FailedTrial
+from restnet_search.search.workers.job_bounds import JobBounds, Patience, WatchedTime, work_of
+from restnet_search.search.workers.worker import AnchorRecipe, SharedContext
+from restnet_search.search.workers.worker_process import Message, WorkerProcess
 
 __all__ = ["WorkerPool", "open_engine"]
 
-_MAX_ATTEMPTS = 2  # workers that one job may take down; then it is the job
-_JOIN_TIMEOUT = 10.0  # seconds for a process that was ended to be gone
+_MAX_ATTEMPTS = 2  # workers that one job may take down, or keep busy for too long; then it is the job
+_MAX_STARTS = 3  # workers in a row that may not get ready
+_LOOK = 1.0  # seconds between two looks at workers that say nothing
 
 _log = logging.getLogger("restnet_search")
 
@@ -60,42 +61,41 @@ class RemoteTraceback(Exception):
         return f"\n{self.args[0]}"
 
 
-@dataclass
-class _Worker:
-    process: BaseProcess
-    pipe: Connection
-    ready: bool = False
-    context: int = 0
-    ticket: int | None = None
-
-    @property
-    def name(self) -> str:
-        return f"worker {self.process.pid}"
-
-
 class WorkerPool:
     """``count`` processes that run jobs, the threads of this process divided between them.
 
-    They start when they are first needed, by ``spawn``, since a fork of a process with running threads is not safe;
-    each rebuilds the anchors from the run folder. One that is killed is replaced and its job run again. All end with
-    this process, however it ends.
+    They start when they are first needed; each rebuilds the anchors from the run folder. One that dies, or keeps a job
+    for longer than :class:`JobBounds` allows, is replaced and its job run again. All end with this process, however it
+    ends.
 
     Args:
         recipe: What workers rebuild the run's anchors from; the run must have its anchors.
         count: Of processes.
         progress: Is told of their start.
-        warn: Takes what workers warn of, and the message that one died.
+        warn: Takes what workers warn of, and the message that one was replaced.
+        patience: With workers that say nothing.
     """
 
-    def __init__(self, recipe: AnchorRecipe, count: int, progress: Progress, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        recipe: AnchorRecipe,
+        count: int,
+        progress: Progress,
+        warn: Callable[[str], None],
+        patience: Patience = Patience(),  # noqa: B008  (frozen)
+    ) -> None:
         self.count, self.threads = count, max(1, torch.get_num_threads() // count)
         self._recipe, self._progress, self._warn = pickle.dumps(recipe), progress, warn
-        self._workers: list[_Worker] = []
-        self._jobs: dict[int, Job] = {}
+        self._workers: list[WorkerProcess] = []
+        self._inbox: SimpleQueue[Message] = SimpleQueue()
+        self._jobs: dict[int, tuple[Job, int]] = {}
         self._queue: deque[int] = deque()
         self._deaths: dict[int, int] = {}
+        self._overdue: dict[int, list[float]] = {}
         self._forgotten: set[int] = set()
-        self._last = 0
+        self._lost: list[str] = []
+        self._last, self._slow_starts = 0, 0
+        self._bounds = JobBounds(patience)
         self._used: TrialContext | None = None
         self._context, self._payload, self._meter = 0, b"", CacheMeter()
 
@@ -108,16 +108,19 @@ class WorkerPool:
     @property
     def pids(self) -> list[int]:
         """Of the processes that run now."""
-        return [worker.process.pid for worker in self._workers if worker.process.pid is not None]
+        return [worker.pid for worker in self._workers]
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """A sentence for each worker that died, or was ended because it kept a job for too long."""
+        return tuple(self._lost)
 
     def start(self) -> None:
         """Start the processes that do not run yet; returns before they are ready."""
         if not self._workers:
-            text = f"{self.count} workers, {self.threads} thread{'s' * (self.threads != 1)} each."
-            self._progress.log(text)
-            _log.info(text)
+            self._progress.log(f"{self.count} workers, {self.threads} thread{'s' * (self.threads != 1)} each.")
         while len(self._workers) < self.count:
-            self._workers.append(self._start_one())
+            self._workers.append(WorkerProcess(self._recipe, self.threads, self._inbox))
 
     def use(self, context: TrialContext) -> None:
         """Run the jobs that follow in this context; what workers use of features counts in its store."""
@@ -139,9 +142,10 @@ class WorkerPool:
 
     def submit(self, job: Job) -> int:
         """Give a job to the next free worker; returns its ticket."""
+        assert self._used is not None
         self.start()
         self._last += 1
-        self._jobs[self._last] = job
+        self._jobs[self._last] = job, work_of(job, self._used)
         self._queue.append(self._last)
         self._hand_out()
         return self._last
@@ -154,90 +158,25 @@ class WorkerPool:
             Exception: What a job raised in its worker.
         """
         ended: dict[int, list[Outcome]] = {}
+        watched = WatchedTime(time.monotonic(), 2 * _LOOK)
         while not ended:
             self._hand_out()
-            waited = connection.wait([worker.pipe for worker in self._workers])
-            for worker in [worker for worker in self._workers if worker.pipe in waited]:
-                self._handle_message(worker, ended)
+            for message in self._messages():  # what was said counts before what was not
+                self._handle_message(message, ended)
+            passed = watched.look(time.monotonic())
+            for worker in list(self._workers):
+                worker.spent += passed
+                self._replace_overdue(worker, ended)
         return ended
 
     def close(self) -> None:
-        """End the processes at once: they hold nothing that would have to be put down."""
+        """End the processes at once."""
         for worker in self._workers:
-            worker.process.terminate()
+            worker.kill()
         for worker in self._workers:
-            _join_or_kill(worker)
+            worker.join()
         self._workers.clear()
         self._queue.clear()
-
-    def _start_one(self) -> _Worker:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=work, args=(theirs, self._recipe, self.threads), daemon=True)
-        with _deaf_to_ctrl_c():
-            process.start()
-        theirs.close()  # so that ours ends when the worker does
-        return _Worker(process, ours)
-
-    def _hand_out(self) -> None:
-        for worker in self._workers:
-            if not self._queue:
-                return
-            if worker.ready and worker.ticket is None:
-                worker.ticket = self._queue.popleft()
-                try:
-                    if worker.context != self._context:
-                        worker.pipe.send_bytes(pickle.dumps(("context", self._payload)))
-                        worker.context = self._context
-                    worker.pipe.send_bytes(pickle.dumps(("job", worker.ticket, self._jobs[worker.ticket])))
-                except OSError:  # it has died; its pipe says so to :meth:`wait`
-                    continue
-
-    def _handle_message(self, worker: _Worker, ended: dict[int, list[Outcome]]) -> None:
-        try:
-            kind, *content = pickle.loads(worker.pipe.recv_bytes())
-        except (EOFError, OSError):
-            self._replace_dead(worker)
-            return
-        match kind:
-            case "ready":
-                worker.ready = True
-            case "done":
-                ticket, outcomes, used, forwarded = content
-                worker.ticket = None
-                del self._jobs[ticket]
-                self._meter.add(used=used, forwarded=forwarded)
-                if ticket not in self._forgotten:
-                    ended[ticket] = outcomes
-            case "log":
-                _log.log(content[0], "%s: %s", worker.name, content[1])
-            case "warn":
-                self._warn(content[0])
-            case _:
-                error, trace = content
-                raise error from RemoteTraceback(trace)
-
-    def _replace_dead(self, worker: _Worker) -> None:
-        """Replace a worker that died, and run its job again."""
-        _join_or_kill(worker)
-        self._workers.remove(worker)
-        how = _how_it_ended(worker.process.exitcode)
-        if not worker.ready:
-            raise RunError(
-                f"A worker process ended before it could train anything ({how}).",
-                hint="see what it said above; with less memory at hand pass fewer --workers. A Python script that calls"
-                ' run_search does so below `if __name__ == "__main__":`',
-            )
-        if (ticket := worker.ticket) is not None and ticket not in self._forgotten:
-            deaths = self._deaths[ticket] = self._deaths.get(ticket, 0) + 1
-            if deaths == _MAX_ATTEMPTS:
-                raise RunError(
-                    f"{deaths} worker processes ended while they trained {_named(self._jobs[ticket])} ({how}).",
-                    hint="what had finished is kept: go on with --resume RUN and fewer --workers, if memory ran out",
-                )
-            self._queue.appendleft(ticket)
-        self._warn(f"{worker.name.capitalize()} ended ({how}); another takes its place.")
-        self._workers.append(self._start_one())
 
     def forget(self, tickets: Iterable[int]) -> None:
         """Drop jobs that nobody waits for any more: those that run end unheard."""
@@ -248,40 +187,121 @@ class WorkerPool:
             else:
                 self._forgotten.add(ticket)
 
+    def _hand_out(self) -> None:
+        for worker in self._workers:
+            if not self._queue:
+                return
+            if worker.ready and worker.ticket is None:
+                ticket = self._queue.popleft()
+                context = [] if worker.context == self._context else [("context", self._payload)]
+                worker.context = self._context
+                worker.give(ticket, *context, ("job", ticket, self._jobs[ticket][0]))
 
-def _join_or_kill(worker: _Worker) -> None:
-    """Wait until a process that should end is gone."""
-    worker.pipe.close()
-    worker.process.join(_JOIN_TIMEOUT)
-    if worker.process.is_alive():
-        worker.process.kill()
-        worker.process.join()
+    def _messages(self) -> Iterator[Message]:
+        """Yield the messages that have come; waits for the first, but not for long."""
+        with suppress(Empty):
+            yield self._inbox.get(timeout=_LOOK)
+            while True:
+                yield self._inbox.get_nowait()
+
+    def _handle_message(self, message: Message, ended: dict[int, list[Outcome]]) -> None:
+        worker = message.worker
+        if worker not in self._workers:  # it was replaced
+            return
+        if message.content is None:
+            self._replace_dead(worker)
+            return
+        kind, *content = pickle.loads(message.content)
+        match kind:
+            case "ready":
+                worker.ready, self._slow_starts = True, 0
+                self._bounds.started(content[0])
+            case "done":
+                ticket, outcomes, meter, seconds = content
+                worker.ticket = None
+                _, work = self._jobs.pop(ticket)
+                self._bounds.ended(work, seconds)
+                self._meter.add(used=meter.used, forwarded=meter.forwarded)
+                if ticket not in self._forgotten:
+                    ended[ticket] = outcomes
+            case "log":
+                _log.log(content[0], "%s: %s", worker.name, content[1])
+            case "warn":
+                self._warn(content[0])
+            case _:
+                error, trace = content
+                raise error from RemoteTraceback(trace)
+
+    def _replace_dead(self, worker: WorkerProcess) -> None:
+        """Replace a worker that died, and run its job again."""
+        how = worker.join()
+        if not worker.ready:
+            self._workers.remove(worker)
+            raise RunError(
+                f"A worker process ended before it could train anything ({how}).",
+                hint="see what it said above; with less memory at hand pass fewer --workers. A Python script that calls"
+                ' run_search does so below `if __name__ == "__main__":`',
+            )
+        if (ticket := worker.ticket) is not None and ticket not in self._forgotten:
+            deaths = self._deaths[ticket] = self._deaths.get(ticket, 0) + 1
+            if deaths == _MAX_ATTEMPTS:
+                self._workers.remove(worker)
+                raise RunError(
+                    f"{deaths} worker processes ended while they trained {_named(self._jobs[ticket][0])} ({how}).",
+                    hint="what had finished is kept: go on with --resume RUN and fewer --workers, if memory ran out",
+                )
+            self._queue.appendleft(ticket)
+        self._replace(worker, f"ended ({how})")
+
+    def _replace_overdue(self, worker: WorkerProcess, ended: dict[int, list[Outcome]]) -> None:
+        """Replace a worker that has kept its job for too long; the job is run again, or has failed the second time."""
+        if not worker.ready:
+            self._replace_slow_start(worker)
+            return
+        if (ticket := worker.ticket) is None:
+            return
+        job, work = self._jobs[ticket]
+        before = self._overdue.get(ticket, [])
+        bound = self._bounds.of_job(work, len(before))
+        if worker.spent <= bound:
+            return
+        worker.kill()
+        worker.join()
+        kept = f"kept {_named(job)} for more than {bound:.0f} s, many times what its work should take"
+        if ticket not in self._forgotten:
+            bounds = self._overdue[ticket] = [*before, bound]
+            if len(bounds) < _MAX_ATTEMPTS:
+                self._queue.appendleft(ticket)
+            else:
+                del self._jobs[ticket]
+                tried = " and ".join(f"{seconds:.0f} s" for seconds in bounds)
+                reason = f"{len(bounds)} workers that trained it did not answer within {tried}"
+                ended[ticket] = [FailedTrial(reason) for _ in job.trials]
+        self._replace(worker, f"{kept}, and was ended")
+
+    def _replace_slow_start(self, worker: WorkerProcess) -> None:
+        bound = self._bounds.of_start(self._slow_starts)
+        if worker.spent <= bound:
+            return
+        worker.kill()
+        worker.join()
+        self._slow_starts += 1
+        if self._slow_starts == _MAX_STARTS:
+            self._workers.remove(worker)
+            raise RunError(
+                f"{_MAX_STARTS} worker processes in a row were not ready in time, the last not within {bound:.0f} s.",
+                hint="what had finished is kept: go on with --resume RUN --workers 1",
+            )
+        self._replace(worker, f"was not ready within {bound:.0f} s, and was ended")
+
+    def _replace(self, worker: WorkerProcess, why: str) -> None:
+        sentence = f"{worker.name.capitalize()} {why}; another takes its place."
+        self._lost.append(sentence)
+        self._warn(sentence)
+        self._workers[self._workers.index(worker)] = WorkerProcess(self._recipe, self.threads, self._inbox)
 
 
 def _named(job: Job) -> str:
     (one, _), *others = job.trials
     point = f"{one.direction.front}[..{one.front_cut}] + {one.direction.back}[{one.back_cut}..]"
     return f"{point} and {len(others)} more" if others else point
-
-
-def _how_it_ended(code: int | None) -> str:
-    if code is None or code >= 0:
-        return f"exit code {code}"
-    name = signal.Signals(-code).name
-    return f"{name}, as the system sends where memory runs out" if name == "SIGKILL" else name
-
-
-@contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Start processes that Ctrl-C does not reach from their first moment on; one meanwhile reaches us afterwards."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows; there they are deaf once they run
-        yield
-        return
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # starting it would take the mask off
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -106,6 +106,9 @@ class FitSpec(Section):
         default="mismatch",
         description="always: fit anchors with the right classes, too (for other images than theirs).",
     )
+    allow_untrained: bool = Field(
+        default=False, description="Search with anchors that are at chance on val, too; each report then says so."
+    )
     epochs: Annotated[Epochs, Field(ge=1)] = 10
     lr: Rate = 1e-3
     batch_size: Positive = 128

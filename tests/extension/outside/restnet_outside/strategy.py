@@ -8,7 +8,7 @@ from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.study.training_run import TrainingRun, record_of
 from restnet_search.search.training.choices import control_choices
 from restnet_search.search.training.jobs import Job, run_jobs
-from restnet_search.search.training.stitch_trainer import NonFiniteLoss
+from restnet_search.search.training.stitch_trainer import FailedTrial
 
 
 def train_ranked(run: TrainingRun) -> None:
@@ -17,7 +17,7 @@ def train_ranked(run: TrainingRun) -> None:
     ranked = sorted(run.study.candidates, key=lambda candidate: (-candidate.score, candidate.key))
     left = {
         f"w{number:03d}": candidate
-        for number, candidate in enumerate(ranked[: run.session.space.search.trials])
+        for number, candidate in enumerate(ranked[: run.session.trials])
         if f"w{number:03d}" not in done | run.study.failed_hybrids
     }
 
@@ -26,7 +26,7 @@ def train_ranked(run: TrainingRun) -> None:
 
     outcomes = run_jobs(jobs(list(left.values())), run.context, run.engine)
     for (id, candidate), (outcome,) in zip(left.items(), outcomes, strict=True):
-        if isinstance(outcome, NonFiniteLoss):
+        if isinstance(outcome, FailedTrial):
             run.study.fail_hybrid(id, str(outcome))
             continue
         record = replace(record_of(id, candidate, choices, outcome, run.context), strategy="ranked")
