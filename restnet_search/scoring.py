@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from restnet_search.anchors.architecture_kind import architecture_kind
 from restnet_search.export.folding.fold_network import folded_cost
+from restnet_search.plain.bounds import Natural
 from restnet_search.reporting.assemble.build import finalists
 from restnet_search.reporting.assemble.statistics import final_score
 from restnet_search.search.halving.halving import Halving
@@ -181,7 +182,7 @@ def _measure_finalists(search: Search, chosen: Sequence[str]) -> Mapping[str, Ti
 def _count_exported(search: Search, chosen: Sequence[str]) -> Mapping[str, int]:
     """Count the MACs of the anchors and the chosen hybrids as exports with a graph hold them: folded."""
     study, graphs = search.study, search.prepared.graphs
-    noted = study.noted("exported_macs", Any)
+    noted = study.noted("exported_macs", dict[str, Natural])
     if noted is None or set(noted) != {*chosen, *graphs}:
         records = {record.id: record for record in study.hybrids}
         with search.prepared.on_cpu():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from restnet_search.errors import RunError
@@ -102,6 +102,7 @@ def test_accuracies_are_fractions_and_intervals_hold_them(tmp_path: Path) -> Non
     assert all(0 < test["ci95"][0] < test["top1"] < test["ci95"][1] < 1 for test in tests)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a report has many parts
 @given(reports)
 def test_any_report_survives_the_way_through_json(report: Report) -> None:
     text = json.dumps(to_json(report), allow_nan=False)

@@ -74,10 +74,6 @@ def _check(path: Path) -> None:
     """Refuse what Optuna would fill with tables of its own, as if nothing had been searched yet."""
     if path.stat().st_size == 0:
         raise ValueError("it is empty")
-    with path.open("rb") as stream:
-        versions = stream.read(20)[18:]
-    if set(versions) - {1, 2}:  # SQLite would open it, but for reading alone
-        raise ValueError("it is damaged (its header)")
     with closing(sqlite3.connect(str(path), timeout=_LOCK_TIMEOUT)) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not tables >= _TABLES:
@@ -88,6 +84,10 @@ def _check(path: Path) -> None:
         (state,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if state != "ok":
             raise ValueError(f"it is damaged ({state})")
+    with path.open("rb") as stream:
+        versions = stream.read(20)[18:]
+    if set(versions) - {1, 2}:  # SQLite opens such a file, but for reading alone
+        raise ValueError("it is damaged (its header)")
 
 
 def _read_all(storage: optuna.storages.RDBStorage) -> None:
