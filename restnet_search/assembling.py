@@ -10,12 +10,14 @@ from typing import TypeVar
 
 from restnet_search.costs.latency_table import LatencyTable
 from restnet_search.data import DataSplits
+from restnet_search.data.class_names import ClassOrder
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.reporting.assemble.build import build_report
 from restnet_search.reporting.model.judgements import Failure, Trials
 from restnet_search.reporting.model.run_report import SCHEMA_VERSION, Report
 from restnet_search.reporting.model.summary import (
     ComputeSummary,
+    DataSummary,
     JointSummary,
     LatencyNote,
     SearchSummary,
@@ -44,6 +46,23 @@ def _skipped_images(data: DataSplits) -> tuple[SkippedImages, ...]:
         SkippedImages(name, len(images), len(images) + sizes[name], tuple(one.name for one in images[:_NAMED]))
         for name, images in data.unreadable.items()
     )
+
+
+def _data_summary(data: DataSplits, order: ClassOrder | None) -> DataSummary | None:
+    inventory = data.inventory
+    if inventory is None:
+        return None
+    summary = DataSummary(
+        classes=inventory.classes,
+        skipped_files={
+            split: {one.kind: one.count for one in kinds} for split, kinds in inventory.skipped.items() if kinds
+        },
+        shared_images={f"{one.split} in {one.other}": one.share for one in inventory.overlaps},
+        absent_classes=inventory.absent,
+    )
+    if order is None:
+        return summary
+    return replace(summary, class_order=order.name, order_accuracy=order.accuracy, reordered_anchors=order.reordered)
 
 
 def _latency_note(table: LatencyTable | None, *, foreign: bool) -> LatencyNote | None:
@@ -121,7 +140,7 @@ def _search_summary(search: Search, seconds: Mapping[str, float]) -> SearchSumma
         images={"train": len(search.images.train), "val": len(search.images.val), "test": len(search.images.test)},
         training_images_seen=search.halving.images_seen + sum(record.images_seen for record in trained),
         skipped_images=_skipped_images(search.images.data),
-        data_notes=search.images.data.notes,
+        data_notes=(*search.images.data.notes, *([order.reason] if (order := search.prepared.class_order) else [])),
         features=search.study.noted("features", CacheStatistics),
         ranking_seconds=dict(search.ranking.seconds) | {"features": search.ranking.features_seconds},
         ranking_images=search.ranking.images,
@@ -132,6 +151,7 @@ def _search_summary(search: Search, seconds: Mapping[str, float]) -> SearchSumma
         lost_workers=tuple(search.study.noted("lost workers", list[str]) or ()),
         joint=search.study.noted("joint", JointSummary),
         compute=_compute_summary(search),
+        data=_data_summary(search.images.data, search.prepared.class_order),
     )
 
 

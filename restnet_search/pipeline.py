@@ -48,6 +48,7 @@ def run_search(
     with open_session(space, folder, inputs, sources, progress) as session:
         images = load_images(session)
         prepared = prepare_anchors(session, images.data)
+        images = images.in_order(prepared.classes)  # the one that anchors which stay as they are answer in
         ranking = rank_stitch_points(session, prepared, images.train)
         prices = price_parts(session, prepared)
         candidates = list_candidates(session, prepared, ranking.scores, prices)

@@ -41,8 +41,8 @@ ROOMS: dict[str, tuple[str | tuple[str, ...], ...]] = {
         "template", "device_profiles", "schema", "space_files",
     ),
     "data": (
-        "preprocessing", "sampling", "readers", "agreement", "pixels", "unreadable", "splits", "augmentation",
-        "content", "augmented_views",
+        "preprocessing", "sampling", "readers", "class_names", "class_orders", "remembered", "unreadable", "inventory",
+        "overlap", "agreement", "pixels", "splits", "opening", "augmentation", "content", "augmented_views",
     ),
     "anchors": ("anchor", ("architecture_kind", "classifier", "reparameterize"), "checks", "loading", "fitting"),
     "search": ("run", "prepare", "features", "ranking", "points", "training", "workers", "halving", "study"),

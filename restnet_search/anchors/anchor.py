@@ -53,6 +53,7 @@ class Weights:
         trained: True if every weight, the head's too, comes from a checkpoint, a factory or a fit.
         source: Where they are from.
         notes: What a user should know of how they were read, one sentence each.
+        reordered: True if the rows of the head were put into the order of the data's classes.
     """
 
     digest: str
@@ -61,6 +62,12 @@ class Weights:
     trained: bool
     source: WeightsSource = "given"
     notes: tuple[str, ...] = ()
+    reordered: bool = False
+
+    @property
+    def changed(self) -> bool:
+        """True if they are not those of where the anchor came from, so that a run keeps them."""
+        return self.fitted or self.reordered
 
 
 @dataclass(frozen=True, eq=False)

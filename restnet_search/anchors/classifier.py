@@ -6,11 +6,12 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
+import torch
 from torch import Tensor, nn
 
 from restnet_search.errors import AnchorError
 
-__all__ = ["checkpoint_classes", "classifiers", "declared_classes", "replace_classifier"]
+__all__ = ["checkpoint_classes", "classifiers", "declared_classes", "permute_classifier", "replace_classifier"]
 
 _DECLARING = ("num_classes", "n_classes", "nb_classes", "nclasses", "num_labels", "n_labels")
 
@@ -70,6 +71,22 @@ def replace_classifier(model: nn.Module, classes: int, *, distilled: bool = Fals
         f"{type(model).__name__} has no classifier that can be exchanged for one of {classes} classes.",
         expected="a method reset_classifier(num_classes), or a last nn.Linear",
     )
+
+
+def permute_classifier(model: nn.Module, index: Tensor) -> None:
+    """Put the rows of the layers that give the logits into another order, in place: logit ``i`` was ``index[i]``.
+
+    A layer that is none of rows stays as it is; a caller compares the logits.
+
+    Args:
+        model: On the CPU.
+        index: int64 ``(classes,)``, each class once.
+    """
+    with torch.no_grad():
+        for head in classifiers(model).values():
+            for value in (*head.parameters(), *head.buffers()):
+                if value.ndim and value.shape[0] == len(index):
+                    value.copy_(value[index])
 
 
 def _declare(model: nn.Module, path: str, before: int | None, classes: int) -> None:

@@ -42,6 +42,9 @@ def clear(
     anchors: Annotated[
         bool, typer.Option("--anchors", help="Remove fitted anchors, too: they are fitted again.")
     ] = False,
+    images: Annotated[
+        bool, typer.Option("--images", help="Forget which images can be read, too: they are looked at again.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Remove all kept features. Searches that run go on: what they have open stays readable, the rest they compute."""
@@ -51,7 +54,7 @@ def clear(
 
     folder = _folder()
     freed = DiskStore(features_folder(folder), 0).clear()
-    for path in _fitted(folder) if anchors else []:
+    for path in [*(_fitted(folder) if anchors else []), *(_known_images(folder) if images else [])]:
         freed += path.stat().st_size
         path.unlink()
     if as_json:
@@ -70,13 +73,21 @@ def _fitted(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
+def _known_images(folder: Path) -> list[Path]:
+    from restnet_search.data.remembered import images_file
+
+    path = images_file(folder)
+    return sorted(path.parent.glob(f"{path.name}*"))  # SQLite keeps files beside it
+
+
 def _table(folder: Path) -> CacheTable:
     from restnet_search.reporting.commands.cache_table import CacheTable
     from restnet_search.search.features.disk_store import DiskStore, features_folder
 
     rows = tuple(_row(entry) for entry in DiskStore(features_folder(folder), 0).entries())
     fitted = _fitted(folder)
-    return CacheTable(str(folder), rows, len(fitted), sum(path.stat().st_size for path in fitted))
+    sizes = [sum(path.stat().st_size for path in paths) for paths in (fitted, _known_images(folder))]
+    return CacheTable(str(folder), rows, len(fitted), *sizes)
 
 
 def _row(entry: CacheEntry) -> CacheRow:

@@ -6,19 +6,23 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from restnet_search.data.readers.sources import FileSource, ImageSource, RelabelledSource
+from restnet_search.data.readers.file_kinds import skipped_sentence
+from restnet_search.data.readers.sources import FileSource, ImageSource, RelabelledSource, innermost
 from restnet_search.errors import DataError
 
-__all__ = ["agree"]
+__all__ = ["agree", "folder_notes"]
 
 _SHOWN = 8
 
 
-def agree(sources: Mapping[str, ImageSource]) -> tuple[dict[str, ImageSource], tuple[str, ...]]:
+def agree(
+    sources: Mapping[str, ImageSource], *, allow_overlap: bool = False
+) -> tuple[dict[str, ImageSource], tuple[str, ...]]:
     """Give all splits the classes of the first, in its order: same names in another order are matched by name.
 
     Args:
         sources: By split, train first.
+        allow_overlap: Whether splits may have files in common.
 
     Returns:
         The sources, and one sentence for everything that a user should know but need not mend.
@@ -38,7 +42,8 @@ def agree(sources: Mapping[str, ImageSource]) -> tuple[dict[str, ImageSource], t
         else:
             agreed[name] = source
     notes += _empty_notes(agreed)
-    _no_shared_files(sources)
+    if not allow_overlap:
+        _no_shared_files(sources)
     return agreed, tuple(notes)
 
 
@@ -50,13 +55,14 @@ def _same_names(first: str, reference: ImageSource, name: str, source: ImageSour
     for here, one, there, two in ((first, reference, name, source), (name, source, first, reference)):
         if extra := [label for label in one.classes if label not in two.classes]:
             only.append(f"only in {here}: {_some(extra)}")
-            hollow = [label for label in extra if label in getattr(two, "empty", ())]
+            hollow = [label for label in extra if label in getattr(innermost(two), "empty", ())]
             empty += [f"{there}/{label}" for label in hollow]
     folders = f"; without any image: {_some(empty)}" if empty else ""
     raise DataError(
         f"{first} and {name} disagree on the classes; {'; '.join(only) or 'the order differs'}{folders}.",
         expected="the same class folders in every split",
-        hint="add images of these classes, or remove their folders from the other split",
+        hint="add images of these classes, remove their folders from the other split, or list all classes in"
+        " data.classes, which may have none in a split",
     )
 
 
@@ -65,15 +71,28 @@ def _empty_notes(sources: Mapping[str, ImageSource]) -> Iterator[str]:
         counts = np.bincount(source.labels, minlength=len(source.classes))
         if missing := [label for label, count in zip(source.classes, counts, strict=True) if count == 0]:
             yield f"{name} has no image of {len(missing)} of {len(counts)} classes: {_some(missing)}."
-        if hollow := [label for label in getattr(source, "empty", ()) if label not in source.classes]:
+        hollow = [label for label in getattr(innermost(source), "empty", ()) if label not in source.classes]
+        if hollow:
             yield f"{name} has folders without any image, which are no classes: {_some(hollow)}."
+
+
+def folder_notes(split: str, source: FileSource) -> Iterator[str]:
+    """Say what was passed over in a split, and which folders lie deeper than its classes."""
+    if (sentence := skipped_sentence(split, source.skipped)) is not None:
+        yield sentence
+    if source.nested:
+        some = next(iter(source.nested.values()))
+        yield (
+            f"Of {len(source.nested)} of the {len(source.classes)} classes of {split}, images lie in folders of their"
+            f" own ({some} for one); the class is the folder directly below {split}, here {some.split('/')[0]}."
+        )
 
 
 def _no_shared_files(sources: Mapping[str, ImageSource]) -> None:
     files = {
         name: {(extent.path, extent.offset) for extent in inner.extents}
         for name, source in sources.items()
-        if isinstance(inner := _innermost(source), FileSource)
+        if isinstance(inner := innermost(source), FileSource)
     }
     names = list(files)
     for position, one in enumerate(names):
@@ -86,12 +105,6 @@ def _no_shared_files(sources: Mapping[str, ImageSource]) -> None:
                     expected="splits without common images",
                     hint="set data.splits.train, val and test to what does not overlap",
                 )
-
-
-def _innermost(source: ImageSource) -> ImageSource:
-    while isinstance(source, RelabelledSource):
-        source = source.source
-    return source
 
 
 def _some(names: Sequence[str]) -> str:

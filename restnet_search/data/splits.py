@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import LongTensor, Tensor
 
-from restnet_search.data.agreement import agree
-from restnet_search.data.pixels import DEFAULT_PIXEL_BYTES, PixelCache, decode
+from restnet_search.data.class_names import ClassOrder, in_classes
+from restnet_search.data.inventory import DataInventory
+from restnet_search.data.pixels import PixelCache, decode
 from restnet_search.data.preprocessing import Preprocessing
-from restnet_search.data.readers.digits import digits_rows, digits_source
-from restnet_search.data.readers.open_source import open_source
 from restnet_search.data.readers.sources import ImageSource
-from restnet_search.data.sampling import stratified_sample
-from restnet_search.data.unreadable import Unreadable, find_unreadable, name_some, require_few
+from restnet_search.data.unreadable import Unreadable
 from restnet_search.errors import DataError
-from restnet_search.progress import Progress, SilentProgress
-from restnet_search.space.published_data import EMBEDDED
-from restnet_search.space.schema import DataSpec
 
-__all__ = ["SPLITS", "DataSplits", "Split", "load_data"]
+__all__ = ["SPLITS", "DataSplits", "Split"]
 
 SPLITS = ("train", "val", "test")
 
@@ -98,13 +92,17 @@ class Split:
             part._home, part._home_positions = self._home, self._home_positions[chosen]
         return part
 
-    def find_unreadable(self, progress: Progress) -> tuple[Unreadable, ...]:
-        """Decode every image once; return those that fail."""
-        return find_unreadable(self._source, self._rows, self.name, progress)
+    def in_order(self, classes: Sequence[str]) -> Split:
+        """Return the same images with the classes in another order.
 
-    def without(self, unreadable: Sequence[Unreadable]) -> Split:
-        """Leave out these images; the others keep their order and labels."""
-        return self.subset(np.delete(np.arange(len(self)), [one.position for one in unreadable]), own_pixels=True)
+        Raises:
+            ValueError: If a class is missing there.
+        """
+        if tuple(classes) == self.classes:
+            return self
+        digest = hashlib.sha256("\0".join((self.digest, *classes)).encode()).hexdigest()
+        source = in_classes(self._source, classes)
+        return Split(self.name, source, rows=self._rows, digest=digest, cache=self._cache)
 
     def image(self, index: int) -> Image.Image:
         """Decode one image as it is stored, to RGB.
@@ -157,13 +155,16 @@ class Split:
 class DataSplits:
     """The search trains on `train`, scores on `val`, and touches `test` once at the end.
 
-    A test split cut from val has no image in common with it; splits that lie apart on disk are taken as disjoint
-    (splits that are equal as a whole or share files are refused).
+    A test split cut from val has no image in common with it; splits that lie apart are compared byte for byte.
 
     Attributes:
         classes: Class names.
         unreadable: By split, the images that were left out because they cannot be decoded.
         notes: What a user should know of the data, one sentence each.
+        inventory: What the splits hold, and what of it is not used.
+        contents: By split that was looked at, the SHA-256 over its images' bytes and classes, in order.
+        orders: Orders that the classes may stand in, by name, the present one first.
+        order: The one that was decided on, and why; None where there is no other.
     """
 
     train: Split
@@ -172,102 +173,24 @@ class DataSplits:
     classes: tuple[str, ...]
     unreadable: Mapping[str, tuple[Unreadable, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    inventory: DataInventory | None = None
+    contents: Mapping[str, str] = field(default_factory=dict)
+    orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    order: ClassOrder | None = None
 
+    def in_order(self, classes: Sequence[str], order: ClassOrder | None = None) -> DataSplits:
+        """Return the same images with the classes in another order, which was decided on for the reason in `order`.
 
-def load_data(
-    spec: DataSpec,
-    *,
-    root: Path | None = None,
-    cache_bytes: int = DEFAULT_PIXEL_BYTES,
-    progress: Progress | None = None,
-    checked: Collection[str] = SPLITS,
-) -> DataSplits:
-    """Open the data that `spec` names, without its unreadable images.
-
-    Args:
-        spec: The space's ``data`` section. For the embedded ``digits``, ``splits`` and ``test_fraction`` do not apply.
-        root: Folder of the data; wins over ``spec.root``.
-        cache_bytes: Most bytes of decoded pixels kept in memory, over all splits and geometries.
-        progress: Told about the check of images, and about what was left out.
-        checked: Splits whose images are looked at before; a caller that reads one split need not wait for the others.
-
-    Raises:
-        DataError: If data is missing or empty, more images than ``spec.max_unreadable`` cannot be read, the splits
-            disagree on the classes or hold the same images, or a subset asks for more images than there are.
-    """
-    progress = progress or SilentProgress()
-    parts, notes = _open_splits(spec, root, PixelCache(cache_bytes))
-    wanted = (spec.subset.train, spec.subset.val, spec.subset.test)
-    drawn = [
-        _draw(part, count, np.random.default_rng([spec.seed, 1, stream]))
-        for stream, (part, count) in enumerate(zip(parts, wanted, strict=True))
-    ]
-    skipped: dict[str, tuple[Unreadable, ...]] = {}
-    if spec.max_unreadable is not None:
-        for place, part in enumerate(drawn):
-            if part.name in checked and (unreadable := part.find_unreadable(progress)):
-                require_few(unreadable, len(part), part.name, spec.max_unreadable)
-                skipped[part.name] = unreadable
-                drawn[place] = part.without(unreadable)
-    for note in notes:
-        progress.log(f"Data: {note}")
-    for name, unreadable in skipped.items():
-        files = name_some(unreadable)
-        progress.log(f"Data: {len(unreadable)} of the images of {name} cannot be read, left out: {files}")
-    train, val, test = drawn
-    return DataSplits(train, val, test, train.classes, skipped, notes)
-
-
-def _open_splits(spec: DataSpec, root: Path | None, cache: PixelCache) -> tuple[list[Split], tuple[str, ...]]:
-    """Open train, val and test as wholes; return them and what a user should know of them."""
-    if spec.dataset == EMBEDDED:
-        source = digits_source()
-        digest = source.digest()
-        cut = zip(SPLITS, digits_rows(source.labels, spec.seed), strict=True)
-        keys = {name: (rows, hashlib.sha256(digest.encode() + rows.tobytes()).hexdigest()) for name, rows in cut}
-        return [Split(name, source, rows=rows, digest=key, cache=cache) for name, (rows, key) in keys.items()], ()
-    base = root if root is not None else Path(spec.root) if spec.root else None
-    places = {"train": spec.splits.train, "val": spec.splits.val, "test": spec.splits.test}
-    sources, notes = agree({name: open_source(spec.dataset, base, place) for name, place in places.items() if place})
-    parts = [Split(name, source, cache=cache) for name, source in sources.items()]
-    _check_distinct(parts)
-    if spec.splits.test is None:
-        parts[1:] = _cut_test(parts[1], spec)
-    return parts, notes
-
-
-def _cut_test(val: Split, spec: DataSpec) -> tuple[Split, Split]:
-    count = round(spec.test_fraction * len(val))
-    if not 0 < count < len(val):
-        raise DataError(
-            f"A test split of {spec.test_fraction:g} cannot be cut from {len(val)} val images.",
-            expected="at least one image on either side",
-            hint="set data.splits.test or data.test_fraction",
-        )
-    test = stratified_sample(val.labels.numpy(), count, np.random.default_rng([spec.seed, 0]))
-    rest = np.delete(np.arange(len(val)), test)
-    held_out = val.subset(test, own_pixels=True)
-    held_out.name = "test"
-    return val.subset(rest, own_pixels=True), held_out
-
-
-def _draw(split: Split, count: int | None, rng: np.random.Generator) -> Split:
-    if count is None or count == len(split):
-        return split
-    if count > len(split):
-        raise DataError(
-            f"data.subset.{split.name} asks for {count} images; there are {len(split)}.",
-            hint=f"set data.subset.{split.name} to at most {len(split)}, or to null for all",
-        )
-    return split.subset(stratified_sample(split.labels.numpy(), count, rng), own_pixels=True)
-
-
-def _check_distinct(parts: Sequence[Split]) -> None:
-    for position, one in enumerate(parts):
-        for two in parts[position + 1 :]:
-            if one.digest == two.digest:
-                raise DataError(
-                    f"{one.name} and {two.name} hold the same images.",
-                    expected="splits without common images",
-                    hint="let data.splits.test be null to cut test from val",
-                )
+        Raises:
+            DataError: If these are not the data's classes.
+        """
+        if sorted(classes) != sorted(self.classes):
+            other = sorted(set(classes) ^ set(self.classes))
+            raise DataError(
+                f"The data does not have the classes that it had: {', '.join(other[:8])}.",
+                expected=f"the {len(classes)} classes that the run was started with",
+                hint="point --data at the data that it was started with",
+            )
+        parts = {name: getattr(self, name).in_order(classes) for name in SPLITS}
+        inventory = None if self.inventory is None else self.inventory.in_order(tuple(classes))
+        return replace(self, **parts, classes=tuple(classes), inventory=inventory, order=order or self.order)

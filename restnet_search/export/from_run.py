@@ -114,7 +114,7 @@ def export_from_run(
     """
     rebuilt = rebuild_network(run.folder.path, chosen.id, weights=run.weights, trust_code=run.trust_code)
     checked = ("train", "val", "test") if int8 else ("val",)
-    splits = load_data(rebuilt.space.data, root=run.data, progress=progress, checked=checked)
+    splits = load_data(rebuilt.space.data, root=run.data, progress=progress, checked=checked).in_order(rebuilt.classes)
     source = build_source(rebuilt, chosen, splits, run.trust_code, with_preprocess=with_preprocess)
     images = splits.val.images(rebuilt.preprocessing, spread_indices(splits.val))
     job = _int8_job(source, splits) if int8 else None

@@ -46,7 +46,7 @@ def similarity_between(
     if specs[0].name == specs[1].name:
         specs[1] = specs[1].model_copy(update={"name": f"{specs[1].name} (again)"})
     pair = space.model_copy(update={"anchors": specs})
-    data = load_data(space.data, progress=progress, checked=("train", "val"))
+    data = load_data(space.data, progress=progress, checked=("train", "val"), cache=sources.cache)
     compute = open_compute(space.compute, progress.log)
     anchors = prepare_anchors(pair, data, sources, progress, compute)
     cut = {
@@ -66,8 +66,9 @@ def rank_space(space: SearchSpace, names: Sequence[str], sources: AnchorSources,
     They can be stitched, fit a budget of the space (if it has any; latency is not measured for this), and cost less
     than the larger anchor.
     """
-    data = load_data(space.data)
+    data = load_data(space.data, cache=sources.cache)
     prepared = prepare(space, data, sources, progress)
+    data = data.in_order(prepared.classes)
     move_to_device(prepared.anchors, prepared.compute)
     train = draw_training_images(space, data)
     ranking = rank_pairs(
@@ -112,8 +113,9 @@ def fit_space(space: SearchSpace, sources: AnchorSources, progress: Progress) ->
     Raises:
         DataError, AnchorError: As a search does.
     """
-    data = load_data(space.data, progress=progress, checked=("train", "val"))
-    fits = fit_anchors(space, data, sources, progress)
+    data = load_data(space.data, progress=progress, checked=("train", "val"), cache=sources.cache)
+    fitted = fit_anchors(space, data, sources, progress)
+    fits, data = fitted.fits, fitted.data
     rows: list[FitRow] = []
     with progress.task("Scoring anchors that stay as loaded", total=len(fits)) as task:
         for fit in fits:

@@ -148,6 +148,7 @@ def run_strategy(strategy: Strategy, path: Path, cache: Path, *, late: bool = Fa
     with open_session(space, folder, inputs, sources, SilentProgress()) as session:
         images = load_images(session)
         prepared = prepare_anchors(session, images.data)
+        images = images.in_order(prepared.classes)
         prices = price_parts(session, prepared)
         ranking = rank_stitch_points(session, prepared, images.train)
         candidates = list_candidates(session, prepared, ranking.scores, prices)

@@ -85,16 +85,29 @@ def with_tar(root: Path, make_tar) -> None:
     shutil.rmtree(root / "train")
 
 
-def test_draws_and_cuts_do_not_move_when_a_file_breaks(pictures: Path) -> None:
+def test_a_subset_has_as_many_images_as_were_asked_for_and_moves_no_more_than_what_broke(pictures: Path) -> None:
     keys = {"subset": {"train": 30, "val": 6}, "max_unreadable": 0.5}
     whole = load(pictures, **keys)
+    assert any(name in BROKEN for name in names(whole.train))
     victim = names(whole.val)[2]
     (pictures / "val" / victim).write_bytes(b"")
     damage(pictures)
     data = load(pictures, **keys)
-    assert names(data.train) == [name for name in names(whole.train) if name not in BROKEN]
-    assert names(data.val) == [name for name in names(whole.val) if name != victim]
+    kept = {name for name in names(whole.train) if name not in BROKEN}
+    assert kept < set(names(data.train)) and not set(BROKEN) & set(names(data.train))
+    assert torch.bincount(data.train.labels).tolist() == [15, 15]
+    assert len(data.val) == 6 and set(names(whole.val)) - {victim} < set(names(data.val))
     assert names(data.test) == names(whole.test)
+
+
+def test_a_class_that_runs_out_is_filled_up_from_the_others(pictures: Path) -> None:
+    """The tracker's case: 200 asked, 144 of the drawn ones broken, 56 left."""
+    for index in range(15):
+        (pictures / "train" / "cat" / f"{index}.jpg").write_bytes(b"")
+    data = load(pictures, subset={"train": 20}, max_unreadable=0.9)
+    assert torch.bincount(data.train.labels).tolist() == [5, 15]
+    with pytest.raises(DataError, match=r"asks for 30 images; of the 40 there are, 25 can be read"):
+        load(pictures, subset={"train": 30}, max_unreadable=0.9)
 
 
 def test_more_than_the_limit_is_an_error_that_names_them(pictures: Path) -> None:

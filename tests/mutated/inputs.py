@@ -335,6 +335,17 @@ def _image(folder: Path) -> None:
     _decode((folder / "a.jpg").read_bytes, "a.jpg")
 
 
+def _classes(name: str) -> Callable[[Path], None]:
+    def read(folder: Path) -> None:
+        from restnet_search.data.class_names import class_list
+
+        class_list(name, "data.classes", folder)
+
+    return read
+
+
+CLASSES_JSON = json.dumps({"cat": 0, "dog": 1, "größe": 2}).encode()
+
 STRUCTURED = {
     "space": Input("space.yaml", lambda: {"space.yaml": _space()}, _spaces, 120),
     "device profile": Input("pi.yaml", lambda: {"pi.yaml": _profile()}, _profiles, 100),
@@ -346,6 +357,7 @@ STRUCTURED = {
     "results of version 1": Input(
         "results.json", lambda: {"results.json": (EARLIER / "results.json").read_bytes(), **_run_files()}, _reports, 80
     ),
+    "classes": Input("c.json", lambda: {"c.json": CLASSES_JSON}, _classes("c.json"), 60),
     "run": Input("run.json", _run_files, _runs, 60, "digest"),
     "a run's space": Input("space.yaml", _run_files, _runs, 40),
     "records": Input("records.json", lambda: {"records.json": _record_list()}, _records, 300),
@@ -361,6 +373,7 @@ BINARY = {
     "onnx": Input("small_cnn.onnx", _export, _opened("onnx", "small_cnn.onnx"), 60),
     "pt2": Input("small_cnn.pt2", _export, _opened("pt2", "small_cnn.pt2"), 40),
     "tar": Input("train.tar", lambda: {"train.tar": _tar(0), "val.tar": _tar(6)}, _data, 200),
+    "classes": Input("c.txt", lambda: {"c.txt": b"cat\ndog\n"}, _classes("c.txt"), 40),
     "image": Input("a.jpg", lambda: {"a.jpg": _jpeg(0)}, _image, 150),
     "checkpoint": Input("w.pth", lambda: {"w.pth": _checkpoint(".pth")}, _checkpoints("w.pth"), 250),
     "safetensors checkpoint": Input(

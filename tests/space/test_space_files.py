@@ -406,7 +406,8 @@ class TestProblems:
         assert error_of("name: x").problem.splitlines()[1:] == [
             "  anchors: is missing; a list",
             "  data: is missing; a mapping with the keys "
-            "dataset, root, splits, subset, test_fraction, seed, max_unreadable",
+            "dataset, root, splits, subset, classes, class_order, class_map, allow_overlap, test_fraction, seed, "
+            "max_unreadable",
         ]
 
     def test_all_problems_of_a_file_are_named_at_once(self) -> None:

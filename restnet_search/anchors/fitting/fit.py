@@ -19,6 +19,7 @@ from restnet_search.anchors.checks.chance import ChanceTest
 from restnet_search.anchors.checks.tensors import require_sound_tensors
 from restnet_search.anchors.checks.val_answers import describe_untrained, require_trained, standing_on_val
 from restnet_search.anchors.classifier import replace_classifier
+from restnet_search.anchors.fitting.class_order import settle_class_order
 from restnet_search.anchors.fitting.fit_cache import make_cache_dir, read_fitted, write_fitted
 from restnet_search.anchors.fitting.resume import forget
 from restnet_search.anchors.fitting.train import train_full, train_head
@@ -27,6 +28,7 @@ from restnet_search.anchors.loading.hub import MissingWeights, all_missing
 from restnet_search.anchors.loading.load import deployed, load_from
 from restnet_search.anchors.loading.reconstruction import require_rebuildable, with_drawn_tensors
 from restnet_search.compute import Compute, open_compute
+from restnet_search.data.readers.sources import FileSource, innermost
 from restnet_search.data.splits import DataSplits
 from restnet_search.errors import AnchorError
 from restnet_search.files import inside
@@ -34,7 +36,7 @@ from restnet_search.progress import Progress
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import AnchorSpec, FitSpec, SearchSpace
 
-__all__ = ["Fit", "admit_anchor", "fit_anchor", "fit_anchors", "prepare_anchors"]
+__all__ = ["Fit", "FittedAnchors", "admit_anchor", "fit_anchor", "fit_anchors", "prepare_anchors"]
 
 _log = logging.getLogger("restnet_search")
 
@@ -57,6 +59,14 @@ class Fit:
     origin: Literal["as loaded", "fitted", "cache"]
     val_top1: float | None
     on_val: ChanceTest | None = None
+
+
+@dataclass(frozen=True)
+class FittedAnchors:
+    """All anchors of a space, in its order, and the data with its classes in the order that they answer in."""
+
+    fits: tuple[Fit, ...]
+    data: DataSplits
 
 
 def fit_anchor(
@@ -99,7 +109,7 @@ def prepare_anchors(
     compute: Compute | None = None,
 ) -> list[Anchor]:
     """Return the anchors of :func:`fit_anchors`, whose arguments and errors it has."""
-    return [fit.anchor for fit in fit_anchors(space, data, sources, progress, compute)]
+    return [fit.anchor for fit in fit_anchors(space, data, sources, progress, compute).fits]
 
 
 def fit_anchors(
@@ -108,8 +118,10 @@ def fit_anchors(
     sources: AnchorSources,
     progress: Progress,
     compute: Compute | None = None,
-) -> list[Fit]:
+) -> FittedAnchors:
     """Load every anchor of the space, in its order, and fit those that do not match the data's classes.
+
+    Those that do match are asked in which order the classes stand (:mod:`.class_order`).
 
     Fitting takes the data's seed, not the search's: the anchors belong to what is searched, and another search on the
     same data finds them in the cache.
@@ -127,6 +139,7 @@ def fit_anchors(
     Raises:
         AnchorError: See :func:`restnet_search.anchors.loading.load.load_anchor` and :func:`fit_anchor`; also if an
             anchor cannot be rebuilt, or is untrained and ``fit.allow_untrained`` is not set.
+        DataError: If the order of the classes cannot be told.
     """
     # All are loaded before the first is fitted, so that a wrong name costs seconds and not a training.
     anchors: list[Anchor] = []
@@ -139,21 +152,25 @@ def fit_anchors(
     if missing:
         raise all_missing(missing)
     place = compute or open_compute(space.compute, progress.log)
-    fitter = _Fitter(data, sources.cache, FitSettings(space.fit, space.data.seed, progress, place))
-    fits: dict[str, Fit] = {}
-    with progress.task("Checking anchors", total=len(anchors)) as task:
+    admitted: list[Anchor] = []
+    with progress.task("Checking anchors", total=2 * len(anchors)) as task:
         for spec, loaded in zip(space.anchors, anchors, strict=True):
-            anchor = admit_anchor(loaded, spec, sources, len(data.classes))
-            for note in anchor.weights.notes:
-                _tell(progress, f"{anchor.name}: {note}.")
-            fits[anchor.name] = Fit(anchor, "as loaded", None)
-            if not fitter.is_wanted(anchor):
-                fits[anchor.name] = _held_against_chance(fits[anchor.name], data, space.fit, place, progress)
+            admitted.append(admit_anchor(loaded, spec, sources, len(data.classes)))
+            for note in admitted[-1].weights.notes:
+                _tell(progress, f"{spec.name}: {note}.")
+            task.advance()
+        ordered = settle_class_order(data, admitted, place, lambda message: _tell(progress, message))
+        data = ordered.data
+        fitter = _Fitter(data, sources.cache, FitSettings(space.fit, space.data.seed, progress, place))
+        fits = {anchor.name: Fit(anchor, "as loaded", None) for anchor in ordered.anchors}
+        for name, fit in fits.items():
+            if not fitter.is_wanted(fit.anchor):
+                fits[name] = _held_against_chance(fit, data, space.fit, place, progress)
             task.advance()
     for name, fit in fits.items():
         if fit.on_val is None:
             fits[name] = _held_against_chance(fitter.fit(fit.anchor), data, space.fit, place, progress)
-    return list(fits.values())
+    return FittedAnchors(tuple(fits.values()), data)
 
 
 def admit_anchor(anchor: Anchor, spec: AnchorSpec, sources: AnchorSources, classes: int) -> Anchor:
@@ -278,6 +295,8 @@ def _key(anchor: Anchor, data: DataSplits, spec: FitSpec, seed: int) -> str:
         recipe,
         seed,
     ]
+    if isinstance(innermost(data.train.source), FileSource):  # else these digests cover every byte by themselves
+        facts += [data.contents.get("train"), data.contents.get("val")]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
 
 

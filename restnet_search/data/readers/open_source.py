@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,17 @@ from timm.data import create_dataset
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
-from restnet_search.data.readers.folders import BROKEN, empty_folders, listing, open_folder
+from restnet_search.data.readers.file_kinds import skipped_sentence
+from restnet_search.data.readers.folder_or_tar import listing, open_folder
 from restnet_search.data.readers.published import open_preset
-from restnet_search.data.readers.sources import DatasetSource, ImageSource, file_source
+from restnet_search.data.readers.sources import DatasetSource, FileSource, ImageSource
 from restnet_search.errors import DataError, did_you_mean
 from restnet_search.space.published_data import DATA_PRESETS, EMBEDDED
 
 __all__ = ["open_source"]
+
+# Errors that timm's readers and torchvision's data sets raise for data that they cannot use.
+_BROKEN = (AssertionError, ImportError, IndexError, OSError, RuntimeError, TypeError, ValueError, tarfile.TarError)
 
 # The names timm takes for the same split.
 _SYNONYMS = (("train", "training"), ("val", "valid", "validation", "eval", "evaluation"))
@@ -63,18 +68,25 @@ def open_source(dataset: str, root: Path | None, split: str) -> ImageSource:
             expected=f"a folder {split}/ with one folder of images per class, or {split}.tar; found {listing(root)}",
             hint="set data.splits.train, val and test to what is there",
         )
-    return _checked(source, where, path)
+    return _checked(source, where)
 
 
-def _checked(source: ImageSource, where: str, path: Path | None = None) -> ImageSource:
+def _checked(source: ImageSource, where: str) -> ImageSource:
+    files = source if isinstance(source, FileSource) else None
+    skipped = skipped_sentence(Path(where).name, files.skipped) if files is not None else None
     if len(source.labels) == 0:
-        raise DataError(f"{where} holds no images.")
-    if len(source.classes) < 2:
-        empty = empty_folders(path, source.classes) if path is not None else ()
         raise DataError(
-            f"{where} holds images of {len(source.classes)} class.",
-            expected="at least two classes, one folder of images per class"
-            + (f"; these folders are empty: {', '.join(empty[:8])}" if empty else ""),
+            f"{where} holds no images in class folders." + (f" {skipped}" if skipped else ""),
+            expected="one folder of images per class, in a format that Pillow reads",
+        )
+    if len(source.classes) < 2:
+        only = next(iter(source.classes))
+        empty = f"; these folders are empty: {', '.join(files.empty[:8])}" if files is not None and files.empty else ""
+        inside = files is not None and only in files.nested
+        raise DataError(
+            f"{where} holds images of {len(source.classes)} class, {only}.",
+            expected=f"at least two classes, one folder of images per class{empty}",
+            hint=f"if the classes are the folders in {only}, name it as the split in data.splits" if inside else None,
         )
     return source
 
@@ -100,11 +112,11 @@ def _open_named(dataset: str, root: Path, split: str) -> ImageSource:
     )
     try:
         opened: Any = create_dataset(dataset, root=str(root), split=split, download=False)
-    except BROKEN as error:
+    except _BROKEN as error:
         raise DataError(f"Cannot open {where}: {error}", expected="data that is already there", hint=fetch) from error
     reader = getattr(opened, "reader", None)
-    if isinstance(reader, ReaderImageFolder | ReaderImageInTar):
-        return file_source(reader)
+    if isinstance(reader, ReaderImageFolder | ReaderImageInTar):  # a name of timm for a folder or tar
+        return open_folder(Path(reader.root))
     if not hasattr(opened, "__getitem__"):
         raise DataError(
             f"{dataset} can only be streamed.", expected="a data set with random access: torch/..., hfds/..."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from restnet_search.data.readers.cifar import cifar_files, read_cifar
-from restnet_search.data.readers.folders import listing, open_folder
+from restnet_search.data.readers.folder_or_tar import listing, open_folder
 from restnet_search.data.readers.listed import read_dtd, read_pets
 from restnet_search.data.readers.sources import ImageSource, RelabelledSource
 from restnet_search.data.readers.synsets import IMAGENETTE, SOLUTION, imagenet_names, read_flat_val

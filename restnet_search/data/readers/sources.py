@@ -1,4 +1,4 @@
-"""Sources of images: files and tar members (through timm's readers), other data sets, arrays.
+"""Sources of images: files and members of tars, other data sets, arrays.
 
 A source decodes image ``i`` the same way in any thread or process: it keeps no file open and no position.
 """
@@ -6,23 +6,20 @@ A source decodes image ``i`` the same way in any thread or process: it keeps no 
 from __future__ import annotations
 
 import hashlib
-import io
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
-from timm.data.readers.reader_image_folder import ReaderImageFolder
-from timm.data.readers.reader_image_in_tar import ReaderImageInTar
-from timm.utils.misc import natural_key
+from PIL import Image
 from torch import Tensor
 
-from restnet_search.data.readers.color import to_rgb
-from restnet_search.errors import DataError
+from restnet_search.data.readers.decoding import decode_image, problem_of_image, read_extent, reason_of, unreadable
+from restnet_search.data.readers.file_kinds import SkippedFiles
 
-__all__ = ["ArraySource", "DatasetSource", "Extent", "FileSource", "ImageSource", "RelabelledSource", "file_source"]
+__all__ = ["ArraySource", "DatasetSource", "Extent", "FileSource", "ImageSource", "RelabelledSource", "innermost"]
 
 _SAMPLED = 64  # images whose bytes enter the digest of a data set on disk
 
@@ -42,8 +39,20 @@ class ImageSource(Protocol):
         """Decode one image to RGB; raise DataError, naming the file, if that fails."""
         ...
 
-    def check(self, index: int) -> None:
-        """Raise the DataError that `image` would, in less time."""
+    def content(self, index: int) -> bytes:
+        """Return the bytes that one image is stored as, its pixels where it lies in no file.
+
+        Raises:
+            DataError: If they cannot be read; names the image.
+        """
+        ...
+
+    def problem(self, index: int, content: bytes) -> str | None:
+        """Return the reason why an image of this content cannot be decoded, None if it can; faster than `image`."""
+        ...
+
+    def size(self, index: int) -> int | None:
+        """Return the bytes of its content; None where that is not known before it is read."""
         ...
 
     def name(self, index: int) -> str:
@@ -57,12 +66,16 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True)
 class Extent:
-    """Bytes of one image: `size` bytes of the file at `path` from `offset`; `name` is relative to the data's root."""
+    """Bytes of one image: `size` bytes of the file at `path` from `offset`; `name` is relative to the data's root.
+
+    ``refused`` is the reason why they cannot be read although they are there by name; None where they can.
+    """
 
     path: str
     name: str
     offset: int
     size: int
+    refused: str | None = None
 
     @property
     def where(self) -> str:
@@ -70,13 +83,22 @@ class Extent:
         return self.path if Path(self.path).name == Path(self.name).name else f"{self.path}!{self.name}"
 
     def read(self) -> bytes:
-        with Path(self.path).open("rb") as file:
-            file.seek(self.offset)
-            return file.read(self.size)
+        """Return the bytes.
+
+        Raises:
+            OSError: If they cannot be read.
+        """
+        if self.refused is not None:
+            raise OSError(self.refused)
+        whole = self.path.endswith(self.name)  # a file of its own, which may have changed since it was listed
+        return read_extent(Path(self.path), self.offset, None if whole else self.size)
 
 
 class FileSource:
-    """Images in files or inside uncompressed tar files; ``empty`` names class folders that hold none.
+    """Images in files or inside uncompressed tar files.
+
+    ``empty`` names class folders that hold none, ``skipped`` counts files that are none, and ``nested`` has, by class,
+    one folder inside the class folder that images of it lie in.
 
     The digest covers class names, every image's name, size in bytes and label, and the bytes of 64 images spread
     evenly. It does not see a change to the bytes of the other images that keeps their sizes.
@@ -86,27 +108,74 @@ class FileSource:
         self, extents: Sequence[Extent], labels: np.ndarray, classes: tuple[str, ...], empty: tuple[str, ...] = ()
     ) -> None:
         self.empty = empty
+        self.skipped: tuple[SkippedFiles, ...] = ()
+        self.nested: Mapping[str, str] = {}
         self.extents = list(extents)
         self.labels = np.asarray(labels, dtype=np.int64)
         self.classes = classes
 
     def image(self, index: int) -> Image.Image:
         extent = self.extents[index]
-        return _decode(extent.read, extent.where)
+        return decode_image(extent.read, extent.where)
 
-    def check(self, index: int) -> None:
+    def content(self, index: int) -> bytes:
         extent = self.extents[index]
-        _decode(extent.read, extent.where, fast=True)
+        try:
+            return extent.read()
+        except (OSError, ValueError) as error:
+            raise unreadable(extent.where, reason_of(error)) from error
+
+    def problem(self, index: int, content: bytes) -> str | None:
+        return problem_of_image(lambda: content)
+
+    def size(self, index: int) -> int:
+        return self.extents[index].size
 
     def name(self, index: int) -> str:
         return self.extents[index].where
+
+    def stamps(self, rows: np.ndarray) -> list[tuple[str, str] | None]:
+        """Return what tells images apart without reading them, and what changes when one is written to.
+
+        Returns:
+            Of each its absolute place, and size, both times and number of the file that holds it; None where there is
+            no file.
+        """
+        files: dict[str, tuple[str, str] | None] = {}
+        stamps: list[tuple[str, str] | None] = []
+        for row in rows:
+            extent = self.extents[row]
+            if extent.path not in files:
+                files[extent.path] = _stamp(extent.path)
+            file = files[extent.path]
+            stamps.append(file and (f"{file[0]}\0{extent.offset}\0{extent.size}", file[1]))
+        return stamps
+
+    def only(self, classes: Sequence[str]) -> FileSource:
+        """Return the images of these classes; the others count as skipped."""
+        kept = tuple(name for name in self.classes if name in set(classes))
+        places = np.array([kept.index(name) if name in kept else -1 for name in self.classes], dtype=np.int64)
+        labels = places[self.labels]
+        chosen = FileSource(
+            [extent for extent, label in zip(self.extents, labels, strict=True) if label >= 0],
+            labels[labels >= 0],
+            kept,
+            self.empty,
+        )
+        left = [extent.name for extent, label in zip(self.extents, labels, strict=True) if label < 0]
+        more = (SkippedFiles("of classes that are not named", len(left), left[0]),) if left else ()
+        chosen.skipped, chosen.nested = (*self.skipped, *more), {k: v for k, v in self.nested.items() if k in kept}
+        return chosen
 
     def digest(self) -> str:
         key = hashlib.sha256("\0".join(self.classes).encode())
         for extent, label in zip(self.extents, self.labels, strict=True):
             key.update(f"\n{extent.name}\0{extent.size}\0{label}".encode())
         for index in _spread(len(self.extents)):
-            key.update(self.extents[index].read())
+            try:
+                key.update(self.extents[index].read())
+            except (OSError, ValueError):  # an image that cannot be read has no bytes; it is reported by the check
+                key.update(b"\0")
         return key.hexdigest()
 
 
@@ -123,11 +192,20 @@ class DatasetSource:
         self.classes = classes
 
     def image(self, index: int) -> Image.Image:
-        return _decode(lambda: self._dataset[index][0], self.name(index))
+        return decode_image(lambda: self._dataset[index][0], self.name(index))
 
-    def check(self, index: int) -> None:
-        if not isinstance(getattr(self._dataset, "data", None), np.ndarray | Tensor):  # else decoded already
-            self.image(index)
+    def content(self, index: int) -> bytes:
+        data = getattr(self._dataset, "data", None)
+        if isinstance(data, np.ndarray | Tensor) and len(data) == len(self.labels):  # decoded already
+            return np.ascontiguousarray(data[index]).tobytes()
+        return _pixel_bytes(self.image(index))
+
+    def problem(self, index: int, content: bytes) -> str | None:
+        """Return None: what has content was decoded for it."""
+
+    def size(self, index: int) -> int | None:
+        data = getattr(self._dataset, "data", None)
+        return data[index].nbytes if isinstance(data, np.ndarray | Tensor) and len(data) == len(self.labels) else None
 
     def name(self, index: int) -> str:
         samples = getattr(self._dataset, "samples", None)
@@ -151,8 +229,14 @@ class ArraySource:
     def image(self, index: int) -> Image.Image:
         return Image.fromarray(self._pixels[index]).convert("RGB")
 
-    def check(self, index: int) -> None:
-        """Nothing can be wrong with it."""
+    def content(self, index: int) -> bytes:
+        return np.ascontiguousarray(self._pixels[index]).tobytes()
+
+    def problem(self, index: int, content: bytes) -> str | None:
+        """Return None: nothing can be wrong with it."""
+
+    def size(self, index: int) -> int:
+        return self._pixels[index].nbytes
 
     def name(self, index: int) -> str:
         return f"image {index}"
@@ -161,34 +245,6 @@ class ArraySource:
         key = hashlib.sha256("\0".join(self.classes).encode() + self.labels.tobytes())
         key.update(np.ascontiguousarray(self._pixels).tobytes())
         return key.hexdigest()
-
-
-def file_source(reader: ReaderImageFolder | ReaderImageInTar) -> FileSource:
-    """Take over the index that a timm reader made, but not its reading: see the module's first lines."""
-    index: dict[str, int]
-    if isinstance(reader, ReaderImageFolder):
-        root = Path(reader.root)
-        extents = [
-            Extent(str(path), Path(path).relative_to(root).as_posix(), 0, Path(path).stat().st_size)
-            for path, _ in reader.samples
-        ]
-        labels = np.array([label for _, label in reader.samples])
-        index = reader.class_to_idx
-    else:
-        extents = []
-        for member, tar_name, outer in reader.samples:
-            tar = str(Path(reader.root, tar_name) if tar_name else reader.root)
-            # A tar inside a tar is one run of the outer tar's bytes, so offsets add up.
-            offset = member.offset_data + (outer.offset_data if outer is not None else 0)
-            name = f"{outer.name}!{member.name}" if outer is not None else member.name
-            extents.append(Extent(tar, name, offset, member.size))
-        labels, index = np.asarray(reader.targets), dict(reader.class_name_to_idx or {})
-    # timm leaves open which of "cat" and "Cat" (or "1" and "01") comes first, and decides anew in every process.
-    names = sorted(index, key=lambda name: (natural_key(name), name))
-    places = np.zeros(max(index.values(), default=-1) + 1, dtype=np.int64)
-    for place, name in enumerate(names):
-        places[index[name]] = place
-    return FileSource(extents, places[labels.astype(np.int64)], tuple(names))
 
 
 @dataclass(frozen=True)
@@ -212,8 +268,14 @@ class RelabelledSource:
     def image(self, index: int) -> Image.Image:
         return self.source.image(index)
 
-    def check(self, index: int) -> None:
-        self.source.check(index)
+    def content(self, index: int) -> bytes:
+        return self.source.content(index)
+
+    def problem(self, index: int, content: bytes) -> str | None:
+        return self.source.problem(index, content)
+
+    def size(self, index: int) -> int | None:
+        return self.source.size(index)
 
     def name(self, index: int) -> str:
         return self.source.name(index)
@@ -223,27 +285,26 @@ class RelabelledSource:
         return hashlib.sha256(facts.encode()).hexdigest()
 
 
-def _decode(load: Any, where: str, *, fast: bool = False) -> Image.Image:
-    """Decode to RGB; `fast` gives a JPEG at an eighth of its sides, which reads all of its bytes all the same."""
-    loaded = None
+def innermost(source: ImageSource) -> ImageSource:
+    """Return the source that holds the images, below all that rename or reorder its classes."""
+    while isinstance(source, RelabelledSource):
+        source = source.source
+    return source
+
+
+def _pixel_bytes(image: Image.Image) -> bytes:
+    pixels = np.asarray(image)
+    return f"{pixels.shape}".encode() + pixels.tobytes()
+
+
+def _stamp(path: str) -> tuple[str, str] | None:
+    # of os and not of pathlib, which takes several times as long for a million files
     try:
-        loaded = load()
-        image = Image.open(io.BytesIO(loaded)) if isinstance(loaded, bytes) else loaded
-        if fast and hasattr(image, "draft"):
-            image.draft(None, (1, 1))
-        return to_rgb(image)
-    except Exception as error:  # decoders raise whatever they trip over, from OSError to struct.error
-        raise DataError(
-            f"Cannot read the image {where}: {_why(error, loaded)}",
-            expected="an image file that Pillow can decode",
-            hint="replace or delete the file, or let data.max_unreadable allow for some",
-        ) from error
-
-
-def _why(error: Exception, loaded: object) -> str:
-    if isinstance(error, UnidentifiedImageError):  # its own words name an address in memory
-        return "it is in no format that Pillow knows" if loaded else "the file is empty"
-    return str(error)
+        status = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return None
+    facts = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    return os.path.abspath(path), " ".join(map(str, facts))  # noqa: PTH100
 
 
 def _spread(count: int) -> list[int]:

@@ -34,7 +34,8 @@ def export_adaptive_from_run(
     ordered = sorted(chosen, key=lambda network: (network.cost.macs, network.cost.params, network.id))
     ids = [network.id for network in ordered]
     rebuilt = rebuild_networks(folder.path, ids, weights=run.weights, trust_code=trust_code)
-    splits = load_data(rebuilt[ids[0]].space.data, root=run.data, checked=("val",))
+    first = rebuilt[ids[0]]
+    splits = load_data(first.space.data, root=run.data, checked=("val",)).in_order(first.classes)
     sources = [build_source(rebuilt[network.id], network, splits, trust_code) for network in ordered]
     anchors = {name: cut.graph.traced.module for network in rebuilt.values() for name, cut in network.anchors.items()}
 

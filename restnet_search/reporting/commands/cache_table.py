@@ -45,12 +45,13 @@ class CacheRow:
 
 @dataclass(frozen=True)
 class CacheTable:
-    """The cache folder: features, the most recently used first, and fitted anchors (files and bytes)."""
+    """The cache folder: features, the most recently used first, fitted anchors (files and bytes), facts of images."""
 
     folder: str
     features: tuple[CacheRow, ...]
     fitted_anchors: int
     fitted_bytes: int
+    image_bytes: int = 0
 
     @property
     def feature_bytes(self) -> int:
@@ -66,6 +67,7 @@ class CacheTable:
                 "entries": [row.to_json() for row in self.features],
             },
             "fitted_anchors": {"files": self.fitted_anchors, "bytes": self.fitted_bytes},
+            "images": {"bytes": self.image_bytes},
         }
 
 
@@ -83,6 +85,7 @@ def render_cache(table: CacheTable) -> RenderableType:
         f"Cache {table.folder}",
         f"  features        {len(table.features)} files, {format_bytes(table.feature_bytes)}",
         f"  fitted anchors  {table.fitted_anchors} files, {format_bytes(table.fitted_bytes)}",
+        f"  facts of images {format_bytes(table.image_bytes)}",
     ]
     if not table.features:
         return Group(*map(Text, sums))

@@ -9,7 +9,7 @@ from restnet_search.plain.bounds import Figure, Natural, Seconds
 from restnet_search.search.run.records import CacheStatistics, MeasuredOn
 from restnet_search.space.schema import Objective
 
-__all__ = ["ComputeSummary", "JointSummary", "LatencyNote", "SearchSummary", "SkippedImages"]
+__all__ = ["ComputeSummary", "DataSummary", "JointSummary", "LatencyNote", "SearchSummary", "SkippedImages"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,30 @@ class SkippedImages:
     count: Natural
     of: Natural
     first: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """The data as it was used.
+
+    Attributes:
+        classes: Names, in the order of every network's answers.
+        skipped_files: By split and kind, the number of files that are no images.
+        shared_images: By ``val in train``, ``test in train`` and ``test in val``, the fraction of the former split that
+            the latter holds byte for byte, too; only where there is any.
+        absent_classes: By split, classes that it has no image of.
+        class_order: ``natural``, ``lexicographic``, the name of a file or ``as listed``; None where there is only one.
+        order_accuracy: By anchor and order, the fraction of answers that were right when the order was decided.
+        reordered_anchors: Anchors whose heads were brought into that order.
+    """
+
+    classes: tuple[str, ...] = ()
+    skipped_files: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    shared_images: Mapping[str, float] = field(default_factory=dict)
+    absent_classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    class_order: str | None = None
+    order_accuracy: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    reordered_anchors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +115,7 @@ class SearchSummary:
         workers: Processes that trained, where they were more than this one.
         lost_workers: A sentence for each of them that died, or hung and was ended; another took its place.
         compute: How networks were computed; None in runs of earlier versions.
+        data: The data as it was used; None in runs of earlier versions.
     """
 
     ranker: str
@@ -115,3 +140,4 @@ class SearchSummary:
     workers: Natural | None = None
     lost_workers: tuple[str, ...] = ()
     compute: ComputeSummary | None = None
+    data: DataSummary | None = None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from restnet_search.data import DataSplits, Split, load_data
+from restnet_search.search.prepare.run_data import remember_data
 from restnet_search.search.run.session import Session
 from restnet_search.space.schema import SearchSpace
 
@@ -33,11 +35,20 @@ class SearchImages:
         """The images that are looked at once, when all is decided."""
         return self.data.test
 
+    def in_order(self, classes: Sequence[str]) -> SearchImages:
+        """Return the same images with the classes in another order."""
+        return SearchImages(self.data.in_order(classes), self.train.in_order(classes))
+
 
 def load_images(session: Session) -> SearchImages:
-    """Open the data of a search, and say in its log what is to be known of it."""
+    """Open the data of a search, and say in its log what is to be known of it.
+
+    Raises:
+        RunError: If the run was started with other images.
+    """
     with session.clock.stage("fit"):
-        data = load_data(session.space.data, progress=session.progress)
+        data = load_data(session.space.data, progress=session.progress, cache=session.setup.sources.cache)
+        remember_data(session.folder, data)
     for note in data.notes:
         _log.warning("data: %s", note)
     for split, left_out in data.unreadable.items():

@@ -10,8 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from restnet_search.anchors import Anchor, load_anchor
-from restnet_search.anchors import prepare_anchors as load_anchors
+from restnet_search.anchors import Anchor, fit_anchors, load_anchor
 from restnet_search.anchors.anchor import WeightsSource
 from restnet_search.anchors.loading.checkpoint import read_tensors
 from restnet_search.anchors.loading.reconstruction import restore_fitted
@@ -21,6 +20,7 @@ from restnet_search.costs.cost import Cost
 from restnet_search.costs.cost_table import AnchorCosts, module_cost, profile_anchor
 from restnet_search.costs.peak_memory import AnchorMemory, profile_memory
 from restnet_search.data import DataSplits
+from restnet_search.data.class_names import ClassOrder
 from restnet_search.errors import RunError
 from restnet_search.files import write_atomically
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
@@ -38,7 +38,7 @@ from restnet_search.space.schema import SearchSpace
 from restnet_search.space.space_files import admit_extensions
 from restnet_search.units import MemoryDtype
 
-__all__ = ["Prepared", "cut_anchors", "load_prepared", "prepare", "prepare_anchors", "remember_anchors"]
+__all__ = ["Prepared", "cut_anchors", "load_prepared", "prepare", "prepare_anchors", "remember_anchors", "run_classes"]
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,12 @@ class Prepared:
     Attributes:
         anchors: Each with its cut points, on the device of ``compute`` once they are placed.
         costs: MACs and parameters of their parts.
-        classes: Of the data.
+        classes: Of the data, in the order of the anchors' answers.
         compute: Where they run.
         formats: In which memory format each runs.
         memory: Peak memory of their parts.
         memory_dtype: What weights and activations count as in it.
+        class_order: Why the classes stand in their order; None where the data set itself says it.
     """
 
     anchors: Mapping[str, CutAnchor]
@@ -62,6 +63,7 @@ class Prepared:
     formats: Mapping[str, FormatChoice] = field(default_factory=dict)
     memory: Mapping[str, AnchorMemory] = field(default_factory=dict)
     memory_dtype: MemoryDtype = "float32"
+    class_order: ClassOrder | None = None
 
     @property
     def graphs(self) -> dict[str, AnchorGraph]:
@@ -135,8 +137,10 @@ def prepare(
     """
     admit_extensions(space, trust_code=sources.trust_code)
     place = compute or open_compute(space.compute, progress.log)
-    anchors = load_anchors(space, data, sources, progress, place)
-    return replace(cut_anchors(space, anchors, data.classes, progress), compute=place)
+    fitted = fit_anchors(space, data, sources, progress, place)
+    anchors = [fit.anchor for fit in fitted.fits]
+    prepared = cut_anchors(space, anchors, fitted.data.classes, progress)
+    return replace(prepared, compute=place, class_order=fitted.data.order)
 
 
 def cut_anchors(
@@ -190,7 +194,7 @@ def remember_anchors(folder: RunFolder, prepared: Prepared) -> None:
         _check_same(read_as(_RunFacts, path), facts, folder)
         return
     for name, cut in prepared.anchors.items():
-        if cut.anchor.weights.fitted:
+        if cut.anchor.weights.changed:
             fitted = cut.anchor.model if cut.anchor.as_trained is None else cut.anchor.as_trained
             state = {key: value.contiguous() for key, value in fitted.state_dict().items()}
             write_atomically(folder.anchor(name), save(state))
@@ -205,13 +209,7 @@ def load_prepared(
     Raises:
         RunError: If the run has no anchors yet, or an anchor's weights are not those of the run.
     """
-    path = folder.path / "anchors.json"
-    if not path.exists():
-        raise RunError(
-            f"The run {folder.name} stopped before its anchors were ready.",
-            hint=f"go on with it: restnet-search --resume {folder.path}",
-        )
-    facts = read_as(_RunFacts, path)
+    path, facts = folder.path / "anchors.json", _read_facts(folder)
     if missing := sorted({spec.name for spec in space.anchors if spec.name in names} - facts.anchors.keys()):
         raise RunError(f"The file {path} of the run says nothing of the anchor {missing[0]}.", expected="all anchors")
     rebuilt: dict[str, CutAnchor] = {}
@@ -235,11 +233,31 @@ def load_prepared(
                 hint="point --weights at the folder that the run was started with",
             )
         # a fitted anchor is read back from a file of ours, which does not say whose weights it was fitted from
-        weights = replace(anchor.weights, license=known.license, source=known.weights or anchor.weights.source)
+        source = known.weights or anchor.weights.source
+        weights = replace(anchor.weights, license=known.license, source=source, fitted=known.fitted)
         anchor = replace(anchor, weights=weights, as_trained=None)
         graph = cut_model(anchor.model, anchor.preprocessing.size, space.cut_points.granularity)
         rebuilt[spec.name] = CutAnchor(anchor, graph)
     return rebuilt
+
+
+def run_classes(folder: RunFolder) -> tuple[str, ...]:
+    """Return the classes of a run, in the order of its networks' answers.
+
+    Raises:
+        RunError: If the run has no anchors yet.
+    """
+    return tuple(_read_facts(folder).classes)
+
+
+def _read_facts(folder: RunFolder) -> _RunFacts:
+    path = folder.path / "anchors.json"
+    if not path.exists():
+        raise RunError(
+            f"The run {folder.name} stopped before its anchors were ready.",
+            hint=f"go on with it: restnet-search --resume {folder.path}",
+        )
+    return read_as(_RunFacts, path)
 
 
 def _check_same(before: _RunFacts, now: _RunFacts, folder: RunFolder) -> None:

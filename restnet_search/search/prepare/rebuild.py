@@ -13,7 +13,7 @@ from restnet_search.errors import RunError, did_you_mean
 from restnet_search.registry import STITCH_LAYERS
 from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.prepare.hybrids import restore_hybrid
-from restnet_search.search.prepare.prepared import load_prepared
+from restnet_search.search.prepare.prepared import load_prepared, run_classes
 from restnet_search.search.run.record_store import read_records
 from restnet_search.search.run.records import HybridRecord
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
@@ -25,7 +25,10 @@ __all__ = ["Rebuilt", "rebuild_network", "rebuild_networks"]
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """A network of a run with what an export needs to know of it; ``record`` is None for an anchor."""
+    """A network of a run with what an export needs to know of it.
+
+    ``record`` is None for an anchor; ``classes`` are the run's, in the order of the network's answers.
+    """
 
     network: nn.Module
     preprocessing: Preprocessing
@@ -33,6 +36,7 @@ class Rebuilt:
     record: HybridRecord | None
     space: SearchSpace
     inputs: RunInputs
+    classes: tuple[str, ...]
 
 
 def rebuild_network(path: Path, id: str, *, weights: Path | None = None, trust_code: bool = False) -> Rebuilt:
@@ -66,10 +70,13 @@ def rebuild_networks(
     parts = {id: [records[id].front.anchor, records[id].back.anchor] if id in records else [id] for id in ids}
     anchors = load_prepared(folder, space, inputs, sources, [name for part in parts.values() for name in part])
     rebuilt: dict[str, Rebuilt] = {}
+    classes = run_classes(folder)
     for id, used in parts.items():
         network = _hybrid(folder, records[id], anchors) if id in records else anchors[id].graph.traced.module
         own = {name: anchors[name] for name in used}
-        rebuilt[id] = Rebuilt(network, anchors[used[0]].anchor.preprocessing, own, records.get(id), space, inputs)
+        rebuilt[id] = Rebuilt(
+            network, anchors[used[0]].anchor.preprocessing, own, records.get(id), space, inputs, classes
+        )
     return rebuilt
 
 

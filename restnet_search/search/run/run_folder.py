@@ -130,7 +130,8 @@ class RunFolder:
         """
         if not (self.path / _MARKER).is_file():
             return
-        written = ["run.json", "space.yaml", "anchors.json", "latency.json", self.formats.name, ".lock", self.log.name]
+        written = ["run.json", "space.yaml", "data.json", "anchors.json", "latency.json", self.formats.name, ".lock"]
+        written.append(self.log.name)
         for path in (*(self.anchor(anchor.name) for anchor in space.anchors), *(self.path / name for name in written)):
             path.unlink(missing_ok=True)
         (self.path / _MARKER).unlink()
