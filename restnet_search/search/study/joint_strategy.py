@@ -68,5 +68,5 @@ def _reserved_steps(training: JointTraining, run: TrainingRun) -> int:
 def _keep(id: str, outcome: JointOutcome, lr: float, run: TrainingRun) -> None:
     record = record_of(id, outcome.candidate, TrainingChoices(lr, epochs=1), outcome.trial, run.context)
     record = replace(record, strategy="joint", images=outcome.images)
-    run.save(record, outcome.trial)
+    record = run.save(record, outcome.trial)
     run.study.add_record(record, outcome.candidate)
