@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from torch import Tensor, nn
 
 from restnet_search.anchors.architecture_kind import architecture_kind
-from restnet_search.anchors.checks.chance import ChanceTest, Standing
-from restnet_search.data import Split
 from restnet_search.export.folding.fold_network import folded_cost
 from restnet_search.reporting.assemble.build import finalists
 from restnet_search.reporting.assemble.statistics import final_score
@@ -127,17 +125,11 @@ def _score_anchors(search: Search) -> list[AnchorRecord]:
                 kept_branches=cut.anchor.kept_branches,
                 uncounted=search.prepared.costs[name].notable,
                 weights=cut.anchor.weights.source,
-                standing=_standing(correct[images.val.name], images.val),
+                standing=cut.anchor.standing,
             )
             results.append(record)
             _log.info("anchor %s: %d MACs, val %.4f", name, cost.macs, val.top1)
     return results
-
-
-def _standing(correct: int, val: Split) -> Standing:
-    classes = len(val.classes)
-    largest = int(val.labels.bincount(minlength=classes).max())
-    return ChanceTest(correct, len(val), classes, largest).standing
 
 
 def _score_finalists(search: Search, chosen: Sequence[str]) -> dict[str, FinalScore]:

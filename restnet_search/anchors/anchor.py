@@ -16,6 +16,7 @@ from restnet_search.data.preprocessing import Preprocessing
 __all__ = [
     "Anchor",
     "ModelRecipe",
+    "Standing",
     "Weights",
     "WeightsSource",
     "freeze",
@@ -24,6 +25,9 @@ __all__ = [
     "tensors_digest",
 ]
 
+
+Standing = Literal["above chance", "at chance", "too few images"]
+"""Answers on val against guessing: :class:`restnet_search.anchors.checks.chance.ChanceTest`."""
 
 WeightsSource = Literal["published", "given", "fitted", "random"]
 """Where weights are from: their publisher (timm's hub, its cache), the user (a file, a factory), a fit here, chance."""
@@ -70,6 +74,7 @@ class Anchor:
         preprocessing: From an image to the model's input.
         num_classes: Of its present head; 0 where it has none yet.
         weights: Their digest and license, and where they come from.
+        standing: On val, against guessing; None where nobody asked.
         as_trained: The model with the branches that were fused in ``model``, which fits train; None where nothing was
             fused, and where a search no longer needs it.
         reparameterized: Whether branches of ``model`` are fused, here or in its checkpoint.
@@ -82,6 +87,7 @@ class Anchor:
     preprocessing: Preprocessing
     num_classes: int
     weights: Weights
+    standing: Standing | None = None
     as_trained: nn.Module | None = None
     reparameterized: bool = False
     kept_branches: str = ""

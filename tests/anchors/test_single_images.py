@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -170,7 +172,7 @@ def test_networks_that_answer_for_single_images_pass(network: type[Body]) -> Non
         ("mobilenetv3_small_050", {}), ("efficientvit_b0", {}), ("poolformerv2_s12", {}), ("gcvit_xxtiny", {}),
     ],
 )  # fmt: skip
-def test_timms_families_pass(model: str, kwargs: dict[str, object]) -> None:
+def test_timms_families_pass(model: str, kwargs: dict[str, Any]) -> None:
     """Windows, batch-norms, pooling and attention: rows of the batch axis are shuffled inside, and come back."""
     torch.manual_seed(0)
     network = timm.create_model(model, num_classes=5, **kwargs).eval()

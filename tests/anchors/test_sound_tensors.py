@@ -105,9 +105,11 @@ def test_counters_and_indices_are_no_weights() -> None:
 def test_a_factorys_precision_is_brought_to_float32(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4)).to(dtype).train()
-    before = model[1].weight.detach().clone()
+    linear = model[1]
+    assert isinstance(linear, nn.Linear)
+    before = linear.weight.detach().clone()
     standard = standardize("half", model)
-    assert standard[1].weight.dtype == torch.float32 and torch.equal(standard[1].weight, before.float())  # pyright: ignore[reportIndexIssue]
+    assert linear.weight.dtype == torch.float32 and torch.equal(linear.weight, before.float())
     assert not standard.training and not any(parameter.requires_grad for parameter in standard.parameters())
 
 

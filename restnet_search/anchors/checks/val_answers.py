@@ -37,7 +37,8 @@ def standing_on_val(anchor: Anchor, val: Split, *, images: int | None = SAMPLE) 
     labels = val.labels.numpy()
     count = len(labels) if images is None else min(images, len(labels))
     chosen = stratified_sample(labels, count, np.random.default_rng(0)) if count < len(labels) else np.arange(count)
-    return against_chance(answer(anchor, val, chosen), val.labels[chosen], len(val.classes))
+    answers, fitted = answer(anchor, val, chosen), anchor.weights.fitted
+    return against_chance(answers, val.labels[chosen], len(val.classes), fitted=fitted)
 
 
 @torch.no_grad()
@@ -77,7 +78,7 @@ def describe_untrained(anchor: Anchor, test: ChanceTest) -> str | None:
         return f"{anchor.name} has random weights: {test}."
     if test.standing == "at chance":
         drawn = f" ({'; '.join(anchor.weights.notes)})" if anchor.weights.notes else ""
-        return f"{anchor.name} ({anchor.weights.source} weights) is no better than chance{drawn}: {test}."
+        return f"{anchor.name} ({anchor.weights.source} weights) answers no better than a network without training{drawn}: {test}."
     return None
 
 

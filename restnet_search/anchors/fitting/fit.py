@@ -181,7 +181,7 @@ def _held_against_chance(fit: Fit, data: DataSplits, spec: FitSpec, compute: Com
         _tell(progress, f"Untrained: {problem}")
     if standing.standing == "too few images":
         _tell(progress, f"{fit.anchor.name}: too few images to tell it from chance: {standing}.")
-    return replace(fit, on_val=standing)
+    return replace(fit, anchor=replace(fit.anchor, standing=standing.standing), on_val=standing)
 
 
 def _tell(progress: Progress, message: str) -> None:

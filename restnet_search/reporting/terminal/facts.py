@@ -134,7 +134,7 @@ def anchor_warnings(report: Report) -> list[str]:
     for anchor in report.anchors:
         reached = f"{percent(anchor.val.top1)} % of {anchor.val.n:,} val images"
         if anchor.is_untrained:
-            random = "its weights are random" if anchor.weights == "random" else "it is no better than chance"
+            random = "its weights are random" if anchor.weights == "random" else "it answers as if it were"
             warnings.append(
                 f"UNTRAINED: {anchor.name}: {random} ({reached}). Gains over it and hybrids with its parts mean little."
             )
