@@ -78,7 +78,8 @@ def describe_untrained(anchor: Anchor, test: ChanceTest) -> str | None:
         return f"{anchor.name} has random weights: {test}."
     if test.standing == "at chance":
         drawn = f" ({'; '.join(anchor.weights.notes)})" if anchor.weights.notes else ""
-        return f"{anchor.name} ({anchor.weights.source} weights) answers no better than a network without training{drawn}: {test}."
+        name = f"{anchor.name} ({anchor.weights.source} weights)"
+        return f"{name} answers no better than a network without training{drawn}: {test}."
     return None
 
 
