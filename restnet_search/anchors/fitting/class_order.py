@@ -144,7 +144,8 @@ def _require_winner(answers: _Answers, classes: Sequence[str], orders: Mapping[s
         return winner
     right = max(int(answers.right(classes, order).sum()) for order in orders.values())
     largest = int(np.bincount(answers.labels).max())
-    if ChanceTest(right, len(answers.labels), len(classes), largest).standing == "at chance":
+    answered = len(np.unique(answers.predicted))
+    if ChanceTest(right, len(answers.labels), len(classes), largest, answered).standing == "at chance":
         return None
     shares = _shares(answers, classes, orders)
     tried = ", ".join(f"{100 * share:.1f} % in {name} order" for name, share in shares.items())
