@@ -57,9 +57,9 @@ def check_space(space: SearchSpace, sources: AnchorSources, progress: Progress, 
     loaded = _load(space, sources, len(data.classes), progress)
     sound = [one.anchor for one in loaded if one.anchor is not None]
     problems: list[str] = []
-    said: list[str] = []
+    sentences: list[str] = []
     try:
-        ordered = settle_class_order(data, sound, Compute(), said.append)
+        ordered = settle_class_order(data, sound, Compute(), sentences.append)
         data, anchors = ordered.data, {anchor.name: anchor for anchor in ordered.anchors}
     except (AnchorError, DataError) as error:
         problems.append(_sentence(error))
@@ -79,7 +79,7 @@ def check_space(space: SearchSpace, sources: AnchorSources, progress: Progress, 
         classes=_classes(inventory),
         order=data.order.reason if data.order is not None else "",
         anchors=tuple(checked),
-        notes=(*data.notes, *(sentence for sentence in said if data.order is None or sentence != data.order.reason)),
+        notes=(*data.notes, *(sentence for sentence in sentences if data.order is None or sentence != data.order.reason)),
         problems=tuple(problems),
     )
 
