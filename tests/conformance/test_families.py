@@ -36,6 +36,13 @@ REPRESENTATIVE = {
 }
 
 
+def test_families_with_branches_for_training_are_fused_before_they_are_cut() -> None:
+    outcome = check_case(BY_FAMILY["repghost"])
+    assert (outcome.status, outcome.reason, outcome.max_diff) == ("equal", "", 0.0)
+    assert outcome.trained_macs is not None and outcome.macs is not None and outcome.trained_macs > outcome.macs
+    assert check_case(Case("resnet", "test_resnet")).trained_macs is None
+
+
 @pytest.mark.parametrize("family", REPRESENTATIVE)
 def test_front_and_back_equal_the_whole(family: str) -> None:
     outcome = check_case(BY_FAMILY[family])
