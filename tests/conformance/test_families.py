@@ -97,6 +97,15 @@ class TestRun:
             run_conformance(cases, tmp_path, report=lambda outcome: said.append(outcome.family))
         assert said == ["resnet", "vit"]
 
+    def test_rows_without_costs_are_checked_again(self, tmp_path: Path) -> None:
+        run_conformance(self.CASES[:1], tmp_path)
+        table = json.loads((tmp_path / "conformance.json").read_text())
+        for key in ("macs", "torch_macs", "why", "trained_macs"):
+            del table["families"][0][key]  # as earlier versions wrote it
+        (tmp_path / "conformance.json").write_text(json.dumps(table))
+        (outcome,) = run_conformance(self.CASES[:1], tmp_path)
+        assert outcome.macs is not None and outcome.torch_macs is not None
+
     def test_checking_one_family_again_keeps_the_rows_of_the_others(self, tmp_path: Path) -> None:
         run_conformance(self.CASES, tmp_path)
         said: list[str] = []
