@@ -1,4 +1,4 @@
-"""What a search will hold in memory at its peak, estimated before it ranks or trains anything."""
+"""Memory that a search will hold at its peak, estimated before it ranks or trains anything."""
 
 from __future__ import annotations
 
