@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from restnet_search.anchors.architecture_kind import architecture_kind
 from restnet_search.export.folding.fold_network import folded_cost
+from restnet_search.plain.bounds import Natural
 from restnet_search.reporting.assemble.build import finalists
 from restnet_search.reporting.assemble.statistics import final_score
 from restnet_search.search.halving.halving import Halving
@@ -104,7 +107,7 @@ def _score_anchors(search: Search) -> list[AnchorRecord]:
             correct: dict[str, int] = {}
             for split in (images.val, images.test):
                 key = f"{split.name}:{name}"
-                if (noted := study.noted(key)) is None:
+                if (noted := study.noted(key, _correct_of(len(split)))) is None:
                     model, preprocessing = cut.anchor.model, cut.anchor.preprocessing
                     noted = score_network(model, preprocessing, split, compute=search.prepared.compute)
                     study.note(key, noted)
@@ -121,7 +124,7 @@ def _score_anchors(search: Search) -> list[AnchorRecord]:
                 test=final_score(correct[images.test.name], len(images.test)),
                 license=cut.anchor.license,
                 kind=architecture_kind(cut.anchor.model),
-                as_trained=search.prepared.costs[name].as_trained,
+                cost_as_trained=search.prepared.costs[name].as_trained,
                 kept_branches=cut.anchor.kept_branches,
                 uncounted=search.prepared.costs[name].notable,
                 weights=cut.anchor.weights.source,
@@ -139,7 +142,7 @@ def _score_finalists(search: Search, chosen: Sequence[str]) -> dict[str, FinalSc
     with search.session.progress.task("Scoring the Pareto set on test", total=max(len(chosen), 1)) as task:
         for id in chosen:
             key = f"test:{id}"
-            if (correct := search.study.noted(key)) is None:
+            if (correct := search.study.noted(key, _correct_of(len(test)))) is None:
                 preprocessing = search.prepared.anchors[records[id].front.anchor].anchor.preprocessing
                 hybrid = compute.place(_restore(search, records[id]))
                 correct = score_network(hybrid, preprocessing, test, compute=compute)
@@ -149,13 +152,18 @@ def _score_finalists(search: Search, chosen: Sequence[str]) -> dict[str, FinalSc
     return scores
 
 
+def _correct_of(images: int) -> Any:
+    """Return the type of a number of correct answers among so many images."""
+    return Annotated[int, Field(ge=0, le=images)]
+
+
 def _measure_finalists(search: Search, chosen: Sequence[str]) -> Mapping[str, Timing]:
     """Measure the anchors and the chosen hybrids, interleaved; nothing where the table is another device's, or none."""
     table, study = search.prices.table, search.study
     if table is None or search.prices.foreign:
         return {}
     wanted = {*chosen, *search.prepared.anchors}
-    if (noted := study.noted("latency")) is None or set(noted) != wanted:
+    if (noted := study.noted("latency", dict[str, Timing])) is None or set(noted) != wanted:
         graphs, records = search.prepared.graphs, {record.id: record for record in study.hybrids}
         spec = search.session.space.latency.model_copy(update={"runtime": table.on.runtime})
         with search.prepared.on_cpu():
@@ -166,15 +174,15 @@ def _measure_finalists(search: Search, chosen: Sequence[str]) -> Mapping[str, Ti
                 example = graphs[records[id].front.anchor].traced.example(table.on.batch)
                 networks[id] = (_restore(search, records[id]), example)
             timings = measure_networks(networks, spec, search.session.progress)
-        noted = {id: asdict(timing) for id, timing in timings.items()}
-        study.note("latency", noted)
-    return {id: Timing(**timing) for id, timing in noted.items()}
+        study.note("latency", {id: asdict(timing) for id, timing in timings.items()})
+        return timings
+    return noted
 
 
 def _count_exported(search: Search, chosen: Sequence[str]) -> Mapping[str, int]:
     """Count the MACs of the anchors and the chosen hybrids as exports with a graph hold them: folded."""
     study, graphs = search.study, search.prepared.graphs
-    noted = study.noted("exported_macs")
+    noted = study.noted("exported_macs", dict[str, Natural])
     if noted is None or set(noted) != {*chosen, *graphs}:
         records = {record.id: record for record in study.hybrids}
         with search.prepared.on_cpu():
@@ -191,4 +199,4 @@ def _count_exported(search: Search, chosen: Sequence[str]) -> Mapping[str, int]:
 def _restore(search: Search, record: HybridRecord) -> Hybrid:
     front, back = (record.front.anchor, record.front.cut), (record.back.anchor, record.back.cut)
     file = search.session.folder.stitch(record.id)
-    return restore_hybrid(search.prepared.graphs, record.stitch.kind, front, back, file)
+    return restore_hybrid(search.prepared.graphs, record.stitch.kind, front, back, file, record.stitch.sha256)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from restnet_search.environment import prepare_environment
 from tests.forking import ForkServer, Run, run_fresh
@@ -20,6 +21,8 @@ prepare_environment()  # as the command line does, before torch is loaded
 # The tests are many and small: a second thread costs each more than it gives, and the processes that pytest-xdist
 # starts share the cores already. What is compared bit for bit must not depend on the machine's number of cores either.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+settings.register_profile("long", max_examples=3000, deadline=None)  # pytest --hypothesis-profile=long
 
 LONGEST = ("tests/e2e/", "tests/matrix/")
 SHARED = Path(__file__).resolve().parents[2] / "shared"

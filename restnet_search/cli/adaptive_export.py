@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +54,7 @@ def _entries(report: Report, budgets: Sequence[str]) -> list[Entry]:
         raise RunError(
             f"Nothing in the run {report.run} fits {', '.join(budget.name for budget in chosen)}.",
             expected="a budget with a Pareto set",
-            hint=f"restnet-search report {report.run}",
+            hint=shlex.join(["restnet-search", "report", report.run]),
         )
     return [report.entry(name) for name in names]
 

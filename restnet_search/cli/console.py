@@ -1,13 +1,12 @@
 """Consoles: results go to standard output, progress and notes to standard error.
 
-Names of anchors, classes and files come from users and data sets. They are made harmless here, in one place: no text is
-read as rich's markup or as an emoji's name, and no control character reaches the terminal.
+Names of anchors, classes and files come from users and data sets. They are made harmless here: no text is read as
+rich's markup or as an emoji's name, and no control character of :mod:`restnet_search.plain.escaping` is shown.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -15,9 +14,9 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-__all__ = ["console", "error_console", "print_json", "printable"]
+from restnet_search.plain.escaping import printable
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # the last ones turn lines around
+__all__ = ["console", "error_console", "print_json", "printable"]
 
 
 class _LiteralConsole(Console):
@@ -29,11 +28,6 @@ class _LiteralConsole(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=printable(segment.text))
-
-
-def printable(text: str) -> str:
-    """Return text with a question mark for every control character but tabs and line ends."""
-    return _CONTROL.sub("?", text)
 
 
 def console() -> Console:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,8 +12,10 @@ import typer
 
 from restnet_search.cli import options
 from restnet_search.errors import BudgetError
+from restnet_search.plain.escaping import one_line
 
 if TYPE_CHECKING:
+    from restnet_search.devices.device_results import DeviceResults
     from restnet_search.space import SearchSpace
     from restnet_search.space.schema import LatencySpec
 
@@ -113,9 +117,9 @@ def bench(
     from restnet_search.devices.bench_files import RESULTS, SCRIPT
 
     chosen, base = _choose(space, data)
-    spec = _latency(chosen, checked=hybrids, runs=runs, threads=threads)
+    chosen = chosen.model_copy(update={"latency": _latency(chosen, checked=hybrids, runs=runs, threads=threads)})
     with show_progress() as progress:
-        made = write_bench(chosen, spec, out, base=base, trust_code=trust_code, progress=progress)
+        made = write_bench(chosen, out, base=base, trust_code=trust_code, progress=progress, named=_found_by(space))
     if as_json:
         facts = {"networks": made.networks, "wholes": made.wholes, "bytes": made.bytes}
         print_json({"folder": str(made.folder), "script": SCRIPT, **facts})
@@ -140,7 +144,7 @@ def import_results(
     as_json: options.Json = False,
 ) -> None:
     """Make a device profile of what a device measured, for --device-profile."""
-    from restnet_search.cli.console import console, print_json
+    from restnet_search.cli.console import console, print_json, printable
     from restnet_search.devices.device_results import measured_profile, read_results
     from restnet_search.devices.model_error import model_error
     from restnet_search.files import write_atomically
@@ -158,7 +162,7 @@ def import_results(
         print_json({"profile": str(file), "budget": profile.budget, "error": error.to_json()})
         return
     console().print(render_model_error(error))
-    typer.echo(f"Written: {file}. Search for it: restnet-search --device-profile {file} --space {measured.space}")
+    typer.echo(f"Written: {printable(str(file))}. Search for it: {_search_with(file, measured)}")
 
 
 @app.command("check")
@@ -191,6 +195,23 @@ def check(
         print_json(error.to_json())
     else:
         console().print(render_model_error(error))
+
+
+def _found_by(space: str | None) -> str:
+    """Return what ``--space`` finds a space by, from any folder: the name of a built-in one, or its path."""
+    from restnet_search.space import find_space
+
+    location = find_space(space, environ=os.environ, cwd=Path.cwd())
+    return location.builtin or str(location.path.resolve())
+
+
+def _search_with(profile: Path, measured: DeviceResults) -> str:
+    """Return a command that searches the space that was measured; what cannot be known here is in capitals."""
+    from restnet_search.space.discovery import builtin_spaces
+
+    known = measured.named in builtin_spaces() or Path(measured.named).is_file() if measured.named else False
+    command = ["restnet-search", "--device-profile", str(profile), "--space", measured.named if known else "SPACE"]
+    return shlex.join(command) + ("" if known else f" (SPACE: the file of the space {one_line(measured.space)})")
 
 
 def _choose(space: str | None, data: Path | None) -> tuple[SearchSpace, Path]:

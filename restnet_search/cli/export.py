@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -150,7 +151,7 @@ def _pick(report: Report, name: str | None) -> str:
         raise RunError(
             f"Nothing in the run {report.run} fits the budget {chosen.name}.",
             expected="the id of a hybrid, or another --budget",
-            hint=f"restnet-search report {report.run}",
+            hint=shlex.join(["restnet-search", "report", report.run]),
         )
     return chosen.pick
 

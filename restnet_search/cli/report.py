@@ -13,7 +13,7 @@ def report(run: options.Run, runs: options.Runs = Path("reports"), as_json: opti
     """Print the report of a run."""
     from restnet_search.cli.console import console, print_json
     from restnet_search.loading import load_run
-    from restnet_search.plain_json import with_digest
+    from restnet_search.plain.json_text import with_digest
     from restnet_search.reporting.results_file.codec import to_json
     from restnet_search.reporting.terminal.report_page import render_report
     from restnet_search.search.run.run_folder import find_run

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restnet_search.cli.interrupts import Interrupted, interruptible
-from restnet_search.errors import DiskError, RestnetError, RunError
+from restnet_search.errors import BudgetError, DiskError, RestnetError, RunError
 from restnet_search.units import parse_budget
 
 if TYPE_CHECKING:
@@ -102,11 +103,26 @@ def _resolve_space(request: Request) -> tuple[SearchSpace, Path | None]:
     devices = choose_devices(request.device_profile)
     if devices.budgets:
         plain["budgets"] = [*request.budgets, *devices.budgets]
+    if devices.table is not None:
+        _refuse_ambiguous(plain["budgets"], devices.table)
     if table := devices.table or space.latency.table:
         plain["latency"]["table"] = str((base / table).resolve())
     parsed = _parse_space(plain)
     admit_extensions(parsed, trust_code=request.trust_code)
     return parsed, base
+
+
+def _refuse_ambiguous(budgets: Sequence[str], table: Path) -> None:
+    """Refuse a latency limit that may mean this machine or the device of a profile; a search has one latency table."""
+    for text in budgets:
+        budget = parse_budget(text)
+        if "latency" in dict(budget.limits) and "latency" not in dict(budget.at):
+            raise BudgetError(
+                f"The budget {text!r} does not say whose latency it limits: that of this machine, or of the device that"
+                f" {table.name} was measured on.",
+                expected="@device behind it for the device of the profile",
+                hint="leave the profile out to measure on this machine: @pytorch or @onnxruntime",
+            )
 
 
 def _compute_options(request: Request) -> dict[str, Any]:
@@ -185,7 +201,10 @@ def _run(folder: RunFolder, request: Request) -> Report:
     weights = request.weights or (Path(inputs.weights) if inputs.weights else None)
     base = Path(inputs.base) if inputs.base else None
     sources = AnchorSources(weights, base, request.trust_code, default_cache_dir())
-    kept, hint = f"Interrupted. What had finished is kept in {folder.path}.", f"restnet-search --resume {folder.path}"
+    kept, hint = (
+        f"Interrupted. What had finished is kept in {folder.path}.",
+        shlex.join(["restnet-search", "--resume", str(folder.path)]),
+    )
     with interruptible(kept, hint), show_progress() as progress:
         return run_search(space, folder, inputs, sources, progress)
 

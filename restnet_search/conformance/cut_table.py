@@ -10,7 +10,7 @@ from pathlib import Path
 from restnet_search.conformance.cut_check import CutOutcome
 from restnet_search.errors import RunError
 from restnet_search.files import write_atomically
-from restnet_search.plain_json import read_json
+from restnet_search.plain.json_text import read_json
 from restnet_search.units import format_count
 
 __all__ = ["read_cut_table", "render", "write_cut_table"]

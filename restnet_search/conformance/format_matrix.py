@@ -28,7 +28,8 @@ from restnet_search.export import (
 )
 from restnet_search.files import write_atomically
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
-from restnet_search.plain_json import read_json
+from restnet_search.plain.escaping import markdown
+from restnet_search.plain.json_text import read_json
 from restnet_search.registry import FORMATS
 from restnet_search.space.schema import DataSpec
 from restnet_search.stitching.layer import Hybrid, StitchLayer
@@ -245,4 +246,4 @@ def _line(row: FormatRow) -> str:
     difference = "" if row.max_diff is None else f"{row.max_diff:.1e}"
     agreement = "" if row.top1_agreement is None else f"{row.top1_agreement:.1%}"
     cells = [row.hybrid, row.format, row.status, difference, agreement, str(row.bytes or ""), f"{row.seconds:.1f}"]
-    return "| " + " | ".join([*cells, row.reason.replace("|", "/")]) + " |"
+    return "| " + " | ".join([*cells, markdown(row.reason)]) + " |"

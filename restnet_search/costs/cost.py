@@ -1,9 +1,11 @@
-"""The cost of a network or of a part of one. Imports nothing, so that records can hold it."""
+"""The cost of a network or of a part of one. Imports nothing heavy, so that records can hold it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from restnet_search.plain.bounds import Figure, Natural
 
 __all__ = ["NOTABLE", "Cost", "Uncounted", "notable"]
 
@@ -18,10 +20,10 @@ class Cost:
     The latter two are None where nothing asked for them, and of sums: they are no sums of the parts'.
     """
 
-    macs: int
-    params: int
-    memory: int | None = None
-    latency: float | None = None
+    macs: Natural
+    params: Natural
+    memory: Natural | None = None
+    latency: Figure | None = None
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(self.macs + other.macs, self.params + other.params)

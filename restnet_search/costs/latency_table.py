@@ -17,7 +17,8 @@ from typing import Any
 
 from restnet_search.errors import BudgetError
 from restnet_search.files import write_atomically
-from restnet_search.plain_json import digested_text, read_json, without_digest
+from restnet_search.plain.bounds import Natural, Seconds
+from restnet_search.plain.json_text import digested_text, read_json, without_digest
 from restnet_search.space.device_profiles import load_profile
 
 __all__ = [
@@ -43,9 +44,9 @@ _FORMAT, _VERSION = "restnet-search latency table", 1
 class Timing:
     """Seconds of one call: median and 95th percentile (nearest rank) of ``runs`` counted runs."""
 
-    median: float
-    p95: float
-    runs: int
+    median: Seconds
+    p95: Seconds
+    runs: Natural
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Timing:

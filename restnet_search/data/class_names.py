@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from restnet_search.data.readers.sources import ImageSource, RelabelledSource
 from restnet_search.errors import DataError
+from restnet_search.plain.json_text import parse_json
 
 __all__ = ["CLASS_FILES", "ClassOrder", "class_list", "in_classes", "lexicographic_order", "read_class_file"]
 
@@ -81,7 +81,7 @@ def read_class_file(path: Path) -> tuple[str, ...]:
             raise ValueError(f"it is larger than {_MOST_BYTES >> 20} MiB")
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".json":
-            return _from_json(json.loads(text))
+            return _from_json(parse_json(text))
         if path.suffix.lower() in (".pkl", ".pickle"):
             raise ValueError("pickles are not read")
         lines = [line.strip() for line in text.splitlines()]

@@ -21,7 +21,7 @@ from restnet_search.progress import Progress
 from restnet_search.search.points.latency_measurement import anchor_digest, networks_to_measure, parts_of
 from restnet_search.search.points.onnx_sessions import write_part
 from restnet_search.search.points.stitch_points import StitchPoint
-from restnet_search.space.schema import LatencySpec, SearchSpace
+from restnet_search.space.schema import SearchSpace
 
 __all__ = ["DeviceBench", "write_bench"]
 
@@ -39,7 +39,13 @@ class DeviceBench:
 
 
 def write_bench(
-    space: SearchSpace, spec: LatencySpec, out: Path, *, base: Path, trust_code: bool, progress: Progress
+    space: SearchSpace,
+    out: Path,
+    *,
+    base: Path,
+    trust_code: bool,
+    progress: Progress,
+    named: str = "",
 ) -> DeviceBench:
     """Write the fronts, stitch layers, backs and anchors of a space, and some whole hybrids, for a device to measure.
 
@@ -47,11 +53,11 @@ def write_bench(
     or not at all.
 
     Args:
-        space: With an absolute data root.
-        spec: Threads, batch, runs and how many whole hybrids.
+        space: With an absolute data root; its section ``latency`` says threads, batch, runs and how many whole hybrids.
         out: Must not exist, or be an empty folder.
         base, trust_code: For factories.
         progress: Shows the networks.
+        named: What ``--space`` finds the space by, from any folder of this machine.
 
     Raises:
         BudgetError: If `out` holds something, or a network cannot be written as ONNX.
@@ -59,6 +65,7 @@ def write_bench(
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise BudgetError(f"{out} exists already.", expected="a new or empty folder", hint="name another --out DIR")
+    spec = space.latency
     graphs, costs = cut_space(space, base=base, trust_code=trust_code, progress=progress)
     networks, wholes = networks_to_measure(space, graphs, costs, spec)
     with scratch_beside(out) as scratch:
@@ -70,6 +77,7 @@ def write_bench(
             "format": _FORMAT,
             "version": _VERSION,
             "space": space.name,
+            "named": named,
             "anchors": {name: anchor_digest(graph, costs[name]) for name, graph in graphs.items()},
             "batch": spec.batch,
             "threads": spec.threads,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from restnet_search.plain_json import canonical_digest
+from restnet_search.plain.json_text import canonical_digest
 
 __all__ = ["BENCH_MANIFEST", "RESULTS", "SCRIPT", "content_digest"]
 

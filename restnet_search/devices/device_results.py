@@ -11,7 +11,7 @@ from typing import Any
 from restnet_search.costs.latency_table import OVERHEAD, LatencyTable, MeasuredOn, Timing, WholeTiming, plain_table
 from restnet_search.devices.bench_files import RESULTS, SCRIPT, content_digest
 from restnet_search.errors import BudgetError
-from restnet_search.plain_json import read_json
+from restnet_search.plain.json_text import read_json
 from restnet_search.space.device_profiles import DeviceProfile, parse_profile
 from restnet_search.units import parse_quantity
 
@@ -22,12 +22,13 @@ _FORMAT, _VERSION = "restnet-search device results", 1
 
 @dataclass(frozen=True)
 class DeviceResults:
-    """Latencies that a device measured, with their space and time."""
+    """Latencies that a device measured, with their space and time; ``named``: what ``--space`` found the space by."""
 
     table: LatencyTable
     space: str
     measured: str
     runtime_version: str
+    named: str = ""
 
 
 def read_results(path: Path) -> DeviceResults:
@@ -45,7 +46,9 @@ def read_results(path: Path) -> DeviceResults:
         if raw["digest"] != content_digest(raw):
             raise ValueError("it was changed or cut off after it was written")
         table = _table(raw)
-        return DeviceResults(table, str(raw["space"]), str(raw["measured"]), str(raw["runtime_version"]))
+        return DeviceResults(
+            table, str(raw["space"]), str(raw["measured"]), str(raw["runtime_version"]), str(raw.get("named", ""))
+        )
     except OSError as error:
         raise BudgetError(f"Cannot read {path}: {error.strerror or error}.", expected=_EXPECTED) from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:

@@ -137,7 +137,7 @@ def main() -> None:
         "format": FORMAT,
         "version": VERSION,
         "bench": bench["digest"],
-        **{key: bench[key] for key in ("space", "anchors", "batch", "wholes")},
+        **{key: bench[key] for key in ("space", "named", "anchors", "batch", "wholes") if key in bench},
         **chosen,
         "runtime": "onnxruntime",
         "runtime_version": onnxruntime.__version__,

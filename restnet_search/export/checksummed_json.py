@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from restnet_search.errors import ExportError
-from restnet_search.plain_json import DIGEST, canonical_digest, read_json, with_digest
+from restnet_search.plain.json_text import DIGEST, canonical_digest, read_json, with_digest
 
 __all__ = ["checksummed_text", "dump_checksummed", "read_checksummed", "validate_as"]
 

@@ -11,7 +11,18 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Column", "indented", "literal", "name_column", "number_column", "paragraph", "table", "text_column"]
+from restnet_search.reporting.words import Words
+
+__all__ = [
+    "Column",
+    "indented",
+    "literal",
+    "name_column",
+    "number_column",
+    "paragraph",
+    "table",
+    "text_column",
+]
 
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
@@ -59,9 +70,9 @@ def table(*columns: Column, left: int = 0, right: int = 1) -> Table:
     return made
 
 
-def literal(*cells: str) -> list[Text]:
+def literal(*cells: str) -> list[Words]:
     """Take cells as they are: names may hold square brackets, which rich would read as markup."""
-    return [Text(cell) for cell in cells]
+    return [Words(cell) for cell in cells]
 
 
 def indented(block: RenderableType) -> RenderableType:

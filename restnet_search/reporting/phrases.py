@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from restnet_search.reporting.model.budget_sets import BudgetEntry
 from restnet_search.reporting.model.run_report import Entry, Report
 from restnet_search.search.run.records import AnchorRecord, part_names
@@ -14,7 +16,11 @@ __all__ = [
     "cut_name",
     "device_columns",
     "device_cost",
+    "device_titles",
+    "difference",
     "gain",
+    "is_above_chance",
+    "memory_dtype",
     "network",
     "parts",
     "percent",
@@ -34,6 +40,18 @@ def points(fraction: float) -> str:
     """Format a difference of fractions in percentage points: ``+2.9``, ``-0.4``, ``0.0``."""
     text = f"{100 * fraction:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def difference(first: float, second: float) -> str:
+    """Format how far a fraction is above another, in percentage points, as their percentages are shown: 84.1 - 84.2 is
+    -0.1, whatever their further digits are, for readers subtract what they see.
+    """
+    return points(float(Decimal(percent(first)) - Decimal(percent(second))) / 100)
+
+
+def is_above_chance(low: float) -> bool:
+    """Say whether an interval of a difference, as it is shown, lies above zero; one that touches it does not."""
+    return Decimal(percent(low)) > 0
 
 
 def cut_name(path: str, cut: int) -> str:
@@ -71,27 +89,42 @@ def network(report: Report, entry: Entry) -> str:
     return " + ".join(parts(report, entry))
 
 
-def gain(entry: Entry, reference: Entry) -> float | None:
-    """Return how much ``entry`` is above ``reference`` on test, as a fraction; None if one was not scored there."""
+def gain(entry: Entry, reference: Entry) -> str | None:
+    """Format how far ``entry`` is above ``reference`` on test, in points; None if one was not scored there."""
     if entry.test is None or reference.test is None:
         return None
-    return entry.test.top1 - reference.test.top1
+    return difference(entry.test.top1, reference.test.top1)
 
 
-def budget_limits(budget: BudgetEntry) -> str:
-    """Say what a budget allows: ``at most 85.0M MACs and 1.00M params``."""
+def budget_limits(report: Report, budget: BudgetEntry) -> str:
+    """Say what a budget allows, and how that is counted: ``at most 85.0M MACs and 1.00MB of memory in int8``."""
     limits = [(budget.limits.get("macs"), "MACs"), (budget.limits.get("params"), "params")]
     held = [f"{format_count(limit)} {unit}" for limit, unit in limits if limit is not None]
     if "memory" in budget.limits:
-        held.append(f"{format_bytes(budget.limits['memory'])} of memory")
+        held.append(f"{format_bytes(budget.limits['memory'])} of memory in {memory_dtype(report)}")
     if "latency" in budget.limits:
-        held.append(f"{format_seconds(budget.limits['latency'])} of latency")
+        note = report.search.latency
+        where = f" on {note.on}" if note is not None else ""
+        held.append(f"{format_seconds(budget.limits['latency'])} of latency{where}")
     return f"at most {' and '.join(held)}" if held else "no limit"
 
 
 def device_columns(report: Report) -> tuple[str, ...]:
     """Return the kinds of device cost that a table shows beside MACs and parameters: those that were asked for."""
     return tuple(kind for kind in ("memory", "latency") if report.uses(kind))
+
+
+def memory_dtype(report: Report) -> str:
+    """Return what memory is counted in."""
+    return report.search.memory_dtype or "float32"
+
+
+def device_titles(report: Report) -> tuple[str, ...]:
+    """Return the titles of :func:`device_columns`, each with what it is counted in or measured on."""
+    note = report.search.latency
+    where = "" if note is None else "\non its device" if note.foreign else f"\n{note.on.runtime}"
+    titles = {"memory": f"memory\n{memory_dtype(report)}", "latency": f"latency{where}"}
+    return tuple(titles[kind] for kind in device_columns(report))
 
 
 def device_cost(entry: Entry, kind: str) -> str:

@@ -41,6 +41,7 @@ __all__ = [
     "HalvingSpec",
     "JointSpec",
     "LatencySpec",
+    "Objective",
     "Order",
     "RankerSpec",
     "SearchSpace",
@@ -53,6 +54,7 @@ __all__ = [
 ]
 
 Order = Literal["large_to_small", "small_to_large"]
+Objective = Literal["accuracy", "macs", "params", "memory", "latency"]
 
 
 class SearchSpace(Section):
@@ -74,7 +76,7 @@ class SearchSpace(Section):
     fit: FitSpec = FitSpec()
     cache: CacheSpec = CacheSpec()
     compute: ComputeSpec = ComputeSpec()
-    objectives: list[Literal["accuracy", "macs", "params", "memory", "latency"]] = Field(default=["accuracy", "macs"])
+    objectives: list[Objective] = Field(default=["accuracy", "macs"])
     memory_dtype: MemoryDtype = Field(default="float32", description="What weights and activations count as in memory.")
     latency: LatencySpec = LatencySpec()
     budgets: list[str] = Field(default=[], description="Device budgets; --budget on the command line wins.")

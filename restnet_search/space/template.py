@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from restnet_search.plain.escaping import one_line
 from restnet_search.space.plain_yaml import write_yaml
 from restnet_search.space.published_data import DATA_PRESETS, EMBEDDED
 
@@ -47,7 +48,7 @@ def render_template(draft: SpaceDraft) -> str:
     Every section that a first search may want to change stands there with its default and a comment.
     """
     description = f"{' and '.join(draft.anchors)}, stitched."
-    notes = "".join(f"# {_printable(note)}\n" for note in draft.notes)
+    notes = "".join(f"# {one_line(note)}\n" for note in draft.notes)
     splits = {"train": "train", "val": "val", "test": draft.test}
     own = draft.dataset == EMBEDDED or draft.dataset in DATA_PRESETS  # these bring their splits
     where = "" if own else f"  splits: {_flow(splits)} # test: null cuts it from val\n"
@@ -99,11 +100,6 @@ data:
 def _anchor_lines(anchors: Sequence[str]) -> str:
     entries = (anchor_entry(anchor) for anchor in anchors)
     return "".join(f"  - {key}: {_flow(value)}\n" for entry in entries for key, value in entry.items())
-
-
-def _printable(text: str) -> str:
-    """Return the text on one line, without what YAML does not allow even in comments."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def _flow(value: object) -> str:

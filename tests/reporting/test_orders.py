@@ -68,7 +68,7 @@ def test_licenses_are_said_and_warned_of() -> None:
     assert f"NOT FOR COMMERCIAL USE: 4 of 4 hybrids hold the weights of {SMALL}." in text
     assert all(report.non_commercial[one.id] == (SMALL,) for one in report.hybrids)
     free = mixed(("apache-2.0", None))
-    assert "COMMERCIAL" not in told(free) and f"Weights of {SMALL}: unknown" in told(free)
+    assert "COMMERCIAL" not in told(free) and f"Weights of {SMALL}: license unknown" in told(free)
     assert free.non_commercial == {}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from restnet_search.errors import RunError
@@ -19,7 +19,38 @@ from . import samples
 finite = st.floats(allow_nan=False, allow_infinity=False)
 st.register_type_strategy(float, finite)
 st.register_type_strategy(int, st.integers(-(2**53), 2**53))
-reports = st.builds(Report, schema_version=st.just(SCHEMA_VERSION))
+
+
+def agreeing(report: Report) -> Report:
+    """Give the parts of a random report names that the others know."""
+    anchors = tuple({anchor.name: anchor for anchor in report.anchors}.values())
+    made = [*report.hybrids, *report.controls] if anchors else []
+    named = [
+        replace(
+            one,
+            id=f"{place}/{one.id}",
+            front=replace(one.front, anchor=anchors[0].name),
+            back=replace(one.back, anchor=anchors[-1].name),
+        )
+        for place, one in enumerate(made)
+        if f"{place}/{one.id}" not in {anchor.name for anchor in anchors}
+    ]
+    members = tuple(one.id for one in named[:2])
+    return replace(
+        report,
+        anchors=anchors,
+        hybrids=tuple(named[:3]),
+        controls=tuple(named[3:]),
+        budgets=tuple(replace(one, pareto=members, pick=None, best_anchor=None) for one in report.budgets),
+        orders=tuple(replace(one, best=next(iter(members), None)) for one in report.orders),
+        search=replace(report.search, objectives=("accuracy", "macs")),
+        rankers=tuple(
+            replace(one, regret={str(k): lost for k, lost in enumerate(one.regret.values())}) for one in report.rankers
+        ),
+    )
+
+
+reports = st.builds(Report, schema_version=st.just(SCHEMA_VERSION)).map(agreeing)
 
 # Issue 2, "results.json": every key that other tools read.
 SCHEMA: dict[str, Any] = {
@@ -71,6 +102,7 @@ def test_accuracies_are_fractions_and_intervals_hold_them(tmp_path: Path) -> Non
     assert all(0 < test["ci95"][0] < test["top1"] < test["ci95"][1] < 1 for test in tests)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a report has many parts
 @given(reports)
 def test_any_report_survives_the_way_through_json(report: Report) -> None:
     text = json.dumps(to_json(report), allow_nan=False)
@@ -160,6 +192,32 @@ def test_a_flipped_bit_is_found_and_what_to_do_is_said(tmp_path: Path, place: fl
     with pytest.raises(RunError, match="changed after it was written") as caught:
         read_results(tmp_path)
     assert "--resume" in str(caught.value) and "removing the key digest" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (put(1.5, "anchors", 0, "val", "top1"), "anchors[0].val.top1"),
+        (put(-1, "hybrids", 0, "cost", "macs"), "hybrids[0].cost.macs"),
+        (put([0.5, 1.2], "anchors", 1, "test", "ci95"), "anchors[1].test.ci95[1]"),
+        (put(-5.0, "search", "seconds", "fit"), "search.seconds.fit"),
+        (put(["accuracy", "money"], "search", "objectives"), "search.objectives[1]"),
+        (put({"first": 0.1}, "rankers", 0, "regret"), "rankers[0].regret"),
+        (put("nobody", "hybrids", 2, "front", "anchor"), "contradicts itself: 'h002' is made of 'nobody'"),
+        (put(["h999"], "budgets", 0, "pareto"), "contradicts itself: the budget '85MFLOPs' names 'h999'"),
+        (put("h001", "hybrids", 0, "id"), "contradicts itself: two networks are called 'h001'"),
+        (put(["accuracy", "memory"], "search", "objectives"), "contradicts itself: memory is an objective"),
+    ],
+)
+def test_numbers_out_of_range_and_names_of_nothing_are_refused(tmp_path: Path, change, words: str) -> None:
+    file, _ = write_results(samples.report(), tmp_path)
+    data = json.loads(file.read_text("utf-8"))
+    data.pop("digest")
+    change(data)
+    file.write_text(json.dumps(data), "utf-8")
+    with pytest.raises(RunError) as caught:
+        read_results(tmp_path)
+    assert words in caught.value.problem and str(file) in caught.value.problem
 
 
 def test_results_without_a_digest_are_read(tmp_path: Path) -> None:

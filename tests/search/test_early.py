@@ -177,7 +177,7 @@ def test_killed_before_any_write_nothing_is_lost_or_done_again(
     assert facts(resumed) == facts(early)
     for rung in ("closed_form", "short"):
         steps, before = (rungs_in(where)._steps(rung) for where in (tmp_path, folder))
-        assert [step["scores"] for step in steps] == [step["scores"] for step in before]  # each once, to the last bit
+        assert [step.scores for step in steps] == [step.scores for step in before]  # each once, to the last bit
     with pytest.raises(RunError, match="no trials yet"):
         read_records(tmp_path / "study.db")
 

@@ -71,3 +71,34 @@ def test_a_file_that_is_no_study_of_ours_is_refused_and_stays(reason: str, tmp_p
         ):
             read(path)
     assert (path.read_bytes() if path.is_file() else None) == before
+
+
+CHANGED = {
+    "a value of a trial": "UPDATE trial_user_attributes SET value_json = '{\"a\": '",
+    "a note of the study": "UPDATE study_user_attributes SET value_json = 'nul'",
+    "what a parameter may be": "UPDATE trial_params SET distribution_json = '{}'",
+    "how a trial ended": "UPDATE trials SET state = 'COMPLETF'",
+    "the name of a note": "UPDATE study_user_attributes SET key = CAST('note' AS BLOB)",
+    "text that is no text": "UPDATE trial_user_attributes SET value_json = CAST(X'7bff7d' AS TEXT)",
+}
+
+
+@pytest.mark.parametrize("what", CHANGED)
+def test_a_database_whose_values_were_changed_is_refused_and_stays(what: str, tmp_path: Path) -> None:
+    """SQLite finds nothing wrong with them: its own check looks at pages, not at what they hold."""
+    path = tmp_path / "study.db"
+    storage = open_storage(path)
+    study = optuna.create_study(study_name=STUDY, storage=storage)
+    trial = study.ask()
+    trial.suggest_float("lr", 0.1, 1.0)
+    trial.set_user_attr("record", {"a": 1})
+    study.set_user_attr("note", 1)
+    study.tell(trial, 1.0)
+    storage.engine.dispose()
+    open_storage(path).engine.dispose()
+    foreign(path, CHANGED[what])
+    before = path.read_bytes()
+    for read in (open_storage, read_records):
+        with pytest.raises(RunError, match=r"study\.db cannot be opened: "):
+            read(path)
+    assert path.read_bytes() == before

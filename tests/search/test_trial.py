@@ -143,6 +143,24 @@ def test_a_tuned_hybrid_of_another_back_is_refused(
         restore_hybrid(shared.graphs, "linear", ("vit", 1), ("cifar_resnet8", 1), folder.stitch("h000"))
 
 
+def test_a_stitch_layer_that_was_changed_is_refused(
+    anchors: dict[str, CutAnchor], digits: Split, tmp_path: Path
+) -> None:
+    """A flipped bit in a weight is a number like another: only the digest in the record tells."""
+    shared = context(anchors, digits)
+    stitch = run_trial(candidate(anchors, "vit", 1, "cifar_resnet8", 1), TrainingChoices(1e-3, 0), shared).stitch
+    folder = RunFolder(tmp_path)
+    digest = folder.save_stitch("h000", trained_tensors(stitch, {}))
+    where = (shared.graphs, "linear", ("vit", 1), ("cifar_resnet8", 1), folder.stitch("h000"))
+    restore_hybrid(*where, digest)
+    raw = bytearray(folder.stitch("h000").read_bytes())
+    raw[-9] ^= 1
+    folder.stitch("h000").write_bytes(raw)
+    restore_hybrid(*where)  # as in runs of earlier versions, which have none
+    with pytest.raises(RunError, match="changed after it was written"):
+        restore_hybrid(*where, digest)
+
+
 def test_new_statistics_help_a_back_whose_features_moved(anchors: dict[str, CutAnchor], digits: Split) -> None:
     """A front whose features are scaled and shifted: what the batch-norms of the back expect is not what comes."""
     shared = context(anchors, digits, stitch=StitchSpec(init="random"))

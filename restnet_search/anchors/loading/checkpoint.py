@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -21,16 +20,6 @@ __all__ = ["SUFFIXES", "Mismatch", "compare", "find_weights", "mismatch_error", 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _EXPECTED = "named tensors, as .safetensors or as .pth saved by torch.save(model.state_dict(), path)"
 _SHOWN = 4
-_UNLISTABLE = (
-    pickle.UnpicklingError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 
 def find_weights(
@@ -97,6 +86,7 @@ def _read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
+        _refuse_other_archives(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise AnchorError(
@@ -104,14 +94,28 @@ def _read(path: Path) -> Any:
             expected=_EXPECTED,
             hint="save its state dict as .safetensors where you trust it",
         ) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise AnchorError(f"Cannot read the checkpoint {path}: {error}", expected=_EXPECTED) from error
+    except Exception as error:  # damaged files break torch's reader in ways of every type
+        raise AnchorError(f"Cannot read the checkpoint {path}: {_reason(error)}", expected=_EXPECTED) from error
+
+
+def _refuse_other_archives(path: Path) -> None:
+    """Refuse what torch would take for a tar file of its first releases, and unpack into a folder."""
+    with path.open("rb") as stream:
+        start = stream.read(4)
+    if not start.startswith((b"PK", b"\x80")):
+        raise ValueError("it is neither a zip file nor a pickle, as torch.save writes them")
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error, with its type where it says little."""
+    lines = str(error).splitlines()
+    return lines[0] if isinstance(error, OSError | RuntimeError) and lines else f"{type(error).__name__}: {error}"
 
 
 def _wanted_code(path: Path) -> str:
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except _UNLISTABLE:  # damaged beyond listing; the caller reports the file either way
+    except Exception:  # noqa: BLE001  damaged beyond listing; the caller reports the file either way
         names = []
     return (
         f"to load it would run {', '.join(sorted(names))}" if names else "it is damaged, or to load it would run code"

@@ -6,6 +6,7 @@ from restnet_search.export.adaptive.adaptive_manifest import AdaptiveManifest
 from restnet_search.export.adaptive.route import Route
 from restnet_search.export.network.architecture import HybridArchitecture
 from restnet_search.export.network.network_facts import Accuracy
+from restnet_search.plain.escaping import code_block, markdown, one_line, python_text
 from restnet_search.units import CONVENTION, format_bytes, format_count, format_seconds
 
 __all__ = ["describe_route", "render_adaptive_card"]
@@ -32,9 +33,9 @@ session = onnxruntime.InferenceSession("{file}")  # opens {weights}, too
 def render_adaptive_card(manifest: AdaptiveManifest) -> str:
     """Return Markdown: what the routes are, cost and reach, how to run them, whose weights are in it."""
     sections = [
-        f"# Adaptive model of the run {manifest.run}",
+        f"# Adaptive model of the run {markdown(manifest.run)}",
         f"{len(manifest.routes)} networks over one set of weights, switched while they run."
-        + (f" Data: {manifest.data}." if manifest.data else ""),
+        + (f" Data: {markdown(manifest.data)}." if manifest.data else ""),
         _routes(manifest),
         _sizes(manifest),
         "## Run it",
@@ -61,8 +62,8 @@ def _routes(manifest: AdaptiveManifest) -> str:
     names += [*(["latency (p95)"] if timed else []), "val", "test"]
     rows = [
         [
-            route.name,
-            describe_route(route),
+            markdown(route.name),
+            markdown(describe_route(route)),
             format_count(route.costs.macs),
             format_count(route.costs.params),
             *(_bytes_or_dash(route.running.memory_at(dtype)) for dtype in types),
@@ -83,7 +84,7 @@ def _routes(manifest: AdaptiveManifest) -> str:
         how = "a sum of measured parts (~)" if timed[0].p95 is None else "measured whole"
         notes.append(
             f"Latency of a batch of {on.batch}: {how}, {on.runtime}, {on.threads} thread{'s' * (on.threads != 1)},"
-            f" {on.machine}."
+            f" {markdown(on.machine)}."
         )
     lines = ["| " + " | ".join(cells) + " |" for cells in [names, *rows]]
     return "\n".join([lines[0], "|" + "---|" * len(names), *lines[1:], "", " ".join(notes)])
@@ -138,12 +139,19 @@ def _sizes(manifest: AdaptiveManifest) -> str:
 def _usage(manifest: AdaptiveManifest) -> str:
     cheapest = manifest.routes[0]
     channels, height, width = cheapest.preprocessing.size
-    fields: dict[str, object] = {"channels": channels, "height": height, "width": width, "name": cheapest.name}
+    fields: dict[str, object] = {
+        "channels": channels,
+        "height": height,
+        "width": width,
+        "name": python_text(cheapest.name),
+    }
     one_geometry = len({route.preprocessing.geometry for route in manifest.routes}) == 1
     budget = f"{cheapest.costs.macs / 1e6:.9g}MFLOPs"
     blocks = [_PYTHON.format(**fields, budget=budget, named="" if one_geometry else ", route=route")]
     if manifest.onnx is not None:
-        blocks.append(_ONNX.format(**fields, file=cheapest.onnx, weights=manifest.onnx.weights))
+        blocks.append(
+            _ONNX.format(**fields, file=python_text(str(cheapest.onnx)), weights=one_line(manifest.onnx.weights))
+        )
     return "\n\n".join(blocks)
 
 
@@ -154,7 +162,7 @@ def _input(manifest: AdaptiveManifest) -> str:
         channels, height, width = preprocessing.size
         mean, std = (", ".join(f"{value:g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
         lines.append(
-            f"- {', '.join(names)}: `({channels}, {height}, {width})`,"
+            f"- {', '.join(map(markdown, names))}: `({channels}, {height}, {width})`,"
             f" resized by {preprocessing.interpolation} interpolation,"
             f" {preprocessing.crop_mode} crop of {preprocessing.crop_pct:g};"
             f" floats: RGB in 0..1 minus ({mean}), divided by ({std})"
@@ -170,8 +178,10 @@ def _input(manifest: AdaptiveManifest) -> str:
 
 
 def _licenses(manifest: AdaptiveManifest) -> str:
-    lines = sorted(f"- {anchor.name}: {anchor.licence or 'not declared'}" for anchor in manifest.anchors)
+    lines = sorted(
+        f"- {markdown(anchor.name)}: {markdown(anchor.licence or 'not declared')}" for anchor in manifest.anchors
+    )
     versions = ", ".join(f"{name} {version}" for name, version in manifest.environment.items())
     made = f"Exported by restnet-search {manifest.restnet_search}{f' ({versions})' if versions else ''}."
-    command = ["", "```", manifest.command, "```"] if manifest.command else []
+    command = ["", *code_block(one_line(manifest.command))] if manifest.command else []
     return "\n".join(["## Licences of the anchors' weights", "", *lines, "", made, *command])

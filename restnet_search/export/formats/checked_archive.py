@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from restnet_search.errors import ExportError
-from restnet_search.plain_json import parse_json
+from restnet_search.plain.json_text import parse_json
 
 __all__ = ["checked_archive"]
 

@@ -8,6 +8,7 @@ from restnet_search.data import Preprocessing
 from restnet_search.errors import ExportError
 from restnet_search.export.formats.export_format import RuntimeExample, find_format
 from restnet_search.export.package.export_manifest import FormatEntry
+from restnet_search.plain.escaping import python_text
 
 __all__ = ["example_name", "find_example", "inference_example"]
 
@@ -30,6 +31,7 @@ print(about["classes"][int(logits[0].argmax())], *logits[0].round(4))
 _NORMALIZED = """look = about["preprocessing"]
 images = (np.asarray(image, np.float32) / 255 - np.float32(look["mean"])) / np.float32(look["std"])
 images = np.ascontiguousarray(images.transpose(2, 0, 1)[None])"""
+_FILTERS = ("NEAREST", "BOX", "BILINEAR", "HAMMING", "BICUBIC", "LANCZOS")
 _BYTES = "images = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)[None])  # the graph normalises"
 
 
@@ -54,7 +56,7 @@ def inference_example(preprocessing: Preprocessing, entry: FormatEntry, example:
         imports="\n".join(sorted(imports, key=lambda line: (line.startswith("from"), line))),
         crop=_crop(preprocessing),
         pixels=_BYTES if entry.input == "uint8" else _NORMALIZED,
-        run=example.run.format(format=entry.format, file=entry.files[0].name),
+        run=example.run.format(format=python_text(entry.format), file=python_text(entry.files[0].name)),
     )
 
 
@@ -69,7 +71,11 @@ def _crop(preprocessing: Preprocessing) -> str:
     """Resize and crop with Pillow, as timm's evaluation transform does."""
     _, height, width = preprocessing.size
     tall, wide = floor(height / preprocessing.crop_pct), floor(width / preprocessing.crop_pct)
-    how = f"Image.Resampling.{preprocessing.interpolation.upper()}"
+    if (filter_name := preprocessing.interpolation.upper()) not in _FILTERS:
+        raise ExportError(
+            f"The example cannot resize by {preprocessing.interpolation!r}.", expected=f"one of {', '.join(_FILTERS)}"
+        )
+    how = f"Image.Resampling.{filter_name}"
     if preprocessing.crop_mode == "squash":
         resize = f"image = image.resize(({wide}, {tall}), {how})"
     elif preprocessing.crop_mode == "border":

@@ -12,7 +12,9 @@ from restnet_search.export.network.export_source import ExportSource
 from restnet_search.export.network.network_facts import Accuracy
 from restnet_search.export.package.export_manifest import EXPORT_MANIFEST, ExportManifest, FormatEntry
 from restnet_search.export.package.inference_examples import example_name, find_example
+from restnet_search.graph.cut_points import CutPoint
 from restnet_search.licenses import license_warning, shown
+from restnet_search.plain.escaping import code_block, markdown, markdown_code, one_line
 from restnet_search.space.schema import TUNED
 from restnet_search.units import CONVENTION, format_count
 from restnet_search.version import __version__
@@ -23,7 +25,7 @@ __all__ = ["render_model_card"]
 def render_model_card(source: ExportSource, manifest: ExportManifest) -> str:
     """Return Markdown: what the network is, costs and reaches, whose weights are in it, and how to run it."""
     sections = (
-        [f"# {source.id}"],
+        [f"# {markdown(source.id)}"],
         _parts(source),
         _figures(source),
         _input(source),
@@ -39,16 +41,21 @@ def _parts(source: ExportSource) -> list[str]:
     made = source.architecture
     if not isinstance(made, HybridArchitecture):
         model = made.anchor.model or made.anchor.factory
-        return [f"The anchor {made.anchor.name}{f' ({model})' if model != made.anchor.name else ''}, whole."]
+        built_as = f" ({markdown(str(model))})" if model != made.anchor.name else ""
+        return [f"The anchor {markdown(made.anchor.name)}{built_as}, whole."]
     front, back, stitch = made.front, made.back, made.plan.cost
     trained = TUNED.get(made.tune, "only the stitch layer")
     return [
         f"A hybrid of two pre-trained models. What was trained of it: {trained}.",
         "",
-        f"- front: {front.anchor.name} up to cut point {front.cut.index} (`{front.cut.path}`, {front.cut.layout})",
-        f"- stitch layer: {made.stitch}, {format_count(stitch.params)} parameters",
-        f"- back: {back.anchor.name} after cut point {back.cut.index} (`{back.cut.path}`, {back.cut.layout})",
+        f"- front: {markdown(front.anchor.name)} up to cut point {front.cut.index} ({_place(front.cut)})",
+        f"- stitch layer: {markdown(made.stitch)}, {format_count(stitch.params)} parameters",
+        f"- back: {markdown(back.anchor.name)} after cut point {back.cut.index} ({_place(back.cut)})",
     ]
+
+
+def _place(cut: CutPoint) -> str:
+    return f"{markdown_code(cut.path)}, {cut.layout}"
 
 
 def _figures(source: ExportSource) -> list[str]:
@@ -58,10 +65,10 @@ def _figures(source: ExportSource) -> list[str]:
     rows.append(f"| parameters | {format_count(source.costs.params)} |")
     rows += [f"| {name} | {value} |" for name, value in source.running.rows()]
     rows += [f"| top-1 on {score.split} | {_accuracy(score)} |" for score in source.accuracy]
-    notes = [f"Data: {source.data}."] if source.data else []
+    notes = [f"Data: {markdown(source.data)}."] if source.data else []
     notes.append("Counted are batch-norms, too, as budgets have it; formats with a graph hold them folded away.")
     if large := notable(exported.uncounted, exported.macs):
-        named = named_uncounted(large, exported.macs)
+        named = markdown(named_uncounted(large, exported.macs))
         notes.append(f"Not counted, with their share of the MACs at one for each value: {named}.")
     if source.running.memory:
         notes.append("Peak memory is weights and live activations, without what a runtime needs for itself.")
@@ -103,13 +110,13 @@ def _files(source: ExportSource, manifest: ExportManifest) -> list[str]:
 
 
 def _row(source: ExportSource, entry: FormatEntry) -> str:
-    names = ", ".join(f"{file.name} ({format_count(file.bytes)}B)" for file in entry.files)
+    names = ", ".join(f"{markdown(file.name)} ({format_count(file.bytes)}B)" for file in entry.files)
     taken = f"{entry.input}, {'any batch' if entry.batch is None else f'batch {entry.batch}'}"
     difference = f"{entry.max_difference:.1e}" if entry.max_difference else "none"
     agreement = f"{entry.top1_agreement:.1%} of {entry.images}"
     has_example = find_example(entry.format, trust_code=source.trust_code) is not None
-    example = f"`{example_name(entry.format)}`" if has_example else "-"
-    return f"| {entry.format} | {names} | {taken} | {difference} | {agreement} | {example} |"
+    example = markdown_code(example_name(entry.format)) if has_example else "-"
+    return f"| {markdown(entry.format)} | {names} | {taken} | {difference} | {agreement} | {example} |"
 
 
 def _quantized(int8: Int8Result) -> list[str]:
@@ -119,8 +126,8 @@ def _quantized(int8: Int8Result) -> list[str]:
         f"| file | {format_count(int8.float32_bytes)}B | {format_count(int8.bytes)}B |",
     ]
     return [
-        f"Quantised to int8 (`{int8.file}`), calibrated on {int8.calibrated_on} images of train{_kept(int8)}. Measured"
-        f" with {int8.runtime}:",
+        f"Quantised to int8 ({markdown_code(int8.file)}), calibrated on {int8.calibrated_on} images of"
+        f" train{_kept(int8)}. Measured with {int8.runtime}:",
         "",
         "| | float32 | int8 |",
         "|---|---|---|",
@@ -140,9 +147,12 @@ def _milliseconds(latency: tuple[float, float]) -> str:
 
 def _licenses(source: ExportSource) -> list[str]:
     licenses, origins = licenses_of(source.architecture), weights_of(source.architecture)
-    lines = [f"- {name}: {shown(license)}{_origin_of(origins[name])}" for name, license in sorted(licenses.items())]
+    lines = [
+        f"- {markdown(name)}: {markdown(shown(license))}{_origin_of(origins[name])}"
+        for name, license in sorted(licenses.items())
+    ]
     warning = license_warning(licenses, licenses)
-    return ["Licences of the anchors' weights:", "", *lines, *(["", f"**{warning}**"] if warning else [])]
+    return ["Licences of the anchors' weights:", "", *lines, *(["", f"**{markdown(warning)}**"] if warning else [])]
 
 
 def _origin_of(source: str | None) -> str:
@@ -152,4 +162,4 @@ def _origin_of(source: str | None) -> str:
 def _origin(source: ExportSource) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in source.environment.items())
     lines = [f"Exported by restnet-search {__version__}{f' ({versions})' if versions else ''}."]
-    return [*lines, "", "```", source.command, "```"] if source.command else lines
+    return [*lines, "", *code_block(one_line(source.command))] if source.command else lines

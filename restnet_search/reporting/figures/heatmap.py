@@ -13,6 +13,7 @@ from rich.style import Style
 from rich.text import Text
 
 from restnet_search.files import replacing
+from restnet_search.plain.escaping import plot_text
 
 __all__ = ["Heatmap", "render_heatmap", "write_heatmap_png"]
 
@@ -98,9 +99,9 @@ def write_heatmap_png(heatmap: Heatmap, path: Path) -> Path:
     image = axes.imshow(values, cmap=colors, vmin=heatmap.low, vmax=heatmap.high, aspect="auto")
     axes.set_xticks(range(columns), _numbered(heatmap.columns), rotation=90, fontsize=7)
     axes.set_yticks(range(rows), _numbered(heatmap.rows), fontsize=7)
-    axes.set_xlabel(heatmap.column_name)
-    axes.set_ylabel(heatmap.row_name)
-    axes.set_title(heatmap.title)
+    axes.set_xlabel(plot_text(heatmap.column_name))
+    axes.set_ylabel(plot_text(heatmap.row_name))
+    axes.set_title(plot_text(heatmap.title))
     best = [(heatmap.best(row), row) for row in range(rows)]
     axes.plot([x for x, _ in best if x is not None], [y for x, y in best if x is not None], "r.", markersize=4)
     figure.colorbar(image, ax=axes)

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from restnet_search.files import replacing
+from restnet_search.plain.escaping import plot_text
 from restnet_search.reporting.commands.ranker_comparison import Rankings
 
 __all__ = ["write_rankings_png"]
@@ -46,9 +47,9 @@ def write_rankings_png(rankings: Rankings, path: Path) -> Path:
             axes.plot(list(first.values()), list(first.keys()), "r.", markersize=4)
             axes.set_xticks(range(len(backs)), map(str, backs), fontsize=6)
             axes.set_yticks(range(len(fronts)), map(str, fronts), fontsize=6)
-            axes.set_title(f"{ranker}: {front} > {back}", fontsize=8)
-            axes.set_xlabel(f"cut point of {back}", fontsize=7)
-            axes.set_ylabel(f"cut point of {front}", fontsize=7)
+            axes.set_title(plot_text(f"{ranker}: {front} > {back}"), fontsize=8)
+            axes.set_xlabel(plot_text(f"cut point of {back}"), fontsize=7)
+            axes.set_ylabel(plot_text(f"cut point of {front}"), fontsize=7)
     figure.supxlabel(_PNG_KEY, fontsize=7)
     with replacing(path) as draft:
         figure.savefig(draft, format="png", dpi=120)

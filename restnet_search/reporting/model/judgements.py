@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field
+
+from restnet_search.plain.bounds import Figure, Natural
 
 __all__ = ["Failure", "OrderEntry", "RankerEntry", "Trials", "WithinFront"]
 
@@ -18,12 +23,12 @@ class WithinFront:
     ``regret`` is how much accuracy the first choice lacks to the best of its front, on average over these fronts.
     """
 
-    spearman: float | None
-    top1_hits: int
-    fronts: int
-    spearman_fronts: int = 0
-    chance_hits: float = 0.0
-    regret: float | None = None
+    spearman: Figure | None
+    top1_hits: Natural
+    fronts: Natural
+    spearman_fronts: Natural = 0
+    chance_hits: Figure = 0.0
+    regret: Figure | None = None
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,11 @@ class RankerEntry:
     """
 
     name: str
-    spearman: float | None
+    spearman: Figure | None
     within_front: WithinFront
-    n: int
-    regret: Mapping[str, float] = field(default_factory=dict)
-    at_random: int = 0
+    n: Natural
+    regret: Mapping[Annotated[str, Field(pattern="^[0-9]{1,9}$")], Figure] = field(default_factory=dict)
+    at_random: Natural = 0
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Failure:
         reason: In words.
     """
 
-    trial: int
+    trial: Natural
     reason: str
 
 
@@ -60,12 +65,12 @@ class Failure:
 class Trials:
     """Trials by how they ended; ``skipped`` ones were never trained. Controls come on top of the ``finished`` ones."""
 
-    finished: int
-    failed: int
-    skipped: int
+    finished: Natural
+    failed: Natural
+    skipped: Natural
     failures: tuple[Failure, ...] = ()
-    controls: int = 0
-    controls_planned: int = 0
+    controls: Natural = 0
+    controls_planned: Natural = 0
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,6 @@ class OrderEntry:
     order: str
     front_kind: str
     back_kind: str
-    candidates: int
-    trained: int
+    candidates: Natural
+    trained: Natural
     best: str | None

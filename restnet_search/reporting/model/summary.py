@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from restnet_search.plain.bounds import Figure, Natural, Seconds
 from restnet_search.search.run.records import CacheStatistics, MeasuredOn
+from restnet_search.space.schema import Objective
 
 __all__ = ["ComputeSummary", "DataSummary", "JointSummary", "LatencyNote", "SearchSummary", "SkippedImages"]
 
@@ -20,11 +22,11 @@ class LatencyNote:
     """
 
     on: MeasuredOn
-    parts: int
-    runs: int
-    checked: int
-    error_median: float | None
-    error_max: float | None
+    parts: Natural
+    runs: Natural
+    checked: Natural
+    error_median: Figure | None
+    error_max: Figure | None
     foreign: bool = False
 
 
@@ -33,8 +35,8 @@ class SkippedImages:
     """The images, ``count`` of ``of`` in a split, that could not be read and were left out, and the first few files."""
 
     split: str
-    count: int
-    of: int
+    count: Natural
+    of: Natural
     first: tuple[str, ...]
 
 
@@ -74,16 +76,16 @@ class ComputeSummary:
     precision: str
     compiled: bool
     channels_last: tuple[str, ...] = ()
-    gains: Mapping[str, float] = field(default_factory=dict)
+    gains: Mapping[str, Figure] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class JointSummary:
     """Joint training: how many stitch layers all candidates shared, steps taken, and training images seen in them."""
 
-    stitch_layers: int
-    steps: int
-    images: int
+    stitch_layers: Natural
+    steps: Natural
+    images: Natural
 
 
 @dataclass(frozen=True)
@@ -117,25 +119,25 @@ class SearchSummary:
     """
 
     ranker: str
-    objectives: tuple[str, ...]
+    objectives: tuple[Objective, ...]
     device: str
-    seconds: Mapping[str, float]
-    cut_points: Mapping[str, int]
-    stitch_points: int
-    candidates: int
-    over_budget: int
-    images: Mapping[str, int]
-    training_images_seen: int
+    seconds: Mapping[str, Seconds]
+    cut_points: Mapping[str, Natural]
+    stitch_points: Natural
+    candidates: Natural
+    over_budget: Natural
+    images: Mapping[str, Natural]
+    training_images_seen: Natural
     skipped_images: tuple[SkippedImages, ...] = ()
     data_notes: tuple[str, ...] = ()
     features: CacheStatistics | None = None
-    ranking_seconds: Mapping[str, float] = field(default_factory=dict)
-    ranking_images: int = 0
+    ranking_seconds: Mapping[str, Seconds] = field(default_factory=dict)
+    ranking_images: Natural = 0
     memory_dtype: str | None = None
     latency: LatencyNote | None = None
     strategy: str = "independent"
     joint: JointSummary | None = None
-    workers: int | None = None
+    workers: Natural | None = None
     lost_workers: tuple[str, ...] = ()
     compute: ComputeSummary | None = None
     data: DataSummary | None = None

@@ -13,8 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from restnet_search.errors import RunError
 from restnet_search.files import write_atomically
-from restnet_search.plain_json import digested_text, read_json, without_digest
+from restnet_search.plain.json_text import digested_text, read_json, without_digest
 from restnet_search.reporting.model.run_report import SCHEMA_VERSION, Report
+from restnet_search.reporting.results_file.contradictions import contradiction
 from restnet_search.reporting.results_file.csv_table import pareto_csv
 from restnet_search.reporting.results_file.upgrade import upgraded
 
@@ -58,9 +59,12 @@ def from_json(data: object, source: str = RESULTS) -> Report:
             )
     try:
         # JSON text, not Python values: strict typing then still takes objects for dataclasses and lists for tuples
-        return _adapter().validate_json(json.dumps(data), strict=True)
+        report = _adapter().validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         raise _located(error, data, source) from None
+    if (problem := contradiction(report)) is not None:
+        raise RunError(f"{source} contradicts itself: {problem}.", hint=_WRITE_AGAIN)
+    return report
 
 
 def write_results(report: Report, folder: Path) -> tuple[Path, Path]:

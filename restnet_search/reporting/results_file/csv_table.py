@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
+from restnet_search.plain.escaping import csv_cell
 from restnet_search.reporting.model.budget_sets import BudgetEntry
 from restnet_search.reporting.model.run_report import Entry, Report
 from restnet_search.search.run.records import AnchorRecord
@@ -25,7 +26,8 @@ def pareto_csv(report: Report) -> str:
     writer.writeheader()
     for budget in report.budgets:
         for id in budget.pareto:
-            writer.writerow(_row(budget, report.entry(id)))
+            cells = _row(budget, report.entry(id)).items()
+            writer.writerow({key: csv_cell(cell) if isinstance(cell, str) else cell for key, cell in cells})
     return buffer.getvalue()
 
 

@@ -47,7 +47,7 @@ def _self_table(report: Report, rows: Sequence[SelfControl]) -> RenderableType:
         grid.add_row(
             *literal(entry.id, phrases.network(report, entry), format_count(entry.macs)),
             *literal(phrases.percent(entry.val.top1), phrases.percent(row.anchor.val.top1)),
-            Text(phrases.points(row.change)),
+            Text(phrases.difference(entry.val.top1, row.anchor.val.top1)),
         )
     return indented(grid)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from restnet_search.costs.cost_phrases import as_counted_and_exported, named_uncounted, reparameterized
 from restnet_search.licenses import TRAINED_HERE, shown
 from restnet_search.reporting.model.run_report import Report
@@ -62,8 +64,8 @@ def _costs_of_anchors(report: Report) -> list[tuple[str, str]]:
     """Say which anchors were fused, which could not be, and what their costs leave out."""
     facts: list[tuple[str, str]] = []
     for anchor in report.anchors:
-        if anchor.as_trained is not None:
-            facts.append(("anchor", f"{anchor.name} is {reparameterized(anchor.as_trained.macs, anchor.macs)}"))
+        if anchor.cost_as_trained is not None:
+            facts.append(("anchor", f"{anchor.name} is {reparameterized(anchor.cost_as_trained.macs, anchor.macs)}"))
         if anchor.kept_branches:
             facts.append(("anchor", f"{anchor.name} is not re-parameterised: {anchor.kept_branches}"))
         if anchor.uncounted:
@@ -120,7 +122,10 @@ def licenses(report: Report) -> tuple[list[str], str | None]:
     """
     if all(anchor.license == TRAINED_HERE for anchor in report.anchors):
         return [], None
-    lines = [f"Weights of {anchor.name}: {shown(anchor.license)}" for anchor in report.anchors]
+    lines = [
+        f"Weights of {anchor.name}: {'license unknown' if anchor.license is None else shown(anchor.license)}"
+        for anchor in report.anchors
+    ]
     restricted = [report.non_commercial[hybrid.id] for hybrid in report.hybrids if hybrid.id in report.non_commercial]
     if not restricted:
         return lines, None
@@ -226,8 +231,18 @@ def next_commands(report: Report) -> list[tuple[str, str]]:
     picks = [budget.pick for budget in report.budgets if budget.pick is not None]
     hybrids = [entry.id for entry in map(report.entry, picks) if isinstance(entry, HybridRecord)]
     if hybrids:
-        return [(f"restnet-search export {report.run}", f"write the pick {hybrids[0]} as ONNX and safetensors")]
+        return [
+            (
+                shlex.join(["restnet-search", "export", report.run]),
+                f"write the pick {hybrids[0]} as ONNX and safetensors",
+            )
+        ]
     others = [id for budget in report.budgets for id in budget.pareto if isinstance(report.entry(id), HybridRecord)]
     if others:
-        return [(f"restnet-search export {report.run} {others[-1]}", "write that hybrid as ONNX and safetensors")]
-    return [(f"restnet-search report {report.run} --json", "read every hybrid that was trained")]
+        return [
+            (
+                shlex.join(["restnet-search", "export", report.run, others[-1]]),
+                "write that hybrid as ONNX and safetensors",
+            )
+        ]
+    return [(shlex.join(["restnet-search", "report", report.run, "--json"]), "read every hybrid that was trained")]

@@ -9,35 +9,52 @@ from rich.text import Text
 
 from restnet_search.pareto import Point, shortfall
 from restnet_search.reporting import phrases
-from restnet_search.reporting.blocks import indented, number_column, paragraph, table, text_column
+from restnet_search.reporting.blocks import indented, literal, number_column, paragraph, table, text_column
 from restnet_search.reporting.model.budget_sets import BudgetEntry
 from restnet_search.reporting.model.run_report import Entry, Report
+from restnet_search.reporting.words import Words
 from restnet_search.search.run.records import AnchorRecord, FinalScore
 from restnet_search.units import format_count
 
-__all__ = ["ParetoTable", "anchor_table"]
+__all__ = ["AnchorTable", "ParetoTable"]
 
 _NEAREST = 3  # dominated hybrids shown per budget
 
 
-def anchor_table(report: Report) -> RenderableType:
-    """Return the anchors by rising MACs."""
-    models = any(anchor.model != anchor.name for anchor in report.anchors)
-    names = map(text_column, ("anchor", "model") if models else ("anchor",))
-    device = phrases.device_columns(report)
-    figures = map(number_column, ("MACs", "params", *device, "val %", "test % [95 %]"))
-    grid = table(*names, *figures, left=1)
-    for anchor in sorted(report.anchors, key=lambda anchor: anchor.macs):
-        grid.add_row(
-            Text(phrases.anchor_name(anchor)),
-            *([Text(anchor.model, style="dim")] if models else []),
-            format_count(anchor.macs),
-            format_count(anchor.params),
-            *(phrases.device_cost(anchor, kind) for kind in device),
-            phrases.percent(anchor.val.top1),
-            _test(anchor.test, wide=True),
-        )
-    return indented(grid)
+class AnchorTable:
+    """The anchors by rising MACs."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        # Widest first: a column for models; then closer columns, the interval below its score; then models below names.
+        for wide, apart in ((True, True), (False, True), (False, False)):
+            grid = indented(self._table(wide, apart))
+            if Measurement.get(console, options.update(width=10_000), grid).maximum <= options.max_width:
+                break
+        yield grid
+
+    def _table(self, wide: bool, apart: bool) -> Table:
+        report = self._report
+        models = any(anchor.model != anchor.name for anchor in report.anchors)
+        device = phrases.device_columns(report)
+        interval = "test % [95 %]" if wide else "test %\n[95 %]"
+        names = map(text_column, ("anchor", "model") if models and apart else ("anchor",))
+        figures = map(number_column, ("MACs", "params", *phrases.device_titles(report), "val %", interval))
+        grid = table(*names, *figures, left=1 if wide else 0)
+        for anchor in sorted(report.anchors, key=lambda anchor: anchor.macs):
+            name = phrases.anchor_name(anchor)
+            named = [name, anchor.model] if models else [name]
+            grid.add_row(
+                *literal(*(named if apart else ["\n".join(dict.fromkeys(named))])),
+                format_count(anchor.macs),
+                format_count(anchor.params),
+                *(phrases.device_cost(anchor, kind) for kind in device),
+                phrases.percent(anchor.val.top1),
+                _test(anchor.test, wide),
+            )
+        return grid
 
 
 class ParetoTable:
@@ -58,7 +75,7 @@ class ParetoTable:
 
     def _table(self, wide: bool, paths: bool, gap: int) -> Table:
         interval = "test % [95 %]" if wide else "test %\n[95 %]"
-        figures = ("MACs", "params", *phrases.device_columns(self._report), "val %", interval, "gain")
+        figures = ("MACs", "params", *phrases.device_titles(self._report), "val %", interval, "gain")
         grid = table(*map(text_column, ("", "id", "network")), *map(number_column, figures), right=gap)
         grid.columns[0].width = 1  # the mark
         for place, id in enumerate(self._budget.pareto, start=1):
@@ -70,19 +87,19 @@ class ParetoTable:
             grid.add_row(*self._cells("x", entry, wide, paths), style="dim")
         return grid
 
-    def _cells(self, mark: str, entry: Entry, wide: bool, paths: bool) -> list[Text]:
+    def _cells(self, mark: str, entry: Entry, wide: bool, paths: bool) -> list[RenderableType]:
         best = self._budget.best_anchor
-        difference = phrases.gain(entry, self._report.entry(best)) if best is not None and best != entry.id else None
+        gain = phrases.gain(entry, self._report.entry(best)) if best is not None and best != entry.id else None
         return [
             Text(mark),
             Text("anchor" if isinstance(entry, AnchorRecord) else entry.id),
-            Text((" + " if wide else "\n+ ").join(phrases.parts(self._report, entry, paths=paths))),
+            Words((" + " if wide else "\n+ ").join(phrases.parts(self._report, entry, paths=paths))),
             Text(format_count(entry.macs)),
             Text(format_count(entry.params)),
             *(Text(phrases.device_cost(entry, kind)) for kind in phrases.device_columns(self._report)),
             Text(phrases.percent(entry.val.top1)),
             _test(entry.test, wide),
-            Text("-" if difference is None else phrases.points(difference)),
+            Text("-" if gain is None else gain),
         ]
 
     def _caption(self) -> str:

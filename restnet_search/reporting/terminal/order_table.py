@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import RenderableType
 
 from restnet_search.reporting.assemble.order_counts import best_hybrid
-from restnet_search.reporting.blocks import indented, literal, name_column, number_column, table, text_column
+from restnet_search.reporting.blocks import indented, literal, number_column, table, text_column
 from restnet_search.reporting.model.judgements import OrderEntry
 from restnet_search.reporting.model.run_report import Report
 from restnet_search.reporting.phrases import percent
@@ -18,7 +18,7 @@ __all__ = ["kind_sentences", "order_table"]
 def order_table(report: Report) -> RenderableType:
     """Return one row per direction, as the search offered them."""
     figures = map(number_column, ("kept", "trained", "best val %", "by"))
-    grid = table(text_column("front > back"), name_column("order"), *figures)
+    grid = table(text_column("front > back"), text_column("order"), *figures)
     for entry in report.orders:
         reached = ("-", "-") if entry.best is None else (_val(report, entry.best), entry.best)
         cells = (f"{entry.front} > {entry.back}", entry.order, str(entry.candidates), str(entry.trained), *reached)

@@ -21,7 +21,7 @@ from restnet_search.reporting.terminal.facts import (
     search_facts,
 )
 from restnet_search.reporting.terminal.halving_table import halving_blocks
-from restnet_search.reporting.terminal.network_tables import ParetoTable, anchor_table
+from restnet_search.reporting.terminal.network_tables import AnchorTable, ParetoTable
 from restnet_search.reporting.terminal.order_table import kind_sentences, order_table
 from restnet_search.reporting.terminal.ranker_table import ranker_blocks
 from restnet_search.reporting.terminal.verdicts import verdict
@@ -37,14 +37,14 @@ def render_report(report: Report) -> RenderableType:
         _heading(f"Run {report.run}"),
         _facts(report),
         _heading("Anchors"),
-        anchor_table(report),
+        AnchorTable(report),
         *(paragraph(warning, style="bold yellow") for warning in anchor_warnings(report)),
         *_licenses(report),
         _heading("Accuracy against cost"),
         AccuracyPlot(report),
     ]
     for budget in report.budgets:
-        blocks += [_heading(f"Budget {budget.name}: {budget_limits(budget)}"), *_budget(report, budget)]
+        blocks += [_heading(f"Budget {budget.name}: {budget_limits(report, budget)}"), *_budget(report, budget)]
     if report.orders:
         blocks += [_heading("Stitch orders"), order_table(report), *map(paragraph, kind_sentences(report))]
     if controls := control_blocks(report):

@@ -6,7 +6,7 @@ from restnet_search.reporting.assemble.statistics import difference_interval
 from restnet_search.reporting.model.budget_sets import BudgetEntry
 from restnet_search.reporting.model.judgements import RankerEntry
 from restnet_search.reporting.model.run_report import Entry, Report
-from restnet_search.reporting.phrases import budget_limits, gain, network, points
+from restnet_search.reporting.phrases import budget_limits, gain, is_above_chance, network, points
 from restnet_search.search.run.records import AnchorRecord, HybridRecord
 from restnet_search.units import format_count
 
@@ -17,7 +17,10 @@ def verdict(report: Report, budget: BudgetEntry) -> list[str]:
     """Say what to take under a budget, and whether a hybrid beats the anchors there."""
     inside = [entry for entry in report.entries if budget.allows(entry)]
     if budget.pick is None or not inside:
-        return [f"Nothing fits: no anchor and no trained hybrid needs {budget_limits(budget)}.", _smallest(report)]
+        return [
+            f"Nothing fits: no anchor and no trained hybrid needs {budget_limits(report, budget)}.",
+            _smallest(report),
+        ]
     picked = report.entry(budget.pick)
     sentences: list[str] = []
     if budget.best_anchor is None:
@@ -60,16 +63,16 @@ def _hybrid_verdict(report: Report, budget: BudgetEntry, picked: HybridRecord) -
     if picked.val.top1 <= anchor.val.top1:
         cheaper = " at less cost" if picked.macs < anchor.macs else ""
         opening += f" No hybrid beats the anchors on val; this one equals {anchor.id}{cheaper}."
-    difference = gain(picked, anchor)
-    if picked.test is None or anchor.test is None or difference is None:
+    gained = gain(picked, anchor)
+    if picked.test is None or anchor.test is None or gained is None:
         return [opening, "It was not scored on test."]
     counts = (round(picked.test.top1 * picked.test.n), round(anchor.test.top1 * anchor.test.n))
     low, high = difference_interval(counts, (picked.test.n, anchor.test.n))
     interval = f"95 % interval {points(low)} to {points(high)}"
-    if difference > 0:
-        certainty = "more than chance explains" if low > 0 else "which chance alone could explain"
-        return [opening, f"On test it is {points(difference)} points above {anchor.id} ({interval}), {certainty}."]
-    where = "level with" if difference == 0 else f"{points(difference)} points against"
+    if gained.startswith("+"):
+        certainty = "more than chance explains" if is_above_chance(low) else "which chance alone could explain"
+        return [opening, f"On test it is {gained} points above {anchor.id} ({interval}), {certainty}."]
+    where = "level with" if gained == "0.0" else f"{gained} points against"
     return [opening, f"On test it does not beat the anchors: {where} {anchor.id} ({interval})."]
 
 

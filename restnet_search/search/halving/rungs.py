@@ -6,16 +6,17 @@ pruned trial. In the study of the trials, which the sampler reads, hundreds of t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
 from optuna.trial import TrialState
 
+from restnet_search.plain.bounds import Seconds
 from restnet_search.search.points.candidates import Candidate, CandidateKey
-from restnet_search.search.run.record_reading import read_dropped
+from restnet_search.search.run.record_reading import read_dropped, read_note
 from restnet_search.search.run.record_store import STUDY, directions
 from restnet_search.search.run.records import Dropped, Part, RungSummary
 from restnet_search.search.run.storage import open_storage
@@ -44,6 +45,14 @@ def dropped_candidate(candidate: Candidate, rung: str, score: float | None, n: i
     )
 
 
+@dataclass(frozen=True)
+class _Step:
+    """Scores that came at a time, and the seconds that they took."""
+
+    scores: tuple[RungScore, ...]
+    seconds: Seconds
+
+
 class RungStudy:
     """The rungs of one search on disk. Whatever was kept survives a kill, and is neither lost nor computed again."""
 
@@ -67,20 +76,20 @@ class RungStudy:
     def scores(self, rung: RungName) -> dict[CandidateKey, RungScore]:
         """Return the scores that were kept so far."""
         steps = self._steps(rung)
-        scores = [RungScore(**values | {"key": tuple(values["key"])}) for step in steps for values in step["scores"]]
-        return {score.key: score for score in scores}
+        return {score.key: score for step in steps for score in step.scores}
 
     def seconds(self, rung: RungName) -> float:
         """Return the seconds of the steps that were kept so far."""
-        return sum(step["seconds"] for step in self._steps(rung))
+        return sum(step.seconds for step in self._steps(rung))
 
     def keep(self, rung: RungName, scores: Iterable[RungScore], seconds: float) -> None:
         """Keep the scores of a finished step; from here on they survive a kill."""
         step = {"scores": [asdict(score) for score in scores], "seconds": round(seconds, 4)}
         self._study.set_user_attr(f"{rung} {len(self._steps(rung)):05d}", step)
 
-    def _steps(self, rung: RungName) -> list[dict[str, Any]]:
-        return [step for key, step in sorted(self._study.user_attrs.items()) if key.startswith(f"{rung} ")]
+    def _steps(self, rung: RungName) -> list[_Step]:
+        kept = sorted(self._study.user_attrs.items())
+        return [read_note(_Step, step, key) for key, step in kept if key.startswith(f"{rung} ")]
 
     def drop(self, dropped: Iterable[Dropped]) -> None:
         """Keep each as a pruned trial; what is there already stays as it is."""
@@ -94,7 +103,7 @@ class RungStudy:
     def pruned(self) -> list[Dropped]:
         """The candidates that :meth:`drop` kept."""
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
-        return [read_dropped(trial.user_attrs[_DROPPED]) for trial in trials]
+        return [read_dropped(trial.user_attrs.get(_DROPPED, {})) for trial in trials]
 
     def rank_out(self, dropped: Sequence[Dropped]) -> None:
         """Keep in one entry what the ranker dropped: that may be thousands of stitch points, and costs nothing."""
@@ -103,12 +112,13 @@ class RungStudy:
 
     @property
     def ranked_out(self) -> list[Dropped]:
-        return [read_dropped(values) for values in self._study.user_attrs.get(_RANKED_OUT, [])]
+        kept = read_note(list[Any], self._study.user_attrs.get(_RANKED_OUT, []), _RANKED_OUT)
+        return [read_dropped(values) for values in kept]
 
     def finish(self, summary: RungSummary) -> None:
         """Keep that a rung was decided."""
         self._study.set_user_attr(summary.name, asdict(summary))
 
     def finished(self, rung: RungName) -> RungSummary | None:
-        values: Mapping[str, Any] | None = self._study.user_attrs.get(rung)
-        return None if values is None else RungSummary(**values)
+        values = self._study.user_attrs.get(rung)
+        return None if values is None else read_note(RungSummary, values, rung)

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from restnet_search.errors import RunError
+from restnet_search.files import bytes_digest
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.stitching.layer import Hybrid, StitchLayer
 from restnet_search.stitching.plan import StitchPlan
@@ -45,7 +46,12 @@ def trained_tensors(stitch: StitchLayer, tuned: Mapping[str, Tensor]) -> dict[st
 
 
 def restore_hybrid(
-    graphs: Mapping[str, AnchorGraph], kind: str, front: tuple[str, int], back: tuple[str, int], path: Path
+    graphs: Mapping[str, AnchorGraph],
+    kind: str,
+    front: tuple[str, int],
+    back: tuple[str, int],
+    path: Path,
+    sha256: str | None = None,
 ) -> Hybrid:
     """Build a trained hybrid from its file.
 
@@ -55,21 +61,29 @@ def restore_hybrid(
         front: Anchor name and cut point.
         back: Likewise.
         path: What :func:`trained_tensors` gave.
+        sha256: Of the file; None: it is not compared (runs of earlier versions).
 
     Raises:
         RunError: If the file is missing, damaged or of another hybrid.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     stitch = StitchLayer(plan_between(graphs, kind, front, back))
     try:
-        tensors = load_file(path)
+        content = path.read_bytes()
+        if sha256 not in (None, bytes_digest(content)):
+            raise ValueError("it was changed after it was written")
+        tensors = load(content)
         tuned = {name.removeprefix(_BACK): tensor for name, tensor in tensors.items() if name.startswith(_BACK)}
         stitch.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(_BACK)})
         return assemble(graphs, front, stitch, back, tuned)
-    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
-        raise RunError(f"The stitch layer {path} cannot be read: {error}") from error
+    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, AttributeError, TypeError) as error:
+        raise RunError(
+            f"The stitch layer {path} cannot be read: {error}",
+            expected="the file that the search wrote",
+            hint="put a copy of it there, or search anew",
+        ) from error
 
 
 def plan_between(

@@ -18,7 +18,7 @@ from torch import nn
 
 from restnet_search.compute import Compute
 from restnet_search.files import write_atomically
-from restnet_search.plain_json import digested_text
+from restnet_search.plain.json_text import digested_text
 from restnet_search.progress import Progress
 from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.run.json_files import read_as

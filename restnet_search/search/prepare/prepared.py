@@ -25,7 +25,7 @@ from restnet_search.errors import RunError
 from restnet_search.files import write_atomically
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.graph.cut_points import CutPoint
-from restnet_search.plain_json import digested_text
+from restnet_search.plain.json_text import digested_text
 from restnet_search.progress import Progress
 from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.prepare.memory_format import FormatChoice, choose_formats

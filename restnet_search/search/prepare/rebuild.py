@@ -83,4 +83,4 @@ def rebuild_networks(
 def _hybrid(folder: RunFolder, record: HybridRecord, anchors: Mapping[str, CutAnchor]) -> nn.Module:
     graphs = {name: cut.graph for name, cut in anchors.items()}
     front, back = (record.front.anchor, record.front.cut), (record.back.anchor, record.back.cut)
-    return restore_hybrid(graphs, record.stitch.kind, front, back, folder.stitch(record.id))
+    return restore_hybrid(graphs, record.stitch.kind, front, back, folder.stitch(record.id), record.stitch.sha256)

@@ -8,7 +8,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from restnet_search.errors import RunError
-from restnet_search.plain_json import read_json, without_digest
+from restnet_search.plain.json_text import read_json, without_digest
 
 __all__ = ["read_as"]
 

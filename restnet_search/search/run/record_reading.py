@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from restnet_search.errors import RunError
 from restnet_search.search.run.records import Dropped, HybridRecord, nested_figures
 
-__all__ = ["read_dropped", "read_hybrid"]
+__all__ = ["read_dropped", "read_hybrid", "read_note"]
 
 
 def read_hybrid(values: Mapping[str, Any]) -> HybridRecord:
@@ -26,6 +26,24 @@ def read_hybrid(values: Mapping[str, Any]) -> HybridRecord:
 def read_dropped(values: Mapping[str, Any]) -> Dropped:
     """Read a dropped candidate from a study, also from one that an earlier version wrote; as :func:`read_hybrid`."""
     return _read(Dropped, values, _dropped_of_today)
+
+
+def read_note(cls: Any, values: object, key: str) -> Any:
+    """Read what a study holds under a key beside its trials.
+
+    Args:
+        cls: What it was written from: a type that pydantic knows.
+        values: Plain JSON values.
+        key: Named in errors.
+
+    Raises:
+        RunError: If it is something else.
+    """
+    try:
+        return _adapter(cls).validate_python(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise _no_record(f"{'.'.join(map(str, (key, *first['loc'])))}: {first['msg']}") from error
 
 
 def _hybrid_of_today(values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from restnet_search.costs.cost import Cost, Uncounted
 from restnet_search.costs.latency_table import MeasuredOn, Timing
+from restnet_search.plain.bounds import Fraction, Natural, Seconds
 from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.space.schema import Order, Tune
 
@@ -70,24 +71,25 @@ class Part:
     """
 
     anchor: str
-    cut: int
+    cut: Natural
     path: str = ""
 
 
 @dataclass(frozen=True)
 class Stitch:
-    """A stitch layer: its kind and its number of parameters."""
+    """A stitch layer: its kind, its number of parameters, and the SHA-256 of its file (None in earlier runs)."""
 
     kind: str
-    params: int
+    params: Natural
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class Score:
     """Top-1 accuracy as a fraction of ``n`` images of the ``val`` split, which the search looks at."""
 
-    top1: float
-    n: int
+    top1: Fraction
+    n: Natural
 
     @classmethod
     def of(cls, correct: int, n: int) -> Score:
@@ -105,9 +107,9 @@ class Score:
 class FinalScore:
     """Top-1 accuracy as a fraction of ``n`` untouched ``test`` images, with its 95 % Wilson interval [low, high]."""
 
-    top1: float
-    ci95: tuple[float, float]
-    n: int
+    top1: Fraction
+    ci95: tuple[Fraction, Fraction]
+    n: Natural
 
 
 class _HasCost:
@@ -149,7 +151,7 @@ class AnchorRecord(_HasCost):
         license: Of its weights; None where it is unknown.
         kind: ``cnn``, ``transformer`` or ``mlp``.
         measured: Its latency as it was measured at the end; None where it was not.
-        as_trained: What it would cost with the branches that were fused (it is re-parameterised); None where none were.
+        cost_as_trained: What it would cost with the branches that were fused (re-parameterised); None where none were.
         kept_branches: Why branches that look as if they could be fused stay; empty where there are none.
         exported_macs: MACs as exports with a graph hold it, batch-norms folded; None where they were not counted.
         uncounted: The operators that costs count as nothing and that could matter.
@@ -165,7 +167,7 @@ class AnchorRecord(_HasCost):
     license: str | None = None
     kind: str = ""
     measured: Timing | None = None
-    as_trained: Cost | None = None
+    cost_as_trained: Cost | None = None
     kept_branches: str = ""
     exported_macs: int | None = None
     uncounted: tuple[Uncounted, ...] = ()
@@ -219,19 +221,19 @@ class HybridRecord(_HasCost):
     stitch: Stitch
     cost: Cost
     val: Score
-    seconds: float
+    seconds: Seconds
     test: FinalScore | None = None
     score: float | None = None
-    rank: int | None = None
+    rank: Natural | None = None
     choices: TrainingChoices | None = None
-    images: int | None = None
+    images: Natural | None = None
     r2: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     control: str | None = None
     measured: Timing | None = None
     strategy: str = "independent"
-    finished: float | None = None
-    exported_macs: int | None = None
+    finished: Seconds | None = None
+    exported_macs: Natural | None = None
 
     @property
     def lr(self) -> float | None:
@@ -279,9 +281,9 @@ class RungSummary:
     """
 
     name: str
-    entered: int
-    kept: int
-    seconds: float
+    entered: Natural
+    kept: Natural
+    seconds: Seconds
 
 
 @dataclass(frozen=True)
@@ -295,9 +297,9 @@ class CacheStatistics:
     had written.
     """
 
-    used: int
-    forwarded: int
-    read: int = 0
+    used: Natural
+    forwarded: Natural
+    read: Natural = 0
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restnet_search.errors import RunError
-from restnet_search.files import inside, sweep_drafts, write_atomically
-from restnet_search.plain_json import digested_text
+from restnet_search.files import bytes_digest, inside, sweep_drafts, write_atomically
+from restnet_search.plain.json_text import digested_text
 from restnet_search.search.run.json_files import read_as
 from restnet_search.space.schema import SearchSpace
 from restnet_search.space.space_files import dump_space, load_space
@@ -156,11 +156,13 @@ class RunFolder:
         """Write what the run was started with, or what a later session asks of it."""
         write_atomically(self.path / "run.json", digested_text(asdict(inputs)))
 
-    def save_stitch(self, hybrid: str, tensors: dict[str, Tensor]) -> None:
-        """Write a stitch layer; the file is there whole or not at all."""
+    def save_stitch(self, hybrid: str, tensors: dict[str, Tensor]) -> str:
+        """Write a stitch layer, whole or not at all; return the SHA-256 of the file."""
         from safetensors.torch import save
 
-        write_atomically(self.stitch(hybrid), save({key: value.contiguous() for key, value in tensors.items()}))
+        content = save({key: value.contiguous() for key, value in tensors.items()})
+        write_atomically(self.stitch(hybrid), content)
+        return bytes_digest(content)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

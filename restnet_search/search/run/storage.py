@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import OptunaError
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -38,10 +39,21 @@ def open_storage(path: Path) -> optuna.storages.RDBStorage:
             with replacing(path) as draft:
                 _storage(draft).engine.dispose()
         storage = _storage(path)
-    except (OSError, SQLAlchemyError, sqlite3.Error, RuntimeError, ValueError) as error:
+        _read_all(storage)
+    except (
+        OSError,
+        OptunaError,
+        SQLAlchemyError,
+        sqlite3.Error,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        TypeError,
+    ) as error:
         if disk_problem(error) is not None:
             raise
-        reason = getattr(error, "orig", None) or error
+        cause = error.__cause__ if isinstance(error, OptunaError) and error.__cause__ else error
+        reason = getattr(cause, "orig", None) or cause
         raise RunError(
             f"The study {path} cannot be opened: {reason}.",
             expected="the database that the run wrote; it was not changed",
@@ -69,9 +81,22 @@ def _check(path: Path) -> None:
         studies = [name for (name,) in connection.execute("SELECT study_name FROM studies")]
         if studies and not any(str(name).startswith(STUDY) for name in studies):
             raise ValueError(f"it holds a study of something else, {str(studies[0])!r}")
-        (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        (state,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if state != "ok":
             raise ValueError(f"it is damaged ({state})")
+    with path.open("rb") as stream:
+        versions = stream.read(20)[18:]
+    if set(versions) - {1, 2}:  # SQLite opens such a file, but for reading alone
+        raise ValueError("it is damaged (its header)")
+
+
+def _read_all(storage: optuna.storages.RDBStorage) -> None:
+    """Read every study and trial once: a changed byte in a value is found here, before anything relies on it."""
+    for study in storage.get_all_studies():
+        trials = storage.get_all_trials(study._study_id, deepcopy=False)
+        kept = [storage.get_study_user_attrs(study._study_id), *(trial.user_attrs for trial in trials)]
+        if not all(isinstance(key, str) for attributes in kept for key in attributes):
+            raise ValueError("it is damaged (a key is no text)")
 
 
 def _fast_and_safe(connection: Any, _: Any) -> None:

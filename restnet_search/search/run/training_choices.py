@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from restnet_search.plain.bounds import Figure, Fraction, Natural
 from restnet_search.space.schema import Tune
 
 __all__ = ["TrainingChoices"]
@@ -21,8 +22,8 @@ class TrainingChoices:
         distill: Share of the loss that follows the larger anchor's logits, from 0 to 1.
     """
 
-    lr: float
-    epochs: int
+    lr: Figure
+    epochs: Natural
     tune: Tune = "stitch"
-    match_epochs: int = 0
-    distill: float = 0.0
+    match_epochs: Natural = 0
+    distill: Fraction = 0.0

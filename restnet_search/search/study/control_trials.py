@@ -41,6 +41,6 @@ def train_controls(run: TrainingRun) -> None:
                     run.session.warn(f"Control {control.id} failed: {outcome}")
                     continue
                 record = record_of(control.id, control.candidate, choices, outcome, context, control.kind)
-                run.save(record, outcome)
+                record = run.save(record, outcome)
                 study.add_record(record, control.candidate)
                 task.advance()

@@ -106,7 +106,7 @@ class _Loop:
             return
         id = hybrid_id(proposal.number)
         record = record_of(id, proposal.candidate, proposal.choices, outcome, self._run.context)
-        self._run.save(record, outcome)
+        record = self._run.save(record, outcome)
         self._study.record_pending(proposal, record)
         self.ended[proposal.number] = record
         self._finished += 1

@@ -42,6 +42,7 @@ def train_jointly(run: TrainingRun) -> None:
         task.advance(training.done)
         reserve = _reserved_steps(training, run)
         training.train(save, every=_CHECKPOINT_STEPS, advance=task.advance, deadline=run.deadline, reserve=reserve)
+    training.fail_diverged()
     if training.stopped:
         progress.log(f"Stopped joint training after {training.done} of {training.steps} steps (search.timeout).")
     study.note("joint", {"stitch_layers": len(training.shared), "steps": training.done, "images": training.images})
@@ -68,5 +69,5 @@ def _reserved_steps(training: JointTraining, run: TrainingRun) -> int:
 def _keep(id: str, outcome: JointOutcome, lr: float, run: TrainingRun) -> None:
     record = record_of(id, outcome.candidate, TrainingChoices(lr, epochs=1), outcome.trial, run.context)
     record = replace(record, strategy="joint", images=outcome.images)
-    run.save(record, outcome.trial)
+    record = run.save(record, outcome.trial)
     run.study.add_record(record, outcome.candidate)

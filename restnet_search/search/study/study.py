@@ -11,7 +11,9 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from restnet_search.costs.cost import Cost
+from restnet_search.plain.bounds import Seconds
 from restnet_search.search.points.candidates import Candidate, CandidateKey
+from restnet_search.search.run.record_reading import read_note
 from restnet_search.search.run.record_store import ELAPSED, RECORD, STUDY, directions, records_in
 from restnet_search.search.run.records import HybridRecord, TrialKey
 from restnet_search.search.run.storage import open_storage
@@ -132,7 +134,7 @@ class SearchStudy:
     @property
     def failed_controls(self) -> dict[str, str]:
         """Controls whose loss became infinite, by id, with the reason."""
-        return self._study.user_attrs.get(_FAILED, {})
+        return self.noted(_FAILED, dict[str, str]) or {}
 
     @property
     def failures(self) -> list[tuple[int, str]]:
@@ -169,7 +171,7 @@ class SearchStudy:
     def elapsed(self) -> float:
         """Seconds from the beginning of the search to the last sign of progress that was kept."""
         finished = (record.finished or 0.0 for record in (*self.records, *self.controls))
-        return max((self.noted(ELAPSED) or 0.0, *finished))
+        return max((self.noted(ELAPSED, Seconds) or 0.0, *finished))
 
     def note_elapsed(self, seconds: float) -> None:
         """Keep a sign of progress where no trial finishes for long."""
@@ -251,13 +253,18 @@ class SearchStudy:
         """Keep a JSON value beside the trials (test scores)."""
         self._study.set_user_attr(key, value)
 
-    def noted(self, key: str) -> Any | None:
-        """Return what :meth:`note` kept."""
-        return self._study.user_attrs.get(key)
+    def noted(self, key: str, cls: Any) -> Any | None:
+        """Return what :meth:`note` kept as an object of a type; None where nothing is kept.
+
+        Raises:
+            RunError: If it is something else.
+        """
+        values = self._study.user_attrs.get(key)
+        return None if values is None else read_note(cls, values, key)
 
     def add_counts(self, key: str, counts: Mapping[str, float]) -> dict[str, float]:
         """Add to numbers that are kept beside the trials, over all sessions of a run; return their sums."""
-        before = self.noted(key) or {}
+        before = self.noted(key, dict[str, int | float]) or {}
         total = before | {name: before.get(name, 0) + count for name, count in counts.items()}
         self.note(key, total)
         return total
@@ -265,7 +272,7 @@ class SearchStudy:
     def add_sentences(self, key: str, sentences: Sequence[str]) -> None:
         """Add to sentences that are kept beside the trials, over all sessions of a run."""
         if sentences:
-            self.note(key, [*(self.noted(key) or ()), *sentences])
+            self.note(key, [*(self.noted(key, list[str]) or ()), *sentences])
 
     def _trials(self, state: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=(state,))

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import ClassVar
 
@@ -58,10 +58,15 @@ class TrainingRun:
         rounds = math.ceil(len(self.waiting_controls) / self.engine.count)
         return time.monotonic() + (fmean(known) * rounds if known else 0.0) > self.deadline
 
-    def save(self, record: HybridRecord, outcome: TrialOutcome) -> None:
-        """Write the stitch layer of a hybrid: it is on disk before anything says that the hybrid was trained."""
-        self.session.folder.save_stitch(record.id, trained_tensors(outcome.stitch, outcome.tuned))
+    def save(self, record: HybridRecord, outcome: TrialOutcome) -> HybridRecord:
+        """Write the stitch layer of a hybrid: it is on disk before anything says that the hybrid was trained.
+
+        Returns:
+            The record, with the digest of that file.
+        """
+        digest = self.session.folder.save_stitch(record.id, trained_tensors(outcome.stitch, outcome.tuned))
         _log.info("%s finished: %s", record.id, record)
+        return replace(record, stitch=replace(record.stitch, sha256=digest))
 
 
 Strategy = Callable[[TrainingRun], None]

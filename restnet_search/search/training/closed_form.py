@@ -11,6 +11,7 @@ from itertools import groupby
 import torch
 from torch import nn
 
+from restnet_search.plain.bounds import Fraction, Natural
 from restnet_search.search.points.candidates import Candidate, CandidateKey
 from restnet_search.search.training.accuracy import predict
 from restnet_search.search.training.context import TrialContext
@@ -36,10 +37,10 @@ class RungScore:
     """
 
     key: CandidateKey
-    top1: float | None
-    n: int
+    top1: Fraction | None
+    n: Natural
     tie: float = 0.0
-    images: int = 0
+    images: Natural = 0
     reason: str | None = None
 
 

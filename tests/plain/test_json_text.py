@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import restnet_search
-from restnet_search.plain_json import digested_text, parse_json, read_json, with_digest, without_digest
+from restnet_search.plain.json_text import digested_text, parse_json, read_json, with_digest, without_digest
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 PLAIN = st.recursive(
@@ -69,7 +69,7 @@ def test_what_would_break_a_later_reader_is_refused(text: bytes, why: str) -> No
 
 
 def test_of_an_endless_file_the_limit_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("restnet_search.plain_json._MOST_BYTES", 1000)
+    monkeypatch.setattr("restnet_search.plain.json_text._MOST_BYTES", 1000)
     with pytest.raises(ValueError, match="larger than"):
         read_json(Path("/dev/zero"))
 
@@ -80,7 +80,7 @@ def test_half_characters_of_file_names_are_question_marks_in_what_is_written() -
 
 def test_nothing_else_in_the_package_parses_json_or_yaml() -> None:
     package = Path(restnet_search.__file__).parent
-    homes = {"plain_json.py": "json", "on_device.py": "json", "inference_examples.py": "json", "plain_yaml.py": "yaml"}
+    homes = {"json_text.py": "json", "on_device.py": "json", "inference_examples.py": "json", "plain_yaml.py": "yaml"}
     homes["feature_files.py"] = "json"  # the header of a file of ours, behind its checksum
     parses = re.compile(r"\b(json\.loads?|yaml\.(safe_)?load(_all)?)\(")
     found = {path.name for path in package.rglob("*.py") if parses.search(path.read_text(encoding="utf-8"))}

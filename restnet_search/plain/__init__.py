@@ -1,0 +1,1 @@
+"""Plain text that others can touch: JSON read within limits, numbers within bounds, names escaped for their target."""
