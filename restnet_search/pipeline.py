@@ -12,6 +12,7 @@ from restnet_search.search.points.candidates import list_candidates
 from restnet_search.search.points.controls import plan_controls
 from restnet_search.search.points.device_costs import price_parts
 from restnet_search.search.prepare.images import load_images
+from restnet_search.search.prepare.memory_needs import announce_memory
 from restnet_search.search.prepare.prepared import prepare_anchors
 from restnet_search.search.ranking import rank_stitch_points
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
@@ -49,6 +50,7 @@ def run_search(
         images = load_images(session)
         prepared = prepare_anchors(session, images.data)
         images = images.in_order(prepared.classes)  # the one that anchors which stay as they are answer in
+        announce_memory(session, prepared, images)
         ranking = rank_stitch_points(session, prepared, images.train)
         prices = price_parts(session, prepared)
         candidates = list_candidates(session, prepared, ranking.scores, prices)

@@ -124,7 +124,7 @@ def _score_anchors(search: Search) -> list[AnchorRecord]:
                 test=final_score(correct[images.test.name], len(images.test)),
                 license=cut.anchor.license,
                 kind=architecture_kind(cut.anchor.model),
-                as_trained=search.prepared.costs[name].as_trained,
+                cost_as_trained=search.prepared.costs[name].as_trained,
                 kept_branches=cut.anchor.kept_branches,
                 uncounted=search.prepared.costs[name].notable,
                 weights=cut.anchor.weights.source,

@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -111,6 +113,53 @@ def test_scratch_folders_of_killed_exports_are_swept_by_the_next_one_of_the_same
     with scratch_beside(tmp_path / "h000") as scratch:
         assert scratch.is_dir() and not stale.exists() and all(path.exists() for path in kept)
     assert not scratch.exists()
+
+
+EXPORTING = """
+import sys, time
+from pathlib import Path
+from restnet_search.export.output_folder import scratch_beside
+
+with scratch_beside(Path(sys.argv[1])) as scratch:
+    (scratch / "h000.onnx").write_text("x")
+    print(scratch, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_scratch_folder_of_an_export_that_was_just_killed_is_swept_and_that_of_a_running_one_stays(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-c", EXPORTING, str(tmp_path / "h000")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        scratch = Path(running.stdout.readline().strip())
+        with scratch_beside(tmp_path / "h000"):
+            assert (scratch / "h000.onnx").exists()
+        running.kill()
+    with scratch_beside(tmp_path / "h000"):
+        assert not scratch.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scratch_folders_of_earlier_versions_are_swept_and_nothing_like_them(tmp_path: Path) -> None:
+    then = time.time() - 86400
+
+    def folder(name: str, *files: str) -> Path:
+        path = tmp_path / name
+        path.mkdir()
+        for one in (*(path / file for file in files), path):
+            if one != path:
+                one.write_text("x")
+            os.utime(one, (then, then))
+        return path
+
+    stale = [folder(".h000-ab12_xyz", "h000.onnx", "export.json"), folder(".h000-12345678")]
+    kept = [folder(".h000-letters_", "letter.txt"), folder(".h000-ABCDEFGH", "h000.onnx"), folder(".h001-ab12_xyz")]
+    (tmp_path / ".h000-linklink").symlink_to(kept[0])
+    with scratch_beside(tmp_path / "h000"):
+        assert not any(path.exists() for path in stale) and all(path.exists() for path in kept)
+    assert (tmp_path / ".h000-linklink").exists()
 
 
 @pytest.mark.parametrize("where", ["files", "networks"])

@@ -10,6 +10,7 @@ import typer
 from restnet_search.cli import (
     anchors,
     cache,
+    check,
     conformance,
     export,
     export_matrix,
@@ -39,6 +40,7 @@ app.add_typer(spaces.app, name="spaces")
 app.add_typer(cache.app, name="cache")
 app.add_typer(device_commands.app, name="device")
 app.command("init")(init.init)
+app.command("check")(check.check)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("similarity")(similarity.similarity)

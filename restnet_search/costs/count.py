@@ -76,13 +76,14 @@ def count_costs(module: nn.Module, features: Tensor) -> Count:
             .tracer_warnings("none")
             .set_op_handle(**{name: partial(_apply, name) for name in FORMULAS})
         )
-        macs: Counter[str] = Counter()
-        for name, count in analysis.by_operator().items():
-            macs[name.rpartition("::")[2]] += int(count)
+        macs = analysis.by_operator()
         calls = analysis.unsupported_ops()
     refuse_products(calls)
     uncounted = tuple(Uncounted(name, calls[name], analysis.values[name]) for name in sorted(calls))
-    counted = Count(sum(macs.values()), count_parameters(module), uncounted, dict(macs))
+    by_operator: Counter[str] = Counter()
+    for name, count in macs.items():
+        by_operator[name.rpartition("::")[2]] += int(count)
+    counted = Count(int(sum(macs.values())), count_parameters(module), uncounted, dict(by_operator))
     refuse_hidden_products(calls, module, features, counted.products)
     return counted
 

@@ -35,8 +35,9 @@ class Split:
         name: ``train``, ``val`` or ``test``.
         labels: int64 ``(n,)``, indices into `classes`.
         classes: Class names.
-        digest: Content key, hexadecimal: equal for the same images in the same order, wherever they lie. What it
-            covers is said by the source (`restnet_search.data.readers.sources`).
+        digest: Content key, hexadecimal: equal for the same images in the same order, wherever they lie. It covers all
+            bytes if the images were looked at when the data was opened, else what the source says
+            (`restnet_search.data.readers.sources`).
     """
 
     def __init__(
@@ -91,6 +92,11 @@ class Split:
         if not own_pixels:
             part._home, part._home_positions = self._home, self._home_positions[chosen]
         return part
+
+    def identified_by(self, content: str) -> Split:
+        """Return the same images under a digest that covers `content`, the hash of every byte of them, too."""
+        digest = hashlib.sha256(f"{self.digest} {content}".encode()).hexdigest()
+        return Split(self.name, self._source, rows=self._rows, digest=digest, cache=self._cache)
 
     def in_order(self, classes: Sequence[str]) -> Split:
         """Return the same images with the classes in another order.

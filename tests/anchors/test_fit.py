@@ -222,7 +222,7 @@ def test_prepare_loads_all_and_fits_what_does_not_match(shared: Path, tmp_path: 
                 {"name": "new", "model": "resnet10t", "pretrained": False, "kwargs": TINY},
             ],
             "data": {"subset": {"train": 64, "val": 20, "test": 20}},
-            "fit": {"tune": "full", "epochs": 1, "allow_untrained": True},
+            "fit": {"tune": "full", "epochs": 1},
         }
     )
     data = load_data(space.data, root=shared / "data" / "cifar10")

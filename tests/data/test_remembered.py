@@ -102,6 +102,23 @@ def test_a_changed_file_is_looked_at_anew_whatever_its_size_and_time(
     assert after.contents != before.contents and after.contents["train"] == before.contents["train"]
 
 
+def test_the_digest_of_a_split_sees_every_byte(tmp_path: Path) -> None:
+    """Fits are kept under it, so that one of other images is not taken; files of one size, of which 64 are no sample."""
+    for part, base in (("train", 0), ("val", 1000)):
+        for index in range(200):
+            path = tmp_path / part / "ab"[index % 2] / f"{index}.bmp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noise(base + index, side=4).save(path)
+    before = load(tmp_path, None)
+    for index in (1, 2, 100, 151):
+        (tmp_path / "train" / "ab"[index % 2] / f"{index}.bmp").write_bytes(
+            (tmp_path / "train" / "ab"[index % 2] / f"{index + 2}.bmp").read_bytes()
+        )
+        after = load(tmp_path, None)
+        assert after.train.digest != before.train.digest and after.val.digest == before.val.digest
+        before = after
+
+
 def test_what_was_touched_or_moved_is_read_but_not_decoded(root: Path, tmp_path: Path, counted: Counted) -> None:
     load(root, tmp_path / "cache")
     counted.clear()

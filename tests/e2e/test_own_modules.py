@@ -73,7 +73,7 @@ anchors:
 top_k: 1
 stitch: {kind: linear, images: 200}
 training: {epochs: 1, lr: 3e-3, images: 200, batch_size: 50}
-fit: {tune: full, epochs: 1, lr: 5e-3, batch_size: 50, allow_untrained: true}  # too short to learn anything
+fit: {tune: full, epochs: 1, lr: 5e-3, batch_size: 50}
 search: {trials: 4}
 budgets: [3MFLOPs]
 data: {dataset: digits, subset: {train: 400, val: 100, test: 100}}

@@ -25,6 +25,7 @@ from torch import Tensor
 from restnet_search.cli.export import _formats
 from restnet_search.errors import ExportError, SpaceError
 from restnet_search.export import Int8Job, LabeledSplit, export_network, get_format, open_export, read_export_manifest
+from restnet_search.export.adaptive.verify_routes import run_without_torch
 from restnet_search.export.checksummed_json import checksummed_text
 from restnet_search.export.formats.export_format import Runner
 from restnet_search.export.formats.litert import PYTHON, LitertFormat
@@ -465,6 +466,23 @@ def test_litert_without_its_environment_is_refused_with_the_commands(
         with pytest.raises(ExportError, match=r"No module named 'litert_torch'(.|\n)*pip install 'litert-torch"):
             LitertFormat().save(source("small_cnn"), tmp_path)
     assert not list(tmp_path.glob("*.tflite"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_process_of_an_export_that_stops_ends_the_export(
+    monkeypatch: pytest.MonkeyPatch, images: Tensor, tmp_path: Path
+) -> None:
+    stopped = tmp_path / "python"
+    stopped.write_text("#!/bin/sh\nkill -STOP $$\n")
+    stopped.chmod(0o755)
+    monkeypatch.setenv(PYTHON, str(stopped))
+    monkeypatch.setattr("restnet_search.export.formats.litert._LONGEST", 0.5)
+    with pytest.raises(ExportError, match="LiteRT did not run h.tflite within"):
+        LitertFormat().open(tmp_path / "h.tflite")(images)
+    monkeypatch.setattr("sys.executable", str(stopped))
+    monkeypatch.setattr("restnet_search.export.adaptive.verify_routes._LONGEST", 0.5)
+    with pytest.raises(ExportError, match="did not run without PyTorch within"):
+        run_without_torch({"h": tmp_path / "h.onnx"}, {"h": images}, tmp_path)
 
 
 def test_formats_are_read_from_commas_and_repetitions() -> None:

@@ -28,7 +28,7 @@ top_k: 3
 stitch: {kind: linear, images: 100}
 training: {epochs: [1, 2], lr: [1e-3, 1e-2], images: 200, batch_size: 50}
 halving: {when: always, images: 100, closed_form: 0.7, short: 0.9, short_images: 0.5, buckets: 3}
-fit: {tune: full, epochs: 2, lr: 3e-3, batch_size: 64}
+fit: {tune: full, epochs: 2, lr: 3e-3, batch_size: 64, allow_untrained: true}
 search: {trials: 12}
 ranker: {kind: cka, images: 128, batch_size: 64}
 data: {dataset: digits, subset: {train: 400, val: 150, test: 150}}

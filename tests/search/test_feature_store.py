@@ -257,7 +257,7 @@ class TestDamaged:
             writer.write(memoryview(bytes(range(250))))
             writer.write(memoryview(bytes(50)))
             writer.commit()
-        assert bytes(map_rows(read_header(path))) == bytes(range(250)) + bytes(50)
+        assert bytes(map_rows(read_header(path)).values) == bytes(range(250)) + bytes(50)
         sound = path.read_bytes()
         assert len(sound) == 4096 + 300
         for place in range(len(sound)):

@@ -14,7 +14,7 @@ from restnet_search.data.sampling import stratified_sample
 from restnet_search.data.splits import Split
 from restnet_search.errors import AnchorError
 
-__all__ = ["SAMPLE", "answer", "describe_untrained", "require_trained", "standing_on_val"]
+__all__ = ["SAMPLE", "answer", "describe_untrained", "images_to_ask", "require_trained", "standing_on_val"]
 
 SAMPLE = 1000
 """Images of val that are looked at: enough to tell any useful classifier from guessing, however many classes."""
@@ -23,22 +23,27 @@ _BATCH = 250
 _TOLERANCE = 1e-3  # of the largest logit: kernels differ between batch sizes, on a GPU by more than on the CPU
 
 
-def standing_on_val(anchor: Anchor, val: Split, *, images: int | None = SAMPLE) -> ChanceTest:
-    """Return how an anchor does on val, against guessing.
+def standing_on_val(anchor: Anchor, val: Split) -> ChanceTest:
+    """Return how an anchor does on up to `SAMPLE` images of val, against guessing.
 
     Args:
         anchor: With a head for the classes of val; it runs where it lies.
         val: The split that a search decides on.
-        images: How many to look at, drawn with the classes' shares; None: all.
 
     Raises:
         AnchorError: As :func:`answer`.
     """
-    labels = val.labels.numpy()
-    count = len(labels) if images is None else min(images, len(labels))
-    chosen = stratified_sample(labels, count, np.random.default_rng(0)) if count < len(labels) else np.arange(count)
+    chosen = images_to_ask(val, SAMPLE)
     answers, fitted = answer(anchor, val, chosen), anchor.weights.fitted
     return against_chance(answers, val.labels[chosen], len(val.classes), fitted=fitted)
+
+
+def images_to_ask(split: Split, count: int) -> np.ndarray:
+    """Return indices of at most so many images of a split, int64, drawn with the classes' shares, always the same."""
+    labels = split.labels.numpy()
+    if count >= len(labels):
+        return np.arange(len(labels))
+    return stratified_sample(labels, count, np.random.default_rng(0))
 
 
 @torch.no_grad()

@@ -16,12 +16,11 @@ import torch
 
 from restnet_search.anchors.anchor import Anchor, head_matches, model_digest
 from restnet_search.anchors.checks.chance import ChanceTest
-from restnet_search.anchors.checks.val_answers import answer
+from restnet_search.anchors.checks.val_answers import answer, images_to_ask
 from restnet_search.anchors.classifier import permute_classifier
 from restnet_search.anchors.loading.load import deployed
 from restnet_search.compute import Compute
 from restnet_search.data.class_names import ClassOrder
-from restnet_search.data.sampling import stratified_sample
 from restnet_search.data.splits import DataSplits, Split
 from restnet_search.errors import AnchorError, DataError
 
@@ -115,7 +114,7 @@ def _enough(classes: Sequence[str]) -> int:
 
 def _ask(anchor: Anchor, split: Split, count: int, compute: Compute) -> _Answers:
     """Let an anchor answer for so many images of a split, drawn with the classes' shares."""
-    positions = stratified_sample(split.labels.numpy(), min(count, len(split)), np.random.default_rng(0))
+    positions = images_to_ask(split, count)
     try:
         anchor.model.to(compute.device)
         predicted = answer(anchor, split, positions)

@@ -28,7 +28,6 @@ from restnet_search.anchors.loading.hub import MissingWeights, all_missing
 from restnet_search.anchors.loading.load import deployed, load_from
 from restnet_search.anchors.loading.reconstruction import require_rebuildable, with_drawn_tensors
 from restnet_search.compute import Compute, open_compute
-from restnet_search.data.readers.sources import FileSource, innermost
 from restnet_search.data.splits import DataSplits
 from restnet_search.errors import AnchorError
 from restnet_search.files import inside
@@ -133,8 +132,8 @@ def fit_anchors(
         progress: Told about every batch.
         compute: Where to train; None: what the space's ``compute`` says.
 
-    Every anchor is built a second time from its recipe, and those that are not fitted show on val that they are above
-    chance, all before the first fit; the others show it after theirs.
+    Every anchor is built a second time from its recipe, and those that are not fitted must show on val that they are
+    above chance, all before the first fit. Of a fit that stays at chance there is a warning.
 
     Raises:
         AnchorError: See :func:`restnet_search.anchors.loading.load.load_anchor` and :func:`fit_anchor`; also if an
@@ -192,7 +191,9 @@ def _held_against_chance(fit: Fit, data: DataSplits, spec: FitSpec, compute: Com
         standing = standing_on_val(fit.anchor, data.val)
     finally:
         model.to("cpu")
-    if not spec.allow_untrained:
+    if not (
+        spec.allow_untrained or fit.anchor.weights.fitted
+    ):  # a fit shows what it reached, and that it was asked for
         require_trained(fit.anchor, standing)
     elif problem := describe_untrained(fit.anchor, standing):
         _tell(progress, f"Untrained: {problem}")
@@ -295,8 +296,6 @@ def _key(anchor: Anchor, data: DataSplits, spec: FitSpec, seed: int) -> str:
         recipe,
         seed,
     ]
-    if isinstance(innermost(data.train.source), FileSource):  # else these digests cover every byte by themselves
-        facts += [data.contents.get("train"), data.contents.get("val")]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
 
 

@@ -24,6 +24,7 @@ from restnet_search.export.verification.compare import compare
 __all__ = ["Switching", "require_identical", "run_without_torch", "time_switches"]
 
 SWITCHES = 1000
+_LONGEST = 3600.0  # seconds; the routes take seconds each
 
 _WITHOUT_TORCH = """
 import sys
@@ -114,13 +115,20 @@ def run_without_torch(files: Mapping[str, Path], images: Mapping[str, Tensor], s
         arrays = [str(scratch.resolve() / f"{kind}{place}.npy") for kind in ("images", "logits")]
         np.save(arrays[0], images[route].numpy())
         arguments += [str(path.resolve()), *arrays]
-    done = subprocess.run(
-        [sys.executable, "-c", _WITHOUT_TORCH, INPUT, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=scratch,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _WITHOUT_TORCH, INPUT, *arguments],
+            capture_output=True,
+            text=True,
+            cwd=scratch,
+            check=False,
+            timeout=_LONGEST,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ExportError(
+            f"The ONNX routes did not run without PyTorch within {_LONGEST / 60:.0f} minutes: the process hangs.",
+            hint="export without them: --format safetensors",
+        ) from error
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise ExportError(

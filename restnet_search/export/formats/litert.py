@@ -35,6 +35,8 @@ COMMANDS = (
     f" then {PYTHON}=litert-env/bin/python restnet-search export RUN --format litert"
 )
 
+_LONGEST = 3600.0  # seconds of a call; a conversion takes minutes
+
 
 class LitertFormat(ExportFormat):
     """litert-torch, run by ai-edge-litert; the batch is fixed to 1."""
@@ -82,9 +84,14 @@ class LitertFormat(ExportFormat):
     def _call(self, *arguments: str | Path) -> None:
         command = [str(self._python), litert_worker.__file__, *map(str, arguments)]
         try:
-            subprocess.run(command, check=True, capture_output=True, text=True)
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=_LONGEST)
         except OSError as error:
             raise ExportError(f"{command[0]} cannot be run: {error}", expected=f"a Python in ${PYTHON}") from error
+        except subprocess.TimeoutExpired as error:
+            raise ExportError(
+                f"LiteRT did not {arguments[0]} {Path(arguments[1]).name} within {_LONGEST / 60:.0f} minutes.",
+                hint="it hangs, or the machine is too slow for it: choose another --format",
+            ) from error
         except subprocess.CalledProcessError as error:
             lines = [line for line in error.stderr.splitlines() if line.strip()]
             reason = lines[-1] if lines else "no reason given"

@@ -64,8 +64,8 @@ def _costs_of_anchors(report: Report) -> list[tuple[str, str]]:
     """Say which anchors were fused, which could not be, and what their costs leave out."""
     facts: list[tuple[str, str]] = []
     for anchor in report.anchors:
-        if anchor.as_trained is not None:
-            facts.append(("anchor", f"{anchor.name} is {reparameterized(anchor.as_trained.macs, anchor.macs)}"))
+        if anchor.cost_as_trained is not None:
+            facts.append(("anchor", f"{anchor.name} is {reparameterized(anchor.cost_as_trained.macs, anchor.macs)}"))
         if anchor.kept_branches:
             facts.append(("anchor", f"{anchor.name} is not re-parameterised: {anchor.kept_branches}"))
         if anchor.uncounted:

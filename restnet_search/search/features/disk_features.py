@@ -11,11 +11,15 @@ from torch import Tensor
 from restnet_search.data.content import content_digest
 from restnet_search.search.features.cache_dtypes import DTYPES, downcast, types_for
 from restnet_search.search.features.disk_store import DiskStore
+from restnet_search.search.features.feature_files import MappedRows
 from restnet_search.search.features.feature_keys import entry_key, pass_key
 from restnet_search.search.features.passes import Pass, PassKey
 from restnet_search.search.prepare.memory_format import is_channels_last
 
 __all__ = ["CannotKeepError", "DiskFeatures"]
+
+
+_AROUND = 2**16  # bytes that the system maps around a row that is read
 
 
 class CannotKeepError(Exception):
@@ -26,7 +30,8 @@ class DiskFeatures:
     """A cache of features by content in a :class:`~restnet_search.search.features.disk_store.DiskStore`.
 
     They are always computed from the images, so that rounding to the file's type happens once. The mapped pages live in
-    the system's page cache, which is the memory in front of the disk.
+    the system's page cache, which is the memory in front of the disk; how many of them this process holds is bounded,
+    too (:meth:`note_read`).
 
     Args:
         store: Where files lie, and how many bytes of them.
@@ -37,6 +42,8 @@ class DiskFeatures:
     def __init__(self, store: DiskStore, dtype: str = "auto", contents: Mapping[str, str] | None = None) -> None:
         self.store, self.dtype = store, dtype
         self._mapped: dict[tuple[PassKey, int], Tensor] = {}
+        self._rows: dict[tuple[PassKey, int], MappedRows] = {}
+        self._read = 0
         self._contents: dict[str, str] = dict(contents or {})
         self._passes: dict[PassKey, str] = {}
         self._entries: dict[tuple[PassKey, int], str] = {}
@@ -78,6 +85,14 @@ class DiskFeatures:
                 raise CannotKeepError(f"{self.store.folder}: {error}") from error
         return {cut: self._mapped[work.key, cut] for cut in asked if (work.key, cut) in self._mapped}
 
+    def note_read(self, sizes: Sequence[int], count: int, resident: int) -> None:
+        """Take note that ``count`` rows, of such sizes in each file, were read; ``resident`` bytes may stay mapped."""
+        self._read += count * sum(size + _AROUND for size in sizes)
+        if self._read > resident:
+            for key in self._mapped:
+                self._rows[key].release()
+            self._read = 0
+
     def _size(self, work: Pass, cut: int) -> int:
         return self._size_in(work, cut, types_for(self.dtype)[0])
 
@@ -111,7 +126,8 @@ class DiskFeatures:
         if opened is None:
             return False
         file, rows = opened
-        self._mapped[key] = torch.from_numpy(rows).view(DTYPES[file.dtype]).view(file.shape)
+        self._rows[key] = rows
+        self._mapped[key] = torch.from_numpy(rows.values).view(DTYPES[file.dtype]).view(file.shape)
         work.meter.add(read=int(not own))
         return True
 

@@ -11,20 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from restnet_search.files import inside
 from restnet_search.search.features.feature_files import (
     DamagedFile,
     FeatureFile,
     FeatureWriter,
+    MappedRows,
     create_file,
     map_rows,
     read_header,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
 
 __all__ = ["CacheEntry", "DiskStore", "features_folder"]
 
@@ -64,7 +61,7 @@ class DiskStore:
     def path(self, key: str) -> Path:
         return inside(self.folder, f"{key}{_SUFFIX}")
 
-    def open(self, key: str) -> tuple[FeatureFile, np.memmap] | None:
+    def open(self, key: str) -> tuple[FeatureFile, MappedRows] | None:
         """Map an entry's rows after checking them; None where there is none, or a damaged one, which is removed."""
         path = self.path(key)
         try:

@@ -9,6 +9,7 @@ place and takes it when it is whole, and is never changed afterwards, so that wh
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import struct
 import zlib
@@ -25,7 +26,7 @@ from restnet_search.files import replacing
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["DamagedFile", "FeatureFile", "FeatureWriter", "create_file", "map_rows", "read_header"]
+__all__ = ["DamagedFile", "FeatureFile", "FeatureWriter", "MappedRows", "create_file", "map_rows", "read_header"]
 
 _LENGTH = struct.Struct("<Q")
 _START = b'{"__metadata__": {"checksum": "'
@@ -33,6 +34,7 @@ _DIGITS = 8
 _HEADER_SUM = slice(_LENGTH.size + len(_START), _LENGTH.size + len(_START) + _DIGITS)
 _ROWS_SUM = slice(_HEADER_SUM.stop, _HEADER_SUM.stop + _DIGITS)
 _PAGE = 4096
+_STRETCH = 2**26  # bytes that are mapped at once while the checksum is made
 _TYPES = {"float16": ("F16", 2), "bfloat16": ("BF16", 2), "float32": ("F32", 4)}
 
 
@@ -147,19 +149,46 @@ def read_header(path: Path) -> FeatureFile:
     return FeatureFile(path, dtypes[tensor["dtype"]], tuple(tensor["shape"]), header["__metadata__"], offset, length)
 
 
-def map_rows(file: FeatureFile) -> np.memmap:
-    """Map a file's rows into memory, uint8 ``(length,)``, after their checksum was compared.
+class MappedRows:
+    """A file's rows in memory as they are read, mapped from the file.
 
     The mapping is private: nothing that is done to it reaches the file.
+
+    Attributes:
+        values: uint8 ``(length,)``.
+
+    Args:
+        file: To map.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+
+    def __init__(self, file: FeatureFile) -> None:
+        import numpy as np
+
+        with file.path.open("rb") as stream:
+            self._pages = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+        self.values: np.ndarray = np.frombuffer(self._pages, np.uint8, file.length, file.offset)
+
+    def release(self) -> None:
+        """Give the pages back that were read; who reads them again gets them from the system's cache, or the disk."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._pages.madvise(mmap.MADV_DONTNEED)
+
+
+def map_rows(file: FeatureFile) -> MappedRows:
+    """Map a file's rows into memory after their checksum was compared.
 
     Raises:
         OSError: If it cannot be read.
         DamagedFile: If the checksum differs.
     """
-    import numpy as np
-
-    rows = np.memmap(file.path, dtype=np.uint8, mode="c", offset=file.offset, shape=(file.length,))
-    if f"{zlib.crc32(rows.data):08x}" != file.metadata["checksum"][_DIGITS:]:
+    rows, checksum = MappedRows(file), 0
+    for start in range(0, file.length, _STRETCH):
+        checksum = zlib.crc32(rows.values[start : start + _STRETCH].data, checksum)
+        rows.release()
+    if f"{checksum:08x}" != file.metadata["checksum"][_DIGITS:]:
         raise DamagedFile("the checksum of its rows differs")
     return rows
 

@@ -44,17 +44,36 @@ class MemoryFeatures:
         ``prefetch`` cut points on its way are computed, too, where the capacity leaves room for them; those beyond it
         begin where it ended, when they are asked.
         """
-        asked = [cut for cut in cuts if self.can_cache(work, cut)]
+        asked = self._that_fit(work, cuts)
         missing = [cut for cut in asked if (work.key, cut) not in self._kept]
         if missing:
+            self._make_room(sum(work.size(cut, _WIDTH) for cut in missing), {(work.key, cut) for cut in asked})
             self._compute(work, sorted([*missing, *self._extra(work, missing, prefetch)]))
         features: dict[int, Tensor] = {}
         for cut in asked:
             self._kept.move_to_end((work.key, cut))
             features[cut] = self._kept[work.key, cut]
-        while self.used > self.capacity and len(self._kept) > 1:
-            self._kept.popitem(last=False)
         return features
+
+    def note_read(self, sizes: Sequence[int], count: int, resident: int) -> None:
+        """Do nothing: what is kept here is within the capacity."""
+
+    def _that_fit(self, work: Pass, cuts: Sequence[int]) -> list[int]:
+        """Return the cut points that the capacity holds beside each other, those that are kept already first."""
+        chosen: list[int] = []
+        room = self.capacity
+        for cut in sorted(cuts, key=lambda cut: (work.key, cut) not in self._kept):
+            if work.size(cut, _WIDTH) <= room:
+                chosen.append(cut)
+                room -= work.size(cut, _WIDTH)
+        return chosen
+
+    def _make_room(self, length: int, asked: set[tuple[PassKey, int]]) -> None:
+        """Drop what was used longest ago, and is not asked for now, until so many more bytes fit: before they come."""
+        for key in [key for key in self._kept if key not in asked]:
+            if self.used + length <= self.capacity:
+                return
+            del self._kept[key]
 
     def _extra(self, work: Pass, missing: Sequence[int], prefetch: Collection[int]) -> list[int]:
         room = self.capacity - self.used - sum(work.size(cut, _WIDTH) for cut in missing)

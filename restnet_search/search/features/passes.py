@@ -18,12 +18,23 @@ from restnet_search.search.prepare.compiled import Compiled
 from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.run.records import CacheStatistics
 
-__all__ = ["PASS_BATCH", "CacheMeter", "FeatureExtractors", "Pass", "PassKey"]
+__all__ = ["PASS_BATCH", "PASS_BYTES", "CacheMeter", "FeatureExtractors", "Pass", "PassKey", "pass_batch"]
 
 PASS_BATCH = 250
 """Images per batch of a pass, at most."""
 
+PASS_BYTES = 2**30
+"""Bytes of a batch's features at all cut points together, at most, in float32; an image is a batch in any case."""
+
+
 PassKey = tuple[str, str, AugmentedView | None]
+
+
+def pass_batch(images: int, graph: AnchorGraph) -> int:
+    """Return how many of so many images a pass of an anchor takes at once; see :attr:`Pass.batch`."""
+    each = 4 * sum(prod(cut.shape) for cut in graph.cut_points)
+    most = max(1, min(PASS_BATCH, PASS_BYTES // each))
+    return math.ceil(images / math.ceil(images / most))
 
 
 class CacheMeter:
@@ -90,12 +101,12 @@ class Pass:
 
     @property
     def batch(self) -> int:
-        """Images per batch: the split in the fewest batches of at most ``PASS_BATCH``, all of one size.
+        """Images per batch: the split in the fewest batches within ``PASS_BATCH`` and ``PASS_BYTES``, all of one size.
 
         Every batch that runs through a front has this size, whichever images it holds and in which order they come, so
         that kernels round the same and an image has the same features to the last bit wherever they are computed.
         """
-        return math.ceil(len(self.split) / math.ceil(len(self.split) / PASS_BATCH))
+        return pass_batch(len(self.split), self.cut_anchor.graph)
 
     def images(self, order: Tensor | None = None) -> Iterator[Tensor]:
         """Yield batches of the images, normalized, in order or as ``order`` says."""

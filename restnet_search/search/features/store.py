@@ -35,7 +35,7 @@ class FeatureStore:
 
     Args:
         anchors: By name.
-        capacity: Bytes in memory.
+        capacity: Bytes in memory, of mapped files, too.
         disk: Features on disk, instead of in memory; where they cannot be written, memory takes over.
         prefetch: Cut points that will be asked for, by (anchor's name, digest of the split).
         warn: Takes the one message that the disk cannot be written.
@@ -103,6 +103,7 @@ class FeatureStore:
         fresh = _in_batches(work.run(passing, work.images(order)), batch_size) if passing else None
         for chunk in order.split(batch_size):
             features = {cut: self.compute.gather(tensor, chunk).float() for cut, tensor in kept.items()}
+            self._level.note_read([tensor[0].nbytes for tensor in kept.values()], len(chunk), self._capacity)
             if fresh is not None:
                 features |= zip(passing, next(fresh), strict=True)
             self.meter.add(used=len(cuts) * len(chunk))

@@ -151,7 +151,7 @@ class AnchorRecord(_HasCost):
         license: Of its weights; None where it is unknown.
         kind: ``cnn``, ``transformer`` or ``mlp``.
         measured: Its latency as it was measured at the end; None where it was not.
-        as_trained: What it would cost with the branches that were fused (it is re-parameterised); None where none were.
+        cost_as_trained: What it would cost with the branches that were fused (re-parameterised); None where none were.
         kept_branches: Why branches that look as if they could be fused stay; empty where there are none.
         exported_macs: MACs as exports with a graph hold it, batch-norms folded; None where they were not counted.
         uncounted: The operators that costs count as nothing and that could matter.
@@ -167,7 +167,7 @@ class AnchorRecord(_HasCost):
     license: str | None = None
     kind: str = ""
     measured: Timing | None = None
-    as_trained: Cost | None = None
+    cost_as_trained: Cost | None = None
     kept_branches: str = ""
     exported_macs: int | None = None
     uncounted: tuple[Uncounted, ...] = ()

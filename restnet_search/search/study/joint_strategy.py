@@ -42,6 +42,7 @@ def train_jointly(run: TrainingRun) -> None:
         task.advance(training.done)
         reserve = _reserved_steps(training, run)
         training.train(save, every=_CHECKPOINT_STEPS, advance=task.advance, deadline=run.deadline, reserve=reserve)
+    training.fail_diverged()
     if training.stopped:
         progress.log(f"Stopped joint training after {training.done} of {training.steps} steps (search.timeout).")
     study.note("joint", {"stitch_layers": len(training.shared), "steps": training.done, "images": training.images})

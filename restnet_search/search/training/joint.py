@@ -28,6 +28,7 @@ from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.training.accuracy import score_on_val
 from restnet_search.search.training.choices import control_choices
 from restnet_search.search.training.context import TrialContext
+from restnet_search.search.training.divergence import describe_rise
 from restnet_search.search.training.losses import match_loss
 from restnet_search.search.training.optimizer import Group, Optimizer
 from restnet_search.search.training.seeds import generator_for
@@ -116,6 +117,7 @@ class JointTraining:
         self.failed: dict[int, str] = {}
         self._images = [0] * len(self.candidates)
         self._r2: list[float | None] = [None] * len(self.shared)
+        self._ends: dict[int, list[float]] = {}  # first and last loss of each candidate, features matched or not
 
     @property
     def images(self) -> int:
@@ -210,6 +212,8 @@ class JointTraining:
             self._fail(index, f"the loss became {loss} at learning rate {self._budget.lr:.3g}")
             return
         self._images[index] += len(indices)
+        if not matching:
+            self._ends[index] = [self._ends.get(index, [loss])[0], loss]
 
     def _fail(self, index: int, reason: str) -> None:
         """End a candidate; where its stitch layer itself is spoilt, all that share it."""
@@ -218,6 +222,19 @@ class JointTraining:
         for number, other in enumerate(self.candidates):
             if number == index or (spoilt and self.stitch_of(other) is stitch):
                 self.failed[number] = reason
+
+    def fail_diverged(self) -> None:
+        """End the candidates of every stitch layer whose losses, all its members' together, ended above their start.
+
+        One member may lose by what its neighbours win: that is what sharing means, and no divergence.
+        """
+        for layer in self.shared:
+            members = {member.key for member in layer.members}
+            numbers = [number for number, one in enumerate(self.candidates) if one.key in members]
+            ends = [self._ends[number] for number in numbers if number in self._ends and number not in self.failed]
+            reason = describe_rise([start for start, _ in ends], [end for _, end in ends])
+            if reason is not None:
+                self.failed |= dict.fromkeys(numbers, f"{reason} at learning rate {self._budget.lr:.3g}")
 
     def outcomes(self, ended: Collection[int] = ()) -> Iterator[tuple[int, JointOutcome]]:
         """Score the candidates on val, one by one: those that neither failed nor have ``ended`` before, by number."""
@@ -245,6 +262,7 @@ class JointTraining:
             "failed": self.failed,
             "images": self._images,
             "r2": self._r2,
+            "ends": self._ends,
         }
 
     def restore(self, state: dict[str, Any] | None) -> bool:
@@ -256,6 +274,7 @@ class JointTraining:
             optimizer.load_state_dict(kept)
         self.done, self.stopped, self.seconds = state["done"], state["stopped"], state["seconds"]
         self.failed, self._images, self._r2 = state["failed"], state["images"], state["r2"]
+        self._ends = state.get("ends", {})  # a state of an earlier version has none
         return True
 
     def _signature(self) -> str:

@@ -13,6 +13,7 @@ from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.training.accuracy import predict
 from restnet_search.search.training.context import TrialContext
+from restnet_search.search.training.divergence import describe_divergence
 from restnet_search.search.training.losses import match_loss
 from restnet_search.search.training.optimizer import Group, Optimizer
 from restnet_search.search.training.seeds import generator_for
@@ -20,7 +21,7 @@ from restnet_search.space.schema import Tune
 from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.tuning import StatisticsFit, TunedBack
 
-__all__ = ["BACK_RATES", "FailedTrial", "NonFiniteLoss", "StitchTrainer", "TrialOutcome"]
+__all__ = ["BACK_RATES", "DivergedTraining", "FailedTrial", "NonFiniteLoss", "StitchTrainer", "TrialOutcome"]
 
 BACK_RATES: Mapping[Tune, float] = {"stitch+norm": 3.0, "stitch+lora": 1.0, "all": 0.3}
 """Learning rate of what is tuned in the back, relative to the stitch layer's."""
@@ -32,6 +33,10 @@ class FailedTrial(Exception):
 
 class NonFiniteLoss(FailedTrial):
     """The loss of a trial became infinite or not a number."""
+
+
+class DivergedTraining(FailedTrial):
+    """The loss of a trial ended above its start, or its weights are no numbers."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ class StitchTrainer:
         self._task = Optimizer(groups, context.training.weight_decay, steps)
         matching = choices.match_epochs * math.ceil(len(context.train) / context.batch)
         self._matching = Optimizer(groups[:1], context.training.weight_decay, matching) if matching else None
+        self._losses: dict[Optimizer, list[float]] = {}
 
     def match(self, features: Tensor, wanted: Tensor) -> None:
         """Train the stitch layer on one batch to give the back anchor's own features.
@@ -111,6 +117,23 @@ class StitchTrainer:
         loss = optimizer.step(count, loss_of, self._context.compute.micro_batches)
         if not math.isfinite(loss):
             raise NonFiniteLoss(f"the loss became {loss} at learning rate {self.choices.lr:.3g}")
+        self._losses.setdefault(optimizer, []).append(loss)
+
+    def require_convergence(self) -> None:
+        """Refuse what training has only harmed: in the losses of a phase, or in weights that are no numbers.
+
+        Raises:
+            DivergedTraining: Says from which loss to which.
+        """
+        rate = f"at learning rate {self.choices.lr:.3g}"
+        for optimizer, losses in self._losses.items():
+            if reason := describe_divergence(losses):
+                phase = " while features were matched" if optimizer is self._matching else ""
+                raise DivergedTraining(f"{reason} {rate}{phase}")
+        tuned = {} if self._tuned is None else self._tuned.changed()
+        for tensor in (*self.stitch.state_dict().values(), *tuned.values()):
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise DivergedTraining(f"diverged: weights are no longer finite {rate}")
 
     def statistics_fit(self) -> StatisticsFit | None:
         """Return an estimate of the back's batch-norm statistics to be fed; None where they stay as they are."""

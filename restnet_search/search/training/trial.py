@@ -19,7 +19,13 @@ from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.training.context import TrialContext
 from restnet_search.search.training.seeds import generator_for
-from restnet_search.search.training.stitch_trainer import FailedTrial, NonFiniteLoss, StitchTrainer, TrialOutcome
+from restnet_search.search.training.stitch_trainer import (
+    DivergedTraining,
+    FailedTrial,
+    NonFiniteLoss,
+    StitchTrainer,
+    TrialOutcome,
+)
 from restnet_search.stitching.initialize import StitchFit
 
 __all__ = ["image_order", "is_cached", "run_trials"]
@@ -54,6 +60,7 @@ def run_trials(
     failed = _match(trainers, context)
     _reestimate([trainer for trainer in trainers if trainer not in failed], context)
     failed |= _train([trainer for trainer in trainers if trainer not in failed], context)
+    failed |= _diverged([trainer for trainer in trainers if trainer not in failed])
     correct = _score([trainer for trainer in trainers if trainer not in failed], context)
     seconds = (time.perf_counter() - started) / len(trainers)
     return [failed.get(trainer) or trainer.outcome(correct[trainer], r2.get(trainer), seconds) for trainer in trainers]
@@ -75,8 +82,18 @@ def _initialize(trainers: Sequence[StitchTrainer], context: TrialContext) -> dic
     return {trainer: fit.solve() for trainer, fit in fits.items()}
 
 
-def _match(trainers: Sequence[StitchTrainer], context: TrialContext) -> dict[StitchTrainer, NonFiniteLoss]:
-    failed: dict[StitchTrainer, NonFiniteLoss] = {}
+def _diverged(trainers: Sequence[StitchTrainer]) -> dict[StitchTrainer, FailedTrial]:
+    failed: dict[StitchTrainer, FailedTrial] = {}
+    for trainer in trainers:
+        try:
+            trainer.require_convergence()
+        except DivergedTraining as error:
+            failed[trainer] = error
+    return failed
+
+
+def _match(trainers: Sequence[StitchTrainer], context: TrialContext) -> dict[StitchTrainer, FailedTrial]:
+    failed: dict[StitchTrainer, FailedTrial] = {}
     front = trainers[0].candidate.direction.front
     for epoch in range(max((trainer.choices.match_epochs for trainer in trainers), default=0)):
         matching = [trainer for trainer in trainers if trainer.choices.match_epochs > epoch and trainer not in failed]
@@ -132,8 +149,8 @@ def _reestimate(trainers: Sequence[StitchTrainer], context: TrialContext) -> Non
         trainer.use_statistics(fit.result())
 
 
-def _train(trainers: Sequence[StitchTrainer], context: TrialContext) -> dict[StitchTrainer, NonFiniteLoss]:
-    failed: dict[StitchTrainer, NonFiniteLoss] = {}
+def _train(trainers: Sequence[StitchTrainer], context: TrialContext) -> dict[StitchTrainer, FailedTrial]:
+    failed: dict[StitchTrainer, FailedTrial] = {}
     for epoch in range(max((trainer.choices.epochs for trainer in trainers), default=0)):
         front = trainers[0].candidate.direction.front
         active = [trainer for trainer in trainers if trainer.choices.epochs > epoch and trainer not in failed]
