@@ -110,7 +110,7 @@ def with_costs(report: Report, **search: object) -> Report:
         report,
         anchors=tuple(map(costly, report.anchors)),
         hybrids=tuple(map(costly, report.hybrids)),
-        search=replace(report.search, objectives=("accuracy", "macs", "memory", "latency"), **search),  # pyright: ignore
+        search=replace(report.search, objectives=("accuracy", "macs", "memory", "latency"), **search),
     )
 
 
