@@ -26,10 +26,16 @@ def count_with_torch(module: nn.Module, features: Tensor) -> dict[str, int]:
 
     # it does not know fused encoder layers, nor fused attention on CPUs
     before = mha.get_fastpath_enabled()
+    # nor parameters that are handed to modules while they want gradients (CaiT's class token)
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     mha.set_fastpath_enabled(False)
     try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
             module(features)
     finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
         mha.set_fastpath_enabled(before)
     return {str(name).removeprefix("aten."): flops // 2 for name, flops in counter.get_flop_counts()["Global"].items()}

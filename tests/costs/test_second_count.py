@@ -40,6 +40,20 @@ def test_both_counts_and_the_reason_of_their_difference() -> None:
     assert not counts.too_low
 
 
+def test_a_parameter_that_is_handed_to_a_module_and_wants_gradients_is_no_obstacle() -> None:
+    class Queries(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token, self.layer = nn.Parameter(torch.zeros(1, 4, 8)), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(self.token) @ x
+
+    model = Queries().eval()
+    assert count_twice(model, torch.zeros(1, 8, 2)).torch == 4 * 8 * 8 + 4 * 8 * 2
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 def test_equal_counts_need_no_reason() -> None:
     counts = count_twice(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), torch.zeros(1, 3, 8, 8))
     assert (counts.difference, counts.why) == (0.0, "")
