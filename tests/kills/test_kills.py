@@ -15,6 +15,6 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_killed_searches_end_as_the_undisturbed_one(tmp_path: Path) -> None:
     lines: list[str] = []
     kills = Kills(tmp_path, *undisturbed(tmp_path), seed=1, say=lines.append)
-    runs = [kills.run(workers, most=2) for workers in (1, 2)]
-    assert sum(len(run.kills) for run in runs) >= 2, lines
+    runs = [kills.run(workers, most=1) for workers in (1, 2)]
+    assert any(run.kills for run in runs), lines
     assert [problem for run in runs for problem in run.problems] == [], lines
