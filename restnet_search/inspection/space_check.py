@@ -12,7 +12,7 @@ from restnet_search.anchors import Anchor, head_matches
 from restnet_search.anchors.checks.chance import ChanceTest, against_chance
 from restnet_search.anchors.checks.val_answers import answer, describe_untrained, images_to_ask
 from restnet_search.anchors.fitting.class_order import settle_class_order
-from restnet_search.anchors.fitting.fit import admit_anchor
+from restnet_search.anchors.fitting.fit import admit_anchor, fitted_before
 from restnet_search.anchors.loading.load import load_from
 from restnet_search.compute import Compute
 from restnet_search.costs.second_count import count_twice
@@ -67,22 +67,23 @@ def check_space(space: SearchSpace, sources: AnchorSources, progress: Progress, 
     checked: list[CheckedAnchor] = []
     with progress.task("Asking anchors about val", total=len(loaded)) as task:
         for one in loaded:
-            checked.append(_check(anchors.get(one.name), one, space, data, images))
+            anchor = anchors.get(one.name)
+            if anchor is not None and not head_matches(anchor, len(data.classes)):
+                anchor = fitted_before(anchor, space, data, sources) or anchor
+            checked.append(_check(anchor, one, space, data, images))
             task.advance()
     labels = {split.name: split.labels.numpy() for split in (data.train, data.val, data.test)}
     inventory = data.inventory or take_inventory(data.classes, labels)
+    order = data.order.reason if data.order is not None else ""
     source = " in ".join(filter(None, (space.data.dataset, space.data.root)))
     return SpaceCheck(
         space=space.name,
         source=source,
         splits=_splits(inventory),
         classes=_classes(inventory),
-        order=data.order.reason if data.order is not None else "",
+        order=order,
         anchors=tuple(checked),
-        notes=(
-            *data.notes,
-            *(sentence for sentence in sentences if data.order is None or sentence != data.order.reason),
-        ),
+        notes=(*data.notes, *(sentence for sentence in sentences if sentence != order)),
         problems=tuple(problems),
     )
 

@@ -103,7 +103,7 @@ def test_a_changed_file_is_looked_at_anew_whatever_its_size_and_time(
 
 
 def test_the_digest_of_a_split_sees_every_byte(tmp_path: Path) -> None:
-    """Fits are kept under it, so that one of other images is not taken; files of one size, of which 64 are no sample."""
+    """Fits are kept under it, so that one of other images is not taken; 64 of these files of one size are no sample."""
     for part, base in (("train", 0), ("val", 1000)):
         for index in range(200):
             path = tmp_path / part / "ab"[index % 2] / f"{index}.bmp"

@@ -6,7 +6,8 @@ import copy
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -31,11 +32,11 @@ from restnet_search.compute import Compute, open_compute
 from restnet_search.data.splits import DataSplits
 from restnet_search.errors import AnchorError
 from restnet_search.files import inside
-from restnet_search.progress import Progress
+from restnet_search.progress import Progress, SilentProgress
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import AnchorSpec, FitSpec, SearchSpace
 
-__all__ = ["Fit", "FittedAnchors", "admit_anchor", "fit_anchor", "fit_anchors", "prepare_anchors"]
+__all__ = ["Fit", "FittedAnchors", "admit_anchor", "fit_anchor", "fit_anchors", "fitted_before", "prepare_anchors"]
 
 _log = logging.getLogger("restnet_search")
 
@@ -172,6 +173,13 @@ def fit_anchors(
     return FittedAnchors(tuple(fits.values()), data)
 
 
+def fitted_before(anchor: Anchor, space: SearchSpace, data: DataSplits, sources: AnchorSources) -> Anchor | None:
+    """Return an anchor as a search would have it after its fit, if that is in the cache already; None if it is not."""
+    settings = FitSettings(space.fit, space.data.seed, SilentProgress(), Compute())
+    fit = _Fitter(data, sources.cache, settings).fitted_before(anchor)
+    return None if fit is None else fit.anchor
+
+
 def admit_anchor(anchor: Anchor, spec: AnchorSpec, sources: AnchorSources, classes: int) -> Anchor:
     """Return an anchor that can be built again after the search, with what its factory draws noted in its weights.
 
@@ -191,9 +199,8 @@ def _held_against_chance(fit: Fit, data: DataSplits, spec: FitSpec, compute: Com
         standing = standing_on_val(fit.anchor, data.val)
     finally:
         model.to("cpu")
-    if not (
-        spec.allow_untrained or fit.anchor.weights.fitted
-    ):  # a fit shows what it reached, and that it was asked for
+    # A fit was asked for, and shows what it reached.
+    if not (spec.allow_untrained or fit.anchor.weights.fitted):
         require_trained(fit.anchor, standing)
     elif problem := describe_untrained(fit.anchor, standing):
         _tell(progress, f"Untrained: {problem}")
@@ -221,7 +228,6 @@ class _Fitter:
 
     def fit(self, anchor: Anchor) -> Fit:
         classes = len(self.data.classes)
-        matches = head_matches(anchor, classes)
         if not self.is_wanted(anchor):
             return Fit(anchor, "as loaded", None)
         if self.settings.spec.tune == "never":
@@ -232,35 +238,61 @@ class _Fitter:
                 hint="name a fitted checkpoint as `weights`, or set fit.tune to head or full",
             )
         make_cache_dir(self.cache_dir)
+        with self._with_new_head(anchor) as model:
+            top1, origin = self._fit_or_read(anchor, model)
+        return self._fitted(anchor, model, origin, top1)
+
+    def fitted_before(self, anchor: Anchor) -> Fit | None:
+        """Return an anchor with what it was fitted to, from the cache; None where nothing whole is there."""
+        with self._with_new_head(anchor) as model:
+            top1 = self._read(anchor, model)
+        return None if top1 is None else self._fitted(anchor, model, "cache", top1)
+
+    @contextmanager
+    def _with_new_head(self, anchor: Anchor) -> Iterator[nn.Module]:
+        """Hand out a copy of the model that is to be trained, while draws are those of the data's seed."""
         model = copy.deepcopy(anchor.model if anchor.as_trained is None else anchor.as_trained)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
-            if not matches:
-                replace_classifier(model, classes)
-            top1, origin = self._fit_or_read(anchor, model)
+            if not head_matches(anchor, len(self.data.classes)):
+                replace_classifier(model, len(self.data.classes))
+            yield model
+
+    def _fitted(self, anchor: Anchor, model: nn.Module, origin: Literal["fitted", "cache"], top1: float) -> Fit:
         freeze(model)
         digest = model_digest(model, anchor.recipe.model_name, anchor.recipe.kwargs)
         notes = anchor.weights.notes
         if anchor.weights.source == "random" and self.settings.spec.tune == "head":
             notes += ("only its head was fitted, on top of random weights",)
         weights = replace(anchor.weights, digest=digest, fitted=True, trained=True, source="fitted", notes=notes)
-        fitted = replace(anchor, model=model, as_trained=None, num_classes=classes, weights=weights)
+        fitted = replace(anchor, model=model, as_trained=None, num_classes=len(self.data.classes), weights=weights)
         return Fit(deployed(fitted) if anchor.as_trained is not None else fitted, origin, top1)
+
+    def _path(self, anchor: Anchor) -> Path:
+        key = _key(anchor, self.data, self.settings.spec, self.settings.seed)
+        return inside(self.cache_dir, f"{_safe(anchor.name)}-{key}.safetensors", error=AnchorError)
+
+    def _read(self, anchor: Anchor, model: nn.Module) -> float | None:
+        """Give `model` the weights that it was fitted to before; return its top-1 on val, None where there are none."""
+        path = self._path(anchor)
+        if not path.exists():
+            return None
+        if (kept := read_fitted(path)) is None or not _is_finite(kept[0]):
+            self.settings.progress.log(f"{anchor.name}: the cached file {path} is damaged; fitting again")
+            return None
+        state, facts = kept
+        model.load_state_dict(state)
+        top1 = float(facts["val_top1"])
+        self.settings.progress.log(f"{anchor.name}: fitted before, val top-1 {top1:.3f} (from {path})")
+        return top1
 
     def _fit_or_read(self, anchor: Anchor, model: nn.Module) -> tuple[float, Literal["fitted", "cache"]]:
         """Give `model` the fitted weights, from the cache where they are; return its top-1 on val, and from where."""
-        key = _key(anchor, self.data, self.settings.spec, self.settings.seed)
-        path = inside(self.cache_dir, f"{_safe(anchor.name)}-{key}.safetensors", error=AnchorError)
+        path = self._path(anchor)
         checkpoint = path.with_suffix(".epoch.pt")
-        if path.exists():
-            if (kept := read_fitted(path)) is not None and _is_finite(kept[0]):
-                forget(checkpoint)  # of a process that was killed after its last epoch
-                state, facts = kept
-                model.load_state_dict(state)
-                top1 = float(facts["val_top1"])
-                self.settings.progress.log(f"{anchor.name}: fitted before, val top-1 {top1:.3f} (from {path})")
-                return top1, "cache"
-            self.settings.progress.log(f"{anchor.name}: the cached file {path} is damaged; fitting again")
+        if (kept := self._read(anchor, model)) is not None:
+            forget(checkpoint)  # of a process that was killed after its last epoch
+            return kept, "cache"
         job = FitJob(anchor.name, self.settings, checkpoint)
         train = train_full if self.settings.spec.tune == "full" else train_head
         try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 from restnet_search.graph.cut_points import CutPoint
-from restnet_search.plain.bounds import Classes, Side
+from restnet_search.plain.bounds import Classes, Pixels
 from restnet_search.space.schema import Tune
 from restnet_search.stitching.plan import StitchPlan
 
@@ -51,7 +51,7 @@ class AnchorSource:
     factory: str | None
     kwargs: Mapping[str, object]
     num_classes: Classes
-    input_size: tuple[Side, Side, Side]
+    input_size: tuple[Pixels, Pixels, Pixels]
     granularity: str
     licence: str | None = None
     digest: str | None = None

@@ -151,7 +151,7 @@ def render_check(check: SpaceCheck) -> RenderableType:
     lines = [
         *(paragraph(note) for note in notes),
         *(paragraph(problem, style="bold yellow") for problem in check.refusals),
-        paragraph(f"{CONVENTION} MACs and accuracy are of one image, before any search.", style="dim"),
+        paragraph(f"{CONVENTION} MACs are per image.", style="dim"),
     ]
     refused = len(check.refusals)
     verdict = f"A search would refuse this: {refused} problem{'s' * (refused != 1)}, named above."
@@ -169,7 +169,7 @@ def _splits(check: SpaceCheck) -> Table:
 
 def _anchors(check: SpaceCheck) -> Table:
     figures = ("val\ntop-1, %", "chance", "MACs", "by\ntorch", "exported", "params", "cut\npoints")
-    grid = table(text_column("anchor"), name_column("weights"), *map(number_column, figures), text_column("license"))
+    grid = table(text_column("anchor"), name_column("weights"), *map(number_column, figures))
     for row in check.anchors:
         reached, chance = "to fit", ""
         if row.answers is not None:
@@ -181,14 +181,15 @@ def _anchors(check: SpaceCheck) -> Table:
             counts = tuple(map(format_count, (row.counts.ours, row.counts.torch, row.counts.exported)))
         params = "-" if row.params is None else format_count(row.params)
         cuts = "-" if row.cuts is None else str(row.cuts)
-        license = "-" if row.weights is None else shown(row.license)
-        grid.add_row(*literal(row.name, row.weights or "-", reached, chance, *counts, params, cuts, license))
+        grid.add_row(*literal(row.name, row.weights or "-", reached, chance, *counts, params, cuts))
     return grid
 
 
 def _anchor_notes(anchors: Sequence[CheckedAnchor]) -> list[str]:
     notes: list[str] = []
     for row in anchors:
+        if row.weights is not None:
+            notes.append(f"{row.name}: license {shown(row.license)}.")
         notes += [f"{row.name}: {note}." for note in row.notes]
         if row.answers is not None:
             notes.append(f"{row.name} was asked about {row.answers.n:,} images of val: {row.answers.standing}.")
