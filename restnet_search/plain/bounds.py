@@ -6,7 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
-__all__ = ["Figure", "Fraction", "Natural", "Seconds"]
+__all__ = ["Classes", "Figure", "Fraction", "Natural", "Pixels", "Seconds"]
 
 Natural = Annotated[int, Ge(0), Le(10**18)]
 """A count."""
@@ -15,3 +15,6 @@ Fraction = Annotated[float, Ge(0.0), Le(1.0)]
 Seconds = Annotated[float, Ge(0.0), Le(1e12)]
 Figure = Annotated[float, Ge(-1e12), Le(1e12)]
 """A number of either sign, finite."""
+Pixels = Annotated[int, Ge(1), Le(4096)]
+"""Channels, height or width of an input; a larger one would fill the memory when a network is built from a file."""
+Classes = Annotated[int, Ge(1), Le(1_000_000)]

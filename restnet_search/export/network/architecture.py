@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 from restnet_search.graph.cut_points import CutPoint
+from restnet_search.plain.bounds import Classes, Pixels
 from restnet_search.space.schema import Tune
 from restnet_search.stitching.plan import StitchPlan
 
@@ -49,8 +50,8 @@ class AnchorSource:
     model: str | None
     factory: str | None
     kwargs: Mapping[str, object]
-    num_classes: int
-    input_size: tuple[int, int, int]
+    num_classes: Classes
+    input_size: tuple[Pixels, Pixels, Pixels]
     granularity: str
     licence: str | None = None
     digest: str | None = None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 
 from restnet_search.data import DataSplits
 from restnet_search.errors import RunError
 from restnet_search.files import write_atomically
+from restnet_search.plain.json_text import digested_text
 from restnet_search.search.run.json_files import read_as
 from restnet_search.search.run.run_folder import RunFolder
 
@@ -41,7 +41,7 @@ def remember_data(folder: RunFolder, data: DataSplits) -> None:
     now = _DataFacts({name: _SplitFacts(len(parts[name]), digest) for name, digest in data.contents.items()})
     path = folder.path / "data.json"
     if not path.exists():
-        write_atomically(path, json.dumps(asdict(now), indent=2) + "\n")
+        write_atomically(path, digested_text(asdict(now)))
         return
     before = read_as(_DataFacts, path)
     changed = [name for name, split in now.splits.items() if before.splits.get(name) != split]
