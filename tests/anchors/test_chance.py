@@ -160,7 +160,7 @@ def test_untrained_factories_are_refused_before_anything_is_fitted(
 def test_where_it_is_allowed_untrained_anchors_are_said(folder: Path, digits: DataSplits) -> None:
     messages = Messages()
     sources = AnchorSources(None, folder, True, folder / "cache")
-    first, second = fit_anchors(space_of(folder, "random", allow_untrained=True), digits, sources, messages)
+    first, second = fit_anchors(space_of(folder, "random", allow_untrained=True), digits, sources, messages).fits
     assert first.anchor.weights.source == "random" and second.anchor.weights.source == "fitted"
     assert any(line.startswith("Untrained: mine has random weights") for line in messages.lines)
 
@@ -170,10 +170,10 @@ def test_the_permission_does_not_change_what_is_fitted(folder: Path, digits: Dat
     sources, messages = AnchorSources(None, folder, True, folder / "cache"), Messages()
     spec = {"epochs": 6, "lr": 3e-2}
     space = space_of(folder, "seeded", when="always", **spec)
-    kept = {fit.anchor.digest for fit in fit_anchors(space, digits, sources, messages)}
+    kept = {fit.anchor.digest for fit in fit_anchors(space, digits, sources, messages).fits}
     fits = fit_anchors(
         space_of(folder, "seeded", when="always", **spec, allow_untrained=True), digits, sources, messages
-    )
+    ).fits
     assert {fit.anchor.digest for fit in fits} == kept and {fit.origin for fit in fits} == {"cache"}
 
 
