@@ -7,12 +7,12 @@ from restnet_search.progress import Progress
 from restnet_search.reporting.model.run_report import Report
 from restnet_search.reporting.results_file.codec import write_results
 from restnet_search.scoring import Search, score_networks
+from restnet_search.search.features.memory_needs import announce_memory
 from restnet_search.search.halving.halving import halve
 from restnet_search.search.points.candidates import list_candidates
 from restnet_search.search.points.controls import plan_controls
 from restnet_search.search.points.device_costs import price_parts
 from restnet_search.search.prepare.images import load_images
-from restnet_search.search.prepare.memory_needs import announce_memory
 from restnet_search.search.prepare.prepared import prepare_anchors
 from restnet_search.search.ranking import rank_stitch_points
 from restnet_search.search.run.run_folder import RunFolder, RunInputs

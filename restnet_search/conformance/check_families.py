@@ -40,6 +40,8 @@ def run_conformance(
     """
     versions = {name: version(name) for name in ("timm", "torch", "torchvision")}
     known = {} if fresh and not only else read_cut_table(folder / "conformance.json", versions)
+    # rows of a table that was written before costs were counted are checked again
+    known = {family: row for family, row in known.items() if row.status != "equal" or row.macs is not None}
     again = set(only) if fresh else set()
     done = {case.family: known[case.family] for case in cases if case.family in known and case.family not in again}
     for case in cases:

@@ -79,7 +79,10 @@ def check_space(space: SearchSpace, sources: AnchorSources, progress: Progress, 
         classes=_classes(inventory),
         order=data.order.reason if data.order is not None else "",
         anchors=tuple(checked),
-        notes=(*data.notes, *(sentence for sentence in sentences if data.order is None or sentence != data.order.reason)),
+        notes=(
+            *data.notes,
+            *(sentence for sentence in sentences if data.order is None or sentence != data.order.reason),
+        ),
         problems=tuple(problems),
     )
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from restnet_search.cli.arguments import with_data
+from restnet_search.cli.device import _search_with
 from restnet_search.cli.main import main
+from restnet_search.costs.latency_table import LatencyTable, MeasuredOn
+from restnet_search.devices.device_results import DeviceResults
 from restnet_search.space import SearchSpace
 
 
@@ -63,3 +69,40 @@ def test_plain_numbers_are_taken(option: str, value: str, capsys: pytest.Capture
     with pytest.raises(SystemExit):
         main(["--space", "nowhere", option, value])
     assert "nowhere" in capsys.readouterr().err
+
+
+LATENCIES = {
+    "format": "restnet-search latency table", "version": 1, "runtime": "onnxruntime", "threads": 1, "batch": 1,
+    "warmup": 1, "machine": "a board", "anchors": {}, "parts": {"overhead": {"median": 0.1, "p95": 0.2, "runs": 3}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("budget", "refused"), [("5ms", True), ("2GFLOPs,5ms", True), ("pi=5ms", True), ("5ms@device", False)]
+)
+def test_milliseconds_beside_the_profile_of_a_device_say_whose_they_are(
+    budget: str, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = {"name": "pi", "device": "a board", "source": "measured", "latency": LATENCIES}
+    (tmp_path / "pi.yaml").write_text(json.dumps(profile))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["--space", "cifar10_resnet", "--data", "nowhere", "--budget", budget, "--device-profile", "pi.yaml"])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert ("does not say whose latency it limits" in told) == refused
+    assert ("nowhere" in told) == (not refused)  # else the search began
+
+
+def test_the_command_after_an_import_finds_the_space_from_anywhere(tmp_path: Path) -> None:
+    space = tmp_path / "my spaces" / "a space.yaml"
+    space.parent.mkdir()
+    space.write_text("x")
+    on = MeasuredOn("onnxruntime", 1, 1, "a board")
+    made = DeviceResults(LatencyTable(on, 1, {}, {}, ()), "tiny", "today", "1", str(space))
+    command = shlex.split(_search_with(Path("a pi.yaml"), made))
+    assert command == ["restnet-search", "--device-profile", "a pi.yaml", "--space", str(space)]
+    assert shlex.split(_search_with(Path("pi.yaml"), replace(made, named="demo")))[-1] == "demo"
+    for gone in ("", str(tmp_path / "gone.yaml")):
+        told = _search_with(Path("pi.yaml"), replace(made, named=gone))
+        assert told.endswith("--space SPACE (SPACE: the file of the space tiny)")

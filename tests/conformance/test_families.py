@@ -36,6 +36,13 @@ REPRESENTATIVE = {
 }
 
 
+def test_families_with_branches_for_training_are_fused_before_they_are_cut() -> None:
+    outcome = check_case(BY_FAMILY["repghost"])
+    assert (outcome.status, outcome.reason, outcome.max_diff) == ("equal", "", 0.0)
+    assert outcome.trained_macs is not None and outcome.macs is not None and outcome.trained_macs > outcome.macs
+    assert check_case(Case("resnet", "test_resnet")).trained_macs is None
+
+
 @pytest.mark.parametrize("family", REPRESENTATIVE)
 def test_front_and_back_equal_the_whole(family: str) -> None:
     outcome = check_case(BY_FAMILY[family])
@@ -89,6 +96,15 @@ class TestRun:
         for cases in (self.CASES[:1], self.CASES, self.CASES):
             run_conformance(cases, tmp_path, report=lambda outcome: said.append(outcome.family))
         assert said == ["resnet", "vit"]
+
+    def test_rows_without_costs_are_checked_again(self, tmp_path: Path) -> None:
+        run_conformance(self.CASES[:1], tmp_path)
+        table = json.loads((tmp_path / "conformance.json").read_text())
+        for key in ("macs", "torch_macs", "why", "trained_macs"):
+            del table["families"][0][key]  # as earlier versions wrote it
+        (tmp_path / "conformance.json").write_text(json.dumps(table))
+        (outcome,) = run_conformance(self.CASES[:1], tmp_path)
+        assert outcome.macs is not None and outcome.torch_macs is not None
 
     def test_checking_one_family_again_keeps_the_rows_of_the_others(self, tmp_path: Path) -> None:
         run_conformance(self.CASES, tmp_path)

@@ -44,6 +44,8 @@ def trained(run: Path) -> list[dict[str, Any]]:
 def test_a_run_holds_everything_it_promises(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert {"space.yaml", "study.db", "results.json", "pareto.csv", "stitches", "search.log"} <= names
+    log = (finished / "search.log").read_text()
+    assert all(words in log for words in ("Memory: up to ", "INFO Trials ...", "INFO Trials: ")) and "\x1b" not in log
     results = results_of(finished)
     assert results["schema_version"] == 2
     chosen = [hybrid for hybrid in results["hybrids"] if hybrid["control"] is None]

@@ -477,7 +477,7 @@ def test_a_process_of_an_export_that_stops_ends_the_export(
     stopped.chmod(0o755)
     monkeypatch.setenv(PYTHON, str(stopped))
     monkeypatch.setattr("restnet_search.export.formats.litert._LONGEST", 0.5)
-    with pytest.raises(ExportError, match="LiteRT did not run h.tflite within"):
+    with pytest.raises(ExportError, match=r"LiteRT did not run h\.tflite within"):
         LitertFormat().open(tmp_path / "h.tflite")(images)
     monkeypatch.setattr("sys.executable", str(stopped))
     monkeypatch.setattr("restnet_search.export.adaptive.verify_routes._LONGEST", 0.5)

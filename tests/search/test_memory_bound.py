@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
+from torch import nn
 
 from restnet_search.data import Split, load_data
+from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.search.features.feature_files import create_file, map_rows, read_header
 from restnet_search.search.features.memory_features import MemoryFeatures
+from restnet_search.search.features.memory_needs import activation_bytes, memory_needs, resident_bytes
 from restnet_search.search.features.passes import CacheMeter, Pass, pass_batch
 from restnet_search.search.features.store import FeatureStore
-from restnet_search.space.schema import DataSpec
+from restnet_search.search.prepare.images import SearchImages
+from restnet_search.search.prepare.prepared import Prepared
+from restnet_search.space.schema import DataSpec, SearchSpace
 from tests.search.stores import Anchors, cut_anchor, disk_store
 
 RESNET = "cifar_resnet8"
@@ -127,3 +133,53 @@ class Graph(NamedTuple):
 def test_large_features_pass_in_smaller_batches(images: int, values: int, batch: int) -> None:
     """By hand: 2^30 / (4 x 5.5 million) = 48.8 images at most, so 400 in 9 batches of 45."""
     assert pass_batch(images, Graph((Point((values // 2,)), Point((values - values // 2,))))) == batch  # pyright: ignore[reportArgumentType]
+
+
+def chain(layers: int) -> AnchorGraph:
+    """A model of equally large activations, ended by a mean."""
+    blocks = [nn.Tanh() for _ in range(layers)]
+    return cut_model(nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval(), (3, 32, 32), "all")
+
+
+@pytest.mark.parametrize("layers", [4, 16])
+def test_activations_are_those_of_a_chain_by_hand(layers: int) -> None:
+    """Each tanh keeps its output for the gradient; without one, its input, its output and the image are alive."""
+    one = 4 * 3 * 32 * 32
+    assert activation_bytes(chain(layers), trained=False) == 3 * one
+    assert (layers + 1) * one <= activation_bytes(chain(layers), trained=True) <= (layers + 4) * one
+
+
+def test_what_a_search_holds_is_said_by_part(anchors: Anchors, images: Split, tmp_path: Path) -> None:
+    """Figures by hand, of features of 4 bytes a value at all cut points."""
+    plain: dict[str, Any] = {
+        "anchors": [{"model": RESNET}, {"model": RESNET, "name": "twin"}],
+        "data": {"dataset": "digits"},
+        "ranker": {"batch_size": 30, "images": 90},
+        "stitch": {"images": 40},
+        "training": {"batch_size": 20, "images": 100, "views": 2},
+        "cache": {"memory_gb": 1},
+    }
+    twins = Prepared({RESNET: anchors[RESNET], "twin": anchors[RESNET]}, {}, tuple("0123456789"))
+    val = images.subset(torch.arange(60))
+    data = replace(load_data(DataSpec(dataset="digits")), train=images, val=val, test=val)
+    searched = SearchImages(data, images)
+    each = 4 * sum(prod(cut.shape) for cut in anchors[RESNET].graph.cut_points)
+    needs = memory_needs(SearchSpace.model_validate(plain), twins, searched, workers=1)
+    assert needs.features == 2 * each * (2 * 100 + 60 + 40)
+    assert needs.ranking == 2 * 30 * each * 2
+    assert needs.passing >= 100 * each and needs.training >= 20 * each
+    assert needs.pixels == (100 + 60 + 60) * 3 * 32 * 32  # one geometry for both
+    assert needs.total == needs.now + needs.pixels + max(
+        needs.ranking, needs.features + max(needs.passing, needs.training)
+    )
+    small = SearchSpace.model_validate(plain | {"cache": {"memory_gb": 0.001}})
+    shared = memory_needs(small, twins, searched, workers=3)
+    assert shared.features == int(0.001 * 2**30) and shared.workers == 3
+    assert shared.total - shared.now > 3 * shared.worker > 3 * 2**29
+    assert "3 workers of" in str(shared) and str(shared).startswith("up to ")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="says what a process holds")
+def test_resident_bytes_are_those_that_the_system_says() -> None:
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    assert resident_bytes() == pytest.approx(int(lines["VmRSS"].split()[0]) * 1024, rel=0.05)

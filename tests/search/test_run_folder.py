@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from restnet_search.errors import RunError
+from restnet_search.progress import SilentProgress
 from restnet_search.search.run.run_folder import RunFolder, RunInputs, find_run
+from restnet_search.search.run.session import open_session
+from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import SearchSpace
 
 INPUTS = RunInputs("restnet-search", "2026-01-01T00:00:00+00:00")
@@ -94,3 +99,43 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(name: str, space: Searc
     with pytest.raises(RunError, match="cannot be made"):
         RunFolder(tmp_path / name).create(space, INPUTS)
     assert tree(tmp_path) == {"file": b"mine"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links")
+@pytest.mark.parametrize("name", ["stitches", "anchors", "export", "study.db", "search.log", ".lock", "joint.pt"])
+def test_nothing_is_written_or_removed_where_a_link_leads_out_of_a_run(
+    name: str, space: SearchSpace, tmp_path: Path
+) -> None:
+    folder, outside = RunFolder(tmp_path / "run"), tmp_path / "outside"
+    folder.create(space, INPUTS)
+    draft = f".h000.safetensors.{'0' * 32}.tmp"
+    if "." in name:
+        outside.write_text("mine")
+    else:
+        outside.mkdir()
+        for file in (draft, "a.safetensors"):
+            (outside / file).write_text("mine")
+        shutil.rmtree(folder.path / name, ignore_errors=True)
+    (folder.path / name).symlink_to(outside)
+    before = tree(tmp_path)
+    sources = AnchorSources(None, None, False, tmp_path / "cache")
+    with (
+        pytest.raises(RunError, match="is a link that leads out of the run folder"),
+        open_session(space, folder, INPUTS, sources, SilentProgress()),
+    ):
+        raise AssertionError
+    with pytest.raises(RunError, match="is a link"):
+        _ = folder.exports
+    folder.discard(space)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links")
+def test_a_run_folder_may_be_a_link_and_hold_links_within(space: SearchSpace, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    folder = RunFolder(tmp_path / "run")
+    folder.create(space, INPUTS)
+    (folder.path / "latest").symlink_to(folder.path / "stitches")
+    folder.refuse_links()
+    assert folder.exports == folder.path / "export"

@@ -96,12 +96,10 @@ def require_trained(anchor: Anchor, test: ChanceTest) -> None:
     """
     if (problem := describe_untrained(anchor, test)) is None:
         return
-    ways = "name its checkpoint as `weights:`, or say `pretrained: false` to have it fitted first"
-    if anchor.weights.fitted:
-        ways = "fit it for longer (fit.epochs) or all of it (fit.tune: full)"
     raise AnchorError(
         problem,
         expected=f"trained weights: at least {test.needed:,} of these {test.n:,} images (more than guessing at"
         f" {test.level:.1%} reaches in 99 of 100 cases)",
-        hint=f"{ways}; check that its classes stand in the order of the data's; or go on with --allow-untrained",
+        hint="name its checkpoint as `weights:`, say `pretrained: false` to have it fitted first, check that its"
+        " classes stand in the order of the data's, or go on with --allow-untrained",
     )

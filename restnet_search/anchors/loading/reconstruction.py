@@ -17,6 +17,7 @@ from restnet_search.anchors.loading.checkpoint import Mismatch, compare
 from restnet_search.anchors.loading.factory import build_from_factory
 from restnet_search.anchors.loading.fused_checkpoint import fuse_as_in
 from restnet_search.anchors.loading.load import INIT_SEED, deployed, load_anchor
+from restnet_search.anchors.reparameterize import is_fused
 from restnet_search.errors import AnchorError
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import AnchorSpec
@@ -74,7 +75,7 @@ def restore_fitted(
     recipe = replace(built.recipe, kwargs=spec.kwargs)
     digest = model_digest(built.model, recipe.model_name, recipe.kwargs)
     weights = replace(built.weights, digest=digest, fitted=True, trained=True, source="fitted")
-    restored = replace(built, recipe=recipe, weights=weights)
+    restored = replace(built, recipe=recipe, weights=weights, reparameterized=is_fused(built.model))
     return deployed(restored) if fuse else restored
 
 

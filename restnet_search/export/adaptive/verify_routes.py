@@ -19,7 +19,7 @@ from restnet_search.export.adaptive.adaptive_model import AdaptiveModel
 from restnet_search.export.formats.onnx import INPUT
 from restnet_search.export.formats.safetensors import load_export, save_export
 from restnet_search.export.network.export_source import ExportSource
-from restnet_search.export.verification.compare import compare
+from restnet_search.export.verification.compare import compare, require_single_images, spread_images
 
 __all__ = ["Switching", "require_identical", "run_without_torch", "time_switches"]
 
@@ -31,10 +31,11 @@ import sys
 import numpy as np
 import onnxruntime
 
-for model, images, logits in zip(*[iter(sys.argv[2:])] * 3):
+for model, images, some, logits in zip(*[iter(sys.argv[2:])] * 4):
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     images = np.load(images)
-    parts = [part for part in (images[:1], images[1:4], images[4:]) if len(part)]
+    parts = [part for part in (images[:1], images[1:4], images[4:]) if len(part)] + [np.load(some)]
+    parts += [parts[-1][place:place + 1] for place in range(len(parts[-1]))]
     np.save(logits, np.concatenate([session.run(None, {sys.argv[1]: part})[0] for part in parts]))
 loaded = sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "timm", "restnet_search"})
 assert not loaded, f"{loaded} was imported"
@@ -77,6 +78,9 @@ def require_identical(model: AdaptiveModel, route: str, source: ExportSource, im
                 f" {agreement.max_difference:.2e}. It was not kept.",
                 expected="equal logits, to the last bit",
             )
+        require_single_images(
+            f"The route {route} of the adaptive model", lambda batch: model(batch, route=model.current), images
+        )
         return sum(file.stat().st_size for file in files)
     finally:
         for file in files:
@@ -97,7 +101,8 @@ def time_switches(model: AdaptiveModel, count: int = SWITCHES) -> Switching:
 def run_without_torch(files: Mapping[str, Path], images: Mapping[str, Tensor], scratch: Path) -> dict[str, Tensor]:
     """Run ONNX routes with onnxruntime in a fresh Python that imports neither torch nor this package.
 
-    In batches of 1, 3 and the rest, so that the batch is proven to be dynamic.
+    In batches of 1, 3 and the rest, so that the batch is proven to be dynamic; some images also one by one and in a
+    batch of their own.
 
     Args:
         files: The ONNX file of every route.
@@ -108,12 +113,13 @@ def run_without_torch(files: Mapping[str, Path], images: Mapping[str, Tensor], s
         The logits of every route.
 
     Raises:
-        ExportError: If a route cannot be loaded or run.
+        ExportError: If a route cannot be loaded or run, or its logits for an image depend on the others.
     """
     arguments: list[str] = []
     for place, (route, path) in enumerate(files.items()):
-        arrays = [str(scratch.resolve() / f"{kind}{place}.npy") for kind in ("images", "logits")]
+        arrays = [str(scratch.resolve() / f"{kind}{place}.npy") for kind in ("images", "some", "logits")]
         np.save(arrays[0], images[route].numpy())
+        np.save(arrays[1], spread_images(images[route]).numpy())
         arguments += [str(path.resolve()), *arrays]
     try:
         done = subprocess.run(
@@ -135,4 +141,16 @@ def run_without_torch(files: Mapping[str, Path], images: Mapping[str, Tensor], s
             f"The ONNX routes cannot be run without PyTorch: {last[0]}",
             hint="export without them: --format safetensors",
         )
-    return {route: torch.from_numpy(np.load(scratch / f"logits{place}.npy")) for place, route in enumerate(files)}
+    logits = {route: torch.from_numpy(np.load(scratch / f"logits{place}.npy")) for place, route in enumerate(files)}
+    return {route: _split(route, rows, len(images[route])) for route, rows in logits.items()}
+
+
+def _split(route: str, rows: Tensor, count: int) -> Tensor:
+    """Return the logits of all images, after those of some in a batch were compared with those of each alone."""
+    every, batch, alone = rows[:count], *rows[count:].chunk(2)
+
+    def of(images: Tensor) -> Tensor:
+        return batch[images] if len(images) > 1 else alone[images]
+
+    require_single_images(f"The ONNX route {route}", of, torch.arange(len(batch)))
+    return every

@@ -25,7 +25,7 @@ from restnet_search.export.package.export_manifest import (
 from restnet_search.export.package.inference_examples import example_name, find_example, inference_example
 from restnet_search.export.package.model_card import render_model_card
 from restnet_search.export.verification.bisect_difference import bisect_difference
-from restnet_search.export.verification.compare import TOLERANCE, compare, require_agreement
+from restnet_search.export.verification.compare import TOLERANCE, compare, require_agreement, require_single_images
 from restnet_search.files import inside
 from restnet_search.progress import Progress, SilentProgress
 from restnet_search.registry import FORMATS
@@ -138,6 +138,8 @@ def _export(format: ExportFormat, job: _Job) -> FormatEntry:
     require_agreement(
         format.name, agreement, tolerance, lambda: bisect_difference(format, source, run, images, tolerance)
     )
+    require_single_images(f"The network {source.id}", source.network, images, tolerance)
+    require_single_images(f"The {format.name} export of {source.id}", run, source.inputs(images), tolerance)
     int8 = _quantized(files[0], job.int8) if job.int8 is not None and format.name == "onnx" else None
     described = [*files, *([job.scratch / int8.file] if int8 else [])]
     return FormatEntry(

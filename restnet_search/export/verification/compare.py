@@ -8,10 +8,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from restnet_search.anchors.checks.single_images import explain, find_fault
 from restnet_search.errors import ExportError
 from restnet_search.export.formats.export_format import Runner
 
-__all__ = ["TOLERANCE", "Agreement", "LogitDifference", "compare", "require_agreement"]
+__all__ = [
+    "TOLERANCE",
+    "Agreement",
+    "LogitDifference",
+    "compare",
+    "require_agreement",
+    "require_single_images",
+    "spread_images",
+]
 
 TOLERANCE = 1e-4
 """Largest difference of a logit, absolute; where logits are larger than 1, relative to the largest."""
@@ -109,6 +118,48 @@ def require_agreement(
             f" (same first class in {agreement.top1_agreement:.1%}). {where()} It was not kept.",
             expected=f"a difference of at most {_limit(agreement, tolerance):.2e}",
             hint="export it in another format, or choose another hybrid",
+        )
+
+
+def spread_images(images: Tensor, count: int = 4) -> Tensor:
+    """Return up to ``count`` images ``(b, ...)``, at least two, to be run one by one and as a batch.
+
+    They are spread over those given; a single one is accompanied by its mirror image.
+    """
+    if len(images) == 1:
+        return torch.cat([images, images.flip(-1)])
+    return images[torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()]
+
+
+@torch.no_grad()
+def require_single_images(what: str, run: Runner, images: Tensor, tolerance: float = TOLERANCE) -> None:
+    """Refuse a network whose logits for an image depend on the other images of its batch, or on chance.
+
+    Agreement with PyTorch in equal batches does not show it: both then depend on the same images.
+
+    Args:
+        what: The network, as an error names it.
+        run: It.
+        images: What it takes, any number.
+        tolerance: Of a logit; relative to the largest where that is above 1.
+
+    Raises:
+        ExportError: Says what differs.
+    """
+    some = spread_images(images)
+    try:
+        logits = run(some)
+        largest = float(logits.abs().max()) if logits.numel() else 0.0
+        fault = find_fault(run, some, tolerance * max(1.0, largest) / max(largest, 1e-12))
+    except ExportError:
+        raise
+    except Exception as error:  # a runtime raises errors of its own kind
+        raise ExportError(f"The exported network cannot be run: {error}") from error
+    if fault is not None:
+        raise ExportError(
+            f"{what} {explain(fault)}. It was not kept.",
+            expected="logits of an image that depend on this image alone",
+            hint="search again with anchors that normalize by running statistics and draw nothing in evaluation mode",
         )
 
 

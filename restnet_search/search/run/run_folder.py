@@ -68,6 +68,12 @@ class RunFolder:
 
     @property
     def exports(self) -> Path:
+        """The folder of exports.
+
+        Raises:
+            RunError: As :meth:`refuse_links`.
+        """
+        self.refuse_links()
         return self.path / "export"
 
     def stitch(self, hybrid: str) -> Path:
@@ -81,6 +87,23 @@ class RunFolder:
     def exists(self) -> bool:
         """True if it is a run's, of this version or of one before there were markers."""
         return all((self.path / name).is_file() for name in ("space.yaml", "run.json"))
+
+    def refuse_links(self) -> None:
+        """Refuse a run whose folder holds a link that leads out of it: what lies there is not the run's to change.
+
+        Raises:
+            RunError: If there is one. The folder itself may be a link.
+        """
+        if (link := self._link_that_leads_out()) is not None:
+            raise RunError(
+                f"{link} is a link that leads out of the run folder, to {link.resolve()}.",
+                hint="put what it leads to in its place; the run folder as a whole may be a link",
+            )
+
+    def _link_that_leads_out(self) -> Path | None:
+        home = self.path.resolve()
+        links = (path for path in self.path.iterdir() if path.is_symlink()) if self.path.is_dir() else ()
+        return next((link for link in links if not link.resolve().is_relative_to(home)), None)
 
     def create(self, space: SearchSpace, inputs: RunInputs) -> None:
         """Make the folder and write what the run was started with.
@@ -128,7 +151,7 @@ class RunFolder:
         Args:
             space: What the run was created with; it names the files of fitted anchors.
         """
-        if not (self.path / _MARKER).is_file():
+        if not (self.path / _MARKER).is_file() or self._link_that_leads_out() is not None:
             return
         written = ["run.json", "space.yaml", "data.json", "anchors.json", "latency.json", self.formats.name, ".lock"]
         written.append(self.log.name)

@@ -131,13 +131,15 @@ def open_session(
     """Hold a run for this process and write its log, while a session on it is open.
 
     Raises:
-        RunError: If another process works on the run, or its study is empty, damaged or something else.
+        RunError: If another process works on the run, a link leads out of its folder, or its study is empty,
+            damaged or something else.
         DiskError: If the disk takes no more.
         SpaceError: If the device that the space names is not there.
     """
     clock, warn = StageClock(), Warner(progress)
     budgets = tuple(parse_budget(text) for text in space.budgets) or (UNLIMITED,)
     compute = open_compute(space.compute, warn)
+    folder.refuse_links()
     with _disk_errors(folder), folder.locked(), _logged(folder, progress):
         folder.sweep()
         _require_study(folder)  # before anything is fitted for a study that cannot go on

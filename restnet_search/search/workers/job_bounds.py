@@ -1,4 +1,4 @@
-"""How long a worker may keep a job before it is taken to hang: a bound that follows from the job's work."""
+"""The bound of a job: how long a worker may keep it before it is taken to hang follows from the job's work."""
 
 from __future__ import annotations
 

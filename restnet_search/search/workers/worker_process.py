@@ -25,7 +25,7 @@ _JOIN_TIMEOUT = 10.0  # seconds for a process that was ended to be gone
 
 
 class Message(NamedTuple):
-    """What a worker has sent; ``content`` is None, and the last, where its process has ended."""
+    """A message from a worker; ``content`` is None, and the last, where its process has ended."""
 
     worker: WorkerProcess
     content: bytes | None

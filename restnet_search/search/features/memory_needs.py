@@ -1,4 +1,4 @@
-"""What a search will hold in memory at its peak, estimated before it ranks or trains anything."""
+"""Memory that a search will hold at its peak, estimated before it ranks or trains anything."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from restnet_search.search.run.session import Session
 from restnet_search.space.schema import SearchSpace
 from restnet_search.units import format_bytes
 
-__all__ = ["MemoryNeeds", "announce_memory", "memory_needs", "resident_bytes"]
+__all__ = ["MemoryNeeds", "activation_bytes", "announce_memory", "memory_needs", "resident_bytes"]
 
 _GB = 2**30
 _WORKER = 600 * 2**20  # bytes of a process that has loaded torch, timm and this package
@@ -92,10 +92,10 @@ def memory_needs(space: SearchSpace, prepared: Prepared, images: SearchImages, w
         features=min(int(space.cache.memory_gb * _GB), sum(points.values()) * (count + fit)),
         ranking=min(space.ranker.batch_size, space.ranker.images) * sum(points.values()) * 2,
         passing=max(
-            pass_batch(max(map(len, splits)), graph) * (points[name] + _activations(graph, trained=False))
+            pass_batch(max(map(len, splits)), graph) * (points[name] + activation_bytes(graph, trained=False))
             for name, graph in graphs.items()
         ),
-        training=batch * max(_activations(graph, trained=True) for graph in graphs.values()) + tuned,
+        training=batch * max(activation_bytes(graph, trained=True) for graph in graphs.values()) + tuned,
         workers=workers if workers > 1 else 0,
         worker=_WORKER + sum(weights.values()) if workers > 1 else 0,
     )
@@ -147,7 +147,7 @@ def _weights(graph: AnchorGraph) -> int:
     return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
 
 
-def _activations(graph: AnchorGraph, *, trained: bool) -> int:
+def activation_bytes(graph: AnchorGraph, *, trained: bool) -> int:
     """Return the most bytes alive in a run of one image; ``trained``: with gradients to the image, forward and back."""
     module, image = graph.traced.module, graph.traced.example(1)
     frozen = [tensor.detach() for tensor in (*module.parameters(), *module.buffers())]
