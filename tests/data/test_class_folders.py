@@ -284,6 +284,27 @@ def test_what_cannot_be_read_is_an_unreadable_image_like_any_other(
         load(tmp_path, max_unreadable=0.1)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_names_that_are_no_text_are_counted_and_such_a_class_is_refused(tmp_path: Path, packed: bool) -> None:
+    path = tmp_path / "train"
+    for seed, name in enumerate(("a/0.png", "b/0.png")):
+        picture(path / name, seed)
+    (path / "a" / os.fsdecode(b"caf\xe9.png")).write_bytes(png(3))
+    if packed:
+        with tarfile.open(tmp_path / "train.tar", "w") as archive:
+            archive.add(path, ".")
+        path = tmp_path / "train.tar"
+    source = open_folder(path)
+    assert len(source.labels) == 2
+    assert [(one.kind, one.first) for one in source.skipped] == [
+        ("with a name that is no UTF-8", r"./a/caf\udce9.png" if packed else r"a/caf\udce9.png")
+    ]
+    if not packed:
+        (path / os.fsdecode(b"caf\xe9")).mkdir()
+        with pytest.raises(DataError, match="rename it"):
+            open_folder(path)
+
+
 def test_links_that_lead_back_end(tmp_path: Path) -> None:
     picture(tmp_path / "train" / "a" / "0.png", 0)
     picture(tmp_path / "train" / "b" / "0.png", 1)

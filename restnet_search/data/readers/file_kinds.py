@@ -8,7 +8,20 @@ from dataclasses import dataclass
 
 from restnet_search.data.readers.decoding import image_suffixes
 
-__all__ = ["HIDDEN", "SkippedFiles", "count_skipped", "is_hidden", "is_image_name", "kind_of_file", "skipped_sentence"]
+__all__ = [
+    "HIDDEN",
+    "NO_TEXT",
+    "SkippedFiles",
+    "count_skipped",
+    "is_hidden",
+    "is_image_name",
+    "is_text",
+    "kind_of_file",
+    "skipped_sentence",
+]
+
+NO_TEXT = "with a name that is no UTF-8"
+"""The kind of files whose names no report can hold."""
 
 HIDDEN = "hidden"
 """The kind of files and folders that the system or a program keeps for itself."""
@@ -32,6 +45,15 @@ class SkippedFiles:
 def is_hidden(name: str) -> bool:
     """Say whether a file or folder is the system's or a program's own: ``.ipynb_checkpoints``, ``Thumbs.db``."""
     return name.startswith(".") or name.lower() in _SYSTEM
+
+
+def is_text(name: str) -> bool:
+    """Say whether a name is text, which reports and JSON can hold; file systems and tars take any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_image_name(name: str) -> bool:
@@ -58,7 +80,8 @@ def count_skipped(files: Iterable[tuple[str, str]]) -> tuple[SkippedFiles, ...]:
     first: dict[str, str] = {}
     for kind, name in files:
         counts[kind] += 1
-        first[kind] = min(first.get(kind, name), name)
+        shown = name.encode(errors="backslashreplace").decode()
+        first[kind] = min(first.get(kind, shown), shown)
     ordered = sorted(counts, key=lambda kind: (-counts[kind], kind))
     return tuple(SkippedFiles(kind, counts[kind], first[kind]) for kind in ordered)
 

@@ -13,7 +13,15 @@ from pathlib import Path
 import numpy as np
 from timm.utils.misc import natural_key
 
-from restnet_search.data.readers.file_kinds import HIDDEN, count_skipped, is_hidden, is_image_name, kind_of_file
+from restnet_search.data.readers.file_kinds import (
+    HIDDEN,
+    NO_TEXT,
+    count_skipped,
+    is_hidden,
+    is_image_name,
+    is_text,
+    kind_of_file,
+)
 from restnet_search.data.readers.sources import Extent, FileSource
 from restnet_search.errors import DataError
 
@@ -77,6 +85,12 @@ def open_class_folders(root: Path) -> FileSource:
         if is_hidden(entry.name):
             listing.skipped.append((HIDDEN, entry.name))
         elif _is_folder(entry):
+            if not is_text(entry.name):
+                raise DataError(
+                    f"The class folder {entry.name.encode(errors='backslashreplace').decode()!r} in {root} has a name"
+                    " that is no UTF-8.",
+                    hint="rename it",
+                )
             before = len(listing.images)
             _walk(Path(entry.path), (entry.name,), (_identity(root),), listing)
             if len(listing.images) == before:
@@ -98,7 +112,9 @@ def _walk(folder: Path, parts: tuple[str, ...], above: tuple[tuple[int, int], ..
     for entry in _entries(folder):
         inner = (*parts, entry.name)
         name = "/".join(inner)
-        if is_hidden(entry.name):
+        if not is_text(entry.name):
+            listing.skipped.append((NO_TEXT, name))
+        elif is_hidden(entry.name):
             listing.skipped.append((HIDDEN, name))
         elif _is_folder(entry):
             below = _walk(Path(entry.path), inner, (*above, identity), listing)

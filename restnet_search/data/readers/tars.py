@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from restnet_search.data.readers.file_kinds import HIDDEN, is_hidden, is_image_name, kind_of_file
+from restnet_search.data.readers.file_kinds import HIDDEN, NO_TEXT, is_hidden, is_image_name, is_text, kind_of_file
 from restnet_search.data.readers.folders import Listing
 from restnet_search.data.readers.sources import Extent, FileSource
 from restnet_search.errors import DataError
@@ -79,6 +79,8 @@ def _members(
             continue
         if member.name.startswith("/") or ".." in parts or "\0" in member.name:
             listing.skipped.append((_ESCAPES, name))
+        elif not is_text(member.name):
+            listing.skipped.append((NO_TEXT, name))
         elif any(map(is_hidden, parts)):
             if not member.isdir():
                 listing.skipped.append((HIDDEN, name))
