@@ -121,7 +121,7 @@ def test_the_whole_way(
     results = json.loads((folder / "reports" / "own" / "results.json").read_text())
     assert results["trials"]["finished"] == 4
     assert [anchor["license"] for anchor in results["anchors"]] == ["cc-by-nc-4.0", None]
-    assert "Weights of mine: cc-by-nc-4.0 (non-commercial)" in told and "Weights of theirs: unknown" in told
+    assert "Weights of mine: cc-by-nc-4.0 (non-commercial)" in told and "Weights of theirs: license unknown" in told
     count = len(results["hybrids"])  # with random controls
     assert count >= 4 and f"NOT FOR COMMERCIAL USE: {count} of {count} hybrids hold the weights of mine." in told
     assert all(results["non_commercial"][hybrid["id"]] == ["mine"] for hybrid in results["hybrids"])
