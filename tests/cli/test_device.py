@@ -137,9 +137,9 @@ def test_a_search_keeps_to_the_milliseconds_of_the_device(
 
     assert run("--space", "tiny.yaml", "--device-profile", "box.yaml", "--run", "fits") == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "Budget box: at most 1.00GB of memory and 10.0s of latency" in told
     found = json.loads((measured_home / "reports" / "fits" / "results.json").read_text())
     table = read_table(measured_home / "box.yaml")
+    assert f"Budget box: at most 1.00GB of memory in float32 and 10.0s of latency on {table.on}" in told
     for anchor in found["anchors"]:
         assert anchor["cost"]["latency"] == pytest.approx(table.seconds(f"anchor/{anchor['name']}"))
     assert found["search"]["latency"]["on"]["machine"] == table.on.machine

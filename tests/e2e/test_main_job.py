@@ -368,7 +368,7 @@ def test_two_processes_cannot_work_on_one_run(cli: Cli, finished: Path) -> None:
 
 def test_losses_that_are_not_finite_fail_their_trials_and_the_search_goes_on(cli: Cli, workspace: Path) -> None:
     space = workspace / "wild.yaml"
-    space.write_text(SPACE.replace("lr: [1e-3, 1e-2]", "lr: [1e38, 1e38]").replace("epochs: [1, 2]", "epochs: [0, 1]"))
+    space.write_text(SPACE.replace("lr: [1e-3, 1e-2]", "lr: [1000, 1000]").replace("epochs: [1, 2]", "epochs: [0, 1]"))
     done = cli("--space", "wild.yaml", "--budget", "400kFLOPs", "--run", "wild")
     trials = results_of(workspace / "reports" / "wild")["trials"]
     assert trials["failed"] > 0

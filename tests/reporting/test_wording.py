@@ -123,10 +123,10 @@ def test_every_table_says_what_memory_is_counted_in_and_where_latency_was_measur
     for block in (AnchorTable(report), ParetoTable(report, budget)):
         text = printed(block, width)
         assert "int8" in text and "onnxruntime" in text
-    heading = " ".join(printed(render_report(report), 200).split())
-    assert (
-        "at most 1.00MB of memory in int8 and 5.00ms of latency on onnxruntime, 2 threads, batch 1, a board" in heading
-    )
+    page = printed(render_report(report), width)
+    assert max(map(len, page.splitlines())) <= width
+    limits = "1.00MB of memory in int8 and 5.00ms of latency on onnxruntime, 2 threads, batch 1, a board"
+    assert f"Budget pi: at most {limits} " in " ".join(page.split())
 
 
 @pytest.mark.parametrize("width", range(14, 60, 5))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
@@ -34,33 +34,42 @@ _FAILURES = 5  # failed trials shown
 def render_report(report: Report) -> RenderableType:
     """Return the whole report; it fits itself to the console's width, colors and encoding when printed."""
     blocks: list[RenderableType] = [
-        _heading(f"Run {report.run}"),
+        Heading(f"Run {report.run}"),
         _facts(report),
-        _heading("Anchors"),
+        Heading("Anchors"),
         AnchorTable(report),
         *(paragraph(warning, style="bold yellow") for warning in anchor_warnings(report)),
         *_licenses(report),
-        _heading("Accuracy against cost"),
+        Heading("Accuracy against cost"),
         AccuracyPlot(report),
     ]
     for budget in report.budgets:
-        blocks += [_heading(f"Budget {budget.name}: {budget_limits(report, budget)}"), *_budget(report, budget)]
+        blocks += [Heading(f"Budget {budget.name}: {budget_limits(report, budget)}"), *_budget(report, budget)]
     if report.orders:
-        blocks += [_heading("Stitch orders"), order_table(report), *map(paragraph, kind_sentences(report))]
+        blocks += [Heading("Stitch orders"), order_table(report), *map(paragraph, kind_sentences(report))]
     if controls := control_blocks(report):
-        blocks += [_heading("Controls"), *controls]
+        blocks += [Heading("Controls"), *controls]
     if halving := halving_blocks(report):
-        blocks += [_heading("Successive halving"), *halving]
-    blocks += [_heading("Was the ranker right?"), *ranker_blocks(report)]
+        blocks += [Heading("Successive halving"), *halving]
+    blocks += [Heading("Was the ranker right?"), *ranker_blocks(report)]
     if report.trials.failed:
-        blocks += [_heading(f"Failed trials: {report.trials.failed}"), *_failures(report)]
-    blocks += [_heading("How to read this"), *(paragraph(note) for note in reading_notes(report))]
-    blocks += [_heading("Next"), *_next(report)]
+        blocks += [Heading(f"Failed trials: {report.trials.failed}"), *_failures(report)]
+    blocks += [Heading("How to read this"), *(paragraph(note) for note in reading_notes(report))]
+    blocks += [Heading("Next"), *_next(report)]
     return Group(*blocks)
 
 
-def _heading(title: str) -> RenderableType:
-    return Group(Text(""), Rule(Text(title, style="bold"), align="left", style="dim"))
+class Heading:
+    """A title with a rule behind it; one that is too long for that is broken into lines, of which the last has it."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        *lines, last = Text(self._title, style="bold").wrap(console, max(1, options.max_width - 2))
+        yield Text("")
+        yield from lines
+        yield Rule(last, align="left", style="dim")
 
 
 def _facts(report: Report) -> RenderableType:
