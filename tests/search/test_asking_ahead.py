@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,10 +135,10 @@ class Run:
     def opened(self, goal: int | None = None) -> SearchStudy:
         return SearchStudy.open(self.folder.study, self._candidates, self.space, trials=goal)
 
-    def go(self, engine: Engine, goal: int | None = None) -> SearchStudy:
+    def go(self, engine: Engine, goal: int | None = None, warn: Callable[[str], None] | None = None) -> SearchStudy:
         study = self.opened(goal)
         deadline = time.monotonic() + (self.space.search.timeout or float("inf"))
-        session = session_of(self.space, self.folder.path)
+        session = session_of(self.space, self.folder.path, warn)
         session = replace(session, setup=replace(session.setup, inputs=replace(session.setup.inputs, trials=goal)))
         train_independently(TrainingRun(session, study, self._shared, engine, (), deadline))
         return study
@@ -201,12 +201,14 @@ def test_a_cut_loses_nothing_that_had_ended_and_any_number_of_workers_goes_on(
 def test_failed_trials_are_told_in_their_turn_too(
     anchors: Anchors, digits: Split, store: FeatureStore, candidates: list[Candidate], tmp_path: Path
 ) -> None:
-    training = TrainingSpec(batch_size=40, epochs=(0, 1), lr=(1e38, 1e38))
+    training = TrainingSpec(batch_size=40, epochs=(0, 1), lr=(1000.0, 1000.0))
     wild = context(anchors, digits, store=store, training=training)
     found: list[tuple[list[HybridRecord], list[tuple[int, str]]]] = []
     for seed in range(2):
-        study = Run(tmp_path / str(seed), candidates, wild, trials=6).go(AnyOrder(2, seed))
+        warnings: list[str] = []
+        study = Run(tmp_path / str(seed), candidates, wild, trials=6).go(AnyOrder(2, seed), warn=warnings.append)
         found.append((timeless(study.records), study.failures))
+        assert len(warnings) == len(study.failures)
     assert found[0] == found[1]
     records, failures = found[0]
     assert len(records) == 6 and failures
