@@ -14,6 +14,7 @@ __all__ = ["Words"]
 
 # A cut point in brackets stays whole; other names are parted behind what joins their words.
 _PIECE = re.compile(r"\[[^\[\]\s]*\]|[^\s._/:@\[-]*[\s._/:@-]+|[^\s._/:@\[-]+|\[")
+_WORD = re.compile(r"\S+\s*|\s+")
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,11 @@ class Words:
 
 
 def _fitted(line: str, width: int) -> list[str]:
-    """Part a line into lines of at most a width, where pieces allow."""
+    """Part a line into lines of at most a width: between words, and within those alone that no line holds."""
     lines = [""]
-    for piece in _PIECE.findall(line):
-        if lines[-1] and cell_len(lines[-1] + piece.rstrip()) > width:
-            lines.append("")
-        lines[-1] += piece
+    for word in _WORD.findall(line):
+        for part in [word] if cell_len(word.rstrip()) <= width else _PIECE.findall(word):
+            if lines[-1] and cell_len(lines[-1] + part.rstrip()) > width:
+                lines.append("")
+            lines[-1] += part
     return [one.rstrip() for one in lines]

@@ -141,6 +141,12 @@ def test_names_are_parted_at_their_joints_and_nothing_is_lost(name: str, width: 
     assert not any(re.match(r"\.\.|\d+\]", line) for line in lines)  # a cut point is never parted from its bracket
 
 
+@pytest.mark.parametrize("width", [23, 28, 33, 40])
+def test_a_name_that_fits_a_line_of_its_own_is_not_parted(width: int) -> None:
+    lines = printed(Words("cnn_small[..layer1.0] + cnn_large[layer3.0..]"), width).splitlines()
+    assert [line.rstrip() for line in lines] == ["cnn_small[..layer1.0] +", "cnn_large[layer3.0..]"]
+
+
 @pytest.mark.parametrize("width", [60, 80, 100])
 def test_no_line_of_a_pareto_table_begins_within_a_word(width: int) -> None:
     report = long_names()
