@@ -20,7 +20,7 @@ demo: $(STAMP) ## Run the embedded demo: install, search, report (no data to dow
 	$(BIN)/restnet-search --space demo --budget $(BUDGET)
 
 test: $(STAMP) ## Run all tests
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20
 
 conformance: $(STAMP) ## Cut one model of every timm family (goes on where it stopped), stitch all pairs of the seed families
 	$(BIN)/restnet-search conformance --out reports
