@@ -6,7 +6,7 @@ a traceback (unless ``--debug``) and exits with its ``exit_code``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "RunError",
     "SpaceError",
     "did_you_mean",
+    "first_of",
 ]
 
 
@@ -79,6 +80,11 @@ class ExportError(RestnetError):
 
 class ExtensionError(RestnetError):
     """A ranker, stitch layer, strategy or export format that is not known, not trusted or cannot be loaded."""
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """Return the first names as one phrase, and how many more there are: ``a, b and 3 more``."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from restnet_search.data.readers.file_kinds import skipped_sentence
 from restnet_search.data.readers.sources import FileSource, ImageSource, RelabelledSource, innermost
-from restnet_search.errors import DataError
+from restnet_search.errors import DataError, first_of
 
 __all__ = ["agree", "folder_notes"]
 
@@ -54,10 +54,10 @@ def _same_names(first: str, reference: ImageSource, name: str, source: ImageSour
     only, empty = [], []
     for here, one, there, two in ((first, reference, name, source), (name, source, first, reference)):
         if extra := [label for label in one.classes if label not in two.classes]:
-            only.append(f"only in {here}: {_some(extra)}")
+            only.append(f"only in {here}: {first_of(extra, _SHOWN)}")
             hollow = [label for label in extra if label in getattr(innermost(two), "empty", ())]
             empty += [f"{there}/{label}" for label in hollow]
-    folders = f"; without any image: {_some(empty)}" if empty else ""
+    folders = f"; without any image: {first_of(empty, _SHOWN)}" if empty else ""
     raise DataError(
         f"{first} and {name} disagree on the classes; {'; '.join(only) or 'the order differs'}{folders}.",
         expected="the same class folders in every split",
@@ -70,10 +70,10 @@ def _empty_notes(sources: Mapping[str, ImageSource]) -> Iterator[str]:
     for name, source in sources.items():
         counts = np.bincount(source.labels, minlength=len(source.classes))
         if missing := [label for label, count in zip(source.classes, counts, strict=True) if count == 0]:
-            yield f"{name} has no image of {len(missing)} of {len(counts)} classes: {_some(missing)}."
+            yield f"{name} has no image of {len(missing)} of {len(counts)} classes: {first_of(missing, _SHOWN)}."
         hollow = [label for label in getattr(innermost(source), "empty", ()) if label not in source.classes]
         if hollow:
-            yield f"{name} has folders without any image, which are no classes: {_some(hollow)}."
+            yield f"{name} has folders without any image, which are no classes: {first_of(hollow, _SHOWN)}."
 
 
 def folder_notes(split: str, source: FileSource) -> Iterator[str]:
@@ -105,7 +105,3 @@ def _no_shared_files(sources: Mapping[str, ImageSource]) -> None:
                     expected="splits without common images",
                     hint="set data.splits.train, val and test to what does not overlap",
                 )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -15,7 +15,7 @@ from restnet_search.data.class_names import (
     read_class_file,
 )
 from restnet_search.data.readers.sources import FileSource, ImageSource
-from restnet_search.errors import DataError
+from restnet_search.errors import DataError, first_of
 from restnet_search.space.published_data import DATA_PRESETS
 from restnet_search.space.schema import DataSpec
 
@@ -76,17 +76,17 @@ def name_classes(spec: DataSpec, sources: Mapping[str, ImageSource], root: Path 
             chosen = source.only(names)
         if unknown := [name for name in chosen.classes if name not in set(names)]:
             raise DataError(
-                f"{split} has images of classes that {key} does not name: {_some(unknown)}.",
-                expected=f"the {len(names)} classes {_some(names)}",
+                f"{split} has images of classes that {key} does not name: {first_of(unknown, _SHOWN)}.",
+                expected=f"the {len(names)} classes {first_of(names, _SHOWN)}",
                 hint="name all of them, in the order of the anchors' answers",
             )
         if not len(chosen.labels):
-            raise DataError(f"{split} has no image of a class that {key} names.", expected=_some(names))
+            raise DataError(f"{split} has no image of a class that {key} names.", expected=first_of(names, _SHOWN))
         named[split] = in_classes(chosen, names)
     present = {name for source in sources.values() for name in source.classes}
     if key == "data.class_order" and (absent := [name for name in names if name not in present]):
         raise DataError(
-            f"data.class_order names classes that the data does not have: {_some(absent)}.",
+            f"data.class_order names classes that the data does not have: {first_of(absent, _SHOWN)}.",
             expected="the classes of the data, each once",
             hint="if an anchor knows more classes than the data has, list them in data.classes instead",
         )
@@ -180,7 +180,3 @@ def _ignored_files(root: Path | None, sources: Mapping[str, ImageSource]) -> tup
 
 def _files_beside(root: Path | None) -> list[Path]:
     return [path for name in CLASS_FILES if root is not None and (path := root / name).is_file()]
-
-
-def _some(names: tuple[str, ...] | list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

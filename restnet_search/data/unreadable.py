@@ -17,7 +17,7 @@ import numpy as np
 
 from restnet_search.data.readers.sources import FileSource, ImageSource, innermost
 from restnet_search.data.remembered import ImageMemory, LookedAt, Stamp
-from restnet_search.errors import DataError
+from restnet_search.errors import DataError, first_of
 from restnet_search.progress import Progress
 
 __all__ = ["Examiner", "Unreadable", "name_some", "require_few"]
@@ -172,5 +172,4 @@ def require_few(unreadable: Sequence[Unreadable], count: int, split: str, limit:
 
 def name_some(unreadable: Sequence[Unreadable]) -> str:
     """The first few files, and how many more there are."""
-    first = ", ".join(one.name for one in unreadable[:_SHOWN])
-    return first + (f" and {len(unreadable) - _SHOWN} more" if len(unreadable) > _SHOWN else "")
+    return first_of([one.name for one in unreadable], _SHOWN)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from restnet_search.errors import AnchorError
+from restnet_search.errors import AnchorError, first_of
 
 __all__ = ["require_sound_tensors", "standardize"]
 
@@ -22,7 +22,7 @@ def standardize(name: str, model: nn.Module) -> nn.Module:
     """
     if empty := [key for key, value in _named_tensors(model).items() if value.is_meta]:
         raise AnchorError(
-            f"The tensors of {name} have no values: {_some(empty)} are on torch's meta device.",
+            f"The tensors of {name} have no values: {first_of(empty, _SHOWN)} are on torch's meta device.",
             expected="a model whose weights are in memory",
         )
     model.to("cpu", torch.float32).eval().requires_grad_(False)
@@ -57,7 +57,7 @@ def require_sound_tensors(name: str, model: nn.Module) -> None:
         elif key.endswith("running_var") and bool((value < 0).any()):
             spoilt.setdefault("a negative variance", []).append(key)
     if spoilt:
-        held = "; ".join(f"{kind}: {_some(keys)}" for kind, keys in spoilt.items())
+        held = "; ".join(f"{kind}: {first_of(keys, _SHOWN)}" for kind, keys in spoilt.items())
         raise AnchorError(
             f"{name}: the weights hold {held}.",
             expected="finite weights",
@@ -67,7 +67,3 @@ def require_sound_tensors(name: str, model: nn.Module) -> None:
 
 def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_buffers()), **dict(model.named_parameters())}
-
-
-def _some(keys: list[str]) -> str:
-    return ", ".join(keys[:_SHOWN]) + (f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")

@@ -22,7 +22,7 @@ from restnet_search.anchors.loading.load import deployed
 from restnet_search.compute import Compute
 from restnet_search.data.class_names import ClassOrder
 from restnet_search.data.splits import DataSplits, Split
-from restnet_search.errors import AnchorError, DataError
+from restnet_search.errors import AnchorError, DataError, first_of
 
 __all__ = ["Ordered", "mapping_of_answers", "settle_class_order"]
 
@@ -241,10 +241,9 @@ def _report_mapping(
 ) -> None:
     """Refuse an anchor whose classes stand in an order of its own; where most answers fit as they are, say it only."""
     pairs = [(order[index], order[meant]) for index, meant in enumerate(mapping.meant) if meant not in (-1, index)]
-    shown = ", ".join(f"{own} means {meant}" for own, meant in pairs[:_SHOWN])
-    more = f" and {len(pairs) - _SHOWN} more" if len(pairs) > _SHOWN else ""
+    shown = first_of([f"{own} means {meant}" for own, meant in pairs], _SHOWN)
     problem = (
-        f"The answers of {anchor} fit other classes: {shown}{more}. It is right on {100 * mapping.as_is:.1f} % of"
+        f"The answers of {anchor} fit other classes: {shown}. It is right on {100 * mapping.as_is:.1f} % of"
         f" {mapping.images} images as it is, and on {100 * mapping.mapped:.1f} % after that exchange."
     )
     if stated or mapping.as_is > mapping.mapped / 2:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from restnet_search.anchors.loading.unwrap import Unwrapped, nearest_prefix, unwrap
-from restnet_search.errors import AnchorError
+from restnet_search.errors import AnchorError, first_of
 
 __all__ = ["SUFFIXES", "Mismatch", "compare", "find_weights", "mismatch_error", "read_checkpoint", "read_tensors"]
 
@@ -135,7 +135,7 @@ class Mismatch:
 
     def __str__(self) -> str:
         kinds = (("missing", self.missing), ("unexpected", self.unexpected), ("of another shape", self.misshaped))
-        return "; ".join(f"{len(keys)} {kind}: {_first(keys)}" for kind, keys in kinds if keys)
+        return "; ".join(f"{len(keys)} {kind}: {first_of(keys, _SHOWN)}" for kind, keys in kinds if keys)
 
 
 def compare(model: nn.Module, state: Mapping[str, Tensor]) -> Mismatch:
@@ -159,12 +159,7 @@ def mismatch_error(
     prefix = "" if near is None else f"; without the prefix {near[0]!r}, {near[1]} of its names would be the model's"
     return AnchorError(
         f"The checkpoint {path} does not fit {name}: {mismatch}. The file holds {len(state)} tensors"
-        f" ({_first(tuple(state))}), the model {len(wanted)} ({_first(wanted)}){prefix}.",
+        f" ({first_of(tuple(state), _SHOWN)}), the model {len(wanted)} ({first_of(wanted, _SHOWN)}){prefix}.",
         expected="the same parameter names and shapes as the model's, up to one prefix of all names",
         hint="check `model` and `kwargs` of the anchor, or name another file as `weights`",
     )
-
-
-def _first(keys: Sequence[str]) -> str:
-    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
-    return ", ".join(keys[:_SHOWN]) + more

@@ -18,7 +18,7 @@ from restnet_search.anchors.loading.factory import build_from_factory
 from restnet_search.anchors.loading.fused_checkpoint import fuse_as_in
 from restnet_search.anchors.loading.load import INIT_SEED, deployed, load_anchor
 from restnet_search.anchors.reparameterize import is_fused
-from restnet_search.errors import AnchorError
+from restnet_search.errors import AnchorError, first_of
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import AnchorSpec
 
@@ -175,8 +175,7 @@ def with_drawn_tensors(anchor: Anchor, spec: AnchorSpec, sources: AnchorSources)
         return anchor
     values = sum(own[name].numel() for name in drawn)
     source = "random" if 2 * values > sum(value.numel() for value in own.values()) else anchor.weights.source
-    more = f" and {len(drawn) - 3} more" if len(drawn) > 3 else ""
-    note = f"the factory draws {', '.join(drawn[:3])}{more} at random"
+    note = f"the factory draws {first_of(drawn, 3)} at random"
     return replace(anchor, weights=replace(anchor.weights, source=source, notes=(*anchor.weights.notes, note)))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from restnet_search.anchors.classifier import classifiers
+from restnet_search.errors import first_of
 
 __all__ = ["PREFIXES", "WRAPPERS", "Unwrapped", "nearest_prefix", "unwrap"]
 
@@ -159,10 +160,7 @@ def _notes(chosen: _Reading, others: Sequence[_Reading]) -> tuple[str, ...]:
     elif chosen.off.replace("module.", "").replace("_orig_mod.", "") or chosen.on:
         notes.append(f"weights {where}{_renamed(chosen)}")
     if chosen.left_out:
-        more = f" and {len(chosen.left_out) - 4} more" if len(chosen.left_out) > 4 else ""
-        notes.append(
-            f"the checkpoint also holds {', '.join(chosen.left_out[:4])}{more}, which the model has no place for"
-        )
+        notes.append(f"the checkpoint also holds {first_of(chosen.left_out, 4)}, which the model has no place for")
     return tuple(notes)
 
 

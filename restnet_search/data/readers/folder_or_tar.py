@@ -7,6 +7,7 @@ from pathlib import Path
 from restnet_search.data.readers.folders import open_class_folders
 from restnet_search.data.readers.sources import FileSource
 from restnet_search.data.readers.tars import open_tar
+from restnet_search.errors import first_of
 
 __all__ = ["listing", "open_folder"]
 
@@ -25,4 +26,4 @@ def listing(root: Path) -> str:
     if root.is_file():
         return "a file"
     names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in root.iterdir())
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") if names else "nothing"
+    return first_of(names, 8) or "nothing"

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from restnet_search.errors import ExportError
+from restnet_search.errors import ExportError, first_of
 from restnet_search.export.checksummed_json import dump_checksummed
 from restnet_search.export.formats.export_format import ExportFormat, Runner, RuntimeExample
 from restnet_search.export.formats.weights_manifest import (
@@ -156,10 +156,9 @@ def load_strictly(
         if name not in own or name not in tensors or _kind(own[name]) != _kind(tensors[name])
     )
     if differing:
-        more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
         made_with = ", ".join(f"{name} {version}" for name, version in environment.items())
         raise ExportError(
-            f"The tensors of the export {id} do not fit its architecture: {', '.join(differing[:4])}{more}.",
+            f"The tensors of the export {id} do not fit its architecture: {first_of(differing, 4)}.",
             expected=f"the versions that it was made with ({made_with or 'not recorded'})",
         )
     with torch.no_grad():
