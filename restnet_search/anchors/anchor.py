@@ -100,6 +100,11 @@ class Anchor:
     kept_branches: str = ""
 
     @property
+    def unfused(self) -> nn.Module:
+        """The model as it is trained and kept: with the branches that ``model`` has fused."""
+        return self.model if self.as_trained is None else self.as_trained
+
+    @property
     def digest(self) -> str:
         """Content key of the weights and of the recipe."""
         return self.weights.digest

@@ -30,15 +30,17 @@ def inspect(
     """List a model's cut points: index, module path, layout, shape, MACs and parameters up to there."""
     from restnet_search.cli.arguments import choose_space, one_of
     from restnet_search.cli.console import console, print_json
-    from restnet_search.inspection.one_model import anchor_spec, cut_and_profile, untrained_anchor
+    from restnet_search.inspection.one_model import anchor_spec, untrained_anchor
     from restnet_search.reporting.commands import model_tables as tables
+    from restnet_search.search.prepare.cut_anchor import cut_anchor, profile
     from restnet_search.search.run.records import Part
 
     one_of("--granularity", granularity, ("block", "all"))
     chosen, base = choose_space(space, quiet=True)
     spec = anchor_spec(chosen, model)
     anchor = untrained_anchor(spec, base, trust_code)
-    graph, costs = cut_and_profile(anchor, granularity)
+    whole = cut_anchor(anchor, granularity)
+    graph, costs = whole.graph, profile(whole)
     rows = tuple(
         tables.CutPointRow(Part(spec.name, cut.index, cut.path), str(cut.layout), cut.shape, front.macs, front.params)
         for cut, front in zip(graph.cut_points, costs.fronts, strict=True)

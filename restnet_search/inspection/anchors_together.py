@@ -10,14 +10,13 @@ from restnet_search.anchors.fitting.train import top1
 from restnet_search.compute import open_compute
 from restnet_search.costs.budget_terms import asked_for
 from restnet_search.data import load_data
-from restnet_search.graph.anchor_graph import cut_model
 from restnet_search.inspection.one_model import anchor_spec
 from restnet_search.progress import Progress
 from restnet_search.reporting.commands.fit_table import FitRow, FitTable
 from restnet_search.reporting.commands.ranker_comparison import RankedPoint, Rankings
 from restnet_search.search.points.candidates import enumerate_candidates
 from restnet_search.search.points.device_costs import memory_costs
-from restnet_search.search.prepare.cut_anchor import CutAnchor
+from restnet_search.search.prepare.cut_anchor import CutAnchor, cut_anchor
 from restnet_search.search.prepare.images import draw_training_images
 from restnet_search.search.prepare.placement import move_to_device
 from restnet_search.search.prepare.prepared import prepare
@@ -49,10 +48,7 @@ def similarity_between(
     data = load_data(space.data, progress=progress, checked=("train", "val"), cache=sources.cache)
     compute = open_compute(space.compute, progress.log)
     anchors = prepare_anchors(pair, data, sources, progress, compute)
-    cut = {
-        anchor.name: CutAnchor(anchor, cut_model(anchor.model, anchor.preprocessing.size, space.cut_points.granularity))
-        for anchor in anchors
-    }
+    cut = {anchor.name: cut_anchor(anchor, space.cut_points.granularity) for anchor in anchors}
     move_to_device(cut, compute)
     first, second = (spec.name for spec in specs)
     ranker = space.ranker.model_copy(update={"kind": "cka", "options": {}})

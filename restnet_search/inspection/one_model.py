@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +10,20 @@ from restnet_search.anchors import Anchor, load_anchor
 from restnet_search.anchors.anchor import WeightsSource
 from restnet_search.anchors.loading.reconstruction import with_drawn_tensors
 from restnet_search.costs.cost import Cost
-from restnet_search.costs.cost_table import AnchorCosts, module_cost, profile_anchor
+from restnet_search.costs.cost_table import AnchorCosts
 from restnet_search.costs.count import count_with_thop
 from restnet_search.costs.second_count import TwoCounts, count_twice
 from restnet_search.errors import GraphError
 from restnet_search.export.folding.fold_network import folded_cost
-from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
+from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.graph.trace import trace_model
+from restnet_search.search.prepare.cut_anchor import cost_as_trained, cut_anchor, profile
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import AnchorSpec, SearchSpace
 
 __all__ = [
     "NetworkProfile",
     "anchor_spec",
-    "cut_and_profile",
     "inspect_anchor",
     "profile_network",
     "published_cfg",
@@ -73,15 +73,8 @@ def inspect_anchor(
         AnchorError: If the model cannot be built.
         GraphError: If it cannot be cut.
     """
-    return cut_and_profile(untrained_anchor(spec, base, trust_code, classes), granularity)
-
-
-def cut_and_profile(anchor: Anchor, granularity: str) -> tuple[AnchorGraph, AnchorCosts]:
-    """Cut a loaded anchor and count what its parts cost; errors and granularity as for :func:`inspect_anchor`."""
-    size = anchor.preprocessing.size
-    graph = cut_model(anchor.model, size, granularity)
-    as_trained = None if anchor.as_trained is None else module_cost(anchor.as_trained, size)
-    return graph, replace(profile_anchor(graph), as_trained=as_trained)
+    cut = cut_anchor(untrained_anchor(spec, base, trust_code, classes), granularity)
+    return cut.graph, profile(cut)
 
 
 def profile_network(spec: AnchorSpec, *, base: Path | None, trust_code: bool) -> NetworkProfile:
@@ -99,7 +92,7 @@ def profile_network(spec: AnchorSpec, *, base: Path | None, trust_code: bool) ->
         count_twice(anchor.model, image),
         count_with_thop(anchor.model, image),
         exported,
-        None if anchor.as_trained is None else module_cost(anchor.as_trained, size),
+        cost_as_trained(anchor),
         anchor.kept_branches,
     )
 

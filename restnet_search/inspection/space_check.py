@@ -10,7 +10,7 @@ from torch import Tensor
 
 from restnet_search.anchors import Anchor, head_matches
 from restnet_search.anchors.checks.chance import ChanceTest, against_chance
-from restnet_search.anchors.checks.val_answers import answer, describe_untrained, images_to_ask
+from restnet_search.anchors.checks.val_answers import ask, describe_untrained
 from restnet_search.anchors.fitting.class_order import settle_class_order
 from restnet_search.anchors.fitting.fit import admit_anchor, fitted_before
 from restnet_search.anchors.loading.load import load_from
@@ -20,7 +20,6 @@ from restnet_search.data import DataSplits, load_data
 from restnet_search.data.inventory import DataInventory, take_inventory
 from restnet_search.errors import AnchorError, DataError, GraphError, RestnetError
 from restnet_search.export.folding.fold_network import folded_cost
-from restnet_search.inspection.one_model import cut_and_profile
 from restnet_search.progress import Progress
 from restnet_search.reporting.commands.check_tables import (
     Answers,
@@ -30,6 +29,7 @@ from restnet_search.reporting.commands.check_tables import (
     SpaceCheck,
     SplitRow,
 )
+from restnet_search.search.prepare.cut_anchor import cut_anchor, profile
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import AnchorSpec, SearchSpace
 from restnet_search.space.space_files import admit_extensions
@@ -127,12 +127,13 @@ def _check(anchor: Anchor | None, loaded: _Loaded, space: SearchSpace, data: Dat
     problems: list[str] = []
     size = anchor.preprocessing.size
     try:
-        graph, costs = cut_and_profile(anchor, space.cut_points.granularity)
+        cut = cut_anchor(anchor, space.cut_points.granularity)
+        costs = profile(cut)
         twice = count_twice(anchor.model, torch.zeros(1, *size))
         trained = None if costs.as_trained is None else costs.as_trained.macs
-        exported = folded_cost(graph.traced.module, size).macs
+        exported = folded_cost(cut.graph.traced.module, size).macs
         counts = Counts(costs.total.macs, twice.torch, twice.why, exported, trained)
-        checked = replace(checked, params=costs.total.params, cuts=len(graph.cut_points), counts=counts)
+        checked = replace(checked, params=costs.total.params, cuts=len(cut.graph.cut_points), counts=counts)
     except GraphError as error:
         problems.append(_sentence(error))
     if head_matches(anchor, len(data.classes)):
@@ -158,8 +159,7 @@ def _notes(anchor: Anchor, space: SearchSpace, data: DataSplits) -> tuple[str, .
 
 
 def _ask(anchor: Anchor, data: DataSplits, images: int) -> tuple[Answers, ChanceTest]:
-    chosen = images_to_ask(data.val, images)
-    answered, labels = answer(anchor, data.val, chosen), data.val.labels[chosen]
+    answered, labels = ask(anchor, data.val, images)
     test = against_chance(answered, labels, len(data.classes), fitted=anchor.weights.fitted)
     per_class = _right_by_class(answered, labels, len(data.classes))
     return Answers(test.correct, test.n, test.chance, test.standing, per_class), test

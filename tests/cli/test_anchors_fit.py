@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import restnet_search.anchors  # noqa: F401  registers the CIFAR ResNets with timm
-from restnet_search.cli import main
+from tests.command_line import run
 
 SPACE = """
 name: pets
@@ -44,12 +44,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RESTNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    return int(ended.value.code or 0)
 
 
 def test_a_head_for_other_classes_is_fitted_once_then_cached(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from restnet_search.cli import main
 from restnet_search.reporting.results_file.codec import from_json, to_json
 from restnet_search.space.published_data import DATA_PRESETS
+from tests.command_line import run
 
 SPACE = """
 name: pets
@@ -45,12 +45,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RESTNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    return int(ended.value.code or 0)
 
 
 def test_a_search_leaves_unreadable_images_out_and_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

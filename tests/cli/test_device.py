@@ -12,11 +12,11 @@ import pytest
 
 from restnet_search import AdaptiveModel, load_run
 from restnet_search.anchors.loading.cifar_resnet import cifar_resnet8, cifar_resnet14
-from restnet_search.cli import main
 from restnet_search.costs.latency_table import OVERHEAD, read_table
 from restnet_search.devices.bench_files import content_digest
 from restnet_search.devices.device_results import read_results
 from restnet_search.errors import BudgetError
+from tests.command_line import run
 
 SPACE = """
 name: tiny
@@ -52,12 +52,6 @@ def script(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the script as a device would: in a fresh Python that has neither torch nor restnet_search."""
     command = [sys.executable, "-I", "-c", BARE, str(folder / "measure.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    return int(ended.value.code or 0)
 
 
 @pytest.fixture(scope="module")

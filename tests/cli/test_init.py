@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from restnet_search.cli import main
 from restnet_search.space import load_space
+from tests.command_line import run
 
 PAIR = ("--anchor", "cifar_resnet20", "--anchor", "cifar_resnet8")
 OWN = """
@@ -38,12 +38,6 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(cwd)
     monkeypatch.delenv("RESTNET_SPACE", raising=False)
     return cwd
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    return int(ended.value.code or 0)
 
 
 def test_the_file_is_valid_and_holds_what_was_found(working_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

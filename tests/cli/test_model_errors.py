@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import restnet_search.anchors  # noqa: F401  registers the CIFAR ResNets with timm
-from restnet_search.cli import main
 from restnet_search.space import builtin_spaces, load_space
+from tests.command_line import run
 
 SPACE = """
 name: broken
@@ -80,12 +80,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RESTNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    return int(ended.value.code or 0)
 
 
 VIT = "img_size: 32, patch_size: 8, embed_dim: 16, depth: 2, num_heads: 2"

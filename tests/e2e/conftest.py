@@ -11,20 +11,23 @@ import pytest
 
 from tests.forking import COMMAND, Run, run_fresh
 
-SPACE = """
-name: tiny
-anchors:
+ANCHORS = """\
   - {name: large, model: resnet18, pretrained: false, kwargs: {channels: [8, 16, 24, 32], layers: [2, 2, 1, 1],
      stem_type: deep, stem_width: 8, pretrained_cfg_overlay: {input_size: [3, 32, 32]}}}
   - {name: small, model: resnet18, pretrained: false, kwargs: {channels: [4, 8, 12, 16], layers: [1, 1, 1, 1],
      stem_type: deep, stem_width: 4, pretrained_cfg_overlay: {input_size: [3, 32, 32]}}}
-top_k: 2
-stitch: {kind: linear, images: 300}
-training: {epochs: [1, 2], lr: [1e-3, 1e-2], images: 400, batch_size: 50}
-fit: {tune: full, epochs: 3, lr: 3e-3, batch_size: 64}
-search: {trials: 8}
-ranker: {kind: cka, images: 256, batch_size: 64}
-data: {dataset: digits}
+"""
+
+SPACE = f"""
+name: tiny
+anchors:
+{ANCHORS}top_k: 2
+stitch: {{kind: linear, images: 300}}
+training: {{epochs: [1, 2], lr: [1e-3, 1e-2], images: 400, batch_size: 50}}
+fit: {{tune: full, epochs: 3, lr: 3e-3, batch_size: 64}}
+search: {{trials: 8}}
+ranker: {{kind: cka, images: 256, batch_size: 64}}
+data: {{dataset: digits}}
 """
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from restnet_search.cli import main
+from tests.command_line import run
 from tests.e2e.greys import CODE, write_greys
 
 OTHERS = """
@@ -63,11 +63,8 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.chdir(tmp_path)
 
     def command(*arguments: str) -> tuple[int, str]:
-        try:
-            main(("check", *arguments, "--trust-code"))
-        except SystemExit as ended:
-            return int(ended.code or 0), capsys.readouterr().out
-        return 0, capsys.readouterr().out
+        code = run("check", *arguments, "--trust-code")
+        return code, capsys.readouterr().out
 
     return command
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from restnet_search.cli import main
+from tests.command_line import run as run_here
 from tests.e2e.greys import CODE, write_greys
 
 SPACE = """
@@ -39,12 +39,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.chdir(tmp_path)
 
     def command(*arguments: str, code: int = 0) -> str:
-        try:
-            main(arguments)
-        except SystemExit as ended:
-            came = ended.code or 0
-        else:
-            came = 0
+        came = run_here(*arguments)
         output = capsys.readouterr()
         assert came == code, output.err
         return output.out + output.err

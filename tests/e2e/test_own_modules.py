@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from restnet_search import load_hybrid
-from restnet_search.cli import main
 from restnet_search.data import Preprocessing, load_data
 from restnet_search.space.schema import DataSpec
+from tests.command_line import run as run_here
 
 # Functions, a residual path, buffers that a state dict keeps and one that it leaves out, a plain tensor, and running
 # statistics; the package's module is the wider one.
@@ -100,12 +100,7 @@ def test_the_whole_way(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(*arguments: str, code: int = 0) -> str:
-        try:
-            main(arguments)
-        except SystemExit as ended:
-            came = ended.code or 0
-        else:
-            came = 0
+        came = run_here(*arguments)
         told = capsys.readouterr()
         assert came == code, told.err
         return told.err if code else told.out

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from restnet_search.cli import main
+from tests.command_line import run
 
 CODE = """
 from torch import nn
@@ -34,12 +34,6 @@ data: {dataset: digits, subset: {train: 100, val: 60, test: 40}}
 """
 
 
-def ended_with(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    return int(ended.value.code or 0)
-
-
 def test_random_factories_are_refused_and_with_permission_marked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -50,12 +44,12 @@ def test_random_factories_are_refused_and_with_permission_marked(
     monkeypatch.chdir(tmp_path)
     command = ("--space", "drawn.yaml", "--trust-code", "--run", "one")
 
-    code = ended_with(*command)
+    code = run(*command)
     told = capsys.readouterr().err
     assert code == 2 and "small has random weights: " in told and "--allow-untrained" in told
     assert not (tmp_path / "reports" / "one").exists() and "Traceback" not in told
 
-    assert ended_with(*command, "--allow-untrained") == 0
+    assert run(*command, "--allow-untrained") == 0
     report = capsys.readouterr().out
     anchors = json.loads((tmp_path / "reports" / "one" / "results.json").read_text())["anchors"]
     assert [anchor["weights"] for anchor in anchors] == ["random", "random"]
@@ -63,7 +57,7 @@ def test_random_factories_are_refused_and_with_permission_marked(
     assert "small random, large random" in report  # where weights are from
 
     hybrid = json.loads((tmp_path / "reports" / "one" / "results.json").read_text())["hybrids"][0]["id"]
-    assert ended_with("export", "one", hybrid, "--format", "safetensors", "--trust-code") == 0
+    assert run("export", "one", hybrid, "--format", "safetensors", "--trust-code") == 0
     folder = tmp_path / "reports" / "one" / "export" / hybrid
     assert json.loads((folder / "export.json").read_text())["weights"] == {"small": "random", "large": "random"}
     assert "the weights are random" in (folder / "README.md").read_text()

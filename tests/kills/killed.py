@@ -12,26 +12,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.conftest import ANCHORS
 from tests.forking import COMMAND
 from tests.golden.searches import results_and_layers
 
 __all__ = ["SPACE", "Kill", "KilledRun", "Kills", "undisturbed"]
 
-SPACE = """
+SPACE = f"""
 name: killed
 anchors:
-  - {name: large, model: resnet18, pretrained: false, kwargs: {channels: [8, 16, 24, 32], layers: [2, 2, 1, 1],
-     stem_type: deep, stem_width: 8, pretrained_cfg_overlay: {input_size: [3, 32, 32]}}}
-  - {name: small, model: resnet18, pretrained: false, kwargs: {channels: [4, 8, 12, 16], layers: [1, 1, 1, 1],
-     stem_type: deep, stem_width: 4, pretrained_cfg_overlay: {input_size: [3, 32, 32]}}}
-top_k: 3
-stitch: {kind: linear, images: 100}
-training: {epochs: [1, 2], lr: [1e-3, 1e-2], images: 200, batch_size: 50}
-halving: {when: always, images: 100, closed_form: 0.7, short: 0.9, short_images: 0.5, buckets: 3}
-fit: {tune: full, epochs: 2, lr: 3e-3, batch_size: 64, allow_untrained: true}
-search: {trials: 12}
-ranker: {kind: cka, images: 128, batch_size: 64}
-data: {dataset: digits, subset: {train: 400, val: 150, test: 150}}
+{ANCHORS}top_k: 3
+stitch: {{kind: linear, images: 100}}
+training: {{epochs: [1, 2], lr: [1e-3, 1e-2], images: 200, batch_size: 50}}
+halving: {{when: always, images: 100, closed_form: 0.7, short: 0.9, short_images: 0.5, buckets: 3}}
+fit: {{tune: full, epochs: 2, lr: 3e-3, batch_size: 64, allow_untrained: true}}
+search: {{trials: 12}}
+ranker: {{kind: cka, images: 128, batch_size: 64}}
+data: {{dataset: digits, subset: {{train: 400, val: 150, test: 150}}}}
 """
 BUDGETS = ("--budget", "400kFLOPs", "--budget", "600kFLOPs,60kparams")
 PATIENCE = 120.0  # seconds for a process that got a signal to be gone

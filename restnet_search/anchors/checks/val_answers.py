@@ -14,7 +14,7 @@ from restnet_search.data.sampling import stratified_sample
 from restnet_search.data.splits import Split
 from restnet_search.errors import AnchorError
 
-__all__ = ["SAMPLE", "answer", "describe_untrained", "images_to_ask", "require_trained", "standing_on_val"]
+__all__ = ["SAMPLE", "ask", "describe_untrained", "require_trained", "standing_on_val"]
 
 SAMPLE = 1000
 """Images of val that are looked at: enough to tell any useful classifier from guessing, however many classes."""
@@ -31,23 +31,34 @@ def standing_on_val(anchor: Anchor, val: Split) -> ChanceTest:
         val: The split that a search decides on.
 
     Raises:
-        AnchorError: As :func:`answer`.
+        AnchorError: As :func:`ask`.
     """
-    chosen = images_to_ask(val, SAMPLE)
-    answers, fitted = answer(anchor, val, chosen), anchor.weights.fitted
-    return against_chance(answers, val.labels[chosen], len(val.classes), fitted=fitted)
+    answers, labels = ask(anchor, val, SAMPLE)
+    return against_chance(answers, labels, len(val.classes), fitted=anchor.weights.fitted)
 
 
-def images_to_ask(split: Split, count: int) -> np.ndarray:
-    """Return indices of at most so many images of a split, int64, drawn with the classes' shares, always the same."""
+def ask(anchor: Anchor, split: Split, count: int) -> tuple[Tensor, Tensor]:
+    """Let an anchor answer for at most so many images of a split, always the same.
+
+    Args:
+        anchor: It runs where it lies.
+        split: Its images are drawn with the classes' shares.
+        count: At most.
+
+    Returns:
+        The classes ``(n,)`` that the anchor puts first, and the labels ``(n,)``.
+
+    Raises:
+        AnchorError: If an image alone is answered otherwise than in a batch.
+    """
     labels = split.labels.numpy()
-    if count >= len(labels):
-        return np.arange(len(labels))
-    return stratified_sample(labels, count, np.random.default_rng(0))
+    whole = count >= len(labels)
+    chosen = np.arange(len(labels)) if whole else stratified_sample(labels, count, np.random.default_rng(0))
+    return _answer(anchor, split, chosen), split.labels[chosen]
 
 
 @torch.no_grad()
-def answer(anchor: Anchor, split: Split, indices: np.ndarray) -> Tensor:
+def _answer(anchor: Anchor, split: Split, indices: np.ndarray) -> Tensor:
     """Return the classes ``(n,)`` that an anchor puts first for images of a split.
 
     Of the first batch, three images are also answered alone: a network that takes large batches otherwise than small

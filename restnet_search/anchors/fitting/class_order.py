@@ -16,7 +16,7 @@ import torch
 
 from restnet_search.anchors.anchor import Anchor, head_matches, model_digest
 from restnet_search.anchors.checks.chance import ChanceTest
-from restnet_search.anchors.checks.val_answers import answer, images_to_ask
+from restnet_search.anchors.checks.val_answers import ask
 from restnet_search.anchors.classifier import permute_classifier
 from restnet_search.anchors.loading.load import deployed
 from restnet_search.compute import Compute
@@ -114,13 +114,12 @@ def _enough(classes: Sequence[str]) -> int:
 
 def _ask(anchor: Anchor, split: Split, count: int, compute: Compute) -> _Answers:
     """Let an anchor answer for so many images of a split, drawn with the classes' shares."""
-    positions = images_to_ask(split, count)
     try:
         anchor.model.to(compute.device)
-        predicted = answer(anchor, split, positions)
+        predicted, labels = ask(anchor, split, count)
     finally:
         anchor.model.to("cpu")
-    return _Answers(anchor.name, predicted.numpy(), split.labels.numpy()[positions])
+    return _Answers(anchor.name, predicted.numpy(), labels.numpy())
 
 
 def _winner(answers: _Answers, classes: Sequence[str], orders: Mapping[str, tuple[str, ...]]) -> str | None:
@@ -262,7 +261,7 @@ def _reorder(anchor: Anchor, own: Sequence[str], wanted: Sequence[str]) -> Ancho
     """Bring an anchor's answers from its own order of classes into another one."""
     index = torch.tensor([own.index(name) for name in wanted])
     example = torch.rand(2, *anchor.preprocessing.size, generator=torch.Generator().manual_seed(0))
-    model = anchor.model if anchor.as_trained is None else anchor.as_trained
+    model = anchor.unfused
     with torch.no_grad():
         before = anchor.model(example)
         permute_classifier(model, index)

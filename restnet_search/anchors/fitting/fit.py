@@ -251,7 +251,7 @@ class _Fitter:
     @contextmanager
     def _with_new_head(self, anchor: Anchor) -> Iterator[nn.Module]:
         """Hand out a copy of the model that is to be trained, while draws are those of the data's seed."""
-        model = copy.deepcopy(anchor.model if anchor.as_trained is None else anchor.as_trained)
+        model = copy.deepcopy(anchor.unfused)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
             if not head_matches(anchor, len(self.data.classes)):

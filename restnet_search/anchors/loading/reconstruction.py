@@ -94,7 +94,7 @@ def require_rebuildable(anchor: Anchor, spec: AnchorSpec, classes: int, sources:
         AnchorError: Says what differs.
     """
     try:
-        wanted = copy.deepcopy(_as_trained(anchor))
+        wanted = copy.deepcopy(anchor.unfused)
     except Exception as error:  # modules may hold anything
         raise AnchorError(
             f"{spec.name} cannot be copied: {type(error).__name__}: {error}",
@@ -115,10 +115,6 @@ def require_rebuildable(anchor: Anchor, spec: AnchorSpec, classes: int, sources:
     if difference > _TOLERANCE * max(largest, 1e-12):
         by = f"logits up to {largest:.2g} by {difference:.2g}"
         raise _not_again(spec, f"built again and given the same tensors, it answers differently ({by})")
-
-
-def _as_trained(anchor: Anchor) -> nn.Module:
-    return anchor.model if anchor.as_trained is None else anchor.as_trained
 
 
 def _require_classes(name: str, model: nn.Module, size: tuple[int, int, int], classes: int) -> None:
@@ -165,7 +161,7 @@ def with_drawn_tensors(anchor: Anchor, spec: AnchorSpec, sources: AnchorSources)
     Raises:
         AnchorError: If another call after the same seed gives other weights: then nothing could be built again.
     """
-    own = dict(_as_trained(anchor).named_parameters())
+    own = dict(anchor.unfused.named_parameters())
     for name, value in _called(spec, sources, INIT_SEED).items():
         if name in own and not torch.equal(value, own[name]):
             raise _not_again(spec, f"each call gives other weights ({name}), though torch's seed is the same")

@@ -135,7 +135,7 @@ def _decode(loaded: bytes | Image.Image, *, fast: bool) -> Image.Image:
     if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
         raise ValueError(f"its {width:,} x {height:,} pixels are more than Pillow takes for safe")
     if fast:
-        image.draft(None, (1, 1))  # pyright: ignore[reportArgumentType]  None keeps the mode
+        image.draft(None, (1, 1))  # None keeps the mode
     return to_rgb(image)
 
 

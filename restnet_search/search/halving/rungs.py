@@ -85,11 +85,14 @@ class RungStudy:
     def keep(self, rung: RungName, scores: Iterable[RungScore], seconds: float) -> None:
         """Keep the scores of a finished step; from here on they survive a kill."""
         step = {"scores": [asdict(score) for score in scores], "seconds": round(seconds, 4)}
-        self._study.set_user_attr(f"{rung} {len(self._steps(rung)):05d}", step)
+        self._study.set_user_attr(f"{rung} {len(self._kept(rung)):05d}", step)
 
     def _steps(self, rung: RungName) -> list[_Step]:
-        kept = sorted(self._study.user_attrs.items())
-        return [read_note(_Step, step, key) for key, step in kept if key.startswith(f"{rung} ")]
+        return [read_note(_Step, step, key) for key, step in self._kept(rung)]
+
+    def _kept(self, rung: RungName) -> list[tuple[str, Any]]:
+        """Return the keys and values of the steps, in order."""
+        return [(key, step) for key, step in sorted(self._study.user_attrs.items()) if key.startswith(f"{rung} ")]
 
     def drop(self, dropped: Iterable[Dropped]) -> None:
         """Keep each as a pruned trial; what is there already stays as it is."""

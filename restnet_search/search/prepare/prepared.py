@@ -16,18 +16,17 @@ from restnet_search.anchors.loading.checkpoint import read_tensors
 from restnet_search.anchors.loading.reconstruction import restore_fitted
 from restnet_search.compute import Compute, open_compute
 from restnet_search.costs.budget_terms import stated_at
-from restnet_search.costs.cost import Cost
-from restnet_search.costs.cost_table import AnchorCosts, module_cost, profile_anchor
+from restnet_search.costs.cost_table import AnchorCosts
 from restnet_search.costs.peak_memory import AnchorMemory, profile_memory
 from restnet_search.data import DataSplits
 from restnet_search.data.class_names import ClassOrder
 from restnet_search.errors import RunError
 from restnet_search.files import write_atomically
-from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
+from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.plain.json_text import digested_text
 from restnet_search.progress import Progress
-from restnet_search.search.prepare.cut_anchor import CutAnchor
+from restnet_search.search.prepare.cut_anchor import CutAnchor, cut_anchor, profile
 from restnet_search.search.prepare.memory_format import FormatChoice, choose_formats
 from restnet_search.search.prepare.placement import anchors_on_cpu, move_to_device
 from restnet_search.search.run.json_files import read_as
@@ -151,15 +150,10 @@ def cut_anchors(
     costs: dict[str, AnchorCosts] = {}
     with progress.task("Cutting and profiling anchors", total=len(anchors)) as task:
         for anchor in anchors:
-            graph = cut_model(anchor.model, anchor.preprocessing.size, space.cut_points.granularity)
-            cut[anchor.name] = CutAnchor(anchor, graph)
-            costs[anchor.name] = replace(profile_anchor(graph), as_trained=_cost_as_trained(anchor))
+            cut[anchor.name] = cut_anchor(anchor, space.cut_points.granularity)
+            costs[anchor.name] = profile(cut[anchor.name])
             task.advance()
     return Prepared(cut, costs, classes)
-
-
-def _cost_as_trained(anchor: Anchor) -> Cost | None:
-    return None if anchor.as_trained is None else module_cost(anchor.as_trained, anchor.preprocessing.size)
 
 
 def _as_deployed(prepared: Prepared) -> Prepared:
@@ -195,8 +189,7 @@ def remember_anchors(folder: RunFolder, prepared: Prepared) -> None:
         return
     for name, cut in prepared.anchors.items():
         if cut.anchor.weights.changed:
-            fitted = cut.anchor.model if cut.anchor.as_trained is None else cut.anchor.as_trained
-            state = {key: value.contiguous() for key, value in fitted.state_dict().items()}
+            state = {key: value.contiguous() for key, value in cut.anchor.unfused.state_dict().items()}
             write_atomically(folder.anchor(name), save(state))
     write_atomically(path, digested_text(facts.plain()))
 
@@ -227,7 +220,7 @@ def load_prepared(
         else:
             weights_dir = sources.weights or (Path(inputs.weights) if inputs.weights else None)
             anchor = load_anchor(spec, classes=classes, weights_dir=weights_dir, **places)
-        if anchor.digest != facts.anchors[spec.name].digest:
+        if anchor.digest != known.digest:
             raise RunError(
                 f"The weights of {spec.name} are not those that the run {folder.name} was started with.",
                 hint="point --weights at the folder that the run was started with",
@@ -236,8 +229,7 @@ def load_prepared(
         source = known.weights or anchor.weights.source
         weights = replace(anchor.weights, license=known.license, source=source, fitted=known.fitted)
         anchor = replace(anchor, weights=weights, as_trained=None)
-        graph = cut_model(anchor.model, anchor.preprocessing.size, space.cut_points.granularity)
-        rebuilt[spec.name] = CutAnchor(anchor, graph)
+        rebuilt[spec.name] = cut_anchor(anchor, space.cut_points.granularity)
     return rebuilt
 
 
