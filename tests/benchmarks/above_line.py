@@ -13,7 +13,7 @@ from math import log
 from statistics import fmean
 from typing import Any
 
-from tests.benchmarks.cifar import why_missing
+from tests.benchmarks.cifar import resnet, why_missing
 from tests.benchmarks.pairs import open_pair
 from tests.benchmarks.result import Condition, Finding
 
@@ -42,7 +42,7 @@ def run(size: str) -> Finding:
         f"images, {given.epochs} epochs: conv3x3 stitches, distillation and a `tune` choice against the plain recipe "
         "(1x1, to 1e-2)."
     )
-    if why := why_missing(56, 20, 8):
+    if why := why_missing(resnet(56), resnet(20), resnet(8)):
         return Finding(question, None, 1.0, None, None, "hybrids", note=why)
     rows: list[dict[str, Any]] = []
     for large, small in PAIRS:
@@ -106,7 +106,7 @@ def _rows(large: int, small: int, given: Size) -> list[dict[str, Any]]:
     """One row per stitch point and recipe of a pair of anchors."""
     from restnet_search.search.run.training_choices import TrainingChoices
 
-    pair = open_pair(large, small, given.train, given.val, precision="bfloat16", followed=True)
+    pair = open_pair(resnet(large), resnet(small), given.train, given.val, precision="bfloat16", followed=True)
     anchors = pair.anchors()
     rows: list[dict[str, Any]] = []
     for candidate in pair.spread(given.points):

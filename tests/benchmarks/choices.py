@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from restnet_search.files import write_atomically
-from tests.benchmarks.cifar import why_missing
+from tests.benchmarks.cifar import resnet, why_missing
 from tests.benchmarks.measure import describe_machine
 from tests.benchmarks.pairs import open_pair
 
@@ -72,7 +72,7 @@ def measure(size: str) -> dict[str, Any]:
     recipes = dict.fromkeys(recipe for values in CHOICES.values() for recipe in values.values())
     rows: list[dict[str, Any]] = []
     for large, small in PAIRS:
-        pair = open_pair(large, small, given.train, given.val, followed=True)
+        pair = open_pair(resnet(large), resnet(small), given.train, given.val, followed=True)
         for candidate in pair.spread(given.points):
             pair.reach(candidate, BASE.kind, TrainingChoices(RATE, 0))  # computes the features
             for recipe in recipes:
@@ -136,7 +136,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--size", choices=tuple(SIZES), default="full")
     parser.add_argument("--out", type=Path, default=Path("reports"))
     asked = parser.parse_args(arguments)
-    if why := why_missing(56, 20, 8):
+    if why := why_missing(resnet(56), resnet(20), resnet(8)):
         raise SystemExit(why)
     found = measure(asked.size)
     write_atomically(asked.out / "training_choices.json", json.dumps(found, indent=1) + "\n")

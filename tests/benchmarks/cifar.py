@@ -7,21 +7,62 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.anytime import Event
 from tests.benchmarks.measure import ROOT, child_environment
 
-__all__ = ["DATA", "WEIGHTS", "block_paths", "search_events", "space_of", "why_missing"]
+__all__ = [
+    "ANCHORS",
+    "DATA",
+    "WEIGHTS",
+    "block_paths",
+    "inner_cuts",
+    "resnet",
+    "search_events",
+    "space_of",
+    "why_missing",
+]
 
 SHARED = ROOT.parent / "shared"
 DATA, WEIGHTS = SHARED / "data" / "cifar10", SHARED / "weights"
 
+# timm's own values for these models are those of other weights
+_AS_TRAINED = {"input_size": [3, 32, 32], "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "crop_pct": 1.0}
+_VIT = {"img_size": 32, "patch_size": 4, "embed_dim": 96, "depth": 6, "num_heads": 3}
+_SWIN = {
+    "img_size": 32,
+    "patch_size": 2,
+    "window_size": 4,
+    "embed_dim": 32,
+    "depths": [1, 1, 2],
+    "num_heads": [1, 2, 4],
+}
 
-def why_missing(*depths: int) -> str:
-    """Why a benchmark on these ResNets cannot run here; empty where it can."""
-    needed = [DATA / "train.tar", DATA / "val.tar", *(WEIGHTS / f"cifar_resnet{depth}.safetensors" for depth in depths)]
+
+def resnet(depth: int) -> str:
+    """The name of a CIFAR ResNet."""
+    return f"cifar_resnet{depth}"
+
+
+def _anchor(name: str, model: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    given = {"kwargs": {**kwargs, "pretrained_cfg_overlay": _AS_TRAINED}} if kwargs else {}
+    return {"name": name, "model": model, "weights": f"{name}.safetensors", **given}
+
+
+ANCHORS: Mapping[str, Mapping[str, Any]] = {
+    **{resnet(depth): _anchor(resnet(depth), resnet(depth), {}) for depth in (8, 20, 56)},
+    "cifar_vit_s": _anchor("cifar_vit_s", "vit_tiny_patch16_224", _VIT),
+    "cifar_swin_s": _anchor("cifar_swin_s", "swin_tiny_patch4_window7_224", _SWIN),
+}
+"""Anchors by name, as search spaces write them."""
+
+
+def why_missing(*names: str) -> str:
+    """Why a benchmark on these anchors cannot run here; empty where it can."""
+    needed = [DATA / "train.tar", DATA / "val.tar", *(WEIGHTS / ANCHORS[name]["weights"] for name in names)]
     if missing := [path.name for path in needed if not path.is_file()]:
         return f"not run: {', '.join(missing)} of CIFAR-10 is not in ../shared beside the project"
     return ""
@@ -34,13 +75,24 @@ def block_paths(depth: int, every: int) -> list[str]:
     return paths[every - 1 : -1 : every]
 
 
-def space_of(large: int, small: int, *, subset: tuple[int, int], cuts: dict[int, list[str]], **sections: Any) -> dict:
-    """A search space over two CIFAR ResNets with the given numbers of train and val images, as plain values."""
-    names = {depth: f"cifar_resnet{depth}" for depth in (large, small)}
+def inner_cuts(*names: str) -> dict[str, list[str]]:
+    """Paths of the modules after which anchors are cut, by name: all blocks but the last."""
+    resnets = {resnet(depth): block_paths(depth, 1) for depth in (8, 20, 56)}
+    vit = ["patch_embed", *(f"blocks.{block}" for block in range(5))]
+    swin = ["patch_embed", "layers.0.blocks.0", "layers.1.blocks.0", "layers.2.blocks.0"]
+    known = {**resnets, "cifar_vit_s": vit, "cifar_swin_s": swin}
+    return {name: known[name] for name in names}
+
+
+def space_of(*names: str, subset: tuple[int, int], cuts: Mapping[str, list[str]], **sections: Any) -> dict[str, Any]:
+    """A search space over anchors with the given numbers of train and val images, as plain values.
+
+    ``cuts`` are the paths of the modules after which an anchor is cut, where not all of its blocks are meant.
+    """
     return {
         "name": "benchmark",
-        "anchors": [{"model": name, "weights": f"{name}.safetensors"} for name in names.values()],
-        "cut_points": {"anchors": {names[depth]: {"include": paths} for depth, paths in cuts.items()}},
+        "anchors": [dict(ANCHORS[name]) for name in names],
+        "cut_points": {"anchors": {name: {"include": paths} for name, paths in cuts.items()}},
         "data": {
             "dataset": "",
             "root": str(DATA),

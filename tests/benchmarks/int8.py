@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from restnet_search.files import write_atomically
-from tests.benchmarks.cifar import why_missing
+from tests.benchmarks.cifar import resnet, why_missing
 from tests.benchmarks.measure import describe_machine
 from tests.benchmarks.pairs import Pair, open_pair
 
@@ -87,7 +87,7 @@ def measure(size: str) -> Iterator[Row]:
 
 
 def _pair(large: int, small: int, given: Size) -> Iterator[Row]:
-    pair = open_pair(large, small, given.train, min(given.test, 500), test=given.test, kind="conv3x3")
+    pair = open_pair(resnet(large), resnet(small), given.train, min(given.test, 500), test=given.test, kind="conv3x3")
     for candidate in pair.spread(given.points):
         yield _row(candidate, pair, given)
 
@@ -213,7 +213,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--size", choices=list(SIZES), default="full")
     parser.add_argument("--out", type=Path, default=Path("reports"))
     asked = parser.parse_args(arguments)
-    if why := why_missing(56, 20, 8):
+    if why := why_missing(resnet(56), resnet(20), resnet(8)):
         parser.error(why)
     machine = describe_machine()
     command = shlex.join(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restnet_search.files import write_atomically
-from tests.benchmarks.cifar import DATA, why_missing
+from tests.benchmarks.cifar import DATA, resnet, why_missing
 from tests.benchmarks.measure import describe_machine
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("reports"))
     asked = parser.parse_args(arguments)
     spaces = asked.spaces or SPACES
-    if "cifar10_resnet" in spaces and (why := why_missing(56, 8)):
+    if "cifar10_resnet" in spaces and (why := why_missing(resnet(56), resnet(8))):
         parser.error(why)
     machine = describe_machine()
     given = [*asked.spaces, *([] if asked.size == "full" else ["--size", asked.size])]

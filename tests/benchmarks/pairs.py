@@ -1,4 +1,4 @@
-"""Two CIFAR ResNets ready to be stitched point by point, without a search: for benchmarks of how stitches train."""
+"""Two anchors on CIFAR-10, ready to be stitched point by point without a search: to measure how stitches train."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from tests.benchmarks.cifar import WEIGHTS, block_paths, space_of
+from tests.benchmarks.cifar import WEIGHTS, inner_cuts, space_of
 
 if TYPE_CHECKING:
     from restnet_search.data import DataSplits, Preprocessing
@@ -75,8 +75,8 @@ class Pair:
 
 
 def open_pair(
-    large: int,
-    small: int,
+    large: str,
+    small: str,
     train: int,
     val: int,
     *,
@@ -85,8 +85,9 @@ def open_pair(
     precision: str = "float32",
     followed: bool = False,
 ) -> Pair:
-    """Load and cut both anchors, with the given numbers of images.
+    """Load and cut both anchors (names of ``ANCHORS``), with the given numbers of images.
 
+    None is cut after its last block, where nothing but pooling and head follow.
     ``kind`` is that of the stitch layers, ``precision`` as in a space's ``compute``; ``followed`` says whether losses
     may follow the anchors.
     """
@@ -107,7 +108,7 @@ def open_pair(
         large,
         small,
         subset=(train, val),
-        cuts={depth: block_paths(depth, 1) for depth in (large, small)},
+        cuts=inner_cuts(large, small),
         stitch={"kind": kind, "images": min(500, train)},
         training={"images": train, "batch_size": min(100, train)},
         top_k=1000,

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from tests.benchmarks.anytime import Event, curve, seconds_until, value_at
-from tests.benchmarks.cifar import block_paths, search_events, space_of, why_missing
+from tests.benchmarks.cifar import block_paths, resnet, search_events, space_of, why_missing
 from tests.benchmarks.measure import run_fresh
 from tests.benchmarks.plain import Point, Reached, explore
 from tests.benchmarks.result import Finding
@@ -46,7 +46,7 @@ SIZES = {
 
 def run(size: str) -> Finding:
     given = SIZES[size]
-    if why := why_missing(LARGE, SMALL):
+    if why := why_missing(resnet(LARGE), resnet(SMALL)):
         return Finding(_question(given), None, RATIO, None, None, "s", note=why)
     cuts = {LARGE: block_paths(LARGE, given.every[0]), SMALL: block_paths(SMALL, given.every[1])}
     space = search_space(given, cuts)
@@ -91,10 +91,10 @@ def search_space(given: Size, cuts: dict[int, list[str]], **changes: Any) -> dic
     few images, so that training begins soon. Training images go through networks in bfloat16; all scores are float32.
     """
     return space_of(
-        LARGE,
-        SMALL,
+        resnet(LARGE),
+        resnet(SMALL),
         subset=(given.train, given.val),
-        cuts=cuts,
+        cuts={resnet(depth): paths for depth, paths in cuts.items()},
         stitch={"kind": "linear", "images": min(FEW, given.train)},
         training={
             "epochs": [0, given.epochs],

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.benchmarks.anytime import curve, value_at
-from tests.benchmarks.cifar import block_paths, search_events, why_missing
+from tests.benchmarks.cifar import block_paths, resnet, search_events, why_missing
 from tests.benchmarks.result import Condition, Finding
 from tests.benchmarks.search import FEW, LARGE, SIZES, SMALL, search_space
 
@@ -46,7 +46,7 @@ def run(size: str) -> Finding:
         f"Hypervolume at {shares} of the seconds that joint training (SN-Net) takes, against it and random search, "
         f"ResNet-{LARGE}/{SMALL} on CIFAR-10: the least ratio to the better rival."
     )
-    if why := why_missing(LARGE, SMALL):
+    if why := why_missing(resnet(LARGE), resnet(SMALL)):
         return Finding(question, None, RATIO, None, None, "hypervolume", note=why)
     curves: dict[str, list[tuple[float, float]]] = {}
     seconds: float | None = None
