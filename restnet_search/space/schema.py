@@ -20,6 +20,7 @@ from restnet_search.space.sections.search_sections import (
     ControlSpec,
     HalvingSpec,
     JointSpec,
+    MatchAt,
     RankerSpec,
     SearchSpec,
     StitchSpec,
@@ -41,6 +42,7 @@ __all__ = [
     "HalvingSpec",
     "JointSpec",
     "LatencySpec",
+    "MatchAt",
     "Objective",
     "Order",
     "RankerSpec",
@@ -111,7 +113,7 @@ class SearchSpace(Section):
             why = "must be stitch under search.strategy: joint, where anchors stay frozen and share stitch layers"
             problems.append(Problem(("training", "tune"), why, list(self.training.tune)))
         lists = {("stitch", "kind"): self.stitch.kind}
-        lists |= {("training", name): getattr(self.training, name) for name in ("match_epochs", "distill")}
+        lists |= {("training", name): getattr(self.training, name) for name in ("match_epochs", "match_at", "distill")}
         why = "must be one value under search.strategy: joint, where all stitch layers are trained as one"
         return problems + [Problem(place, why, list(values)) for place, values in lists.items() if len(values) > 1]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, product
 from pathlib import Path
@@ -32,7 +32,7 @@ class Pair:
     views: Mapping[str, Preprocessing]
     macs: Mapping[str, int]
     context: TrialContext
-    points: Mapping[str, list[CutPoint]]
+    points: Mapping[str, Sequence[CutPoint]]
     candidates: list[Candidate]
 
     def anchors(self) -> dict[str, tuple[float, int]]:

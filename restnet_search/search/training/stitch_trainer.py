@@ -67,7 +67,8 @@ class StitchTrainer:
         generator = generator_for(context.seed, candidate.key)
         place = context.compute.place
         self.stitch = place(StitchLayer(candidate.plan, generator))
-        sliced = place(context.graphs[candidate.direction.back].back(candidate.back_cut).requires_grad_(False))
+        self._graph = context.graphs[candidate.direction.back]
+        sliced = place(self._graph.back(candidate.back_cut).requires_grad_(False))
         self._tuned = place(TunedBack(sliced, choices.tune, generator)) if choices.tune != "stitch" else None
         self.back: nn.Module = self._tuned or sliced
         steps = choices.epochs * math.ceil(len(context.train) / context.batch)
@@ -77,10 +78,21 @@ class StitchTrainer:
         self._task = Optimizer(groups, context.training.weight_decay, steps)
         matching = choices.match_epochs * math.ceil(len(context.train) / context.batch)
         self._matching = Optimizer(groups[:1], context.training.weight_decay, matching) if matching else None
+        final = matching and choices.match_at == "final"
+        until_match = self._graph.until_final(candidate.back_cut) if final else nn.Identity()
+        self._until_match = place(until_match.requires_grad_(False))
         self._losses: dict[Optimizer, list[float]] = {}
 
+    @property
+    def match_cut(self) -> int:
+        """The cut point of the back anchor where features are compared with its own."""
+        cut = self.candidate.back_cut
+        return self._graph.final_cut(cut) if self.choices.match_at == "final" else cut
+
     def match(self, features: Tensor, wanted: Tensor) -> None:
-        """Train the stitch layer on one batch to give the back anchor's own features.
+        """Train the stitch layer on one batch to give the back anchor's own features ``wanted`` at :attr:`match_cut`.
+
+        What lies between there and the stitch point is the anchor's own, whatever is tuned later.
 
         Raises:
             NonFiniteLoss: If the loss is no finite number.
@@ -107,7 +119,7 @@ class StitchTrainer:
 
     def _mapped(self, features: Tensor) -> Tensor:
         with self._context.compute.autocast():
-            return self.stitch(features).float()
+            return self._until_match(self.stitch(features)).float()
 
     def _logits(self, features: Tensor) -> Tensor:
         with self._context.compute.autocast():

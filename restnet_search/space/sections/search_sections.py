@@ -37,9 +37,12 @@ __all__ = [
     "SearchSpec",
     "StitchSpec",
     "TrainingSpec",
+    "MatchAt",
     "Tune",
 ]
 
+MatchAt = Literal["stitch", "final"]
+"""Where features are compared with the back anchor's own: at the stitch point, or before its head."""
 Tune = Literal["stitch", "stitch+norm-stats", "stitch+norm", "stitch+lora", "all"]
 TUNED: Mapping[str, str] = {
     "stitch+norm-stats": "stitch+norm-stats, the back's batch-norm statistics, estimated anew without a gradient",
@@ -112,6 +115,11 @@ class TrainingSpec(Section):
         description="Epochs before the others in which the stitch learns the back anchor's own features. One number, "
         "or a list to search.",
     )
+    match_at: Annotated[list[MatchAt], Field(min_length=1)] = Field(
+        default=["stitch"],
+        description="Where these features are compared: at the stitch point, or at the back anchor's final ones before "
+        "its head. One, or a list to search.",
+    )
     distill: list[Fraction] = Field(
         default=[0.0],
         min_length=1,
@@ -119,8 +127,8 @@ class TrainingSpec(Section):
         "list to search.",
     )
 
-    _lists = field_validator("tune", "match_epochs", "distill", mode="before")(one_is_a_list)
-    _distinct = field_validator("tune", "match_epochs", "distill")(each_once)
+    _lists = field_validator("tune", "match_epochs", "match_at", "distill", mode="before")(one_is_a_list)
+    _distinct = field_validator("tune", "match_epochs", "match_at", "distill")(each_once)
 
     @field_validator("epochs", "lr", mode="before")
     @classmethod
