@@ -5,11 +5,13 @@ Its sections stand in modules of their own; all of them can be had from here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from restnet_search.errors import BudgetError
+from restnet_search.space.effort import Effort, with_effort
 from restnet_search.space.sections.anchor_sections import AnchorCutPoints, AnchorSpec, CutPointSpec, FitSpec
 from restnet_search.space.sections.checks import Problem, each_once, raise_problems, unknown_name
 from restnet_search.space.sections.data_section import DataSpec, SplitSpec, SubsetSpec
@@ -70,6 +72,11 @@ class SearchSpace(Section):
     cut_points: CutPointSpec = CutPointSpec()
     ranker: RankerSpec = RankerSpec()
     top_k: Positive = Field(default=3, description="Stitch points the ranker keeps per front cut point and partner.")
+    effort: Effort = Field(
+        default="balanced",
+        description="What is trained of a hybrid and how long, wherever `stitch` and `training` do not say: paper (the "
+        "stitch layer alone, as ReStNet), balanced, best.",
+    )
     stitch: StitchSpec = StitchSpec()
     training: TrainingSpec = TrainingSpec()
     search: SearchSpec = SearchSpec()
@@ -85,6 +92,11 @@ class SearchSpace(Section):
     data: DataSpec
 
     _distinct = field_validator("orders", "objectives")(each_once)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_by_effort(cls, raw: object) -> object:
+        return with_effort(raw) if isinstance(raw, Mapping) else raw
 
     @field_validator("objectives")
     @classmethod

@@ -127,6 +127,13 @@ class StitchKind(ABC):
         """
         return 0.0
 
+    def affine_layers(self, branches: Mapping[str, nn.Module]) -> Sequence[nn.Conv2d]:
+        """Return the layers that map all that the map reads to all that it gives, each with a bias.
+
+        ``training.whiten`` lets them learn in coordinates of their own; by default none does.
+        """
+        return ()
+
 
 class Linear(StitchKind):
     """One convolution over single places (1x1)."""
@@ -143,6 +150,9 @@ class Linear(StitchKind):
         fit = closed_form.best()
         _set_layer(branches["map"], fit.weight, fit.bias)
         return fit.r2
+
+    def affine_layers(self, branches: Mapping[str, nn.Module]) -> Sequence[nn.Conv2d]:
+        return (cast(nn.Conv2d, branches["map"]),)
 
 
 class Conv3x3(Linear):

@@ -223,7 +223,9 @@ def test_matching_at_the_end_brings_the_hybrids_final_features_nearer_to_the_bac
         outputs = []
         with torch.no_grad():
             for part, given in ((model, images), (anchors[back].graph.back(1), stitch(source))):
-                hook = part.get_submodule(last).register_forward_pre_hook(lambda _, inputs: seen.update(final=inputs[0]))
+                hook = part.get_submodule(last).register_forward_pre_hook(
+                    lambda _, inputs: seen.update(final=inputs[0])
+                )
                 part(given)
                 hook.remove()
                 outputs.append(seen["final"])

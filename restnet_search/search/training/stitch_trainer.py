@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,9 @@ from restnet_search.search.training.optimizer import Group, Optimizer
 from restnet_search.search.training.seeds import generator_for
 from restnet_search.space.schema import Tune
 from restnet_search.stitching.layer import StitchLayer
+from restnet_search.stitching.least_squares import Moments
 from restnet_search.stitching.tuning import StatisticsFit, TunedBack
+from restnet_search.stitching.whitening import WhitenedLayer
 
 __all__ = ["BACK_RATES", "DivergedTraining", "FailedTrial", "NonFiniteLoss", "StitchTrainer", "TrialOutcome"]
 
@@ -71,17 +73,26 @@ class StitchTrainer:
         sliced = place(self._graph.back(candidate.back_cut).requires_grad_(False))
         self._tuned = place(TunedBack(sliced, choices.tune, generator)) if choices.tune != "stitch" else None
         self.back: nn.Module = self._tuned or sliced
-        steps = choices.epochs * math.ceil(len(context.train) / context.batch)
-        groups = [Group(list(self.stitch.parameters()), choices.lr)]
-        if self._tuned is not None and (own := list(self._tuned.parameters())):
-            groups.append(Group(own, choices.lr * BACK_RATES[choices.tune]))
-        self._task = Optimizer(groups, context.training.weight_decay, steps)
-        matching = choices.match_epochs * math.ceil(len(context.train) / context.batch)
-        self._matching = Optimizer(groups[:1], context.training.weight_decay, matching) if matching else None
-        final = matching and choices.match_at == "final"
+        self._open_optimizers(())
+        final = choices.match_epochs and choices.match_at == "final"
         until_match = self._graph.until_final(candidate.back_cut) if final else nn.Identity()
         self._until_match = place(until_match.requires_grad_(False))
         self._losses: dict[Optimizer, list[float]] = {}
+
+    def _open_optimizers(self, whitened: Sequence[WhitenedLayer]) -> None:
+        choices, decay = self.choices, self._context.training.weight_decay
+        per_epoch = math.ceil(len(self._context.train) / self._context.batch)
+        groups = [Group(list(self.stitch.parameters()), choices.lr, whitened)]
+        if self._tuned is not None and (own := list(self._tuned.parameters())):
+            groups.append(Group(own, choices.lr * BACK_RATES[choices.tune]))
+        self._task = Optimizer(groups, decay, choices.epochs * per_epoch)
+        matching = choices.match_epochs * per_epoch
+        self._matching = Optimizer(groups[:1], decay, matching) if matching else None
+
+    def whiten(self, moments: Moments) -> None:
+        """Let the stitch layer learn in coordinates in which its inputs are white, from the weights that it has now."""
+        layers = self.stitch.plan.definition.affine_layers(self.stitch.branches)
+        self._open_optimizers([WhitenedLayer(layer, moments) for layer in layers])
 
     @property
     def match_cut(self) -> int:

@@ -73,14 +73,18 @@ def image_order(seed: int, front: str, epoch: int, count: int) -> Tensor:
 
 def _initialize(trainers: Sequence[StitchTrainer], context: TrialContext) -> dict[StitchTrainer, float]:
     """The closed-form start of all: one pass of the front anchor and one of every back anchor."""
-    if context.stitch.init == "random":
+    solved, whitened = context.stitch.init == "lstsq", context.training.whiten
+    if not (solved or whitened):
         return {}
     fits = {trainer: StitchFit(trainer.stitch, context.stitch.ridge) for trainer in trainers}
     wanted = {trainer: (trainer.candidate.direction.back, trainer.candidate.back_cut) for trainer in trainers}
     for source, target in _aligned(wanted, context, context.fit, torch.arange(len(context.fit))):
         for trainer, fit in fits.items():
             fit.update(source[trainer.candidate.front_cut], target[wanted[trainer]])
-    return {trainer: fit.solve() for trainer, fit in fits.items()}
+    r2 = {trainer: fit.solve() for trainer, fit in fits.items()} if solved else {}
+    for trainer, fit in fits.items() if whitened else ():
+        trainer.whiten(fit.moments())
+    return r2
 
 
 def _diverged(trainers: Sequence[StitchTrainer]) -> dict[StitchTrainer, FailedTrial]:

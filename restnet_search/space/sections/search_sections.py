@@ -33,11 +33,11 @@ __all__ = [
     "ControlSpec",
     "HalvingSpec",
     "JointSpec",
+    "MatchAt",
     "RankerSpec",
     "SearchSpec",
     "StitchSpec",
     "TrainingSpec",
-    "MatchAt",
     "Tune",
 ]
 
@@ -99,6 +99,11 @@ class TrainingSpec(Section):
     batch_size: Positive = 128
     images: Positive = Field(default=4000, description="Training images per epoch, drawn once by the seed.")
     weight_decay: NonNegativeFloat = 0.0
+    whiten: bool = Field(
+        default=False,
+        description="Learn in coordinates in which the stitch layer's inputs are white (by the covariance that least "
+        "squares has): all directions learn equally fast. The layer stays what it is.",
+    )
     views: Few = Field(
         default=1,
         description="Views of each image, epochs in turn: 1 the image itself, more: also fixed augmented ones.",
