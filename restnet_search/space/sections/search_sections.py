@@ -80,8 +80,8 @@ class StitchSpec(KindSection):
         default=["linear"],
         min_length=1,
         description="linear: a map of channels (1x1). conv3x3: also of the 3x3 neighbourhood. lowrank: through fewer "
-        "channels, at half of linear's MACs. mlp: linear plus a hidden layer, at twice its MACs. One, or a list to "
-        "search.",
+        "channels, at half of linear's MACs. mlp: linear plus a hidden layer, at twice its MACs. block: conv3x3 plus "
+        "two 3x3 convolutions with GELU between. One, or a list to search.",
     )
     init: Literal["lstsq", "random"] = Field(default="lstsq", description="Closed-form least squares, or random.")
     images: Positive = Field(default=1000, description="Training images the least-squares start is solved on.")
