@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
-__all__ = ["EFFORTS", "Effort", "EffortLevel", "with_effort"]
+if TYPE_CHECKING:
+    from restnet_search.space.schema import SearchSpace
+
+__all__ = ["EFFORTS", "Effort", "EffortLevel", "own_keys", "with_effort"]
 
 Effort = Literal["paper", "balanced", "best"]
 
@@ -59,6 +62,18 @@ def with_effort(raw: Mapping[str, Any]) -> dict[str, Any]:
         if own is not None and defaults:
             filled[name] = {**defaults, **own}
     return filled
+
+
+def own_keys(space: SearchSpace) -> tuple[str, ...]:
+    """Return the keys of a space's effort that the space has set otherwise: ``training.epochs``."""
+    level = EFFORTS[space.effort]
+    sections = {"stitch": (space.stitch, level.stitch), "training": (space.training, level.training)}
+    return tuple(
+        f"{name}.{key}"
+        for name, (section, defaults) in sections.items()
+        for key in defaults
+        if getattr(section, key) != getattr(type(section)(**defaults), key)
+    )
 
 
 def _keys_of(section: object) -> dict[str, Any] | None:

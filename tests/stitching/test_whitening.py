@@ -53,7 +53,7 @@ def test_one_gradient_step_in_whitened_coordinates_all_but_solves_least_squares(
     with torch.no_grad():
         for parameter in coordinates.parameters:
             assert parameter.grad is not None
-            parameter -= parameter.grad
+            parameter.sub_(parameter.grad)
     coordinates.push()
     augmented = np.concatenate([x.numpy(), np.ones((ROWS, 1))], axis=1)
     best = augmented @ np.linalg.lstsq(augmented, y.numpy(), rcond=None)[0]
