@@ -120,6 +120,7 @@ class StitchTrainer:
         Raises:
             NonFiniteLoss: If the loss is no finite number.
         """
+        self.back.train(self.normalizes_by_batch)
         self._learn(
             len(features),
             lambda rows: self._context.task_loss(
@@ -127,6 +128,7 @@ class StitchTrainer:
             ),
             self._task,
         )
+        self.back.eval()
 
     def _mapped(self, features: Tensor) -> Tensor:
         with self._context.compute.autocast():
@@ -135,6 +137,11 @@ class StitchTrainer:
     def _logits(self, features: Tensor) -> Tensor:
         with self._context.compute.autocast():
             return self.back(self.stitch(features)).float()
+
+    @property
+    def normalizes_by_batch(self) -> bool:
+        """True if batch-norms of the back have no statistics of their own until it is trained."""
+        return self._context.training.norms == "batch" and self._tuned is not None and self.choices.epochs > 0
 
     def _learn(self, count: int, loss_of: Callable[[slice], Tensor], optimizer: Optimizer) -> None:
         loss = optimizer.step(count, loss_of, self._context.compute.micro_batches)
@@ -160,7 +167,7 @@ class StitchTrainer:
 
     def statistics_fit(self) -> StatisticsFit | None:
         """Return an estimate of the back's batch-norm statistics to be fed; None where they stay as they are."""
-        return None if self._tuned is None else StatisticsFit(self._tuned.back)
+        return None if self._tuned is None else self._tuned.statistics_fit()
 
     @torch.no_grad()
     def see_statistics(self, fit: StatisticsFit, features: Tensor) -> None:

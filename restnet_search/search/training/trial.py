@@ -60,6 +60,7 @@ def run_trials(
     failed = _match(trainers, context)
     _reestimate([trainer for trainer in trainers if trainer not in failed], context)
     failed |= _train([trainer for trainer in trainers if trainer not in failed], context)
+    _reestimate([one for one in trainers if one.normalizes_by_batch and one not in failed], context)
     failed |= _diverged([trainer for trainer in trainers if trainer not in failed])
     correct = _score([trainer for trainer in trainers if trainer not in failed], context)
     seconds = (time.perf_counter() - started) / len(trainers)

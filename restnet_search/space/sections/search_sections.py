@@ -99,6 +99,11 @@ class TrainingSpec(Section):
     batch_size: Positive = 128
     images: Positive = Field(default=4000, description="Training images per epoch, drawn once by the seed.")
     weight_decay: NonNegativeFloat = 0.0
+    norms: Literal["frozen", "batch"] = Field(
+        default="frozen",
+        description="What the back's batch-norms go by in training, unless `tune` is stitch: frozen statistics, "
+        "estimated before it, or each batch's own; then they are estimated after it, too.",
+    )
     whiten: bool = Field(
         default=False,
         description="Learn in coordinates in which the stitch layer's inputs are white (by the covariance that least "
