@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -20,6 +20,7 @@ from tests.benchmarks.above_line import line
 from tests.benchmarks.cifar import resnet, why_missing
 from tests.benchmarks.measure import describe_machine
 from tests.benchmarks.pairs import Pair, open_pair
+from tests.benchmarks.recipes import Recipe
 
 PAIRS = ((resnet(56), resnet(8)), (resnet(56), "cifar_vit_s"), ("cifar_vit_s", "cifar_swin_s"))
 _NAMES = {resnet(56): "ResNet-56", resnet(8): "ResNet-8", "cifar_vit_s": "ViT", "cifar_swin_s": "Swin"}
@@ -39,28 +40,6 @@ SIZES = {
     "small": Size(1, (500,), 500),
     "tiny": Size(1, (40,), 40),
 }
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a stitch layer is trained: keys of ``stitch`` and ``training``.
-
-    ``epochs`` and ``match_epochs`` are passes; each sees the images that are to be seen divided by their number.
-    ``training`` are keys that all trials of a search share.
-    """
-
-    kind: str = "conv3x3"
-    tune: str = "stitch+norm-stats"
-    lr: float = 1e-3
-    epochs: int = 1
-    match_epochs: int = 0
-    match_at: str = "stitch"
-    distill: float = 0.0
-    training: Mapping[str, Any] = field(default_factory=lambda: {"batch_size": 100})
-
-    @property
-    def passes(self) -> int:
-        return max(1, self.epochs + self.match_epochs)
 
 
 _WHITE: Mapping[str, Any] = {"batch_size": 32, "whiten": True}
@@ -109,27 +88,13 @@ def measure(size: Size, seen: Sequence[int], rows: list[dict[str, Any]]) -> Iter
         pair, anchors = opened[names, count]
         for point, candidate in enumerate(pair.spread(size.points)):
             if (title, count, recipe, point) not in done:
-                reached = train(pair, candidate, RECIPES[recipe], count)
+                way = RECIPES[recipe]
+                reached = way.train(pair, candidate, images=count // way.passes)
                 height = reached["accuracy"] - line(reached["macs"], anchors)
                 rows.append(
                     {"pair": title, "seen": count, "recipe": recipe, "point": point, "height": height, **reached}
                 )
                 yield rows
-
-
-def train(pair: Pair, candidate: Any, recipe: Recipe, seen: int) -> dict[str, Any]:
-    """Train one hybrid on so many images, all passes together."""
-    from restnet_search.search.run.training_choices import TrainingChoices
-
-    choices = TrainingChoices(
-        recipe.lr,
-        recipe.epochs,
-        recipe.tune,  # pyright: ignore[reportArgumentType]
-        recipe.match_epochs,
-        recipe.distill,
-        recipe.match_at,  # pyright: ignore[reportArgumentType]
-    )
-    return pair.reach(candidate, recipe.kind, choices, images=seen // recipe.passes, **recipe.training)
 
 
 def render(found: Mapping[str, Any]) -> str:
