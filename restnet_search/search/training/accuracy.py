@@ -26,7 +26,7 @@ def score_on_val(stitch: StitchLayer, back: nn.Module, candidate: Candidate, con
     return count_correct((predict(stitch, back, x, context.compute) for x in features), context.val.labels)
 
 
-def predict(stitch: StitchLayer, back: nn.Module, features: Tensor, compute: Compute, *, exact: bool = True) -> Tensor:
+def predict(stitch: nn.Module, back: nn.Module, features: Tensor, compute: Compute, *, exact: bool = True) -> Tensor:
     """Return the classes ``(b,)`` that a hybrid puts first for front features, on the CPU; ``exact``: in float32."""
     return compute.run(lambda x: back(stitch(x)), features, _SCORING, exact=exact).argmax(dim=1).cpu()
 
