@@ -11,6 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from restnet_search.anchors.architecture_kind import architecture_kind
+from restnet_search.data import Split
+from restnet_search.errors import RunError
 from restnet_search.export.folding.fold_network import folded_cost
 from restnet_search.plain.bounds import Natural
 from restnet_search.reporting.assemble.build import finalists
@@ -24,10 +26,10 @@ from restnet_search.search.prepare.hybrids import restore_hybrid
 from restnet_search.search.prepare.images import SearchImages
 from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.ranking import Ranking
-from restnet_search.search.run.records import AnchorRecord, FinalScore, HybridRecord, Score, Timing
+from restnet_search.search.run.records import AnchorRecord, Answers, FinalScore, HybridRecord, Score, Timing
 from restnet_search.search.run.session import Session
 from restnet_search.search.study.study import SearchStudy
-from restnet_search.search.training.accuracy import score_network
+from restnet_search.search.training.accuracy import answers_of_network
 from restnet_search.stitching.layer import Hybrid
 
 __all__ = ["Networks", "Search", "score_networks"]
@@ -104,24 +106,23 @@ def _score_anchors(search: Search) -> list[AnchorRecord]:
     results: list[AnchorRecord] = []
     with search.session.progress.task("Scoring anchors", total=2 * len(search.prepared.anchors)) as task:
         for name, cut in search.prepared.anchors.items():
-            correct: dict[str, int] = {}
+            answers: dict[str, int | Answers] = {}
             for split in (images.val, images.test):
-                key = f"{split.name}:{name}"
-                if (noted := study.noted(key, _correct_of(len(split)))) is None:
+                if (kept := _kept_answers(search, name, split)) is None:
                     model, preprocessing = cut.anchor.model, cut.anchor.preprocessing
-                    noted = score_network(model, preprocessing, split, compute=search.prepared.compute)
-                    study.note(key, noted)
-                correct[split.name] = noted
+                    given = answers_of_network(model, preprocessing, split, compute=search.prepared.compute)
+                    kept = _keep_answers(search, name, split, given)
+                answers[split.name] = kept
                 task.advance()
             cost = search.prices.anchor(name, search.prepared.costs[name].total)
-            val = Score.of(correct[images.val.name], len(images.val))
+            val = Score.of(_count(answers[images.val.name]), len(images.val))
             study.add_anchor(name, val.top1, cost)
             record = AnchorRecord(
                 name=name,
                 model=cut.anchor.recipe.model_name,
                 cost=cost,
                 val=val,
-                test=final_score(correct[images.test.name], len(images.test)),
+                test=final_score(answers[images.test.name], len(images.test)),
                 license=cut.anchor.license,
                 kind=architecture_kind(cut.anchor.model),
                 cost_as_trained=search.prepared.costs[name].as_trained,
@@ -141,20 +142,41 @@ def _score_finalists(search: Search, chosen: Sequence[str]) -> dict[str, FinalSc
     scores: dict[str, FinalScore] = {}
     with search.session.progress.task("Scoring the Pareto set on test", total=max(len(chosen), 1)) as task:
         for id in chosen:
-            key = f"test:{id}"
-            if (correct := search.study.noted(key, _correct_of(len(test)))) is None:
+            if (kept := _kept_answers(search, id, test)) is None:
                 preprocessing = search.prepared.anchors[records[id].front.anchor].anchor.preprocessing
                 hybrid = compute.place(_restore(search, records[id]))
-                correct = score_network(hybrid, preprocessing, test, compute=compute)
-                search.study.note(key, correct)
-            scores[id] = final_score(correct, len(test))
+                kept = _keep_answers(search, id, test, answers_of_network(hybrid, preprocessing, test, compute=compute))
+            scores[id] = final_score(kept, len(test))
             task.advance()
     return scores
 
 
-def _correct_of(images: int) -> Any:
-    """Return the type of a number of correct answers among so many images."""
-    return Annotated[int, Field(ge=0, le=images)]
+def _kept_answers(search: Search, id: str, split: Split) -> int | Answers | None:
+    """Return the answers of a network to val or test, where it was scored before; an earlier version kept their number
+    alone.
+
+    Raises:
+        RunError: If the study holds something else.
+    """
+    number: Any = Annotated[int, Field(ge=0, le=len(split))]
+    kept: int | Answers | None = search.study.noted(f"{split.name}:{id}", number | Answers)
+    if isinstance(kept, Answers) and ((wrong := kept.contradiction()) or kept.n != len(split)):
+        raise RunError(
+            f"The run's study holds answers of {id} that are none to {split.name}: {wrong or f'of {kept.n} images'}.",
+            expected="what a search wrote, of this version or an earlier one",
+            hint="put a copy of study.db there, or start a new run",
+        )
+    return kept
+
+
+def _keep_answers(search: Search, id: str, split: Split, answers: Answers) -> Answers:
+    """Note the answers of a network, which is scored once per run."""
+    search.study.note(f"{split.name}:{id}", asdict(answers))
+    return answers
+
+
+def _count(answers: int | Answers) -> int:
+    return answers.correct if isinstance(answers, Answers) else answers
 
 
 def _measure_finalists(search: Search, chosen: Sequence[str]) -> Mapping[str, Timing]:

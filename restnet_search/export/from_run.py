@@ -204,13 +204,14 @@ def _architecture(rebuilt: Rebuilt) -> Architecture:
         back=_side(sources, rebuilt.anchors, record.back.anchor, record.back.cut),
         tune=record.tune,
         tuned=_own_tensors(network.back, rebuilt.anchors[record.back.anchor].graph.traced.module),
+        tuned_front=_own_tensors(network.front, rebuilt.anchors[record.front.anchor].graph.traced.module),
     )
 
 
-def _own_tensors(back: nn.Module, anchor: nn.Module) -> tuple[str, ...]:
-    """Names of the tensors in a back that are not its anchor's."""
+def _own_tensors(part: nn.Module, anchor: nn.Module) -> tuple[str, ...]:
+    """Names of the tensors in a front or a back that are not its anchor's."""
     shared = {id(tensor) for tensor in (*anchor.parameters(), *anchor.buffers())}
-    named = (*back.named_parameters(), *back.named_buffers())
+    named = (*part.named_parameters(), *part.named_buffers())
     return tuple(name for name, tensor in named if id(tensor) not in shared)
 
 

@@ -39,7 +39,9 @@ class TunedBack(nn.Module):
 
     Its parameters are what trains: none for ``stitch`` and ``stitch+norm-stats``; scale and shift of all norm layers
     for ``stitch+norm``; for ``stitch+lora`` two factors per linear or convolution weight, whose product is added to it
-    and starts at zero (LoRA, Hu et al. 2021, eq. 3); every floating-point parameter for ``all``.
+    and starts at zero (LoRA, Hu et al. 2021, eq. 3); every floating-point parameter for ``all`` and ``hybrid``.
+
+    Under ``hybrid`` the front is such a part, too: images ``(B, C, H, W)`` to features ``(B, ...)``.
 
     In training mode, batch-norms normalise by each batch of two and more; statistics have to be estimated anew then
     (:meth:`statistics_fit`). It starts in eval mode, where they are fixed.
@@ -66,7 +68,7 @@ class TunedBack(nn.Module):
         match tune:
             case "stitch+norm":
                 replaced = norm_parameters(back)
-            case "all":
+            case "all" | "hybrid":
                 replaced = [name for name, tensor in own.items() if tensor.is_floating_point()]
         # names may hold dots, which parameter names may not
         self._replaced = replaced

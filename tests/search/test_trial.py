@@ -111,7 +111,7 @@ def test_reading_features_leaves_gradients_on_for_the_caller(anchors: dict[str, 
 
 
 @pytest.mark.parametrize("tune", [tune for tune in TUNES if tune != "stitch"])
-def test_what_is_tuned_in_the_back_is_scored_saved_and_read_back(
+def test_what_is_tuned_beside_the_stitch_is_scored_saved_and_read_back(
     anchors: dict[str, CutAnchor], digits: Split, tune: Tune, tmp_path: Path
 ) -> None:
     before = {name: {k: v.clone() for k, v in cut.anchor.model.state_dict().items()} for name, cut in anchors.items()}
@@ -126,8 +126,12 @@ def test_what_is_tuned_in_the_back_is_scored_saved_and_read_back(
     assert kinds <= {"running_mean", "running_var", "weight", "bias"}
     assert (tune == "stitch+norm-stats") == (not kinds & {"weight", "bias"})
 
+    front = dict(anchors["vit"].graph.front(1).named_parameters())
+    assert outcome.tuned_front.keys() == (front.keys() if tune == "hybrid" else set())
+    assert all(not torch.equal(value, front[key]) for key, value in outcome.tuned_front.items())
+
     folder = RunFolder(tmp_path)
-    folder.save_stitch("h000", trained_tensors(outcome.stitch, outcome.tuned))
+    folder.save_stitch("h000", trained_tensors(outcome.stitch, outcome.tuned, outcome.tuned_front))
     hybrid = restore_hybrid(shared.graphs, "linear", ("vit", 1), ("cifar_resnet8", 1), folder.stitch("h000"))
     assert score_network(hybrid, anchors["vit"].anchor.preprocessing, shared.val) == outcome.correct
 

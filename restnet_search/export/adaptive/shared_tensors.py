@@ -25,7 +25,7 @@ def union_tensors(anchors: Mapping[str, nn.Module], networks: Mapping[str, nn.Mo
     """Return the parameters and buffers that any of the networks uses, each once.
 
     A tensor that an anchor knows by two names (tied weights) has its first. Names are ``anchor/NAME/...``,
-    ``stitch/ROUTE/...`` and, for what was tuned in a back, ``tuned/ROUTE/...``.
+    ``stitch/ROUTE/...`` and, for what was tuned in a back or a front, ``tuned/ROUTE/...`` or ``front/ROUTE/...``.
 
     Args:
         anchors: Every anchor, whole, by name.
@@ -39,6 +39,7 @@ def union_tensors(anchors: Mapping[str, nn.Module], networks: Mapping[str, nn.Mo
         ((f"anchor/{name}", module) for name, module in anchors.items()),
         ((f"stitch/{name}", network.stitch) for name, network in networks.items() if isinstance(network, Hybrid)),
         ((f"tuned/{name}", network.back) for name, network in networks.items() if isinstance(network, Hybrid)),
+        ((f"front/{name}", network.front) for name, network in networks.items() if isinstance(network, Hybrid)),
     )
     union: dict[str, Tensor] = {}
     for home, module in homes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, Literal, TypeVar
 
 from restnet_search.graph.cut_points import CutPoint
@@ -87,7 +87,8 @@ class AnchorArchitecture(Generic[A]):
 class HybridArchitecture(Generic[A]):
     """Front, stitch layer, back; the stitch layer follows from its kind and the layouts at both cut points.
 
-    ``tune`` says what was tuned in the back, and ``tuned`` names the tensors that it therefore has for itself.
+    ``tune`` says what was tuned beside the stitch layer; ``tuned`` names the tensors that the back therefore has for
+    itself, ``tuned_front`` those of the front.
     """
 
     front: Side[A]
@@ -96,6 +97,7 @@ class HybridArchitecture(Generic[A]):
     kind: Literal["hybrid"] = field(default="hybrid")
     tune: Tune = "stitch"
     tuned: tuple[str, ...] = ()
+    tuned_front: tuple[str, ...] = ()
 
     @property
     def anchors(self) -> tuple[A, ...]:
@@ -108,7 +110,7 @@ class HybridArchitecture(Generic[A]):
     def map_anchors(self, change: Callable[[A], B]) -> HybridArchitecture[B]:
         """Return the same architecture with its anchors described otherwise."""
         front, back = (Side(change(side.anchor), side.cut) for side in (self.front, self.back))
-        return HybridArchitecture(front, self.stitch, back, tune=self.tune, tuned=self.tuned)
+        return replace(self, front=front, back=back)  # pyright: ignore[reportReturnType, reportArgumentType]
 
 
 Architecture = AnchorArchitecture[AnchorSource] | HybridArchitecture[AnchorSource]

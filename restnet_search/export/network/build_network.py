@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from restnet_search.anchors.loading.reconstruction import build_architecture
 from restnet_search.anchors.reparameterize import fuse_branches
@@ -57,20 +58,28 @@ def build_network(architecture: Architecture, *, base_dir: Path | None, trust_co
 
 
 def join_hybrid(architecture: HybridArchitecture[AnchorSource], front: AnchorGraph, back: AnchorGraph) -> Hybrid:
-    """Join two cut anchors by an untrained stitch layer; what was tuned in the back is a copy.
+    """Join two cut anchors by an untrained stitch layer; what was tuned in front and back is a copy.
 
     Raises:
-        ExportError: If a cut point is not where it was, or a tensor that was tuned is not in the back.
+        ExportError: If a cut point is not where it was, or a tensor that was tuned is not in its part.
     """
     for side, graph in ((architecture.front, front), (architecture.back, back)):
         check_cut(side, graph)
+    first = front.front(architecture.front.cut.index)
+    first = _with_own(first, architecture.tuned_front, f"front of {architecture.front.anchor.name}")
     rest = back.back(architecture.back.cut.index)
-    if architecture.tuned:
-        own = {**dict(rest.named_parameters()), **dict(rest.named_buffers())}
-        if unknown := [name for name in architecture.tuned if name not in own]:
-            raise ExportError(f"The back of {architecture.back.anchor.name} has no tensor {unknown[0]!r} to be tuned.")
-        rest = with_tensors(rest, {name: own[name].detach().clone() for name in architecture.tuned})
-    return Hybrid(front.front(architecture.front.cut.index), StitchLayer(architecture.plan), rest)
+    rest = _with_own(rest, architecture.tuned, f"back of {architecture.back.anchor.name}")
+    return Hybrid(first, StitchLayer(architecture.plan), rest)
+
+
+def _with_own(part: fx.GraphModule, names: Sequence[str], what: str) -> fx.GraphModule:
+    """Return a part that has the named tensors for itself, as copies."""
+    if not names:
+        return part
+    own = {**dict(part.named_parameters()), **dict(part.named_buffers())}
+    if unknown := [name for name in names if name not in own]:
+        raise ExportError(f"The {what} has no tensor {unknown[0]!r} to be tuned.")
+    return with_tensors(part, {name: own[name].detach().clone() for name in names})
 
 
 def _build_anchor(source: AnchorSource, base_dir: Path | None, trust_code: bool) -> nn.Module:

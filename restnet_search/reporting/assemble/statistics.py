@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
-from statistics import fmean
+from statistics import NormalDist, fmean
 from typing import Any
 
 from restnet_search.reporting.model.judgements import WithinFront
-from restnet_search.search.run.records import FinalScore
+from restnet_search.search.run.records import Answers, FinalScore
 
 __all__ = [
     "difference_interval",
     "final_score",
     "kendall",
+    "paired_interval",
     "regret_of_first",
     "spearman",
     "wilson_interval",
@@ -41,13 +42,19 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     return (0.0 if successes == 0 else float(low)), (1.0 if successes == n else float(high))
 
 
-def final_score(correct: int, n: int) -> FinalScore:
+def final_score(correct: int | Answers, n: int) -> FinalScore:
     """Return the score of ``correct`` among ``n`` test images, with its interval.
+
+    Args:
+        correct: Their number, or the answers, which the score then keeps.
+        n: All images.
 
     Raises:
         ValueError: As :func:`wilson_interval`.
     """
-    return FinalScore(correct / n, wilson_interval(correct, n), n)
+    answers = correct if isinstance(correct, Answers) else None
+    count = correct.correct if isinstance(correct, Answers) else correct
+    return FinalScore(count / n, wilson_interval(count, n), n, answers)
 
 
 def difference_interval(
@@ -55,8 +62,9 @@ def difference_interval(
 ) -> tuple[float, float]:
     """Return the interval [low, high] of the difference of two proportions, first minus second.
 
-    Formula: Newcombe (1998), method 10, from two Wilson intervals. It takes the samples as independent, which is
-    cautious for two networks scored on the same images, since they tend to fail on the same ones.
+    Formula: Newcombe (1998), Statistics in Medicine 17:873-890, method 10, from two Wilson intervals. It takes the
+    samples as independent. Two networks scored on the same images tend to fail on the same ones: for those it is far
+    too wide, and :func:`paired_interval` is the one to use.
 
     Raises:
         ValueError: As :func:`wilson_interval`.
@@ -64,6 +72,49 @@ def difference_interval(
     (low_a, high_a), (low_b, high_b) = (wilson_interval(k, m, confidence) for k, m in zip(successes, n, strict=True))
     a, b = (k / m for k, m in zip(successes, n, strict=True))
     return (a - b) - math.hypot(a - low_a, high_b - b), (a - b) + math.hypot(high_a - a, b - low_b)
+
+
+def paired_interval(only_first: int, only_second: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the interval [low, high] of the difference of two proportions of the same items, first minus second.
+
+    Formula: the score interval of Tango (1998), Statistics in Medicine 17:891-908: all differences that the score test
+    does not reject. It excludes 0 exactly where McNemar's test (without a correction) finds a difference.
+
+    Args:
+        only_first: Items that the first had and the second had not; those that both or neither had do not matter.
+        only_second: The other way round.
+        n: All items.
+        confidence: Of the interval, two-sided.
+
+    Raises:
+        ValueError: If a count is negative, there are no items, the discordant ones are more than all, or ``confidence``
+            is outside (0, 1).
+    """
+    if n < 1 or min(only_first, only_second) < 0 or only_first + only_second > n:
+        raise ValueError(f"need n >= 1 and discordant counts within it, came {only_first} and {only_second} of {n}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, came {confidence}")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    return -_highest_difference(only_second, only_first, n, z), _highest_difference(only_first, only_second, n, z)
+
+
+def _highest_difference(only_first: int, only_second: int, n: int, z: float) -> float:
+    """Return the highest difference whose score statistic is at most ``z`` in size."""
+    from scipy.optimize import brentq
+
+    def excess(difference: float) -> float:
+        """Negative inside the interval: (statistic squared - z squared) times the variance."""
+        slope = (2 * n - only_first + only_second) * difference - only_first - only_second
+        spread = difference * (1 - difference)
+        # the most likely share of `only_second` under this difference, from Tango's quadratic equation
+        share = (math.sqrt(max(0.0, slope**2 + 8 * n * only_second * spread)) - slope) / (4 * n)
+        return (only_first - only_second - n * difference) ** 2 - z**2 * n * (2 * share + spread)
+
+    if only_first == n:
+        return 1.0
+    estimate = (only_first - only_second) / n  # inside, but where nothing is discordant an end of its own equation
+    root: Any = brentq(excess, estimate + 1e-12, 1.0, xtol=1e-12)
+    return float(root)
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:

@@ -84,7 +84,8 @@ def memory_needs(space: SearchSpace, prepared: Prepared, images: SearchImages, w
     weights = {name: _weights(graph) for name, graph in graphs.items()}
     count = len(images.train) * space.training.views + len(images.val)
     fit = min(space.stitch.images, len(images.train))
-    tuned = 3 * max(weights.values()) if "all" in space.training.tune else 0  # gradients and AdamW's two moments
+    learning = sum(sorted(weights.values())[-2:]) if "hybrid" in space.training.tune else max(weights.values())
+    tuned = 3 * learning if {"all", "hybrid"} & {*space.training.tune} else 0  # gradients and AdamW's two moments
     batch = min(space.training.batch_size, len(images.train))
     return MemoryNeeds(
         now=resident_bytes(),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from restnet_search.compute import Compute
 from restnet_search.data import Split
-from restnet_search.data.augmented_views import AugmentedView
+from restnet_search.data.augmented_views import AugmentedView, images_of
 from restnet_search.search.features.disk_features import CannotKeepError, DiskFeatures
 from restnet_search.search.features.disk_store import DiskStore
 from restnet_search.search.features.memory_features import MemoryFeatures
@@ -108,6 +108,20 @@ class FeatureStore:
                 features |= zip(passing, next(fresh), strict=True)
             self.meter.add(used=len(cuts) * len(chunk))
             yield tuple(features[cut] for cut in cuts)
+
+    def images(
+        self,
+        name: str,
+        split: Split,
+        batch_size: int,
+        indices: Tensor | None = None,
+        augmented: AugmentedView | None = None,
+    ) -> Iterator[Tensor]:
+        """Yield images ``(b, C, H, W)`` as an anchor sees them, on the device, in order or as ``indices`` say."""
+        order = torch.arange(len(split)) if indices is None else indices
+        preprocessing = self._anchors[name].anchor.preprocessing
+        for batch in images_of(split, preprocessing, batch_size, order, augmented):
+            yield self.compute.to_device(batch)
 
     @property
     def shared(self) -> bool:

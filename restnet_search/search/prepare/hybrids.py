@@ -16,8 +16,8 @@ from restnet_search.stitching.tuning import with_tensors
 
 __all__ = ["assemble", "plan_between", "restore_hybrid", "trained_tensors"]
 
-_BACK = "back/"
-"""Before the names of the back's own tensors in a hybrid's file; the others are the stitch layer's."""
+_BACK, _FRONT = "back/", "front/"
+"""Before the names of the back's and the front's own tensors in a hybrid's file; the others are the stitch layer's."""
 
 
 def assemble(
@@ -26,8 +26,9 @@ def assemble(
     stitch: StitchLayer,
     back: tuple[str, int],
     tuned: Mapping[str, Tensor] | None = None,
+    tuned_front: Mapping[str, Tensor] | None = None,
 ) -> Hybrid:
-    """Join the front of one anchor to the back of another; both share the anchors' parameters.
+    """Join the front of one anchor to the back of another; both share the anchors' parameters but for their own.
 
     Args:
         graphs: By anchor name.
@@ -35,14 +36,20 @@ def assemble(
         stitch: Between them.
         back: Anchor name and cut point.
         tuned: Tensors that the back has for itself, by name.
+        tuned_front: Likewise of the front.
     """
-    rest = graphs[back[0]].back(back[1])
-    return Hybrid(graphs[front[0]].front(front[1]), stitch, with_tensors(rest, tuned) if tuned else rest).eval()
+    first, rest = graphs[front[0]].front(front[1]), graphs[back[0]].back(back[1])
+    first = with_tensors(first, tuned_front) if tuned_front else first
+    return Hybrid(first, stitch, with_tensors(rest, tuned) if tuned else rest).eval()
 
 
-def trained_tensors(stitch: StitchLayer, tuned: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def trained_tensors(
+    stitch: StitchLayer, tuned: Mapping[str, Tensor], tuned_front: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Return all tensors of a hybrid that training made, as one flat mapping for its file."""
-    return {**stitch.state_dict(), **{f"{_BACK}{name}": tensor for name, tensor in tuned.items()}}
+    parts = ((_BACK, tuned), (_FRONT, tuned_front or {}))
+    own = {f"{prefix}{name}": tensor for prefix, tensors in parts for name, tensor in tensors.items()}
+    return {**stitch.state_dict(), **own}
 
 
 def restore_hybrid(
@@ -75,15 +82,19 @@ def restore_hybrid(
         if sha256 not in (None, bytes_digest(content)):
             raise ValueError("it was changed after it was written")
         tensors = load(content)
-        tuned = {name.removeprefix(_BACK): tensor for name, tensor in tensors.items() if name.startswith(_BACK)}
-        stitch.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(_BACK)})
-        return assemble(graphs, front, stitch, back, tuned)
+        tuned, tuned_front = _below(_BACK, tensors), _below(_FRONT, tensors)
+        stitch.load_state_dict({name: one for name, one in tensors.items() if not name.startswith((_BACK, _FRONT))})
+        return assemble(graphs, front, stitch, back, tuned, tuned_front)
     except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, AttributeError, TypeError) as error:
         raise RunError(
             f"The stitch layer {path} cannot be read: {error}",
             expected="the file that the search wrote",
             hint="put a copy of it there, or search anew",
         ) from error
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def plan_between(

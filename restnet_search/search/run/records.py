@@ -11,12 +11,14 @@ from typing import Any
 
 from restnet_search.costs.cost import Cost, Uncounted
 from restnet_search.costs.latency_table import MeasuredOn, Timing
+from restnet_search.plain.answers import Answers
 from restnet_search.plain.bounds import Fraction, Natural, Seconds
 from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.space.schema import Order, Tune
 
 __all__ = [
     "AnchorRecord",
+    "Answers",
     "CacheStatistics",
     "Cost",
     "Count",
@@ -105,11 +107,15 @@ class Score:
 
 @dataclass(frozen=True)
 class FinalScore:
-    """Top-1 accuracy as a fraction of ``n`` untouched ``test`` images, with its 95 % Wilson interval [low, high]."""
+    """Top-1 accuracy as a fraction of ``n`` untouched ``test`` images, with its 95 % Wilson interval [low, high].
+
+    ``answers`` says which images those were; None in runs of earlier versions.
+    """
 
     top1: Fraction
     ci95: tuple[Fraction, Fraction]
     n: Natural
+    answers: Answers | None = None
 
 
 class _HasCost:

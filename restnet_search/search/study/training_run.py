@@ -64,7 +64,9 @@ class TrainingRun:
         Returns:
             The record, with the digest of that file.
         """
-        digest = self.session.folder.save_stitch(record.id, trained_tensors(outcome.stitch, outcome.tuned))
+        digest = self.session.folder.save_stitch(
+            record.id, trained_tensors(outcome.stitch, outcome.tuned, outcome.tuned_front)
+        )
         _log.info("%s finished: %s", record.id, record)
         return replace(record, stitch=replace(record.stitch, sha256=digest))
 

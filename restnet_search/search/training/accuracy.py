@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from restnet_search.compute import Compute
 from restnet_search.data import Preprocessing, Split
+from restnet_search.plain.answers import Answers
 from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.training.context import TrialContext
 from restnet_search.stitching.layer import StitchLayer
 
-__all__ = ["count_correct", "predict", "score_network", "score_on_val"]
+__all__ = ["answers_of_network", "count_correct", "predict", "score_network", "score_on_val"]
 
 _SCORING = "scoring"  # images at once are kept under this name
 
@@ -26,19 +27,19 @@ def score_on_val(stitch: StitchLayer, back: nn.Module, candidate: Candidate, con
     return count_correct((predict(stitch, back, x, context.compute) for x in features), context.val.labels)
 
 
-def predict(stitch: StitchLayer, back: nn.Module, features: Tensor, compute: Compute, *, exact: bool = True) -> Tensor:
+def predict(stitch: nn.Module, back: nn.Module, features: Tensor, compute: Compute, *, exact: bool = True) -> Tensor:
     """Return the classes ``(b,)`` that a hybrid puts first for front features, on the CPU; ``exact``: in float32."""
     return compute.run(lambda x: back(stitch(x)), features, _SCORING, exact=exact).argmax(dim=1).cpu()
 
 
-def score_network(
+def answers_of_network(
     network: nn.Module,
     preprocessing: Preprocessing,
     split: Split,
     batch_size: int = 250,
     compute: Compute | None = None,
-) -> int:
-    """Count the images of a split that a network classifies correctly, from the pixels; computed in float32.
+) -> Answers:
+    """Return which images of a split a network classifies correctly, from the pixels; computed in float32.
 
     Args:
         network: On the device of ``compute``.
@@ -49,7 +50,19 @@ def score_network(
     """
     place = compute or Compute()
     batches = (place.run(network, images, _SCORING) for images in split.batches(preprocessing, batch_size))
-    return count_correct((logits.argmax(dim=1).cpu() for logits in batches), split.labels)
+    predicted = torch.cat([logits.argmax(dim=1).cpu() for logits in batches])
+    return Answers.of((predicted == split.labels).tolist(), split.digest)
+
+
+def score_network(
+    network: nn.Module,
+    preprocessing: Preprocessing,
+    split: Split,
+    batch_size: int = 250,
+    compute: Compute | None = None,
+) -> int:
+    """Count the images of a split that a network classifies correctly; as :func:`answers_of_network`."""
+    return answers_of_network(network, preprocessing, split, batch_size, compute).correct
 
 
 def count_correct(predicted: Iterable[Tensor], labels: Tensor) -> int:

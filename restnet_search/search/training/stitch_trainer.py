@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,8 @@ from restnet_search.stitching.whitening import WhitenedLayer
 
 __all__ = ["BACK_RATES", "DivergedTraining", "FailedTrial", "NonFiniteLoss", "StitchTrainer", "TrialOutcome"]
 
-BACK_RATES: Mapping[Tune, float] = {"stitch+norm": 3.0, "stitch+lora": 1.0, "all": 0.3}
-"""Learning rate of what is tuned in the back, relative to the stitch layer's."""
+BACK_RATES: Mapping[Tune, float] = {"stitch+norm": 3.0, "stitch+lora": 1.0, "all": 0.3, "hybrid": 0.1}
+"""Learning rate of what is tuned in the anchors' parts, relative to the stitch layer's."""
 
 
 class FailedTrial(Exception):
@@ -45,8 +45,8 @@ class DivergedTraining(FailedTrial):
 class TrialOutcome:
     """A trained stitch layer and how its hybrid scored.
 
-    ``tuned`` holds the tensors that the back has for itself, by name; ``r2`` is that of the closed-form start (None if
-    random).
+    ``tuned`` holds the tensors that the back has for itself, by name, and ``tuned_front`` those of the front; ``r2`` is
+    that of the closed-form start (None if random).
     """
 
     stitch: StitchLayer
@@ -55,13 +55,15 @@ class TrialOutcome:
     seen: int
     r2: float | None
     seconds: float
+    tuned_front: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class StitchTrainer:
     """One stitch layer under training: AdamW, one cosine cycle with warm-up to ``choices.lr``.
 
     What is tuned in the back learns at ``BACK_RATES`` of that rate. Weights that are drawn depend on the search's seed
-    and the stitch point alone.
+    and the stitch point alone. Under ``tune: hybrid`` the front learns as the back does, and the trainer takes images
+    where it takes features of the front else (``takes_images``).
     """
 
     def __init__(self, candidate: Candidate, choices: TrainingChoices, context: TrialContext) -> None:
@@ -73,6 +75,10 @@ class StitchTrainer:
         sliced = place(self._graph.back(candidate.back_cut).requires_grad_(False))
         self._tuned = place(TunedBack(sliced, choices.tune, generator)) if choices.tune != "stitch" else None
         self.back: nn.Module = self._tuned or sliced
+        self._front: TunedBack | None = None
+        if choices.tune == "hybrid":
+            front = place(context.graphs[candidate.direction.front].front(candidate.front_cut).requires_grad_(False))
+            self._front = place(TunedBack(front, choices.tune))
         self._open_optimizers(())
         final = choices.match_epochs and choices.match_at == "final"
         until_match = self._graph.until_final(candidate.back_cut) if final else nn.Identity()
@@ -83,7 +89,8 @@ class StitchTrainer:
         choices, decay = self.choices, self._context.training.weight_decay
         per_epoch = math.ceil(len(self._context.train) / self._context.batch)
         groups = [Group(list(self.stitch.parameters()), choices.lr, whitened)]
-        if self._tuned is not None and (own := list(self._tuned.parameters())):
+        parts = [part for part in (self._front, self._tuned) if part is not None]
+        if own := [parameter for part in parts for parameter in part.parameters()]:
             groups.append(Group(own, choices.lr * BACK_RATES[choices.tune]))
         self._task = Optimizer(groups, decay, choices.epochs * per_epoch)
         matching = choices.match_epochs * per_epoch
@@ -93,6 +100,11 @@ class StitchTrainer:
         """Let the stitch layer learn in coordinates in which its inputs are white, from the weights that it has now."""
         layers = self.stitch.plan.definition.affine_layers(self.stitch.branches)
         self._open_optimizers([WhitenedLayer(layer, moments) for layer in layers])
+
+    @property
+    def takes_images(self) -> bool:
+        """True if it trains its front, too: steps and predictions then take images ``(b, C, H, W)``, not features."""
+        return self._front is not None
 
     @property
     def match_cut(self) -> int:
@@ -115,7 +127,7 @@ class StitchTrainer:
         )
 
     def step(self, features: Tensor, indices: Tensor) -> None:
-        """Train on one batch of front features, of the training images that the indices name.
+        """Train on one batch of front features (or images), of the training images that the indices name.
 
         Raises:
             NonFiniteLoss: If the loss is no finite number.
@@ -136,7 +148,10 @@ class StitchTrainer:
 
     def _logits(self, features: Tensor) -> Tensor:
         with self._context.compute.autocast():
-            return self.back(self.stitch(features)).float()
+            return self.back(self.stitch(self._features(features))).float()
+
+    def _features(self, batch: Tensor) -> Tensor:
+        return batch if self._front is None else self._front(batch)
 
     @property
     def normalizes_by_batch(self) -> bool:
@@ -160,8 +175,7 @@ class StitchTrainer:
             if reason := describe_divergence(losses):
                 phase = " while features were matched" if optimizer is self._matching else ""
                 raise DivergedTraining(f"{reason} {rate}{phase}")
-        tuned = {} if self._tuned is None else self._tuned.changed()
-        for tensor in (*self.stitch.state_dict().values(), *tuned.values()):
+        for tensor in (*self.stitch.state_dict().values(), *_own(self._tuned).values(), *_own(self._front).values()):
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise DivergedTraining(f"diverged: weights are no longer finite {rate}")
 
@@ -171,7 +185,7 @@ class StitchTrainer:
 
     @torch.no_grad()
     def see_statistics(self, fit: StatisticsFit, features: Tensor) -> None:
-        """Show the fit a batch of front features.
+        """Show the fit a batch of front features (or images).
 
         Where the batch does not fit memory, each of its micro-batches counts as a batch: layers behind the first then
         see what the statistics of smaller batches make, and come out a little different.
@@ -180,7 +194,7 @@ class StitchTrainer:
 
         def see(rows: slice) -> None:
             with compute.autocast_frozen():
-                fit.update(self.stitch(features[rows]))
+                fit.update(self.stitch(self._features(features[rows])))
 
         for _ in compute.micro_batches.map("batch-norm statistics", len(features), see, least=2):
             pass
@@ -192,12 +206,15 @@ class StitchTrainer:
 
     def outcome(self, correct: int, r2: float | None, seconds: float) -> TrialOutcome:
         """Return the outcome of the training, on the CPU."""
-        tuned = {} if self._tuned is None else self._tuned.changed()
-        tuned = {name: tensor.cpu() for name, tensor in tuned.items()}
-        return TrialOutcome(
-            self._context.compute.to_cpu(self.stitch.eval()), tuned, correct, len(self._context.val), r2, seconds
-        )
+        stitch, scored = self._context.compute.to_cpu(self.stitch.eval()), len(self._context.val)
+        return TrialOutcome(stitch, _own(self._tuned), correct, scored, r2, seconds, _own(self._front))
 
     def predict(self, features: Tensor) -> Tensor:
-        """The classes ``(b,)`` that the hybrid puts first, on the CPU."""
-        return predict(self.stitch, self.back, features, self._context.compute)
+        """The classes ``(b,)`` that the hybrid puts first for front features (or images), on the CPU."""
+        stitch = self.stitch if self._front is None else nn.Sequential(self._front, self.stitch)
+        return predict(stitch, self.back, features, self._context.compute)
+
+
+def _own(part: TunedBack | None) -> dict[str, Tensor]:
+    """Return the tensors that a part has for itself, by name, on the CPU."""
+    return {} if part is None else {name: tensor.cpu() for name, tensor in part.changed().items()}

@@ -8,6 +8,7 @@ and wherever the features of its front are kept.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from restnet_search.data import Split
+from restnet_search.data.augmented_views import AugmentedView
 from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.training.context import TrialContext
@@ -148,11 +150,9 @@ def _reestimate(trainers: Sequence[StitchTrainer], context: TrialContext) -> Non
     fits = {trainer: fit for trainer in trainers if (fit := trainer.statistics_fit()) is not None}
     if not fits:
         return
-    front, cuts = trainers[0].candidate.direction.front, _front_cuts(list(fits))
-    for fronts in context.store.batches_at(front, cuts, context.train, context.batch):
-        at = dict(zip(cuts, fronts, strict=True))
+    for inputs in _inputs(list(fits), context, context.train, context.batch):
         for trainer, fit in fits.items():
-            trainer.see_statistics(fit, at[trainer.candidate.front_cut])
+            trainer.see_statistics(fit, inputs[trainer])
     for trainer, fit in fits.items():
         trainer.use_statistics(fit.result())
 
@@ -164,15 +164,14 @@ def _train(trainers: Sequence[StitchTrainer], context: TrialContext) -> dict[Sti
         active = [trainer for trainer in trainers if trainer.choices.epochs > epoch and trainer not in failed]
         if not active:
             break
-        cuts, order = _front_cuts(active), image_order(context.seed, front, epoch, len(context.train))
-        features = context.store.batches_at(front, cuts, context.train, context.batch, order, context.view_of(epoch))
-        for fronts, indices in zip(features, order.split(context.batch), strict=True):
-            at = dict(zip(cuts, fronts, strict=True))
+        order = image_order(context.seed, front, epoch, len(context.train))
+        batches = _inputs(active, context, context.train, context.batch, order, context.view_of(epoch))
+        for inputs, indices in zip(batches, order.split(context.batch), strict=True):
             for trainer in active:
                 if trainer in failed:
                     continue
                 try:
-                    trainer.step(at[trainer.candidate.front_cut], indices)
+                    trainer.step(inputs[trainer], indices)
                 except NonFiniteLoss as error:
                     failed[trainer] = error
     return failed
@@ -182,14 +181,37 @@ def _score(trainers: Sequence[StitchTrainer], context: TrialContext) -> dict[Sti
     if not trainers:
         return {}
     correct = dict.fromkeys(trainers, 0)
-    front, cuts = trainers[0].candidate.direction.front, _front_cuts(trainers)
     batch = context.training.batch_size
-    features = context.store.batches_at(front, cuts, context.val, batch)
-    for fronts, labels in zip(features, context.val.labels.split(batch), strict=True):
-        at = dict(zip(cuts, fronts, strict=True))
+    batches = _inputs(trainers, context, context.val, batch)
+    for inputs, labels in zip(batches, context.val.labels.split(batch), strict=True):
         for trainer in trainers:
-            correct[trainer] += int((trainer.predict(at[trainer.candidate.front_cut]) == labels).sum())
+            correct[trainer] += int((trainer.predict(inputs[trainer]) == labels).sum())
     return correct
+
+
+def _inputs(
+    trainers: Sequence[StitchTrainer],
+    context: TrialContext,
+    images: Split,
+    batch: int,
+    order: Tensor | None = None,
+    view: AugmentedView | None = None,
+) -> Iterator[dict[StitchTrainer, Tensor]]:
+    """Yield what each trainer takes of every batch: features of its front, or images where it trains the front, too."""
+    front = trainers[0].candidate.direction.front
+    whole = [trainer for trainer in trainers if trainer.takes_images]
+    frozen = [trainer for trainer in trainers if not trainer.takes_images]
+    cuts = _front_cuts(frozen)
+    passing = context.store.batches_at(front, cuts, images, batch, order, view) if frozen else None
+    seen = context.store.images(front, images, batch, order, view) if whole else None
+    for _ in range(math.ceil(len(images) / batch)):
+        inputs: dict[StitchTrainer, Tensor] = {}
+        if passing is not None:
+            at = dict(zip(cuts, next(passing), strict=True))
+            inputs = {trainer: at[trainer.candidate.front_cut] for trainer in frozen}
+        if seen is not None:
+            inputs |= dict.fromkeys(whole, next(seen))
+        yield inputs
 
 
 def _front_cuts(trainers: Sequence[StitchTrainer]) -> list[int]:

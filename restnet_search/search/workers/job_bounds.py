@@ -33,7 +33,9 @@ def work_of(job: Job, context: TrialContext) -> int:
     """Estimate the MACs of a job; the same for features that are kept and for those that it has to compute first."""
     images = len(context.train) * context.training.views + len(context.val) + len(context.fit)
     return sum(
-        candidate.work(choices.epochs + choices.match_epochs) * images + candidate.cost.macs * images
+        candidate.work(choices.epochs + choices.match_epochs) * images
+        + candidate.cost.macs * images
+        + (3 * choices.epochs * candidate.front_macs * images if choices.tune == "hybrid" else 0)
         for candidate, choices in job.trials
     )
 

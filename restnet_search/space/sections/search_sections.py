@@ -43,12 +43,13 @@ __all__ = [
 
 MatchAt = Literal["stitch", "final"]
 """Where features are compared with the back anchor's own: at the stitch point, or before its head."""
-Tune = Literal["stitch", "stitch+norm-stats", "stitch+norm", "stitch+lora", "all"]
+Tune = Literal["stitch", "stitch+norm-stats", "stitch+norm", "stitch+lora", "all", "hybrid"]
 TUNED: Mapping[str, str] = {
     "stitch+norm-stats": "stitch+norm-stats, the back's batch-norm statistics, estimated anew without a gradient",
     "stitch+norm": "stitch+norm, these and the back's norm scales and shifts",
     "stitch+lora": "stitch+lora, the statistics and low-rank deltas of the back's weights",
     "all": "all, every parameter of the back",
+    "hybrid": "hybrid, every parameter of the front and of the back",
 }
 """Meaning of the choices of ``training.tune``, beyond the stitch layer."""
 
@@ -117,7 +118,8 @@ class TrainingSpec(Section):
     tune: Annotated[list[Tune], Field(min_length=1)] = Field(
         default=["stitch"],
         description="What changes: the stitch layer alone; also the back's batch-norm statistics (no gradient), its "
-        "norm parameters, low-rank deltas of its weights, or all of it. One, or a list to search.",
+        "norm parameters, low-rank deltas of its weights, or all of it; hybrid: all of the front, too, whose features "
+        "are then computed anew in every step. One, or a list to search.",
     )
     match_epochs: list[Epochs] = Field(
         default=[0],
