@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
-    from restnet_search.space.schema import SearchSpace
+    from restnet_search.space.sections.search_sections import TrainingSpec
 
 __all__ = ["EFFORTS", "Effort", "EffortLevel", "own_keys", "with_effort"]
 
@@ -61,11 +61,11 @@ def with_effort(raw: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def own_keys(space: SearchSpace) -> tuple[str, ...]:
-    """Return the keys of a space's effort that the space has set otherwise: ``training.epochs``."""
-    defaults = EFFORTS[space.effort].training
-    would_be = space.training.model_validate(defaults)
-    return tuple(f"training.{key}" for key in defaults if getattr(space.training, key) != getattr(would_be, key))
+def own_keys(effort: Effort, training: TrainingSpec) -> tuple[str, ...]:
+    """Return the keys of an effort that a space has set otherwise: ``training.epochs``."""
+    defaults = EFFORTS[effort].training
+    would_be = training.model_validate(defaults)
+    return tuple(f"training.{key}" for key in defaults if getattr(training, key) != getattr(would_be, key))
 
 
 def _keys_of(section: object) -> Mapping[str, Any]:

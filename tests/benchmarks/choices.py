@@ -11,6 +11,7 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -68,8 +69,8 @@ RECIPES: Mapping[str, Recipe] = {
     f"{BY_BATCH}, hybrid": Recipe(training=_BATCH, tune="hybrid"),
 }
 """By what the table calls them; what matters most comes first, for a run may be cut off."""
-FIRST = 8
-"""So many recipes are measured with all pairs before the rest."""
+FIRST = (2, 5, 8)
+"""So many recipes are measured with all pairs before the next."""
 LONG = (BASE, BY_BATCH, f"{BY_BATCH}, all")
 """Those that are compared at more images than the fewest."""
 
@@ -78,8 +79,8 @@ def jobs(size: Size, seen: Sequence[int]) -> Iterator[tuple[tuple[str, str], int
     """Yield what is measured: pair, images seen, recipe."""
     for count in seen:
         recipes = list(RECIPES) if count == min(size.seen) else list(LONG)
-        for some in (recipes[:FIRST], recipes[FIRST:]):
-            yield from ((pair, count, recipe) for pair in PAIRS for recipe in some)
+        for start, stop in pairwise((0, *FIRST, len(RECIPES))):
+            yield from ((pair, count, recipe) for pair in PAIRS for recipe in recipes[start:stop])
 
 
 def measure(size: Size, seen: Sequence[int], rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

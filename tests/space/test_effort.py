@@ -19,12 +19,14 @@ SPACE: dict[str, Any] = {"anchors": [{"model": "resnet18"}, {"model": "resnet34"
 def test_an_effort_sets_what_the_space_leaves_open_and_keeps_what_it_sets(name: str) -> None:
     left = parse_space({**SPACE, "effort": name})
     assert left.training == TrainingSpec.model_validate(EFFORTS[name].training)  # pyright: ignore[reportArgumentType]
-    assert own_keys(left) == ()
+    assert own_keys(left.effort, left.training) == ()
     own = {"tune": "stitch+lora", "batch_size": 7, "images": 99}
     space = parse_space({**SPACE, "effort": name, "training": own})
     assert (space.training.tune, space.training.batch_size, space.training.images) == (["stitch+lora"], 7, 99)
     assert space.training.norms == left.training.norms
-    assert set(own_keys(space)) == ({"training.tune", "training.batch_size"} if name != "paper" else set())
+    assert set(own_keys(space.effort, space.training)) == (
+        {"training.tune", "training.batch_size"} if name != "paper" else set()
+    )
 
 
 def test_the_default_is_balanced_and_paper_is_what_the_sections_say_by_themselves() -> None:
