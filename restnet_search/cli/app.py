@@ -108,7 +108,7 @@ def main(
         typer.Option(
             metavar="paper|balanced|best",
             help="How hybrids are trained where the space does not say; paper: the stitch layer alone, as ReStNet;"
-            " balanced: the back's batch-norms adapt, a quarter more work; best: all of the back, three times the work"
+            " balanced: the back's batch-norms adapt, two passes more; best: all of the back, four times the work"
             " (default: the space's, balanced).",
         ),
     ] = None,

@@ -34,11 +34,11 @@ _BY_BATCH: Mapping[str, Any] = {"norms": "batch", "batch_size": 50, "lr": [3e-4,
 EFFORTS: Mapping[Effort, EffortLevel] = {
     "paper": EffortLevel("the stitch layer alone is trained, as in ReStNet; the least work"),
     "balanced": EffortLevel(
-        "the back's batch-norms go by the batches, their statistics are estimated anew; a quarter more work",
+        "the back's batch-norms follow the batches and are estimated anew; two more passes over the images",
         {"tune": "stitch+norm-stats", **_BY_BATCH},
     ),
     "best": EffortLevel(
-        "all of the back is trained, on twice the epochs; three times the work",
+        "all of the back is trained, for twice the epochs; about four times the work",
         {"tune": "all", **_BY_BATCH, "epochs": [2, 4]},
     ),
 }
