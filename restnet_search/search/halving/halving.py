@@ -21,6 +21,7 @@ from restnet_search.data.sampling import stratified_sample
 from restnet_search.search.halving.promotion import Configuration, Promotion, Scores, cost_ranges, promote
 from restnet_search.search.halving.rungs import RungName, RungStudy, dropped_candidate
 from restnet_search.search.points.candidates import Candidate, CandidateKey, Enumeration
+from restnet_search.search.points.keeping import BUCKETS, TOLERANCE
 from restnet_search.search.prepare.images import SearchImages
 from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.records import CacheStatistics, Dropped, RungSummary
@@ -98,7 +99,7 @@ def halve(
         if rungs is None:
             return Halving(tuple(left))
         run = _Rungs(session, prepared, images, engine, rungs)
-        rungs.rank_out([_ranked_out(candidate, session.space.top_k) for candidate in enumeration.passed_over])
+        rungs.rank_out([_ranked_out(candidate, session.space) for candidate in enumeration.passed_over])
         limits = cost_ranges([candidate.cost.macs for candidate in left], session.space.halving.buckets)
         scores: dict[CandidateKey, Scores] = {}
         summaries: list[RungSummary] = []
@@ -261,7 +262,9 @@ def _dropped(candidate: Candidate, promotion: Promotion, rung: RungName, score: 
     return dropped_candidate(candidate, rung, score.top1, score.n, reason)
 
 
-def _ranked_out(candidate: Candidate, top_k: int) -> Dropped:
+def _ranked_out(candidate: Candidate, space: SearchSpace) -> Dropped:
     score = candidate.score if math.isfinite(candidate.score) else None
-    reason = f"place {candidate.rank + 1} among the partners of its front; top_k is {top_k}"
+    reason = f"place {candidate.rank + 1} among the partners of its front; top_k is {space.top_k}"
+    if space.keep == "buckets":
+        reason = f"more than {TOLERANCE:.0%} below the best of its range of FLOPs, of which there are {BUCKETS}"
     return dropped_candidate(candidate, "ranker", score, None, reason)
