@@ -20,10 +20,14 @@ from restnet_search.search.points.candidates import Enumeration, enumerate_candi
 from restnet_search.search.prepare.images import SearchImages
 from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.record_store import read_records
+from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.study.study import SearchStudy
 from restnet_search.search.training.choices import control_choices
+from restnet_search.search.training.closed_form import _solve, _tuned, closed_form_scores
 from restnet_search.search.training.jobs import LocalEngine
 from restnet_search.space.schema import DataSpec, SearchSpace
+from restnet_search.stitching.layer import StitchLayer
+from restnet_search.stitching.tuning import StatisticsFit, TunedBack
 from restnet_search.units import UNLIMITED
 from tests.search.stores import cut_anchor, run_trial, session_of
 
@@ -141,6 +145,31 @@ def test_scores_are_those_of_single_trials(
         alone = run_trial(candidates[key], replace(choices, epochs=1), context)
         assert (short[key].top1, short[key].images) == (alone.correct / 64, 77)
     assert early.images_seen == 77 * len(short)
+
+
+@pytest.mark.parametrize("cache", [{}, {"memory_gb": 0, "disk_gb": 0}], ids=["kept", "passed through"])
+def test_closed_forms_have_the_batch_norm_statistics_that_a_trial_would_start_with(
+    cache: dict[str, object], prepared: Prepared, images: SearchImages, tmp_path: Path
+) -> None:
+    """Against trials of no epoch on the same images: the statistics, and what hybrids with them score."""
+    space = space_of(training={"epochs": 0, "batch_size": 32, "tune": "stitch+norm-stats"}, cache=cache)
+    chosen = [c for c in enumeration_of(space, prepared).candidates if c.direction.back == "cifar_resnet8"][::4]
+    rungs = RungStudy.open(tmp_path / "study.db", ["accuracy", "macs"])
+    assert rungs is not None
+    context = _Rungs(session_of(space, tmp_path), prepared, images, LocalEngine(), rungs)._open(chosen)
+    few = replace(context, images=replace(context.images, train=context.fit))
+    found = {score.key: score for scores, _ in closed_form_scores(chosen, context) for score in scores}
+    stitches = {one.key: StitchLayer(one.plan) for one in chosen}
+    _solve(chosen, stitches, context, lambda: None)
+    fits = {one.key: StatisticsFit(context.graphs["cifar_resnet8"].back(one.back_cut)) for one in chosen}
+    own = _tuned(chosen, stitches, fits, context, lambda: None)
+    for one in chosen:
+        alone = run_trial(one, TrainingChoices(1e-3, 0, "stitch+norm-stats"), few)
+        assert found[one.key].top1 == pytest.approx(alone.correct / 64, abs=1.01 / 64)  # another order of sums
+        back = own[one.key]
+        assert isinstance(back, TunedBack) and back.changed().keys() == alone.tuned.keys() != set()
+        for name, values in back.changed().items():
+            torch.testing.assert_close(values, alone.tuned[name], rtol=1e-3, atol=1e-5)
 
 
 def test_killed_before_any_write_nothing_is_lost_or_done_again(
