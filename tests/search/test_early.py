@@ -21,6 +21,7 @@ from restnet_search.search.prepare.images import SearchImages
 from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.record_store import read_records
 from restnet_search.search.run.training_choices import TrainingChoices
+from restnet_search.search.study.candidate_grid import RungScores
 from restnet_search.search.study.study import SearchStudy
 from restnet_search.search.training.choices import control_choices
 from restnet_search.search.training.closed_form import _solve, _tuned, closed_form_scores
@@ -101,7 +102,8 @@ def rungs_in(folder: Path) -> RungStudy:
 def facts(early: Halving) -> tuple[object, ...]:
     """Everything but the clock."""
     counts = [(rung.name, rung.entered, rung.kept) for rung in early.rungs]
-    return [c.key for c in early.survivors], early.scores, counts, early.dropped, early.images_seen
+    survivors = [c.key for c in early.survivors]
+    return survivors, early.scores, early.trained, early.reached, counts, early.dropped, early.images_seen
 
 
 def test_every_candidate_goes_on_or_is_dropped_with_its_rung_and_reason(
@@ -285,7 +287,7 @@ def test_trials_are_asked_among_survivors_the_best_of_each_slice_first(
     early, _ = whole
     space = space_of(trials=50)
     path = tmp_path / "study.db"
-    study = SearchStudy.open(path, early.survivors, space, early.scores)
+    study = SearchStudy.open(path, early.survivors, space, RungScores(early.scores, comparable=early.trained))
     asked = [proposal.candidate for _ in early.survivors if (proposal := study.ask()) is not None]
     assert {candidate.key for candidate in asked} == {candidate.key for candidate in early.survivors}
     first = asked[0]
@@ -301,7 +303,7 @@ def test_a_start_that_was_cut_off_is_completed_in_the_same_order(
     space = space_of(trials=8)
 
     def opened(name: str) -> list[object]:
-        study = SearchStudy.open(tmp_path / name, early.survivors, space, early.scores)
+        study = SearchStudy.open(tmp_path / name, early.survivors, space, RungScores(early.scores))
         study.ask()  # the start is queued when the first trial is asked for
         return [trial.system_attrs["fixed_params"] for trial in study._study.get_trials()]
 

@@ -7,6 +7,7 @@ from restnet_search.reporting.model.budget_sets import BudgetEntry
 from restnet_search.reporting.model.judgements import RankerEntry
 from restnet_search.reporting.model.run_report import Entry, Report
 from restnet_search.reporting.phrases import budget_limits, gain, is_above_chance, network, points
+from restnet_search.reporting.terminal.halving_table import untrained
 from restnet_search.search.run.records import AnchorRecord, HybridRecord
 from restnet_search.units import format_count
 
@@ -40,11 +41,12 @@ def _smallest(report: Report) -> str:
 
 def _anchor_verdict(report: Report, budget: BudgetEntry, picked: AnchorRecord, inside: list[Entry]) -> list[str]:
     tried = sum(isinstance(entry, HybridRecord) for entry in inside)
+    left_out = f"; {counts}" if (counts := untrained(report, budget)) else ""
     if not tried:
-        return [f"Pick: the anchor {picked.name}. No trained hybrid fits this budget."]
+        return [f"Pick: the anchor {picked.name}. No trained hybrid fits this budget{left_out}."]
     sentences = [
         f"Pick: the anchor {picked.name}. No hybrid beats the anchors within this budget: "
-        f"none of the {tried} trained here is more accurate on val."
+        f"none of the {tried} trained here is more accurate on val{left_out}."
     ]
     cheaper = sum(isinstance(report.entry(id), HybridRecord) for id in budget.pareto)
     if cheaper:
