@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from restnet_search.data import DataSplits, Preprocessing
     from restnet_search.graph.cut_points import CutPoint
     from restnet_search.search.points.candidates import Candidate
+    from restnet_search.search.prepare.cut_anchor import CutAnchor
     from restnet_search.search.run.training_choices import TrainingChoices
     from restnet_search.search.training.context import TrialContext
 
@@ -26,9 +27,10 @@ __all__ = ["Pair", "open_pair"]
 
 @dataclass(frozen=True)
 class Pair:
-    """Its data and stitch points; the view and the MACs of each anchor by name."""
+    """Its data and stitch points; each anchor with its cuts, its view and its MACs by name."""
 
     data: DataSplits
+    cut_anchors: Mapping[str, CutAnchor]
     views: Mapping[str, Preprocessing]
     macs: Mapping[str, int]
     context: TrialContext
@@ -137,7 +139,7 @@ def open_pair(
     ).candidates
     views = {name: cut.anchor.preprocessing for name, cut in prepared.anchors.items()}
     macs = {name: costs.total.macs for name, costs in prepared.costs.items()}
-    return Pair(data, views, macs, context, points, list(candidates))
+    return Pair(data, prepared.anchors, views, macs, context, points, list(candidates))
 
 
 def _by_cost(candidate: Candidate) -> tuple[object, ...]:
