@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from restnet_search.search.prepare.images import SearchImages
 from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.record_store import read_records
 from restnet_search.search.run.training_choices import TrainingChoices
-from restnet_search.search.study.candidate_grid import RungScores
+from restnet_search.search.study.candidate_grid import CandidateGrid, RungScores
 from restnet_search.search.study.study import SearchStudy
 from restnet_search.search.training.choices import control_choices
 from restnet_search.search.training.closed_form import _solve, _tuned, closed_form_scores
@@ -218,6 +219,35 @@ def test_a_second_look_computes_and_writes_nothing(whole: tuple[Halving, Path], 
     again = decide(folder, space_of())
     assert facts(again) == facts(early)
     assert again.statistics is None
+
+
+def test_a_rung_that_was_decided_stays_so_under_another_rule(
+    whole: tuple[Halving, Path], decide: Decide, tmp_path: Path
+) -> None:
+    """Other shares stand for the rule of another version: a run that goes on has the candidates that it had."""
+    early, folder = whole
+    copied = tmp_path / "copy"
+    shutil.copytree(folder, copied)
+    again = decide(copied, space_of(halving={"closed_form": 0.95, "short": 0.95}))
+    assert [c.key for c in again.survivors] == [c.key for c in early.survivors]
+    assert (again.scores, again.dropped) == (early.scores, early.dropped)
+
+
+def test_until_something_was_trained_the_first_trials_are_drawn_from_each_direction_in_turn(
+    prepared: Prepared,
+) -> None:
+    """Closed forms that put one direction above the other everywhere; each has the turns that it would have alone."""
+    space = space_of()
+    candidates = enumeration_of(space, prepared).candidates
+    above = candidates[0].direction
+    scores = RungScores({c.key: (0.6 if c.direction == above else 0.3, -c.rank / 10) for c in candidates})
+    first = CandidateGrid(candidates, space.training, scores).start(6)
+    for chosen in (True, False):
+        own = [c for c in candidates if (c.direction == above) == chosen]
+        alone = CandidateGrid(own, space.training, scores)
+        drawn = [key for key in first if key in alone.work]
+        assert drawn == alone.start(3)
+        assert all((key in alone.work) == (first[0] in alone.work) for key in first[::2])
 
 
 def test_features_too_large_to_keep_give_the_same_scores(
