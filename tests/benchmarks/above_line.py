@@ -7,12 +7,11 @@ float32). Ours: 3x3 stitches from least squares, and half of the loss follows th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import log
 from statistics import fmean
 from typing import Any
 
+from restnet_search.anchor_line import AnchorLine
 from tests.benchmarks.cifar import resnet, why_missing
 from tests.benchmarks.pairs import open_pair
 from tests.benchmarks.result import Condition, Finding
@@ -96,18 +95,12 @@ def _everywhere_higher(rows: list[dict[str, Any]]) -> list[str]:
     return [name for name in TUNES if all(heights[name][point] > plain for point, plain in heights[PLAIN].items())]
 
 
-def line(macs: float, anchors: Mapping[str, tuple[float, float]]) -> float:
-    """Accuracy at these MACs on the line through the two anchors, (accuracy, MACs) each, over the logarithm of MACs."""
-    (low, cheap), (high, dear) = sorted(anchors.values(), key=lambda anchor: anchor[1])
-    return low + (high - low) * log(macs / cheap) / log(dear / cheap)
-
-
 def _rows(large: int, small: int, given: Size) -> list[dict[str, Any]]:
     """One row per stitch point and recipe of a pair of anchors."""
     from restnet_search.search.run.training_choices import TrainingChoices
 
     pair = open_pair(resnet(large), resnet(small), given.train, given.val, precision="bfloat16", followed=True)
-    anchors = pair.anchors()
+    line = AnchorLine.through((macs, accuracy) for accuracy, macs in pair.anchors().values())
     rows: list[dict[str, Any]] = []
     for candidate in pair.spread(given.points):
         for recipe in (PLAIN, *TUNES):
@@ -116,6 +109,7 @@ def _rows(large: int, small: int, given: Size) -> list[dict[str, Any]]:
             else:
                 choices = TrainingChoices(OWN_RATE, given.epochs, recipe, distill=DISTILL)
                 reached = pair.reach(candidate, "conv3x3", choices)
-            height = reached["accuracy"] - line(reached["macs"], anchors)
+            height = line.height(reached["macs"], reached["accuracy"])
+            assert height is not None, "hybrids in the middle of the costs are no cheaper, no dearer than the anchors"
             rows.append({**reached, "recipe": recipe, "height": height, "images_seen": given.train * given.epochs})
     return rows

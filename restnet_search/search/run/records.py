@@ -11,7 +11,7 @@ from typing import Any
 
 from restnet_search.costs.cost import Cost, Uncounted
 from restnet_search.costs.latency_table import MeasuredOn, Timing
-from restnet_search.plain.answers import Answers
+from restnet_search.plain.answers import Answers, paired_counts
 from restnet_search.plain.bounds import Figure, Fraction, Natural, Seconds
 from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.space.schema import Order, Tune
@@ -38,6 +38,7 @@ __all__ = [
     "joint_id",
     "nested_figures",
     "network_name",
+    "paired_counts",
     "part_names",
 ]
 
