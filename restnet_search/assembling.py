@@ -13,6 +13,7 @@ from restnet_search.data import DataSplits
 from restnet_search.data.class_names import ClassOrder
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.reporting.assemble.build import build_report
+from restnet_search.reporting.assemble.rung_judgement import judge_rung
 from restnet_search.reporting.model.judgements import Failure, Trials
 from restnet_search.reporting.model.run_report import SCHEMA_VERSION, Report
 from restnet_search.reporting.model.summary import (
@@ -191,7 +192,7 @@ def _rungs(search: Search) -> tuple[RungSummary, ...]:
     return (
         RungSummary("cost", enumeration.stitch_points, ranked, 0.0),
         RungSummary("ranker", ranked, len(enumeration.candidates), round(own, 3)),
-        *halving.rungs,
+        *(judge_rung(rung, halving.reached.get(rung.name, {}), search.study.hybrids) for rung in halving.rungs),
         RungSummary("full", len(halving.survivors), trained, round(sum(record.seconds for record in records), 3)),
     )
 

@@ -51,7 +51,7 @@ def run_search(
         prepared = prepare_anchors(session, images.data)
         images = images.in_order(prepared.classes)  # the one that anchors which stay as they are answer in
         announce_memory(session, prepared, images)
-        ranking = rank_stitch_points(session, prepared, images.train)
+        ranking = rank_stitch_points(session, prepared, images)
         prices = price_parts(session, prepared)
         candidates = list_candidates(session, prepared, ranking.scores, prices)
         controls = plan_controls(space, prepared, candidates, prices)

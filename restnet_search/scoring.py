@@ -5,14 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from restnet_search.anchors.architecture_kind import architecture_kind
-from restnet_search.data import Split
-from restnet_search.errors import RunError
 from restnet_search.export.folding.fold_network import folded_cost
 from restnet_search.plain.bounds import Natural
 from restnet_search.reporting.assemble.build import finalists
@@ -28,6 +24,7 @@ from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.ranking import Ranking
 from restnet_search.search.run.records import AnchorRecord, Answers, FinalScore, HybridRecord, Score, Timing
 from restnet_search.search.run.session import Session
+from restnet_search.search.study.kept_answers import keep_answers, kept_answers
 from restnet_search.search.study.study import SearchStudy
 from restnet_search.search.training.accuracy import answers_of_network
 from restnet_search.stitching.layer import Hybrid
@@ -108,10 +105,10 @@ def _score_anchors(search: Search) -> list[AnchorRecord]:
         for name, cut in search.prepared.anchors.items():
             answers: dict[str, int | Answers] = {}
             for split in (images.val, images.test):
-                if (kept := _kept_answers(search, name, split)) is None:
+                if (kept := kept_answers(study, name, split)) is None:
                     model, preprocessing = cut.anchor.model, cut.anchor.preprocessing
                     given = answers_of_network(model, preprocessing, split, compute=search.prepared.compute)
-                    kept = _keep_answers(search, name, split, given)
+                    kept = keep_answers(study, name, split, given)
                 answers[split.name] = kept
                 task.advance()
             cost = search.prices.anchor(name, search.prepared.costs[name].total)
@@ -142,37 +139,14 @@ def _score_finalists(search: Search, chosen: Sequence[str]) -> dict[str, FinalSc
     scores: dict[str, FinalScore] = {}
     with search.session.progress.task("Scoring the Pareto set on test", total=max(len(chosen), 1)) as task:
         for id in chosen:
-            if (kept := _kept_answers(search, id, test)) is None:
+            if (kept := kept_answers(search.study, id, test)) is None:
                 preprocessing = search.prepared.anchors[records[id].front.anchor].anchor.preprocessing
                 hybrid = compute.place(_restore(search, records[id]))
-                kept = _keep_answers(search, id, test, answers_of_network(hybrid, preprocessing, test, compute=compute))
+                given = answers_of_network(hybrid, preprocessing, test, compute=compute)
+                kept = keep_answers(search.study, id, test, given)
             scores[id] = final_score(kept, len(test))
             task.advance()
     return scores
-
-
-def _kept_answers(search: Search, id: str, split: Split) -> int | Answers | None:
-    """Return the answers of a network to val or test, where it was scored before; an earlier version kept their number
-    alone.
-
-    Raises:
-        RunError: If the study holds something else.
-    """
-    number: Any = Annotated[int, Field(ge=0, le=len(split))]
-    kept: int | Answers | None = search.study.noted(f"{split.name}:{id}", number | Answers)
-    if isinstance(kept, Answers) and ((wrong := kept.contradiction()) or kept.n != len(split)):
-        raise RunError(
-            f"The run's study holds answers of {id} that are none to {split.name}: {wrong or f'of {kept.n} images'}.",
-            expected="what a search wrote, of this version or an earlier one",
-            hint="put a copy of study.db there, or start a new run",
-        )
-    return kept
-
-
-def _keep_answers(search: Search, id: str, split: Split, answers: Answers) -> Answers:
-    """Note the answers of a network, which is scored once per run."""
-    search.study.note(f"{split.name}:{id}", asdict(answers))
-    return answers
 
 
 def _count(answers: int | Answers) -> int:

@@ -21,7 +21,19 @@ ROOT = Path(restnet_search.__file__).parent
 
 # From the ground up, as ARCHITECTURE.md draws it. A package may import its own layer and those below.
 LAYERS = (
-    ("environment", "errors", "files", "licenses", "pareto", "plain", "progress", "registry", "units", "version"),
+    (
+        "anchor_line",
+        "environment",
+        "errors",
+        "files",
+        "licenses",
+        "pareto",
+        "plain",
+        "progress",
+        "registry",
+        "units",
+        "version",
+    ),
     ("space",),
     ("compute", "data", "anchors", "graph"),
     ("costs", "similarity", "stitching"),
@@ -60,7 +72,8 @@ ROOMS: dict[str, tuple[str | tuple[str, ...], ...]] = {
 GROUND = {"errors", "files", "plain", "progress", "registry", "units", "version"}
 ALLOWED = {
     "data": GROUND | {"space"},
-    "reporting": GROUND | {"licenses", "pareto", "space", "search.run.records", "costs.cost", "costs.cost_phrases"},
+    "reporting": GROUND
+    | {"anchor_line", "licenses", "pareto", "space", "search.run.records", "costs.cost", "costs.cost_phrases"},
 }
 
 HEAVY = {

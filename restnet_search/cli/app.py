@@ -11,6 +11,7 @@ from restnet_search.cli import (
     anchors,
     cache,
     check,
+    compare,
     conformance,
     export,
     export_matrix,
@@ -42,6 +43,7 @@ app.add_typer(device_commands.app, name="device")
 app.command("init")(init.init)
 app.command("check")(check.check)
 app.command("report")(report.report)
+app.command("compare")(compare.compare)
 app.command("export")(export.export)
 app.command("similarity")(similarity.similarity)
 app.command("rank")(rank.rank)

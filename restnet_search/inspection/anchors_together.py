@@ -72,13 +72,14 @@ def rank_space(space: SearchSpace, names: Sequence[str], sources: AnchorSources,
         names,
         prepared.anchors,
         train,
+        val=data.val,
         seed=space.search.seed,
         progress=progress,
         compute=prepared.compute,
     )
     points = {name: graph.cut_points for name, graph in prepared.graphs.items()}
     ranker = space.ranker.model_copy(update={"kind": names[0]})
-    every = space.model_copy(update={"top_k": max(map(len, points.values())), "ranker": ranker})
+    every = space.model_copy(update={"keep": "top_k", "top_k": max(map(len, points.values())), "ranker": ranker})
     budgets = [parse_budget(text) for text in space.budgets] or [UNLIMITED]
     device = memory_costs(space, budgets, prepared.graphs) if asked_for("memory", (), budgets) else None
     known = [budget.without("latency") for budget in budgets]

@@ -134,7 +134,7 @@ def _hybrids(
     space: SearchSpace, graphs: Mapping[str, AnchorGraph], costs: Mapping[str, AnchorCosts], device: DeviceCosts
 ) -> tuple[Candidate, ...]:
     """All hybrids that cost less than the larger of their anchors, the cheapest first, whatever a ranker may say."""
-    every = space.model_copy(update={"top_k": max(len(graph.cut_points) for graph in graphs.values())})
+    every = space.model_copy(update={"keep": "top_k", "top_k": max(len(graph.cut_points) for graph in graphs.values())})
     scores = {(a, b): np.zeros((len(graphs[a].cut_points), len(graphs[b].cut_points))) for a in graphs for b in graphs}
     points = {name: graph.cut_points for name, graph in graphs.items()}
     enumeration = enumerate_candidates(every, [UNLIMITED], points, costs, {space.ranker.kind: scores}, device)

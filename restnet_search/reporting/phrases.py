@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from restnet_search.reporting.model.budget_sets import BudgetEntry
+from restnet_search.reporting.model.comparison import Comparison
 from restnet_search.reporting.model.run_report import Entry, Report
 from restnet_search.search.run.records import AnchorRecord, part_names
 from restnet_search.units import format_bytes, format_count, format_seconds
@@ -19,6 +20,8 @@ __all__ = [
     "device_titles",
     "difference",
     "gain",
+    "height",
+    "interval",
     "is_above_chance",
     "memory_dtype",
     "network",
@@ -94,6 +97,31 @@ def gain(entry: Entry, reference: Entry) -> str | None:
     if entry.test is None or reference.test is None:
         return None
     return difference(entry.test.top1, reference.test.top1)
+
+
+def interval(comparison: Comparison) -> str:
+    """Say how sure a difference is, as ``95 % interval -0.2 to +5.4: only it is right on 23 images, only vit on 10``;
+    where the run does not say which images were right, that is said.
+    """
+    low, high = map(points, comparison.ci95)
+    text = f"95 % interval {low} to {high}"
+    pairs = comparison.paired
+    if pairs is None:
+        return f"{text}, too wide: the run does not say which images each was right on"
+    images = "image" if pairs.only_first == 1 else "images"
+    ours, theirs = f"{pairs.only_first:,} {images}", f"{pairs.only_second:,}"
+    return f"{text}: only it is right on {ours}, only {comparison.second} on {theirs}"
+
+
+def height(report: Report, entry: Entry) -> str:
+    """Format a hybrid's height above the line between the anchors in points, ``v`` behind it where it is of val; ``-``
+    for anchors, and outside the range of their MACs.
+    """
+    line = report.measured_line
+    known = None if line is None else line.heights.get(entry.id)
+    if known is None:
+        return "-"
+    return points(known.height) + ("v" if known.split == "val" else "")
 
 
 def budget_limits(report: Report, budget: BudgetEntry) -> str:

@@ -14,10 +14,11 @@ from restnet_search.progress import Progress
 from restnet_search.registry import RANKERS
 from restnet_search.search.features.passes import FeatureExtractors
 from restnet_search.search.prepare.cut_anchor import CutAnchor
+from restnet_search.search.prepare.images import SearchImages
 from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.session import Session, StageClock
 from restnet_search.similarity.cka import MIN_IMAGES
-from restnet_search.similarity.rankers import FeatureBatch, KlRanker, PairScores, RankerSetup, build_ranker
+from restnet_search.similarity.rankers import FeatureBatch, KlRanker, PairScores, Ranker, RankerSetup, build_ranker
 from restnet_search.space.schema import RankerSpec
 
 __all__ = [
@@ -31,7 +32,10 @@ __all__ = [
 ]
 
 CHEAP_PROBES = 2e11
-"""Multiply-accumulates up to which ``kl`` is computed without being asked for: some seconds on two cores."""
+"""Multiply-accumulates up to which ``kl`` is computed without being asked for: some seconds on two cores.
+
+It sees more images than the others and trains a probe at every cut point.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,16 +51,16 @@ class Ranking:
     images: int
 
 
-def rank_stitch_points(session: Session, prepared: Prepared, images: Split) -> Ranking:
+def rank_stitch_points(session: Session, prepared: Prepared, images: SearchImages) -> Ranking:
     """Score the stitch points of a search's anchors with its own ranker and all that are cheap beside it."""
     space = session.space
     with session.clock.stage("similarity"):
-        names = rankers_of_search(space.ranker, prepared.anchors, images)
         return rank_pairs(
             space.ranker,
-            names,
+            rankers_of_search(space.ranker, prepared, images),
             prepared.anchors,
-            images,
+            images.train,
+            val=images.val,
             seed=space.search.seed,
             progress=session.progress,
             compute=session.compute,
@@ -71,48 +75,64 @@ def rank_pairs(
     *,
     seed: int,
     progress: Progress,
+    val: Split | None = None,
     compute: Compute | None = None,
 ) -> Ranking:
     """Score the stitch points of every ordered pair of anchors with the named rankers.
 
     Every anchor runs once per batch, on the images as it sees them, and all rankers see its features; small last
-    batches are left out. A ranker whose sums would not fit into memory sees the images again.
+    batches are left out. A ranker whose sums would not fit into memory sees the images again. One that learns sees all
+    training images, then the val images.
 
     Args:
         spec: Images and batch size, and the options of the space's own ranker.
         names: Of rankers, as in ``RANKERS``; the space's own is built with its options.
         anchors: By name, at least two.
-        images: Training images; the first ``spec.images`` are looked at.
+        images: Training images; rankers that do not learn see the first ``spec.images``.
         seed: For rankers that draw.
         progress: Shows the pass.
+        val: For rankers that learn; None: such a ranker cannot be scored.
         compute: Where the anchors run, and most of the rankers; None: the CPU.
 
     Raises:
-        ValueError: If features are not finite.
+        ValueError: If features are not finite, or a ranker that learns has no val images.
     """
     count = min(spec.images, len(images))
     batches = [batch for batch in torch.arange(count).split(spec.batch_size) if len(batch) >= MIN_IMAGES]
+    seen = sum(map(len, batches))
     points = {name: cut.graph.cut_points for name, cut in anchors.items()}
-    setup = RankerSetup(points, sum(map(len, batches)), len(images.classes), seed)
+    setup = RankerSetup(points, seen, len(images.classes), seed)
     clock = StageClock()
-    rankers = {}
+    rankers: dict[str, Ranker] = {}
     for name in names:
         with clock.stage(name):
             rankers[name] = build_ranker(name, setup, spec.options if name == spec.kind else None)
     passes = {name: ranker.passes for name, ranker in rankers.items()}  # now: a ranker may count those that are left
     most = max(passes.values(), default=0)
-    with progress.task(f"Similarity ({', '.join(names)})", total=most * len(batches)) as task, torch.no_grad():
-        for number in range(most):
-            for batch in _batches(anchors, images, batches, clock, FeatureExtractors(compute or Compute())):
-                for name, ranker in rankers.items():
-                    if number < passes[name]:
-                        with clock.stage(name):
-                            ranker.update(batch)
-                task.advance()
-            for name, ranker in rankers.items():
-                if number < passes[name]:
+    learners = {name: ranker for name, ranker in rankers.items() if ranker.learns}
+    further = list(torch.arange(seen, len(images)).split(spec.batch_size)) if learners else []
+    asked = list(torch.arange(len(val)).split(spec.batch_size)) if learners and val is not None else []
+    parts = most * len(batches) + len(further) + len(asked)
+    with progress.task(f"Similarity ({', '.join(names)})", total=parts) as task, torch.no_grad():
+        extractors = FeatureExtractors(compute or Compute())
+
+        def show(split: Split, some: Sequence[Tensor], shown: Mapping[str, Ranker], *, as_val: bool = False) -> None:
+            for batch in _batches(anchors, split, some, clock, extractors):
+                for name, ranker in shown.items():
                     with clock.stage(name):
-                        ranker.end_pass()
+                        (ranker.update_val if as_val else ranker.update)(batch)
+                task.advance()
+
+        for number in range(most):
+            under_way = {name: ranker for name, ranker in rankers.items() if number < passes[name]}
+            show(images, batches, under_way)
+            if number == 0:
+                show(images, further, learners)
+            for name, ranker in under_way.items():
+                with clock.stage(name):
+                    ranker.end_pass()
+        if val is not None:
+            show(val, asked, learners, as_val=True)
     scores: dict[str, PairScores] = {}
     for name, ranker in rankers.items():
         with clock.stage(name):
@@ -135,12 +155,15 @@ def score_pairs(
     return ranking.scores[spec.kind]
 
 
-def rankers_of_search(spec: RankerSpec, anchors: Mapping[str, CutAnchor], images: Split) -> list[str]:
+def rankers_of_search(spec: RankerSpec, prepared: Prepared, images: SearchImages) -> list[str]:
     """Return the rankers that a search computes, its own first: all, but ``kl`` only where it is asked for or cheap."""
-    points = {name: cut.graph.cut_points for name, cut in anchors.items()}
-    work = KlRanker.work(RankerSetup(points, min(spec.images, len(images)), len(images.classes), seed=0))
+    points = {name: cut.graph.cut_points for name, cut in prepared.anchors.items()}
+    setup = RankerSetup(points, min(spec.images, len(images.train)), len(images.train.classes), seed=0)
+    further = len(images.train) - setup.images + len(images.val)
+    forward = further * sum(costs.total.macs for costs in prepared.costs.values())
+    cheap = KlRanker.work(setup, len(images.train)) + forward <= CHEAP_PROBES
     names = [spec.kind, *(name for name in RANKERS.names() if name != spec.kind)]
-    return [name for name in names if name in (spec.kind, "cka", "lstsq", "random") or work <= CHEAP_PROBES]
+    return [name for name in names if name in (spec.kind, "cka", "lstsq", "random") or cheap]
 
 
 _FEATURES = "features"

@@ -71,7 +71,14 @@ class SearchSpace(Section):
     orders: list[Order] = Field(default=["large_to_small", "small_to_large"], min_length=1)
     cut_points: CutPointSpec = CutPointSpec()
     ranker: RankerSpec = RankerSpec()
-    top_k: Positive = Field(default=3, description="Stitch points the ranker keeps per front cut point and partner.")
+    top_k: Positive = Field(
+        default=3, description="Stitch points kept per front cut point and partner, under `keep: top_k`."
+    )
+    keep: Literal["top_k", "buckets"] = Field(
+        default="top_k",
+        description="Which stitch points the ranker keeps. top_k: so many per front. buckets: those within 5 % of the "
+        "best of each of 20 ranges of FLOPs, and the best of every back cut point (KLAS).",
+    )
     effort: Effort = Field(
         default="balanced",
         description="How hybrids are trained where `training` does not say: "

@@ -73,6 +73,7 @@ cut_points:
   max_depth: 1.0     # ... and at most
 
 ranker: cka # or lstsq, kl, random: orders stitch points before any training
+keep: top_k # or buckets: the best of every range of FLOPs, and of every back cut point
 top_k: 3    # stitch points kept per front cut point and partner
 
 # linear maps channels (1x1); conv3x3 reads neighbours too: better between shallow CNNs, nine times the cost.

@@ -150,12 +150,18 @@ class StatisticsFit:
     """
 
     def __init__(self, back: fx.GraphModule) -> None:
+        self.back = back
         self._names = _statistics(back)
         self._images = 0
         if self._names:
             self._watched = _normalizing_by_batch(back)
             self._own = dict(self._watched.named_buffers(remove_duplicate=False))
             self._sums = {name: torch.zeros_like(self._own[name]) for name in self._names}
+
+    @property
+    def is_needed(self) -> bool:
+        """False where the back has no batch-norm statistics."""
+        return bool(self._names)
 
     @torch.no_grad()
     def update(self, features: Tensor) -> None:

@@ -93,11 +93,13 @@ class RankerSuite:
 
 
 def run_ranker(ranker: Ranker, batches: Sequence[FeatureBatch]) -> PairScores:
-    """Show a ranker the batches as often as it asks for; return its scores."""
+    """Show a ranker the batches as often as it asks for, and as val images where it learns; return its scores."""
     for _ in range(ranker.passes):
         for batch in batches:
             ranker.update(batch)
         ranker.end_pass()
+    for batch in batches if ranker.learns else ():
+        ranker.update_val(batch)
     return ranker.scores()
 
 

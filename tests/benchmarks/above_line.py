@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import log
 from statistics import fmean
 from typing import Any
 
+from restnet_search.anchor_line import AnchorLine
 from tests.benchmarks.cifar import resnet, why_missing
 from tests.benchmarks.kept_rows import KeptRows
 from tests.benchmarks.pairs import open_pair
@@ -90,23 +90,24 @@ def _met(name: str, best: str, mean: float) -> bool | None:
     return mean >= TARGET_BEST if name == best else None
 
 
-def line(macs: float, anchors: Mapping[str, tuple[float, float]]) -> float:
-    """Accuracy at these MACs on the line through the two anchors, (accuracy, MACs) each, over the logarithm of MACs."""
-    (low, cheap), (high, dear) = sorted(anchors.values(), key=lambda anchor: anchor[1])
-    return low + (high - low) * log(macs / cheap) / log(dear / cheap)
-
-
 def _rows(anchors: tuple[int, int], name: str, recipe: Recipe, given: Size, kept: KeptRows) -> list[dict[str, Any]]:
     """One row per stitch point of a pair of anchors, all trained by one recipe."""
     large, small = anchors
     keys = [f"{large}/{small} {name} {point}" for point in range(2 * given.points)]
     if not all(key in kept for key in keys):
         pair = open_pair(resnet(large), resnet(small), given.train, given.val, followed=bool(recipe.distill))
-        ends = pair.anchors()
+        line = pair.line()
         for key, candidate in zip(keys, pair.spread(given.points), strict=True):
             if key in kept:
                 continue
             reached = recipe.train(pair, candidate, epochs=given.epochs)
-            height = reached["accuracy"] - line(reached["macs"], ends)
+            height = height_of(reached, line)
             kept.add(key, {**reached, "recipe": name, "height": height, "images_seen": given.train * given.epochs})
     return [kept[key] for key in keys]
+
+
+def height_of(reached: Mapping[str, Any], line: AnchorLine) -> float:
+    """How far a hybrid of the middle of the costs, no cheaper and no dearer than the anchors, lies above their line."""
+    height = line.height(reached["macs"], reached["accuracy"])
+    assert height is not None
+    return height

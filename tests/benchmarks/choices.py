@@ -16,8 +16,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from restnet_search.anchor_line import AnchorLine
 from restnet_search.files import write_atomically
-from tests.benchmarks.above_line import line
+from tests.benchmarks.above_line import height_of
 from tests.benchmarks.cifar import resnet, why_missing
 from tests.benchmarks.measure import describe_machine
 from tests.benchmarks.pairs import Pair, open_pair
@@ -86,20 +87,20 @@ def jobs(size: Size, seen: Sequence[int]) -> Iterator[tuple[tuple[str, str], int
 def measure(size: Size, seen: Sequence[int], rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """Add rows until all are there; yields them after each."""
     done = {(row["pair"], row["seen"], row["recipe"], row["point"]) for row in rows}
-    opened: dict[tuple[tuple[str, str], int], tuple[Pair, dict[str, tuple[float, int]]]] = {}
+    opened: dict[tuple[tuple[str, str], int], tuple[Pair, AnchorLine]] = {}
     for names, count, recipe in jobs(size, seen):
         title = f"{_NAMES[names[0]]} / {_NAMES[names[1]]}"
         if {(title, count, recipe, point) for point in range(2 * size.points)} <= done:
             continue
         if (names, count) not in opened:
             pair = open_pair(*names, count, size.val, followed=True)
-            opened = {(names, count): (pair, pair.anchors())}  # one at a time: features fill the memory
-        pair, anchors = opened[names, count]
+            opened = {(names, count): (pair, pair.line())}  # one at a time: features fill the memory
+        pair, line = opened[names, count]
         for point, candidate in enumerate(pair.spread(size.points)):
             if (title, count, recipe, point) not in done:
                 way = RECIPES[recipe]
                 reached = way.train(pair, candidate, images=count // way.passes)
-                height = reached["accuracy"] - line(reached["macs"], anchors)
+                height = height_of(reached, line)
                 rows.append(
                     {"pair": title, "seen": count, "recipe": recipe, "point": point, "height": height, **reached}
                 )

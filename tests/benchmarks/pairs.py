@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from restnet_search.anchor_line import AnchorLine
 from tests.benchmarks.cifar import WEIGHTS, inner_cuts, space_of
 
 if TYPE_CHECKING:
     from restnet_search.data import DataSplits, Preprocessing
     from restnet_search.graph.cut_points import CutPoint
     from restnet_search.search.points.candidates import Candidate
+    from restnet_search.search.prepare.cut_anchor import CutAnchor
     from restnet_search.search.run.training_choices import TrainingChoices
     from restnet_search.search.training.context import TrialContext
 
@@ -26,9 +28,10 @@ __all__ = ["Pair", "open_pair"]
 
 @dataclass(frozen=True)
 class Pair:
-    """Its data and stitch points; the view and the MACs of each anchor by name."""
+    """Its data and stitch points; each anchor with its cuts, its view and its MACs by name."""
 
     data: DataSplits
+    cut_anchors: Mapping[str, CutAnchor]
     views: Mapping[str, Preprocessing]
     macs: Mapping[str, int]
     context: TrialContext
@@ -44,6 +47,10 @@ class Pair:
             name: (score_network(graphs[name].traced.model, self.views[name], val) / len(val), macs)
             for name, macs in self.macs.items()
         }
+
+    def line(self) -> AnchorLine:
+        """The line between the anchors over the logarithm of MACs."""
+        return AnchorLine.through((macs, accuracy) for accuracy, macs in self.anchors().values())
 
     def spread(self, count: int) -> list[Candidate]:
         """So many stitch points of each order, spread over its costs; the cheapest and the dearest are left out."""
@@ -163,7 +170,7 @@ def open_pair(
     ).candidates
     views = {name: cut.anchor.preprocessing for name, cut in prepared.anchors.items()}
     macs = {name: costs.total.macs for name, costs in prepared.costs.items()}
-    return Pair(data, views, macs, context, points, list(candidates))
+    return Pair(data, prepared.anchors, views, macs, context, points, list(candidates))
 
 
 def _by_cost(candidate: Candidate) -> tuple[object, ...]:

@@ -126,14 +126,6 @@ def test_curves_rise_and_are_read_at_their_times() -> None:
     assert value_at(rising, 0.5) == 0 and value_at(rising, 2) == rising[0][1] and value_at(rising, 9) == rising[1][1]
 
 
-def test_height_is_measured_from_the_line_over_log_macs() -> None:
-    from tests.benchmarks.above_line import line
-
-    anchors = {"dear": (0.9, 1000.0), "cheap": (0.7, 10.0)}
-    assert line(100.0, anchors) == pytest.approx(0.8)
-    assert (line(10.0, anchors), line(1000.0, anchors)) == pytest.approx((0.7, 0.9))
-
-
 def test_growth_is_the_exponent_of_a_power() -> None:
     sizes = [1.0, 2.0, 5.0, 9.0]
     assert growth_exponent(sizes, [3 * size**1.7 for size in sizes]) == pytest.approx(1.7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import math
@@ -123,6 +124,8 @@ def test_test_scores_are_those_of_the_loaded_networks(finished: Path) -> None:
             logits = torch.cat([network(images) for images in test.batches(preprocessing, 100)])
         correct = int((logits.argmax(1) == test.labels).sum())
         assert entry["test"]["top1"] == correct / entry["test"]["n"]
+        bits = np.frombuffer(base64.b64decode(entry["test"]["answers"]["bits"]), dtype=np.uint8)
+        assert np.array_equal(np.unpackbits(bits)[: len(test)], (logits.argmax(1) == test.labels).numpy())
         interval = binomtest(correct, len(test)).proportion_ci(method="wilson")
         assert entry["test"]["ci95"] == pytest.approx([interval.low, interval.high], abs=1e-9)
 

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from restnet_search.errors import RunError
+from restnet_search.plain.answers import Answers
 from restnet_search.reporting.model.run_report import SCHEMA_VERSION, Report
 from restnet_search.reporting.results_file.codec import from_json, read_results, to_json, write_results
 
@@ -21,10 +22,19 @@ st.register_type_strategy(float, finite)
 st.register_type_strategy(int, st.integers(-(2**53), 2**53))
 
 
+def with_answers(entry: Any) -> Any:
+    """Give random answers on test bits that fit their number."""
+    test = entry.test
+    if test is None or test.answers is None:
+        return entry
+    answers = Answers.of([index % 3 > 0 for index in range(7)], test.answers.images)
+    return replace(entry, test=replace(test, top1=4 / 7, n=7, answers=answers))
+
+
 def agreeing(report: Report) -> Report:
     """Give the parts of a random report names that the others know."""
-    anchors = tuple({anchor.name: anchor for anchor in report.anchors}.values())
-    made = [*report.hybrids, *report.controls] if anchors else []
+    anchors = tuple({anchor.name: with_answers(anchor) for anchor in report.anchors}.values())
+    made = [with_answers(one) for one in (*report.hybrids, *report.controls)] if anchors else []
     named = [
         replace(
             one,
@@ -41,7 +51,7 @@ def agreeing(report: Report) -> Report:
         anchors=anchors,
         hybrids=tuple(named[:3]),
         controls=tuple(named[3:]),
-        budgets=tuple(replace(one, pareto=members, pick=None, best_anchor=None) for one in report.budgets),
+        budgets=tuple(replace(one, pareto=members, pick=None, best_anchor=None, gains={}) for one in report.budgets),
         orders=tuple(replace(one, best=next(iter(members), None)) for one in report.orders),
         search=replace(report.search, objectives=("accuracy", "macs")),
         rankers=tuple(
@@ -295,6 +305,12 @@ def test_pareto_csv_has_a_row_per_budget_and_member(tmp_path: Path) -> None:
         "measured_p95",
         "tune",
         "exported_macs",
+        "line_split",
+        "line",
+        "height",
+        "gain",
+        "gain_low",
+        "gain_high",
     ]
     assert [(row["budget"], row["id"]) for row in rows] == [(b.name, id) for b in report.budgets for id in b.pareto]
     for row in rows:

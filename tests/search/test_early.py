@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +21,15 @@ from restnet_search.search.points.candidates import Enumeration, enumerate_candi
 from restnet_search.search.prepare.images import SearchImages
 from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.record_store import read_records
+from restnet_search.search.run.training_choices import TrainingChoices
+from restnet_search.search.study.candidate_grid import CandidateGrid, RungScores
 from restnet_search.search.study.study import SearchStudy
 from restnet_search.search.training.choices import control_choices
+from restnet_search.search.training.closed_form import _solve, _tuned, closed_form_scores
 from restnet_search.search.training.jobs import LocalEngine
 from restnet_search.space.schema import DataSpec, SearchSpace
+from restnet_search.stitching.layer import StitchLayer
+from restnet_search.stitching.tuning import StatisticsFit, TunedBack
 from restnet_search.units import UNLIMITED
 from tests.search.stores import cut_anchor, run_trial, session_of
 
@@ -97,7 +103,8 @@ def rungs_in(folder: Path) -> RungStudy:
 def facts(early: Halving) -> tuple[object, ...]:
     """Everything but the clock."""
     counts = [(rung.name, rung.entered, rung.kept) for rung in early.rungs]
-    return [c.key for c in early.survivors], early.scores, counts, early.dropped, early.images_seen
+    survivors = [c.key for c in early.survivors]
+    return survivors, early.scores, early.trained, early.reached, counts, early.dropped, early.images_seen
 
 
 def test_every_candidate_goes_on_or_is_dropped_with_its_rung_and_reason(
@@ -141,6 +148,31 @@ def test_scores_are_those_of_single_trials(
         alone = run_trial(candidates[key], replace(choices, epochs=1), context)
         assert (short[key].top1, short[key].images) == (alone.correct / 64, 77)
     assert early.images_seen == 77 * len(short)
+
+
+@pytest.mark.parametrize("cache", [{}, {"memory_gb": 0, "disk_gb": 0}], ids=["kept", "passed through"])
+def test_closed_forms_have_the_batch_norm_statistics_that_a_trial_would_start_with(
+    cache: dict[str, object], prepared: Prepared, images: SearchImages, tmp_path: Path
+) -> None:
+    """Against trials of no epoch on the same images: the statistics, and what hybrids with them score."""
+    space = space_of(training={"epochs": 0, "batch_size": 32, "tune": "stitch+norm-stats"}, cache=cache)
+    chosen = [c for c in enumeration_of(space, prepared).candidates if c.direction.back == "cifar_resnet8"][::4]
+    rungs = RungStudy.open(tmp_path / "study.db", ["accuracy", "macs"])
+    assert rungs is not None
+    context = _Rungs(session_of(space, tmp_path), prepared, images, LocalEngine(), rungs)._open(chosen)
+    few = replace(context, images=replace(context.images, train=context.fit))
+    found = {score.key: score for scores, _ in closed_form_scores(chosen, context) for score in scores}
+    stitches = {one.key: StitchLayer(one.plan) for one in chosen}
+    _solve(chosen, stitches, context, lambda: None)
+    fits = {one.key: StatisticsFit(context.graphs["cifar_resnet8"].back(one.back_cut)) for one in chosen}
+    own = _tuned(chosen, stitches, fits, context, lambda: None)
+    for one in chosen:
+        alone = run_trial(one, TrainingChoices(1e-3, 0, "stitch+norm-stats"), few)
+        assert found[one.key].top1 == pytest.approx(alone.correct / 64, abs=1.01 / 64)  # another order of sums
+        back = own[one.key]
+        assert isinstance(back, TunedBack) and back.changed().keys() == alone.tuned.keys() != set()
+        for name, values in back.changed().items():
+            torch.testing.assert_close(values, alone.tuned[name], rtol=1e-3, atol=1e-5)
 
 
 def test_killed_before_any_write_nothing_is_lost_or_done_again(
@@ -187,6 +219,35 @@ def test_a_second_look_computes_and_writes_nothing(whole: tuple[Halving, Path], 
     again = decide(folder, space_of())
     assert facts(again) == facts(early)
     assert again.statistics is None
+
+
+def test_a_rung_that_was_decided_stays_so_under_another_rule(
+    whole: tuple[Halving, Path], decide: Decide, tmp_path: Path
+) -> None:
+    """Other shares stand for the rule of another version: a run that goes on has the candidates that it had."""
+    early, folder = whole
+    copied = tmp_path / "copy"
+    shutil.copytree(folder, copied)
+    again = decide(copied, space_of(halving={"closed_form": 0.95, "short": 0.95}))
+    assert [c.key for c in again.survivors] == [c.key for c in early.survivors]
+    assert (again.scores, again.dropped) == (early.scores, early.dropped)
+
+
+def test_until_something_was_trained_the_first_trials_are_drawn_from_each_direction_in_turn(
+    prepared: Prepared,
+) -> None:
+    """Closed forms that put one direction above the other everywhere; each has the turns that it would have alone."""
+    space = space_of()
+    candidates = enumeration_of(space, prepared).candidates
+    above = candidates[0].direction
+    scores = RungScores({c.key: (0.6 if c.direction == above else 0.3, -c.rank / 10) for c in candidates})
+    first = CandidateGrid(candidates, space.training, scores).start(6)
+    for chosen in (True, False):
+        own = [c for c in candidates if (c.direction == above) == chosen]
+        alone = CandidateGrid(own, space.training, scores)
+        drawn = [key for key in first if key in alone.work]
+        assert drawn == alone.start(3)
+        assert all((key in alone.work) == (first[0] in alone.work) for key in first[::2])
 
 
 def test_features_too_large_to_keep_give_the_same_scores(
@@ -256,7 +317,7 @@ def test_trials_are_asked_among_survivors_the_best_of_each_slice_first(
     early, _ = whole
     space = space_of(trials=50)
     path = tmp_path / "study.db"
-    study = SearchStudy.open(path, early.survivors, space, early.scores)
+    study = SearchStudy.open(path, early.survivors, space, RungScores(early.scores, comparable=early.trained))
     asked = [proposal.candidate for _ in early.survivors if (proposal := study.ask()) is not None]
     assert {candidate.key for candidate in asked} == {candidate.key for candidate in early.survivors}
     first = asked[0]
@@ -272,7 +333,7 @@ def test_a_start_that_was_cut_off_is_completed_in_the_same_order(
     space = space_of(trials=8)
 
     def opened(name: str) -> list[object]:
-        study = SearchStudy.open(tmp_path / name, early.survivors, space, early.scores)
+        study = SearchStudy.open(tmp_path / name, early.survivors, space, RungScores(early.scores))
         study.ask()  # the start is queued when the first trial is asked for
         return [trial.system_attrs["fixed_params"] for trial in study._study.get_trials()]
 

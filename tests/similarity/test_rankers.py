@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +25,7 @@ from restnet_search.similarity.rankers import (
     Ranker,
     RankerSetup,
 )
-from restnet_search.similarity.rankers._kl import fit_probe, kl_scores, mean_kl, pooled
+from restnet_search.similarity.rankers._kl import fit_probe, gamma, mean_kl, pooled
 from restnet_search.similarity.rankers._lstsq import RIDGE
 from restnet_search.space.schema import RankerSpec
 from restnet_search.stitching.layer import StitchLayer
@@ -174,17 +176,53 @@ class TestKl:
         assert float(found[0, 0]) == float(found[0, 2]) == pytest.approx(0, abs=1e-15)
         assert float(found[1, 0]) != pytest.approx(float(closed), abs=1e-3)  # not symmetric
 
-    def test_score_relates_the_divergence_to_that_of_the_next_block(self) -> None:
-        generator = torch.Generator().manual_seed(0)
-        front, back, same, output = (
-            F.log_softmax(torch.randn(50, 4, generator=generator, dtype=torch.float64), dim=1) for _ in range(4)
-        )
-        scores = kl_scores([front, back], [back, back, same], output)  # no block lies between the first two
-        apart = [float(mean_kl([front], [cut])) for cut in (back, back, same)]
-        steps = [float(mean_kl([back], [same]))] * 2 + [float(mean_kl([same], [output]))]
-        wanted = [step / (step + gap) for step, gap in zip(steps, apart, strict=True)]
-        np.testing.assert_allclose(scores[0].numpy(), wanted, rtol=1e-9)
-        assert scores[1, :2].tolist() == [1, 1]
+    def test_gamma_is_the_divergence_over_that_of_the_backs_next_block(self) -> None:
+        """Probabilities and sums in numpy; no block lies between the first two cut points, so they share the next."""
+        draw = np.random.default_rng(0)
+        front, back, same, output = (draw.dirichlet(np.ones(4), size=50) for _ in range(4))
+
+        def theta(p: np.ndarray, q: np.ndarray) -> float:
+            return float((p * np.log(p / q)).sum(axis=1).mean())
+
+        logs = {id(p): torch.from_numpy(np.log(p)) for p in (front, back, same, output)}
+        found = gamma([logs[id(p)] for p in (front, back)], [logs[id(p)] for p in (back, back, same)], logs[id(output)])
+        own = [theta(back, same), theta(back, same), theta(same, output)]
+        for row, source in zip(found, (front, back), strict=True):
+            wanted = [theta(source, target) / step for target, step in zip((back, back, same), own, strict=True)]
+            np.testing.assert_allclose(row.numpy(), wanted, rtol=1e-9, atol=1e-12)
+        assert not torch.equal(found, gamma([logs[id(back)]] * 2, [logs[id(front)]] * 3, logs[id(output)]))
+
+    def test_probes_learn_from_training_images_and_are_asked_on_val_images(self) -> None:
+        """Against scikit-learn, trained on the one set and asked on the other, for both orders of two anchors."""
+        setup, seen = simulate_features()
+        setup, asked = simulate_features(images=44)
+        ranker = KlRanker(setup)
+        asked = [replace(b, labels=torch.zeros_like(b.labels)) for b in asked]  # labels of val are not looked at
+        for batch in seen:
+            ranker.update(batch)
+        with pytest.raises(ValueError, match="val images"):
+            ranker.scores()
+        for batch in asked:
+            ranker.update_val(batch)
+        scores = ranker.scores()
+
+        def probe(name: str, cut: int) -> np.ndarray:
+            layout = LAYOUTS[name][cut]
+            train, val = (
+                torch.cat([pooled(b.features[name][cut], layout) for b in some]).double().numpy()
+                for some in (seen, asked)
+            )
+            mean, scale = train.mean(axis=0), train.std(axis=0)
+            labels = torch.cat([b.labels for b in seen]).numpy()
+            oracle = LogisticRegression(C=1, tol=1e-10, max_iter=10_000).fit((train - mean) / scale, labels)
+            return oracle.predict_proba((val - mean) / scale)
+
+        def theta(p: np.ndarray, q: np.ndarray) -> float:
+            return float((p * np.log(p / q)).sum(axis=1).mean())
+
+        for front, back in (("a", "b"), ("b", "a")):
+            wanted = -theta(probe(front, 0), probe(back, 1)) / theta(probe(back, 1), probe(back, 2))
+            assert scores[front, back][0, 1] == pytest.approx(wanted, rel=1e-3)
 
     @pytest.mark.parametrize("width", [6, 200])
     def test_probe_is_scikit_learns_logistic_regression(self, width: int) -> None:
@@ -198,7 +236,7 @@ class TestKl:
         np.testing.assert_allclose(F.log_softmax(features @ weight.T + bias, dim=1).numpy(), wanted, atol=1e-4)
 
     def test_a_twin_of_the_front_is_its_best_partner(self) -> None:
-        """An anchor against itself: every cut point ranks its own place first, with a score of 1."""
+        """An anchor against itself: every cut point ranks its own place first, and Gamma is 0 there."""
         graph = cut_model(build("cifar_resnet8"), IMAGE)
         setup = RankerSetup({"one": graph.cut_points, "two": graph.cut_points}, 48, 10, seed=0)
         images = torch.randn(48, *IMAGE, generator=torch.Generator().manual_seed(0))
@@ -211,7 +249,7 @@ class TestKl:
             matrix = run_ranker(RANKERS.get(name)(setup), [batch])["one", "two"]
             for cut, row in enumerate(matrix):
                 assert row[cut] == pytest.approx(np.nanmax(row), abs=1e-9), name
-        assert np.diag(run_ranker(KlRanker(setup), [batch])["two", "one"]).tolist() == [1] * len(graph.cut_points)
+        assert np.diag(run_ranker(KlRanker(setup), [batch])["two", "one"]).tolist() == [0] * len(graph.cut_points)
 
     def test_pooling_keeps_prefix_tokens_beside_the_mean_of_the_grid(self) -> None:
         layout = Layout("tokens", 4, (2, 3), prefix=2)

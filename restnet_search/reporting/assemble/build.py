@@ -12,9 +12,12 @@ from typing import TypeVar
 
 from restnet_search.licenses import non_commercial
 from restnet_search.pareto import Point, dominated, non_dominated
+from restnet_search.reporting.assemble.comparing import compare_scores
 from restnet_search.reporting.assemble.order_counts import order_entries
 from restnet_search.reporting.assemble.ranker_judgement import judge_ranker
 from restnet_search.reporting.model.budget_sets import BudgetEntry
+from restnet_search.reporting.model.comparison import Comparison
+from restnet_search.reporting.model.line_summary import measure_line
 from restnet_search.reporting.model.run_report import Entry, Report
 from restnet_search.search.run.records import AnchorRecord, Count, Direction, HybridRecord
 from restnet_search.units import UNLIMITED, DeviceBudget
@@ -72,6 +75,7 @@ def build_report(
         orders=order_entries(anchors, hybrids, candidates or {}),
         dominated=_dominated(anchors, hybrids, objectives),
         non_commercial=_non_commercial(anchors, (*hybrids, *measured.controls)),
+        line=measure_line(anchors, hybrids),
     )
 
 
@@ -149,10 +153,21 @@ def _budget_entry(
     objectives: Sequence[str],
 ) -> BudgetEntry:
     entries: tuple[Entry, ...] = (*anchors, *hybrids)
+    pareto, best = _pareto(entries, budget, objectives), pick(_within(anchors, budget))
     return BudgetEntry(
         name=budget.name,
         limits={kind: _count(limit) for kind, limit in budget.limits},
-        pareto=_pareto(entries, budget, objectives),
+        pareto=pareto,
         pick=pick(_within(entries, budget)),
-        best_anchor=pick(_within(anchors, budget)),
+        best_anchor=best,
+        gains=_gains({entry.id: entry for entry in entries}, pareto, best),
     )
+
+
+def _gains(entries: Mapping[str, Entry], pareto: Sequence[str], best_anchor: str | None) -> dict[str, Comparison]:
+    """Compare the other members of a Pareto set with the best anchor, those that were scored on test."""
+    reference = None if best_anchor is None else entries[best_anchor].test
+    if best_anchor is None or reference is None:
+        return {}
+    scored = {id: test for id in pareto if id != best_anchor and (test := entries[id].test) is not None}
+    return {id: compare_scores((id, test), (best_anchor, reference)) for id, test in scored.items()}

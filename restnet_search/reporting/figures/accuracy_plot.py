@@ -1,4 +1,4 @@
-"""Accuracy against MACs, drawn in the terminal with plotext."""
+"""Accuracy against MACs, and the line between the anchors, drawn in the terminal with plotext."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.padding import Padding
 from rich.text import Text
 
+from restnet_search.reporting.model.line_summary import anchor_line
 from restnet_search.reporting.model.run_report import Report
 from restnet_search.units import format_count
 
@@ -19,6 +20,7 @@ _HEIGHT = 18
 _WIDEST = 110
 _LOG_FROM = 4.0  # ratio of the largest to the smallest MACs from which a linear axis crowds the small ones
 _INDENT = (0, 0, 0, 2)
+_LINE = ("╌", "-")  # (unicode, ASCII)
 _ASCII = str.maketrans("┌┐└┘─│├┤┬┴┼", "++++-|+++++")
 
 
@@ -31,7 +33,7 @@ class _Series:
 
 
 class AccuracyPlot:
-    """A rich renderable: val accuracy against MACs of all entries, and the MACs limits of the budgets."""
+    """A rich renderable: val accuracy against MACs of all entries, the line between the anchors, and MACs limits."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
@@ -48,6 +50,9 @@ class AccuracyPlot:
         canvas = _draw(self._report, series, list(shown.values()), min(options.max_width, _WIDEST), ascii_only)
         yield Text.from_ansi(canvas.translate(_ASCII) if ascii_only else canvas, no_wrap=True)
         yield from _legend(series, shown, limits, ascii_only)
+        if (line := self._report.measured_line) is not None:
+            over = "log MACs" if line.scale == "log" else "MACs"
+            yield Padding(Text(f"{_LINE[ascii_only]} the line between the anchors, over {over}"), _INDENT, expand=False)
 
 
 def _series(report: Report) -> list[_Series]:
@@ -116,6 +121,10 @@ def _draw(report: Report, series: Sequence[_Series], limits: Sequence[float], wi
         plotext.yticks(heights, y_names)
         for limit in limits:
             plotext.vertical_line(place(limit), "red")
+        across = [frame.column(column) for column in range(columns)]
+        line = _line(report, [(x, 10**x if log else x) for x in across])
+        if line:
+            plotext.scatter(*map(list, zip(*line, strict=True)), marker=_LINE[ascii_only], color="default")
         dots = [(place(macs), accuracy) for item in series for macs, accuracy in item.dots]
         # Names are drawn as dots too, before the others: plotext's own text would cover those.
         for anchor in report.anchors:
@@ -131,6 +140,15 @@ def _draw(report: Report, series: Sequence[_Series], limits: Sequence[float], wi
         return plotext.build().rstrip("\n")
     finally:
         plotext.clear_figure()
+
+
+def _line(report: Report, places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return (x, accuracy in %) of the line between the anchors on val, at each (x, MACs) that it reaches."""
+    summary = report.measured_line
+    if summary is None:
+        return []
+    line = anchor_line(report.anchors, "val", summary.scale)
+    return [(x, 100 * accuracy) for x, macs in places if (accuracy := line.at(macs)) is not None]
 
 
 def _name(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from restnet_search.reporting.model.comparison import Comparison
 from restnet_search.search.run.records import AnchorRecord, Count, HybridRecord
 from restnet_search.units import DeviceBudget
 
@@ -17,7 +18,8 @@ class BudgetEntry:
 
     ``limits`` holds the most that the device allows of each cost that it limits: ``macs``, ``params``, ``memory`` in
     bytes, ``latency`` in seconds. ``pick`` is the most accurate entry on ``val`` within the budget, and ``best_anchor``
-    the most accurate anchor; each is None where nothing fits.
+    the most accurate anchor; each is None where nothing fits. ``gains`` compares each other member of the Pareto set
+    with that anchor on test.
     """
 
     name: str
@@ -25,6 +27,7 @@ class BudgetEntry:
     pareto: tuple[str, ...]
     pick: str | None
     best_anchor: str | None = None
+    gains: Mapping[str, Comparison] = field(default_factory=dict)
 
     def allows(self, entry: AnchorRecord | HybridRecord) -> bool:
         """Return True where an anchor or hybrid stays within every limit."""

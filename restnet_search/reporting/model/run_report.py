@@ -7,16 +7,18 @@ search wrote; what the report derives of them stands beside them, by id.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from restnet_search.anchor_line import LineScale
 from restnet_search.errors import RunError, did_you_mean
 from restnet_search.reporting.model.budget_sets import BudgetEntry
 from restnet_search.reporting.model.judgements import OrderEntry, RankerEntry, Trials
+from restnet_search.reporting.model.line_summary import LineSummary, measure_line
 from restnet_search.reporting.model.summary import SearchSummary
 from restnet_search.search.run.records import AnchorRecord, Dropped, HybridRecord, RungSummary
 
-__all__ = ["SCHEMA_VERSION", "Entry", "Report"]
+__all__ = ["SCHEMA_VERSION", "Entry", "Report", "with_line"]
 
 SCHEMA_VERSION = 2
 
@@ -50,6 +52,8 @@ class Report:
             cost, one of them strictly better.
         non_commercial: Hybrid -> the anchors in it whose weights' license is known to shut out commercial use; hybrids
             without any are left out.
+        line: The line between the anchors and every hybrid's height above it; None in runs of earlier versions, for
+            which :attr:`measured_line` measures it.
     """
 
     schema_version: int
@@ -71,6 +75,7 @@ class Report:
     dropped: tuple[Dropped, ...] = ()
     dominated: tuple[str, ...] = ()
     non_commercial: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    line: LineSummary | None = None
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -81,6 +86,17 @@ class Report:
     def stitch_kinds(self) -> frozenset[str]:
         """The kinds of stitch layers that hybrids and controls have."""
         return frozenset(hybrid.stitch.kind for hybrid in (*self.hybrids, *self.controls))
+
+    @property
+    def measured_line(self) -> LineSummary | None:
+        """The line between the anchors, over the logarithm of MACs where the run does not hold it."""
+        return self.line or measure_line(self.anchors, self.hybrids)
+
+    @property
+    def pareto_hybrids(self) -> tuple[HybridRecord, ...]:
+        """The hybrids in the Pareto set of any budget."""
+        members = {id for budget in self.budgets for id in budget.pareto}
+        return tuple(hybrid for hybrid in self.hybrids if hybrid.id in members)
 
     def entry(self, id: str) -> Entry:
         """Return the anchor or hybrid of this id.
@@ -114,6 +130,11 @@ class Report:
         """Return True where an objective or a budget uses a kind of cost, so that tables show it."""
         limited = any(kind in budget.limits for budget in self.budgets)
         return limited or kind in self.search.objectives
+
+
+def with_line(report: Report, scale: LineScale) -> Report:
+    """Return the report with heights above a line of this scale."""
+    return replace(report, line=measure_line(report.anchors, report.hybrids, scale))
 
 
 def _by_id(entries: tuple[_E, ...], id: str, problem: str) -> _E:

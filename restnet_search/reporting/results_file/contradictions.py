@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from restnet_search.reporting.model.run_report import Report
+from restnet_search.search.run.records import FinalScore
 
 __all__ = ["contradiction"]
 
@@ -25,9 +26,12 @@ def _contradictions(report: Report) -> Iterator[str]:
                 yield f"{network.id!r} is made of {side.anchor!r}, which is none of its anchors"
     known = {entry.id for entry in report.entries}
     for budget in report.budgets:
-        for id in (*budget.pareto, budget.pick, budget.best_anchor):
+        for id in (*budget.pareto, budget.pick, budget.best_anchor, *budget.gains):
             if id is not None and id not in known:
                 yield f"the budget {budget.name!r} names {id!r}, which is no network of it"
+    for entry in report.entries:
+        if entry.test is not None and (problem := _wrong_answers(entry.test)) is not None:
+            yield f"the answers of {entry.id!r} on test do not hold: {problem}"
     hybrids = {hybrid.id for hybrid in report.hybrids}
     yield from (
         f"the best hybrid of {order.front!r} > {order.back!r} is {order.best!r}, which is none of its hybrids"
@@ -41,3 +45,12 @@ def _contradictions(report: Report) -> Iterator[str]:
         for entry in report.entries
         if getattr(entry, name) is None
     )
+
+
+def _wrong_answers(score: FinalScore) -> str | None:
+    answers = score.answers
+    if answers is None:
+        return None
+    if (answers.n, answers.correct) != (score.n, round(score.top1 * score.n)):
+        return f"{answers.correct:,} of {answers.n:,} are right, but {score.top1:.4f} of {score.n:,} were"
+    return answers.contradiction()

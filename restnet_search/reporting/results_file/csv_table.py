@@ -16,6 +16,7 @@ _COLUMNS: tuple[str, ...] = (
     "budget", "id", "kind", "front", "front_cut", "back", "back_cut", "order", "macs", "params",
     "val_top1", "val_n", "test_top1", "test_low", "test_high", "test_n", "pick", "memory", "latency",
     "measured_median", "measured_p95", "tune", "exported_macs",
+    "line_split", "line", "height", "gain", "gain_low", "gain_high",
 )  # fmt: skip
 
 
@@ -26,7 +27,7 @@ def pareto_csv(report: Report) -> str:
     writer.writeheader()
     for budget in report.budgets:
         for id in budget.pareto:
-            cells = _row(budget, report.entry(id)).items()
+            cells = (_row(budget, report.entry(id)) | _rivals(report, budget, id)).items()
             writer.writerow({key: csv_cell(cell) if isinstance(cell, str) else cell for key, cell in cells})
     return buffer.getvalue()
 
@@ -55,4 +56,15 @@ def _row(budget: BudgetEntry, entry: Entry) -> dict[str, object]:
     if entry.test is not None:
         low, high = entry.test.ci95
         row |= {"test_top1": entry.test.top1, "test_low": low, "test_high": high, "test_n": entry.test.n}
+    return row
+
+
+def _rivals(report: Report, budget: BudgetEntry, id: str) -> dict[str, object]:
+    """Return a hybrid's height above the line between the anchors, and an entry's gain over the best anchor on test."""
+    row: dict[str, object] = {}
+    line = report.measured_line
+    if line is not None and (height := line.heights.get(id)) is not None:
+        row |= {"line_split": height.split, "line": height.line, "height": height.height}
+    if (gain := budget.gains.get(id)) is not None:
+        row |= {"gain": gain.difference, "gain_low": gain.ci95[0], "gain_high": gain.ci95[1]}
     return row

@@ -9,6 +9,7 @@ from restnet_search.licenses import TRAINED_HERE, shown
 from restnet_search.reporting.model.run_report import Report
 from restnet_search.reporting.model.summary import ComputeSummary, LatencyNote, SkippedImages
 from restnet_search.reporting.phrases import device_columns, percent
+from restnet_search.reporting.terminal.line_words import line_fact, line_note
 from restnet_search.search.run.records import CacheStatistics, HybridRecord
 from restnet_search.space.effort import EFFORTS
 from restnet_search.space.schema import TUNED
@@ -53,6 +54,7 @@ def search_facts(report: Report) -> list[tuple[str, str]]:
             f"{search.stitch_points:,}: {over}; {search.candidates:,} {kept} kept by {search.ranker}",
         ),
         ("trials", f"{ended}; {search.training_images_seen:,} training images seen"),
+        *([("the line", fact)] if (fact := line_fact(report)) else []),
         *_costs_of_anchors(report),
         *([("computing", computing(search.device, search.compute))] if search.compute else []),
         *([("features", features_reused(search.features))] if search.features else []),
@@ -222,9 +224,20 @@ def reading_notes(report: Report) -> list[str]:
         "A[..x] + B[y..]: A up to and with cut point x, the stitch layer, then B after its cut point y. "
         + named
         + (f"In brackets what was tuned beside the stitch layer: {'; '.join(tunes)}." if tunes else _ONLY_STITCH),
+        *([note] if (note := line_note(report)) else []),
         "Hybrids were searched, compared and picked on val. Test was left alone until the Pareto set was final, and "
-        "scored once; its brackets are 95 % Wilson intervals.",
+        f"scored once; its brackets are 95 % Wilson intervals. {_of_differences(report)}",
     ]
+
+
+def _of_differences(report: Report) -> str:
+    """Say how intervals of differences were computed."""
+    if all(anchor.test.answers for anchor in report.anchors):
+        return "Differences have Tango's interval for pairs: both networks were scored on the same images."
+    return (
+        "Differences have Newcombe's interval of independent samples, which is too wide: an earlier version, which "
+        "scored this run, did not keep which images were right."
+    )
 
 
 def _as_exported(report: Report) -> list[str]:

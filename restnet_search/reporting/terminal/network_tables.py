@@ -65,7 +65,7 @@ class ParetoTable:
         self._others, self._count = _dominated(report, budget)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        # Widest first: parts on one line; then on two; then closer columns; then indices instead of module paths.
+        # Widest first: parts on one line; then on two, figures too; then closer columns; then indices instead of paths.
         for wide, paths, gap in ((True, True, 1), (False, True, 1), (False, True, 0), (False, False, 0)):
             grid = indented(self._table(wide, paths, gap))
             if Measurement.get(console, options.update(width=10_000), grid).maximum <= options.max_width:
@@ -75,7 +75,8 @@ class ParetoTable:
 
     def _table(self, wide: bool, paths: bool, gap: int) -> Table:
         interval = "test % [95 %]" if wide else "test %\n[95 %]"
-        figures = ("MACs", "params", *phrases.device_titles(self._report), "val %", interval, "gain")
+        rivals = ("gain", "line") if wide else ("gain\nline",)
+        figures = ("MACs", "params", *phrases.device_titles(self._report), "val %", interval, *rivals)
         grid = table(*map(text_column, ("", "id", "network")), *map(number_column, figures), right=gap)
         grid.columns[0].width = 1  # the mark
         for place, id in enumerate(self._budget.pareto, start=1):
@@ -90,6 +91,7 @@ class ParetoTable:
     def _cells(self, mark: str, entry: Entry, wide: bool, paths: bool) -> list[RenderableType]:
         best = self._budget.best_anchor
         gain = phrases.gain(entry, self._report.entry(best)) if best is not None and best != entry.id else None
+        rivals = ("-" if gain is None else gain, phrases.height(self._report, entry))
         return [
             Text(mark),
             Text("anchor" if isinstance(entry, AnchorRecord) else entry.id),
@@ -99,7 +101,7 @@ class ParetoTable:
             *(Text(phrases.device_cost(entry, kind)) for kind in phrases.device_columns(self._report)),
             Text(phrases.percent(entry.val.top1)),
             _test(entry.test, wide),
-            Text("-" if gain is None else gain),
+            *map(Text, rivals if wide else ["\n".join(rivals)]),
         ]
 
     def _caption(self) -> str:
@@ -108,6 +110,7 @@ class ParetoTable:
             words.append("No anchor fits the budget, so there is no gain to state.")
         else:
             words.append(f"gain: points on test against {self._budget.best_anchor}, the best anchor within the budget.")
+        words.append("line: points above the line between the anchors (v: on val).")
         if self._count:
             shown = sum(not isinstance(entry, AnchorRecord) for entry in self._others)
             which = "all shown" if shown == self._count else f"the {shown} nearest shown"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from restnet_search.reporting.assemble.statistics import difference_interval
+from restnet_search.reporting.assemble.comparing import compare_scores
 from restnet_search.reporting.model.budget_sets import BudgetEntry
 from restnet_search.reporting.model.judgements import RankerEntry
 from restnet_search.reporting.model.run_report import Entry, Report
-from restnet_search.reporting.phrases import budget_limits, gain, is_above_chance, network, points
+from restnet_search.reporting.phrases import budget_limits, gain, interval, is_above_chance, network
+from restnet_search.reporting.terminal.halving_table import untrained
+from restnet_search.reporting.terminal.line_words import line_verdict
 from restnet_search.search.run.records import AnchorRecord, HybridRecord
 from restnet_search.units import format_count
 
@@ -40,11 +42,12 @@ def _smallest(report: Report) -> str:
 
 def _anchor_verdict(report: Report, budget: BudgetEntry, picked: AnchorRecord, inside: list[Entry]) -> list[str]:
     tried = sum(isinstance(entry, HybridRecord) for entry in inside)
+    left_out = f"; {counts}" if (counts := untrained(report, budget)) else ""
     if not tried:
-        return [f"Pick: the anchor {picked.name}. No trained hybrid fits this budget."]
+        return [f"Pick: the anchor {picked.name}. No trained hybrid fits this budget{left_out}."]
     sentences = [
         f"Pick: the anchor {picked.name}. No hybrid beats the anchors within this budget: "
-        f"none of the {tried} trained here is more accurate on val."
+        f"none of the {tried} trained here is more accurate on val{left_out}."
     ]
     cheaper = sum(isinstance(report.entry(id), HybridRecord) for id in budget.pareto)
     if cheaper:
@@ -57,23 +60,25 @@ def _anchor_verdict(report: Report, budget: BudgetEntry, picked: AnchorRecord, i
 
 def _hybrid_verdict(report: Report, budget: BudgetEntry, picked: HybridRecord) -> list[str]:
     opening = f"Pick: {picked.id}, {network(report, picked)}."
+    height = [sentence] if (sentence := line_verdict(report, picked)) else []
     if budget.best_anchor is None:
-        return [opening]
+        return [opening, *height]
     anchor = report.entry(budget.best_anchor)
     if picked.val.top1 <= anchor.val.top1:
         cheaper = " at less cost" if picked.macs < anchor.macs else ""
         opening += f" No hybrid beats the anchors on val; this one equals {anchor.id}{cheaper}."
     gained = gain(picked, anchor)
     if picked.test is None or anchor.test is None or gained is None:
-        return [opening, "It was not scored on test."]
-    counts = (round(picked.test.top1 * picked.test.n), round(anchor.test.top1 * anchor.test.n))
-    low, high = difference_interval(counts, (picked.test.n, anchor.test.n))
-    interval = f"95 % interval {points(low)} to {points(high)}"
+        return [opening, "It was not scored on test.", *height]
+    compared = compare_scores((picked.id, picked.test), (anchor.id, anchor.test))
     if gained.startswith("+"):
-        certainty = "more than chance explains" if is_above_chance(low) else "which chance alone could explain"
-        return [opening, f"On test it is {gained} points above {anchor.id} ({interval}), {certainty}."]
-    where = "level with" if gained == "0.0" else f"{gained} points against"
-    return [opening, f"On test it does not beat the anchors: {where} {anchor.id} ({interval})."]
+        above = is_above_chance(compared.ci95[0])
+        certainty = "more than chance explains" if above else "which chance alone could explain"
+        gains = f"On test it is {gained} points above {anchor.id} ({interval(compared)}), {certainty}."
+    else:
+        where = "level with" if gained == "0.0" else f"{gained} points against"
+        gains = f"On test it does not beat the anchors: {where} {anchor.id} ({interval(compared)})."
+    return [opening, gains, *height]
 
 
 def ranker_verdict(ranker: RankerEntry) -> str:

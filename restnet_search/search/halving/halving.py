@@ -18,9 +18,17 @@ import numpy as np
 import torch
 
 from restnet_search.data.sampling import stratified_sample
-from restnet_search.search.halving.promotion import Configuration, Promotion, Scores, cost_ranges, promote
+from restnet_search.search.halving.promotion import (
+    Configuration,
+    Promotion,
+    Scores,
+    chance_margin,
+    cost_ranges,
+    promote,
+)
 from restnet_search.search.halving.rungs import RungName, RungStudy, dropped_candidate
 from restnet_search.search.points.candidates import Candidate, CandidateKey, Enumeration
+from restnet_search.search.points.keeping import BUCKETS, TOLERANCE
 from restnet_search.search.prepare.images import SearchImages
 from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.records import CacheStatistics, Dropped, RungSummary
@@ -52,6 +60,8 @@ class Halving:
     Attributes:
         survivors: Those that may be trained in full.
         scores: Of the survivors, by candidate, the latest first; empty where no rung was decided.
+        trained: True where the latest scores are those of a training: then they may be compared between directions.
+        reached: Accuracies on val, by rung and candidate, of all that were scored.
         rungs: That were run.
         dropped: By the ranker and the rungs.
         images_seen: Training images in short training, each as often as it was seen.
@@ -60,6 +70,8 @@ class Halving:
 
     survivors: tuple[Candidate, ...]
     scores: Mapping[CandidateKey, Scores] = field(default_factory=dict)
+    trained: bool = False
+    reached: Mapping[str, Mapping[CandidateKey, float]] = field(default_factory=dict)
     rungs: tuple[RungSummary, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     images_seen: int = 0
@@ -98,18 +110,25 @@ def halve(
         if rungs is None:
             return Halving(tuple(left))
         run = _Rungs(session, prepared, images, engine, rungs)
-        rungs.rank_out([_ranked_out(candidate, session.space.top_k) for candidate in enumeration.passed_over])
+        rungs.rank_out([_ranked_out(candidate, session.space) for candidate in enumeration.passed_over])
         limits = cost_ranges([candidate.cost.macs for candidate in left], session.space.halving.buckets)
         scores: dict[CandidateKey, Scores] = {}
         summaries: list[RungSummary] = []
+        trained = False
         for rung in _RUNGS:
             if takes_part(session.space, rung, len(left)):
-                entered = len(left)
+                entered, before = len(left), scores
                 left, scores = run.climb(rung, left, scores, limits)
+                trained |= rung == "short" and scores != before
                 summaries.append(run.summary(rung, entered, len(left)))
         return Halving(
             survivors=tuple(left),
             scores={candidate.key: scores[candidate.key] for candidate in left if scores},
+            trained=trained,
+            reached={
+                rung: {key: one.top1 for key, one in rungs.scores(rung).items() if one.top1 is not None}
+                for rung in _RUNGS
+            },
             rungs=tuple(summaries),
             dropped=(*rungs.ranked_out, *rungs.pruned),
             images_seen=sum(score.images for rung in _RUNGS for score in rungs.scores(rung).values()),
@@ -155,10 +174,13 @@ class _Rungs:
         if any(candidate.key not in reached for candidate in candidates):  # it ran out of time
             return candidates, dict(before)
         scores = {c.key: _scores(reached[c.key], before.get(c.key, (_finite(c.score),))) for c in candidates}
-        promotions = list(zip(candidates, self._promote(rung, candidates, scores, limits), strict=True))
-        gone = [(candidate, promotion) for candidate, promotion in promotions if not promotion.kept]
-        self._kept.drop(_dropped(candidate, promotion, rung, reached[candidate.key]) for candidate, promotion in gone)
-        return [candidate for candidate, promotion in promotions if promotion.kept], scores
+        if self._kept.finished(rung) is None:
+            promotions = zip(candidates, self._promote(rung, candidates, scores, limits), strict=True)
+            gone = [(candidate, promotion) for candidate, promotion in promotions if not promotion.kept]
+            self._kept.drop(_dropped(one, promotion, rung, reached[one.key]) for one, promotion in gone)
+        # what was dropped stays dropped, whatever rule a later version may have
+        dropped = {one.key for one in self._kept.pruned if one.rung == rung}
+        return [c for c in candidates if dropped.isdisjoint({c.key, (*c.key[:4], None)})], scores
 
     def summary(self, rung: RungName, entered: int, went_on: int) -> RungSummary:
         """Keep that a rung was decided; return what a report says of it."""
@@ -185,7 +207,8 @@ class _Rungs:
         space = self._session.space
         share = space.halving.closed_form if rung == "closed_form" else space.halving.short
         configurations = [Configuration(c.key, c.cost.macs, scores[c.key]) for c in candidates]
-        return promote(configurations, limits, share, at_least=space.search.trials, per_direction=_PER_DIRECTION)
+        margin = None if rung == "closed_form" else chance_margin(min(space.halving.images, len(self._images.val)))
+        return promote(configurations, limits, share, space.search.trials, _PER_DIRECTION, margin)
 
     def _open(self, candidates: Sequence[Candidate]) -> TrialContext:
         """Open a trial's context on few images."""
@@ -256,12 +279,15 @@ def _finite(score: float) -> float:
 
 
 def _dropped(candidate: Candidate, promotion: Promotion, rung: RungName, score: RungScore) -> Dropped:
-    text = f"place {promotion.place} of {promotion.of} in its range of FLOPs; {promotion.went_on} went on"
+    others = "its direction in its range of FLOPs" if rung == "closed_form" else "its range of FLOPs"
+    text = f"place {promotion.place} of {promotion.of} in {others}; {promotion.went_on} went on"
     reason = text if score.reason is None else f"{score.reason}; {text}"
     return dropped_candidate(candidate, rung, score.top1, score.n, reason)
 
 
-def _ranked_out(candidate: Candidate, top_k: int) -> Dropped:
+def _ranked_out(candidate: Candidate, space: SearchSpace) -> Dropped:
     score = candidate.score if math.isfinite(candidate.score) else None
-    reason = f"place {candidate.rank + 1} among the partners of its front; top_k is {top_k}"
+    reason = f"place {candidate.rank + 1} among the partners of its front; top_k is {space.top_k}"
+    if space.keep == "buckets":
+        reason = f"more than {TOLERANCE:.0%} below the best of its range of FLOPs, of which there are {BUCKETS}"
     return dropped_candidate(candidate, "ranker", score, None, reason)

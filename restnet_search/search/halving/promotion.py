@@ -1,21 +1,33 @@
 """Promotion from one rung to the next: the best of every range of FLOPs, and in what order they are trained. Pure.
 
 Ranges are equally wide on a logarithmic scale, not equally full: a part of the front where hybrids are rare is a range
-of its own, from which the best aldirections goes on.
+of its own, from which the best always goes on.
+
+A score is compared only with what it foretells. Before any training, what a stitch will gain by it differs between
+directions (front anchor and back anchor), so each direction is a list of its own. After training, directions meet in
+one list, and one is left behind only where another beats it by more than chance explains.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import log
+from math import log, sqrt
 
 from restnet_search.pareto import hypervolume
 from restnet_search.search.points.candidates import CandidateKey
 
-__all__ = ["Configuration", "Promotion", "Scores", "cost_ranges", "order_by_hypervolume_gain", "promote"]
+__all__ = [
+    "Configuration",
+    "Promotion",
+    "Scores",
+    "chance_margin",
+    "cost_ranges",
+    "order_by_hypervolume_gain",
+    "promote",
+]
 
 Scores = tuple[float, ...]
 """What a candidate reached, the latest and dearest score first; what follows breaks ties. Higher is better."""
@@ -29,6 +41,11 @@ class Configuration:
     macs: int
     scores: Scores
 
+    @property
+    def direction(self) -> tuple[str, str]:
+        """Front anchor and back anchor."""
+        return self.key[0], self.key[2]
+
 
 @dataclass(frozen=True)
 class Promotion:
@@ -36,8 +53,8 @@ class Promotion:
 
     Attributes:
         configuration: At the rung.
-        place: In its range of MACs, 1 is best.
-        of: Configurations in that range.
+        place: Among those that it is compared with, 1 is best.
+        of: How many these are.
         went_on: How many of them went on.
         kept: True if it went on itself.
     """
@@ -68,18 +85,25 @@ def promote(
     share: float,
     at_least: int = 0,
     per_direction: int = 0,
+    margin: float | None = None,
 ) -> list[Promotion]:
-    """Keep the best ``share`` of every range, rounded up, so at least one; and no fewer than ``at_least`` in all.
+    """Keep the best ``share`` of every list, rounded up, so at least one; and no fewer than ``at_least`` in all.
 
-    The ``per_direction`` best of every direction (front anchor and back anchor) go on besides, so that no direction is
-    judged by its start alone: what a stitch gains by training differs between kinds of anchors.
+    A list holds the configurations of a range of MACs: where ``margin`` is None those of one direction, else those of
+    all directions together. Then the best of a direction goes on besides where its first score lies at most that far
+    below the best of its list, for it is not beaten. The ``per_direction`` best of every direction, whatever their
+    MACs, go on in any case.
 
-    Where the shares of all ranges are too few together, the share rises until they are enough: those go on next that
-    come first in the order of (place - 1) / (size of the range), then by scores.
+    Where the shares of all lists are too few together, the share rises until they are enough: those go on next that
+    come first in the order of (place - 1) / (size of the list), then by scores.
 
     Args:
+        configurations: At the rung.
         limits: Of the ranges, as :func:`cost_ranges` gives them; a rung keeps those of the rung before.
         share: Above 0, at most 1.
+        at_least: How many go on in all.
+        per_direction: How many of every direction go on.
+        margin: None before training; after it, by how much a first score must be higher to beat another.
 
     Returns:
         What became of each configuration, in their order.
@@ -89,13 +113,15 @@ def promote(
     """
     if not 0 < share <= 1:
         raise ValueError(f"the share must lie in (0, 1], came {share}")
-    ranges: dict[int, list[Configuration]] = defaultdict(list)
-    for configuration in configurations:
-        ranges[bisect_right(limits, configuration.macs)].append(configuration)
-    # a configuration goes on where the share of its range that is better than it is below the share kept
+
+    def list_of(configuration: Configuration) -> tuple[object, ...]:
+        index = bisect_right(limits, configuration.macs)
+        return (index, *configuration.direction) if margin is None else (index,)
+
+    lists = _grouped(configurations, list_of)
+    # a configuration goes on where the share of its list that is better than it is below the share kept
     better: dict[CandidateKey, tuple[int, int]] = {}
-    for members in ranges.values():
-        members.sort(key=_best_first)
+    for members in lists.values():
         better |= {configuration.key: (above, len(members)) for above, configuration in enumerate(members)}
 
     def turn(configuration: Configuration) -> tuple[object, ...]:
@@ -106,22 +132,41 @@ def promote(
     # 1e-9: 0.3 of 10 are 3, although 3 / 10 may round to above 0.3
     count = sum(above / size < share - 1e-9 or above == 0 for above, size in better.values())
     kept = {configuration.key for configuration in order[: max(count, at_least)]}
-    directions: dict[tuple[str, str], list[Configuration]] = defaultdict(list)
-    for configuration in sorted(configurations, key=_best_first):
-        directions[configuration.key[0], configuration.key[2]].append(configuration)
+    directions = _grouped(configurations, lambda configuration: configuration.direction)
     kept |= {configuration.key for members in directions.values() for configuration in members[:per_direction]}
-    went_on = {index: sum(configuration.key in kept for configuration in members) for index, members in ranges.items()}
+    kept |= {one.key for members in lists.values() for one in _unbeaten(members, margin or 0.0)}
+    went_on = {name: sum(configuration.key in kept for configuration in members) for name, members in lists.items()}
     return [
         Promotion(
             configuration,
             better[configuration.key][0] + 1,
             better[configuration.key][1],
-            went_on[index],
+            went_on[list_of(configuration)],
             configuration.key in kept,
         )
         for configuration in configurations
-        for index in (bisect_right(limits, configuration.macs),)
     ]
+
+
+def chance_margin(images: int) -> float:
+    """Return two standard errors of the difference of two accuracies on so many images, at most: near a half each."""
+    return 2 * sqrt(0.5 / images)
+
+
+def _unbeaten(members: Sequence[Configuration], margin: float) -> list[Configuration]:
+    """The best of every direction that lies within the margin of the best of all; members come best first."""
+    firsts = [own[0] for own in _grouped(members, lambda configuration: configuration.direction).values()]
+    return [one for one in firsts if one.scores[0] >= members[0].scores[0] - margin]
+
+
+def _grouped(
+    configurations: Iterable[Configuration], name: Callable[[Configuration], tuple[object, ...]]
+) -> dict[tuple[object, ...], list[Configuration]]:
+    """Configurations by name, each group the best first."""
+    groups: dict[tuple[object, ...], list[Configuration]] = defaultdict(list)
+    for configuration in sorted(configurations, key=_best_first):
+        groups[name(configuration)].append(configuration)
+    return groups
 
 
 def order_by_hypervolume_gain(

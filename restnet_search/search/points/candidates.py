@@ -14,6 +14,7 @@ from restnet_search.costs.cost_table import AnchorCosts, hybrid_cost
 from restnet_search.errors import BudgetError
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.search.points.device_costs import DeviceCosts
+from restnet_search.search.points.keeping import Ranked, best_first, best_of_buckets, first_partners
 from restnet_search.search.points.stitch_points import Plans, StitchPoint, directions_of, offered_cuts
 from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.records import Direction
@@ -98,12 +99,12 @@ def enumerate_candidates(
     scores: Mapping[str, PairScores],
     device: DeviceCosts | None = None,
 ) -> Enumeration:
-    """List the candidates of every direction: stitchable, within a budget, and the ranker's ``top_k`` of their front.
+    """List the candidates of every direction: stitchable, within a budget, and kept by the space's rule ``keep``.
 
     Each of the stitch points that are kept comes with every kind of stitch layer that the budgets allow.
 
     Args:
-        space: Pairs, orders, cut-point bounds, kinds of stitch layers, the ranker and ``top_k``.
+        space: Pairs, orders, cut-point bounds, kinds of stitch layers, the ranker, ``keep`` and ``top_k``.
         budgets: A candidate must fit at least one.
         cut_points: Per anchor.
         costs: Per anchor.
@@ -120,8 +121,9 @@ def enumerate_candidates(
     for direction in directions_of(space, costs):
         front, back = costs[direction.front], costs[direction.back]
         ceiling = max(front.total.macs, back.total.macs)
+        rows: dict[int, list[tuple[Ranked, list[tuple[StitchPlan, Cost]]]]] = {}
         for front_cut in offered[direction.front]:
-            row: list[tuple[float, int, list[tuple[StitchPlan, Cost]]]] = []
+            row = rows.setdefault(front_cut, [])
             for back_cut in offered[direction.back]:
                 counts["stitch_points"] += 1
                 points = [
@@ -140,17 +142,26 @@ def enumerate_candidates(
                     counts["costlier_than_anchors"] += 1
                 else:
                     score = scores[space.ranker.kind][direction.front, direction.back][front_cut, back_cut]
-                    row.append((float(score), back_cut, cheap))
-            row.sort(key=lambda entry: (-entry[0], entry[1]))
-            counts["ranked_out"] += len(row[space.top_k :])
-            for rank, (score, back_cut, kinds) in enumerate(row):
-                every = _scores_at(scores, direction, (front_cut, back_cut))
+                    least_macs = min(cost.macs for _, cost in cheap)
+                    row.append((Ranked((front_cut, back_cut), least_macs, float(score)), cheap))
+        chosen = _chosen(space, [point for row in rows.values() for point, _ in row])
+        for front_cut, row in rows.items():
+            row.sort(key=lambda entry: best_first(entry[0]))
+            for rank, (point, kinds) in enumerate(row):
+                went_on = point.place in chosen
+                counts["ranked_out"] += not went_on
+                every = _scores_at(scores, direction, point.place)
                 macs = front.fronts[front_cut].macs
-                (kept if rank < space.top_k else passed_over).extend(
-                    Candidate(direction, front_cut, back_cut, plan, cost, score, rank, every, macs)
+                (kept if went_on else passed_over).extend(
+                    Candidate(direction, *point.place, plan, cost, point.score, rank, every, macs)
                     for plan, cost in kinds
                 )
     return Enumeration(tuple(kept), **counts, passed_over=tuple(passed_over), **vars(least))
+
+
+def _chosen(space: SearchSpace, points: Sequence[Ranked]) -> frozenset[tuple[int, int]]:
+    """The stitch points of a direction that the space's rule keeps."""
+    return first_partners(points, space.top_k) if space.keep == "top_k" else best_of_buckets(points)
 
 
 def list_candidates(

@@ -11,8 +11,8 @@ from typing import Any
 
 from restnet_search.costs.cost import Cost, Uncounted
 from restnet_search.costs.latency_table import MeasuredOn, Timing
-from restnet_search.plain.answers import Answers
-from restnet_search.plain.bounds import Fraction, Natural, Seconds
+from restnet_search.plain.answers import Answers, paired_counts
+from restnet_search.plain.bounds import Figure, Fraction, Natural, Seconds
 from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.space.schema import Order, Tune
 
@@ -38,6 +38,7 @@ __all__ = [
     "joint_id",
     "nested_figures",
     "network_name",
+    "paired_counts",
     "part_names",
 ]
 
@@ -284,12 +285,19 @@ class RungSummary:
 
     ``cost`` (the cost table) and ``ranker`` come first, then ``closed_form`` and ``short`` training where they were
     run, then ``full`` training, which keeps what was trained.
+
+    What the scores of ``closed_form`` and ``short`` foretold is known of the ``judged`` candidates that were trained in
+    full: ``agreement`` is Spearman's rank correlation of scores and val accuracies (None where it is undefined),
+    ``regret`` how much accuracy the best-scored of them lacks to the best of them, as a fraction.
     """
 
     name: str
     entered: Natural
     kept: Natural
     seconds: Seconds
+    agreement: Figure | None = None
+    regret: Figure | None = None
+    judged: Natural = 0
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import cycle, pairwise, zip_longest
 from typing import Any, TypeVar
 
@@ -14,9 +15,23 @@ from restnet_search.search.run.records import TrialKey
 from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.space.schema import TrainingSpec
 
-__all__ = ["CandidateGrid"]
+__all__ = ["CandidateGrid", "RungScores"]
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class RungScores:
+    """Scores at the rungs of successive halving.
+
+    Attributes:
+        of: By candidate, the latest and dearest first; of every candidate that has some.
+        comparable: True where the latest are those of a training. Those of closed forms do not say which direction
+            trains to more.
+    """
+
+    of: Mapping[CandidateKey, Sequence[float]] = field(default_factory=dict)
+    comparable: bool = False
 
 
 class CandidateGrid:
@@ -28,16 +43,17 @@ class CandidateGrid:
     Args:
         candidates: What may be trained.
         training: Ranges and lists of the training choices, which are parameters as well.
-        scores: At the rungs, of every candidate that has some, the latest and dearest first.
+        scores: At the rungs.
     """
 
     def __init__(
         self,
         candidates: Sequence[Candidate],
         training: TrainingSpec,
-        scores: Mapping[CandidateKey, Sequence[float]],
+        scores: RungScores,
     ) -> None:
-        self.candidates, self._training, self._scores = tuple(candidates), training, scores
+        self.candidates, self._training = tuple(candidates), training
+        self._scores, self._comparable = scores.of, scores.comparable
         self._rows = {
             str(direction): [sorted(row, key=self.place) for row in rows.values()]
             for direction, rows in by_front(candidates).items()
@@ -90,15 +106,19 @@ class CandidateGrid:
         """Return about ``count`` candidates to start with; then the sampler has something to learn from.
 
         Where all have scores, those with the largest hypervolume together, in the order of what each adds for its work,
-        then the best of every direction that is not among them. Else stitch points spread evenly over each direction's
-        costs, directions in turn.
+        then the best of every direction that is not among them; where scores are not comparable between directions,
+        those of each direction by itself, directions in turn. Without scores, stitch points spread evenly over each
+        direction's costs, directions in turn.
         """
         rows = {direction: [c for row in rows for c in row] for direction, rows in self._rows.items()}
-        if all(candidate.key in self._scores for candidate in self.candidates):
+        each = -(-count // len(rows))
+        if not all(candidate.key in self._scores for candidate in self.candidates):
+            turns = _in_turn([self._spread(members, each) for members in rows.values()])[:count]
+        elif self._comparable:
             turns = self._by_hypervolume(rows, count)
         else:
-            spread = [self._spread(members, -(-count // len(rows))) for members in rows.values()]
-            turns = [candidate for turn in zip_longest(*spread) for candidate in turn if candidate is not None][:count]
+            turns = _in_turn([self._by_hypervolume({name: own}, each) for name, own in rows.items()])
+            turns = turns[: max(count, len(rows))]
         keys: list[TrialKey] = []
         for candidate, tune in zip(turns, cycle(self._training.tune), strict=False):
             keys.append((*candidate.key, tune))  # pyright: ignore[reportArgumentType]
@@ -119,6 +139,11 @@ class CandidateGrid:
         edges = [round(len(ordered) * index / count) for index in range(count + 1)]
         slices = [ordered[low:high] for low, high in pairwise(edges) if high > low]
         return [min(part, key=self.place) for part in slices]
+
+
+def _in_turn(rows: Sequence[Sequence[_T]]) -> list[_T]:
+    """The first of every row, then the second of each, and so on."""
+    return [one for turn in zip_longest(*rows) for one in turn if one is not None]
 
 
 def _one_of(trial: Trial, name: str, choices: list[_T]) -> _T:

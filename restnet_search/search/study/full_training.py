@@ -14,6 +14,7 @@ from restnet_search.search.points.controls import Control
 from restnet_search.search.prepare.images import SearchImages
 from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.session import Session
+from restnet_search.search.study.candidate_grid import RungScores
 from restnet_search.search.study.control_trials import train_controls
 from restnet_search.search.study.study import SearchStudy
 from restnet_search.search.study.training_run import Strategy, TrainingRun
@@ -26,7 +27,8 @@ __all__ = ["open_study", "train_hybrids"]
 
 def open_study(session: Session, halving: Halving) -> SearchStudy:
     """Open the study of the candidates that halving kept."""
-    study = SearchStudy.open(session.folder.study, halving.survivors, session.space, halving.scores, session.trials)
+    rungs = RungScores(halving.scores, comparable=halving.trained)
+    study = SearchStudy.open(session.folder.study, halving.survivors, session.space, rungs, session.trials)
     if halving.statistics is not None:
         study.add_counts("features", asdict(halving.statistics))
     return study

@@ -12,13 +12,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from restnet_search.costs.cost import Cost
 from restnet_search.plain.bounds import Seconds
-from restnet_search.search.points.candidates import Candidate, CandidateKey
+from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.run.record_reading import read_note
 from restnet_search.search.run.record_store import ELAPSED, RECORD, STUDY, directions, records_in
 from restnet_search.search.run.records import HybridRecord, TrialKey
 from restnet_search.search.run.storage import open_storage
 from restnet_search.search.run.training_choices import TrainingChoices
-from restnet_search.search.study.candidate_grid import CandidateGrid
+from restnet_search.search.study.candidate_grid import CandidateGrid, RungScores
 from restnet_search.search.study.sampler import make_sampler
 from restnet_search.space.schema import SearchSpace
 
@@ -88,7 +88,7 @@ class SearchStudy:
         path: Path,
         candidates: Sequence[Candidate],
         space: SearchSpace,
-        scores: Mapping[CandidateKey, Sequence[float]] | None = None,
+        scores: RungScores | None = None,
         trials: int | None = None,
     ) -> SearchStudy:
         """Create the study in an SQLite file, or open the one that is there and take up what is pending.
@@ -97,7 +97,7 @@ class SearchStudy:
             path: The file.
             candidates: What may be trained; the same as when the study was created.
             space: Of the search.
-            scores: At the rungs of successive halving, the latest first: they stand above the ranker's order.
+            scores: At the rungs of successive halving: they stand above the ranker's order.
             trials: To reach; the space's if left out.
         """
         study = optuna.create_study(
@@ -106,7 +106,7 @@ class SearchStudy:
             directions=directions(space.objectives),
             load_if_exists=True,
         )
-        grid = CandidateGrid(candidates, space.training, scores or {})
+        grid = CandidateGrid(candidates, space.training, scores or RungScores())
         opened = cls(study, grid, space, trials)
         opened._take_up_pending()
         return opened

@@ -1,23 +1,30 @@
-"""Score many candidates by their closed-form stitches alone: one Gram matrix for all backs behind a front cut."""
+"""Score many candidates by their closed-form stitches alone: one Gram matrix for all backs behind a front cut.
+
+A candidate is scored as a trial without any epoch would be. So where trials estimate the back's batch-norm statistics
+anew (the first of ``training.tune``), they are estimated here, too: without them the scores foretell little of what is
+reached after it.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from restnet_search.plain.bounds import Fraction, Natural
 from restnet_search.search.points.candidates import Candidate, CandidateKey
 from restnet_search.search.training.accuracy import predict
 from restnet_search.search.training.context import TrialContext
+from restnet_search.search.training.norm_statistics import see_statistics
 from restnet_search.search.training.trial import is_cached
 from restnet_search.stitching.initialize import SharedFit, input_signature
 from restnet_search.stitching.layer import StitchLayer
+from restnet_search.stitching.tuning import StatisticsFit, TunedBack
 
 __all__ = ["RungScore", "closed_form_scores"]
 
@@ -51,6 +58,8 @@ def closed_form_scores(
     advance: Callable[[float], None] = lambda _: None,
 ) -> Iterator[tuple[list[RungScore], float]]:
     """Solve the stitch layer of each candidate on ``context.fit`` and score its hybrid on ``context.val``.
+
+    Batch-norm statistics are those of ``context.fit``, too.
 
     Each front cut is read once for all backs behind it. Where its features are kept, it is a step of its own; else as
     many front cuts of an anchor as the memory allows share one pass over the images. What a candidate reaches does not
@@ -109,11 +118,19 @@ def _score(candidates: Sequence[Candidate], context: TrialContext, advance: Call
     generator = torch.Generator().manual_seed(context.seed)  # the weights drawn are overwritten by the solution
     place = context.compute.place
     stitches = {candidate.key: place(StitchLayer(candidate.plan, generator)) for candidate in candidates}
+    sliced = {
+        (name, cut): place(context.graphs[name].back(cut))
+        for name, cut in {(candidate.direction.back, candidate.back_cut) for candidate in candidates}
+    }
+    backs: dict[CandidateKey, fx.GraphModule] = {c.key: sliced[c.direction.back, c.back_cut] for c in candidates}
+    fits = {c.key: StatisticsFit(backs[c.key]) for c in candidates if context.training.tune[0] != "stitch"}
+    fits = {key: fit for key, fit in fits.items() if fit.is_needed}
     # a share of the step per batch, and one for solving the equations
-    batches = [math.ceil(len(split) / context.training.batch_size) for split in (context.fit, context.val)]
-    share = len(candidates) / (sum(batches) + 1)
+    splits = (context.fit, context.val, *([context.fit] if fits else []))
+    share = len(candidates) / (sum(math.ceil(len(split) / context.training.batch_size) for split in splits) + 1)
     r2 = _solve(candidates, stitches, context, lambda: advance(share))
-    correct = _correct(candidates, stitches, context, lambda: advance(share))
+    own = _tuned(candidates, stitches, fits, context, lambda: advance(share)) if fits else {}
+    correct = _correct(candidates, stitches, {**backs, **own}, context, lambda: advance(share))
     n = len(context.val)
     return [RungScore(c.key, correct[c.key] / n, n, tie=r2[c.key]) for c in candidates]
 
@@ -153,17 +170,33 @@ def _solve(
     return solved
 
 
+def _tuned(
+    candidates: Sequence[Candidate],
+    stitches: Mapping[CandidateKey, StitchLayer],
+    fits: Mapping[CandidateKey, StatisticsFit],
+    context: TrialContext,
+    advance: Callable[[], None],
+) -> dict[CandidateKey, nn.Module]:
+    """Return backs with batch-norm statistics of their own, in one pass of the front anchor."""
+    front, cuts = candidates[0].direction.front, sorted({candidate.front_cut for candidate in candidates})
+    place, batch, first = context.compute.place, context.training.batch_size, torch.arange(len(context.fit))
+    for fronts in context.store.batches_at(front, cuts, context.train, batch, first):
+        at = dict(zip(cuts, fronts, strict=True))
+        for candidate in candidates:
+            if (fit := fits.get(candidate.key)) is not None:
+                see_statistics(fit, stitches[candidate.key], at[candidate.front_cut], context.compute)
+        advance()
+    return {key: place(TunedBack(fit.back, "stitch+norm-stats", statistics=fit.result())) for key, fit in fits.items()}
+
+
 def _correct(
     candidates: Sequence[Candidate],
-    stitches: dict[CandidateKey, StitchLayer],
+    stitches: Mapping[CandidateKey, StitchLayer],
+    backs: Mapping[CandidateKey, nn.Module],
     context: TrialContext,
     advance: Callable[[], None],
 ) -> dict[CandidateKey, int]:
     """Count the val images that each hybrid classifies correctly."""
-    backs: dict[tuple[str, int], nn.Module] = {
-        (name, cut): context.compute.place(context.graphs[name].back(cut))
-        for name, cut in {(candidate.direction.back, candidate.back_cut) for candidate in candidates}
-    }
     correct = {candidate.key: 0 for candidate in candidates}
     front, cuts = candidates[0].direction.front, sorted({candidate.front_cut for candidate in candidates})
     batch = context.training.batch_size
@@ -171,7 +204,7 @@ def _correct(
     for fronts, labels in zip(features, context.val.labels.split(batch), strict=True):
         at = dict(zip(cuts, fronts, strict=True))
         for candidate in candidates:
-            back = backs[candidate.direction.back, candidate.back_cut]
+            back = backs[candidate.key]
             predicted = predict(stitches[candidate.key], back, at[candidate.front_cut], context.compute, exact=False)
             correct[candidate.key] += int((predicted == labels).sum())
         advance()

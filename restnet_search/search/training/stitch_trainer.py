@@ -15,6 +15,7 @@ from restnet_search.search.training.accuracy import predict
 from restnet_search.search.training.context import TrialContext
 from restnet_search.search.training.divergence import describe_divergence
 from restnet_search.search.training.losses import match_loss
+from restnet_search.search.training.norm_statistics import see_statistics
 from restnet_search.search.training.optimizer import Group, Optimizer
 from restnet_search.search.training.seeds import generator_for
 from restnet_search.space.schema import Tune
@@ -183,21 +184,10 @@ class StitchTrainer:
         """Return an estimate of the back's batch-norm statistics to be fed; None where they stay as they are."""
         return None if self._tuned is None else self._tuned.statistics_fit()
 
-    @torch.no_grad()
     def see_statistics(self, fit: StatisticsFit, features: Tensor) -> None:
-        """Show the fit a batch of front features (or images).
-
-        Where the batch does not fit memory, each of its micro-batches counts as a batch: layers behind the first then
-        see what the statistics of smaller batches make, and come out a little different.
-        """
-        compute = self._context.compute
-
-        def see(rows: slice) -> None:
-            with compute.autocast_frozen():
-                fit.update(self.stitch(self._features(features[rows])))
-
-        for _ in compute.micro_batches.map("batch-norm statistics", len(features), see, least=2):
-            pass
+        """Show the fit a batch of front features (or images)."""
+        stitch = self.stitch if self._front is None else nn.Sequential(self._front, self.stitch)
+        see_statistics(fit, stitch, features, self._context.compute)
 
     def use_statistics(self, statistics: Mapping[str, Tensor]) -> None:
         """Give the back batch-norm statistics of its own."""

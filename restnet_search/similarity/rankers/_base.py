@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ class RankerSetup:
 
     Attributes:
         cut_points: Of every anchor, by name; at least two anchors.
-        images: Number of images that will be seen.
+        images: Number of images that :meth:`Ranker.update` will be shown; a ranker that learns is shown more.
         classes: Classes of the data.
         seed: For rankers that draw.
     """
@@ -65,8 +65,13 @@ class Ranker(ABC):
     It is built with a :class:`RankerSetup` and, as keywords, the ``ranker.options`` of the space.
 
     ``update`` is called for every batch; ``end_pass`` when all images were seen, and then, only where ``passes`` is
-    more than 1 because the sums of all pairs would not fit into memory at once, the images come again.
+    more than 1 because the sums of all pairs would not fit into memory at once, the images come again. A ranker that
+    ``learns`` is shown val images after its last pass.
     """
+
+    learns: ClassVar[bool] = False
+    """True where something is trained: ``update`` is then shown all training images of the search, not
+    ``ranker.images`` of them, and ``update_val`` the val images, on which what was trained is asked."""
 
     @property
     def passes(self) -> int:
@@ -75,14 +80,20 @@ class Ranker(ABC):
 
     @abstractmethod
     def update(self, batch: FeatureBatch) -> None:
-        """Add one batch of at least four images."""
+        """Add one batch of training images: at least four, unless the ranker learns."""
+
+    def update_val(self, batch: FeatureBatch) -> None:  # noqa: B027  (only a ranker that learns is shown any)
+        """Add one batch of val images."""
 
     def end_pass(self) -> None:  # noqa: B027  (most rankers have nothing to do here)
         """Take note that all images of this pass were seen."""
 
     @abstractmethod
     def scores(self) -> PairScores:
-        """Return the scores, after the last pass: every pair of the setup, a matrix of its numbers of cut points."""
+        """Return the scores, after the last pass: every pair of the setup, a matrix of its numbers of cut points.
+
+        Higher is better. What is a distance by nature is returned with its sign turned.
+        """
 
 
 def build_ranker(name: str, setup: RankerSetup, options: Mapping[str, Any] | None = None) -> Ranker:

@@ -1,34 +1,30 @@
-"""Ranker ``kl``: how far the classes that front and back predict at their cut points lie apart.
+"""Ranker ``kl``: how far the classes that front and back predict at their cut points lie apart (KLAS).
 
-After KLAS (arXiv 2605.29259), which picks stitches by the KL divergence between intermediate representations.
+**The formula** (KLAS, arXiv 2605.29259). After every block of an anchor, that is at each of its cut points, a linear
+probe on pooled features gives a distribution over the classes for each image, P_c(x). It is trained on the training
+images of the search; divergences are means over its val images x::
 
-**The formula.** At every cut point c of an anchor a linear probe on pooled features gives a distribution over the
-classes for each image, P_c(x). With the mean over the images, ::
+    Theta(f_i, g_j) = mean_x KL( P_f,i(x) || P_g,j(x) )
+    Gamma(i, j)     = Theta(f_i, g_j) / Theta(g_j, g_{j+1})
 
-    D(i, j)     = mean_x KL( P_front,i(x) || P_back,j(x) )        what the stitch layer must bridge
-    d(j)        = mean_x KL( P_back,j(x)  || P_back,j+1(x) )      what the back's own next block changes
-    score(i, j) = d(j) / (d(j) + D(i, j))                         in [0, 1]; 1 where D(i, j) = 0
+Gamma relates what the stitch layer must bridge to what the back's own next block changes; KLAS prefers low values. As
+scores are higher where they are better, the score is -Gamma: this is the only place where the sign is turned.
 
-which falls with the ratio D / d, as KLAS relates the two, but stays finite where d is zero. Both stitch orders are
-scored, and differ: the divergence is not symmetric, and d belongs to the back.
-
-**What is certain, and what is this program's reading.** That KLAS trains linear probes, takes KL divergences of their
-predictions and relates that of front and back to that of the back's next block is what was known of it here (its
-abstract and a summary; its formulas were not at hand). Readings: the direction of KL (front against back, block against
-next block); the ratio in its bounded form; the means over images taken before the ratio; the next block of the last cut
-point is the rest of the anchor, whose predictions are its own logits; a next cut point that sees the same pooled
-features (global pooling lies between) is passed over, because d would be zero without any block; features are averaged
-over the grid, with prefix tokens set beside them.
+**Readings of this program**, where the paper says nothing or was made for other networks: both orders are scored (KLAS
+stitches small to large alone; Gamma differs, as the divergence is not symmetric and the denominator belongs to the
+back). The block after the last cut point is the rest of the anchor, whose predictions are its own logits. A next cut
+point that sees the same pooled features (global pooling lies between) is passed over: the denominator would be zero
+without any block. Features are averaged over the grid, with prefix tokens set beside them.
 
 **Probes** are multinomial logistic regressions on standardised features with an L2 penalty (that of scikit-learn's
-``C=1``), fitted without chance on one half of the images and asked on the other, and the other way round: predictions
-on images that a probe was trained on would be all but their labels wherever features are wider than images are many.
+``C=1``), trained until their gradient is gone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -39,58 +35,92 @@ from restnet_search.graph.cut_points import CutPoint
 from restnet_search.graph.layout import Layout
 from restnet_search.similarity.rankers._base import FeatureBatch, PairScores, Ranker, RankerSetup
 
-__all__ = ["KlRanker", "fit_probe", "kl_scores", "mean_kl", "pooled"]
+__all__ = ["KlRanker", "fit_probe", "gamma", "mean_kl", "pooled", "predict"]
 
-_ITERATIONS = 100
+_ITERATIONS = 500
 _TOLERANCE = 1e-5  # of the gradient's largest entry
 _SAME = 1e-9  # mean divergence below which two cut points see the same
 
 
 class KlRanker(Ranker):
-    """Keeps the pooled features of all cut points, ``(images, channels)`` each, and trains two probes per cut point."""
+    """Keeps the pooled features of all cut points, ``(images, channels)`` each, and trains a probe per cut point."""
+
+    learns = True
 
     def __init__(self, setup: RankerSetup) -> None:
         self._setup = setup
-        self._pooled: dict[tuple[str, int], list[Tensor]] = {
-            (name, cut.index): [] for name, cuts in setup.cut_points.items() for cut in cuts if _known(cut)
-        }
-        self._logits: dict[str, list[Tensor]] = {name: [] for name in setup.cut_points}
-        self._labels: list[Tensor] = []
+        self._train, self._val = _Seen.none(setup), _Seen.none(setup)
 
     @staticmethod
-    def work(setup: RankerSetup) -> float:
-        """Multiply-accumulates that training the probes takes at most, roughly."""
+    def work(setup: RankerSetup, images: int) -> float:
+        """Multiply-accumulates that training the probes on so many images takes at most, roughly."""
         cuts = [cut for some in setup.cut_points.values() for cut in some]
-        widths = sum(min(cut.layout.channels * (1 + cut.layout.prefix), setup.images // 2) for cut in cuts)
-        return 2.0 * _ITERATIONS * setup.images * setup.classes * widths
+        widths = sum(min(cut.layout.channels * (1 + cut.layout.prefix), images) for cut in cuts)
+        return 2.0 * _ITERATIONS * images * setup.classes * widths
 
     def update(self, batch: FeatureBatch) -> None:
-        for (name, index), kept in self._pooled.items():
-            kept.append(pooled(batch.features[name][index], self._setup.cut_points[name][index].layout))
-        for name, logits in self._logits.items():
-            logits.append(batch.logits[name].double())
-        self._labels.append(batch.labels)
+        self._train.add(batch, self._setup)
+
+    def update_val(self, batch: FeatureBatch) -> None:
+        self._val.add(batch, self._setup)
 
     def scores(self) -> PairScores:
-        labels = torch.cat(self._labels)
+        """Return -Gamma.
+
+        Raises:
+            ValueError: If no training images or no val images were shown.
+        """
+        if not self._train.labels or not self._val.labels:
+            raise ValueError(
+                "the ranker kl trains its probes on training images and asks them on val images; show both"
+            )
+        labels = torch.cat(self._train.labels)
         predicted = {
-            key: predict_out_of_fold(torch.cat(kept), labels, self._setup.classes) for key, kept in self._pooled.items()
+            key: predict(torch.cat(kept), labels, torch.cat(self._val.pooled[key]), self._setup.classes)
+            for key, kept in self._train.pooled.items()
         }
         scores: PairScores = {}
         for front, back in self._setup.pairs:
             rows, columns = (self._indices(name) for name in (front, back))
-            score = kl_scores(
+            distance = gamma(
                 [predicted[front, index] for index in rows],
                 [predicted[back, index] for index in columns],
-                F.log_softmax(torch.cat(self._logits[back]), dim=1),
+                F.log_softmax(torch.cat(self._val.logits[back]), dim=1),
             )
             matrix = np.full((len(self._setup.cut_points[front]), len(self._setup.cut_points[back])), np.nan)
-            matrix[np.ix_(rows, columns)] = score.cpu().numpy()
+            matrix[np.ix_(rows, columns)] = -distance.cpu().numpy()
             scores[front, back] = matrix
         return scores
 
     def _indices(self, name: str) -> list[int]:
         return [cut.index for cut in self._setup.cut_points[name] if _known(cut)]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What was seen of the images of a split, batch by batch.
+
+    Attributes:
+        pooled: Features of every cut point with a known layout, by anchor and index.
+        logits: Of every anchor, float64.
+        labels: Of the images.
+    """
+
+    pooled: Mapping[tuple[str, int], list[Tensor]]
+    logits: Mapping[str, list[Tensor]]
+    labels: list[Tensor]
+
+    @classmethod
+    def none(cls, setup: RankerSetup) -> _Seen:
+        known = {(name, cut.index) for name, cuts in setup.cut_points.items() for cut in cuts if _known(cut)}
+        return cls({key: [] for key in sorted(known)}, {name: [] for name in setup.cut_points}, [])
+
+    def add(self, batch: FeatureBatch, setup: RankerSetup) -> None:
+        for (name, index), kept in self.pooled.items():
+            kept.append(pooled(batch.features[name][index], setup.cut_points[name][index].layout))
+        for name, logits in self.logits.items():
+            logits.append(batch.logits[name].double())
+        self.labels.append(batch.labels)
 
 
 def _known(cut: CutPoint) -> bool:
@@ -106,17 +136,18 @@ def pooled(features: Tensor, layout: Layout) -> Tensor:
     return torch.cat([mean, features[:, : layout.prefix].float().flatten(1)], dim=1) if layout.prefix else mean
 
 
-def predict_out_of_fold(features: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Log-probabilities ``(n, classes)`` float64 of each image, by the probe that was fitted on the other half."""
-    labels = labels.to(features.device)
-    even = torch.arange(len(labels), device=features.device) % 2 == 0
-    predicted = torch.empty(len(labels), classes, dtype=torch.float64, device=features.device)
-    for fold in (even, ~even):
-        mean, scale = features[~fold].mean(dim=0), features[~fold].std(dim=0, correction=0).clamp_min(1e-6)
-        weight, bias = fit_probe(((features[~fold] - mean) / scale).double(), labels[~fold], classes)
-        logits = ((features[fold] - mean) / scale).double() @ weight.T + bias
-        predicted[fold] = F.log_softmax(logits, dim=1)
-    return predicted
+def predict(train: Tensor, labels: Tensor, val: Tensor, classes: int) -> Tensor:
+    """Log-probabilities ``(m, classes)`` float64 of val images, by a probe trained on training images.
+
+    Args:
+        train: Pooled features ``(n, channels)``.
+        labels: int64 ``(n,)``, of the training images.
+        val: Pooled features ``(m, channels)``.
+        classes: How many there are.
+    """
+    mean, scale = train.mean(dim=0), train.std(dim=0, correction=0).clamp_min(1e-6)
+    weight, bias = fit_probe(((train - mean) / scale).double(), labels.to(train.device), classes)
+    return F.log_softmax(((val - mean) / scale).double() @ weight.T + bias, dim=1)
 
 
 def fit_probe(
@@ -169,8 +200,10 @@ def mean_kl(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     return ((own[:, None] - probabilities @ others.T) / len(first[0])).clamp_min(0.0)
 
 
-def kl_scores(front: Sequence[Tensor], back: Sequence[Tensor], output: Tensor) -> Tensor:
-    """Scores ``(F, B)`` of front against back cut points in [0, 1], from log-probabilities ``(n, classes)`` of each.
+def gamma(front: Sequence[Tensor], back: Sequence[Tensor], output: Tensor) -> Tensor:
+    """KLAS's Gamma ``(F, B)`` of front against back cut points, from log-probabilities ``(n, classes)`` of each.
+
+    0 where front and back predict the same; lower is better.
 
     Args:
         front: Of the front's cut points.
@@ -179,10 +212,9 @@ def kl_scores(front: Sequence[Tensor], back: Sequence[Tensor], output: Tensor) -
     """
     apart = mean_kl(front, back)
     steps = mean_kl(back, [*back, output])
-    own = torch.empty(len(back), dtype=apart.dtype, device=apart.device)
+    own = torch.full((len(back),), _SAME, dtype=apart.dtype, device=apart.device)  # nothing changes any more
     for cut in range(len(back)):
         later = steps[cut, cut + 1 :]
         changed = later[later > _SAME]
-        own[cut] = changed[0] if len(changed) else 0.0
-    apart = torch.where(apart > _SAME, apart, 0.0)
-    return torch.where(apart == 0, 1.0, own / (own + apart))
+        own[cut] = changed[0] if len(changed) else own[cut]
+    return torch.where(apart > _SAME, apart, 0.0) / own

@@ -61,7 +61,9 @@ class RankerSpec(KindSection):
     options: Annotated[dict[str, Any], AfterValidator(plain_data)] = Field(
         default={}, description="What else this ranker is built with; mostly for those of other packages."
     )
-    images: AtLeastFour = Field(default=512, description="Training images the ranker looks at.")
+    images: AtLeastFour = Field(
+        default=512, description="Training images the ranker looks at; kl learns from all of training.images."
+    )
     batch_size: AtLeastFour = Field(default=128, description="Images per minibatch (at least 4).")
 
 
