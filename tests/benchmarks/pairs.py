@@ -117,10 +117,11 @@ def open_pair(
     kind: str = "linear",
     precision: str = "float32",
     followed: bool = False,
+    inner: bool = True,
 ) -> Pair:
     """Load and cut both anchors (names of ``ANCHORS``), with the given numbers of images.
 
-    None is cut after its last block, where nothing but pooling and head follow.
+    If ``inner``, none is cut after its last block, where nothing but pooling and head follow, nor before its first.
     ``kind`` is that of the stitch layers, ``precision`` as in a space's ``compute``; ``followed`` says whether losses
     may follow the anchors.
     """
@@ -141,7 +142,7 @@ def open_pair(
         large,
         small,
         subset=(train, val),
-        cuts=inner_cuts(large, small),
+        cuts=inner_cuts(large, small) if inner else {},
         stitch={"kind": kind, "images": min(500, train)},
         training={"images": train, "batch_size": min(100, train)},
         top_k=1000,
