@@ -2,7 +2,7 @@
 
 Of every front cut point of the preset ``cifar10_resnet`` whose hybrids cost 40 to 110 MMACs, the partner is taken whose
 closed-form hybrid classifies most of 500 training images that it was not solved on; val decides nothing. Each is
-trained as ``effort: balanced`` and as ``paper`` do (the latter at the rate of ``balanced``). What was trained is kept: a
+trained as ``effort: balanced`` and as ``paper`` do, at one rate. What was trained is kept: a
 run that was cut off goes on.
 """
 
