@@ -16,6 +16,7 @@ from restnet_search.search.halving.promotion import (
     Configuration,
     chance_margin,
     cost_ranges,
+    on_a_front,
     order_by_hypervolume_gain,
     promote,
 )
@@ -112,15 +113,17 @@ def mixed(entrants: list[Configuration]) -> list[Configuration]:
 
 
 @given(fields(), SHARES)
-def test_before_any_training_each_direction_is_promoted_as_if_it_were_alone(field, share: float) -> None:
+def test_before_any_training_each_direction_keeps_what_it_would_keep_alone(field, share: float) -> None:
     entrants, limits = field
     entrants = mixed(entrants)
-    together = {p.configuration.key for p in promote(entrants, limits, share) if p.kept}
-    alone: set[object] = set()
+
+    def went_on(some: list[Configuration]) -> set[object]:
+        return {p.configuration.key for p in promote(some, limits, share, margin=-1e9) if p.kept}
+
+    wanted = went_on(entrants)
     for way in {one.direction for one in entrants}:
-        own = [one for one in entrants if one.direction == way]
-        alone |= {p.configuration.key for p in promote(own, limits, share) if p.kept}
-    assert together == alone
+        wanted |= went_on([one for one in entrants if one.direction == way])
+    assert {p.configuration.key for p in promote(entrants, limits, share) if p.kept} == wanted
 
 
 @given(fields(), SHARES, st.floats(0, 0.3))
@@ -168,6 +171,24 @@ def test_the_winner_of_a_direction_that_starts_lower_is_not_dropped_untrained() 
     again = [Configuration(one.key, one.macs, (trained.get(one.key, 0.7), *one.scores)) for one in entrants]
     kept = {p.configuration.key for p in promote(again, limits, 0.1, 5, 2, chance_margin(400)) if p.kept}
     assert {winner.key, large[-1].key} <= kept
+
+
+@given(fields(), SHARES)
+def test_what_is_best_for_some_budget_goes_on(field, share: float) -> None:
+    """Each budget is tried: the best score within it, by all together or by a direction alone."""
+    entrants, limits = field
+    entrants = mixed(entrants)
+    for apart in (False, True):
+        chosen = on_a_front(entrants, apart=apart)
+        found = {p.configuration.key for p in promote(entrants, limits, share, margin=-1e9, always=chosen) if p.kept}
+        without = {p.configuration.key for p in promote(entrants, limits, share, margin=-1e9) if p.kept}
+        assert found == without | chosen
+        for way in {one.direction for one in entrants} if apart else [None]:
+            own = [one for one in entrants if way in (None, one.direction)]
+            for budget in {one.macs for one in own}:
+                best = max(one.scores[0] for one in own if one.macs <= budget)
+                assert any(one.key in chosen and one.scores[0] == best for one in own if one.macs <= budget)
+        assert len(chosen) <= len(entrants)
 
 
 def test_the_margin_is_two_standard_errors_of_a_difference_of_shares() -> None:
