@@ -35,6 +35,7 @@ from restnet_search.search.run.records import (
     RungSummary,
 )
 from restnet_search.search.run.versions import describe_environment
+from restnet_search.space.effort import own_keys
 
 __all__ = ["assemble_report"]
 
@@ -153,6 +154,8 @@ def _search_summary(search: Search, seconds: Mapping[str, float]) -> SearchSumma
         joint=search.study.noted("joint", JointSummary),
         compute=_compute_summary(search),
         data=_data_summary(search.images.data, search.prepared.class_order),
+        effort=search.session.space.effort,
+        effort_but=own_keys(search.session.space),
     )
 
 

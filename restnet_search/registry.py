@@ -132,7 +132,12 @@ _RANKERS = _names(
     "restnet_search.similarity.rankers:", cka="CkaRanker", kl="KlRanker", lstsq="LstsqRanker", random="RandomRanker"
 )
 _STITCH_LAYERS = _names(
-    "restnet_search.stitching.kinds:", linear="Linear", conv3x3="Conv3x3", lowrank="LowRank", mlp="Perceptron"
+    "restnet_search.stitching.kinds:",
+    linear="Linear",
+    conv3x3="Conv3x3",
+    lowrank="LowRank",
+    mlp="Perceptron",
+    block="Block",
 )
 _STRATEGIES = _names(
     "restnet_search.search.study.",

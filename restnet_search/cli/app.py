@@ -105,6 +105,13 @@ def main(
             " package (default: the space's).",
         ),
     ] = None,
+    effort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="paper|balanced|best",
+            help="How hybrids are trained where the space does not say. EFFORT_HELP (default: the space's, balanced).",
+        ),
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(
@@ -170,6 +177,7 @@ def main(
             timeout=timeout,
             ranker=ranker,
             strategy=strategy,
+            effort=effort,
             device=device,
             compile_fronts=compile_fronts,
             cache_gb=cache_gb,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from restnet_search.errors import BudgetError, SpaceError, did_you_mean
 
@@ -53,14 +53,19 @@ def choose_devices(profiles: Sequence[str]) -> Devices:
     return Devices(tuple(budgets), tables[0] if tables else None)
 
 
-def choose_space(argument: str | None, *, quiet: bool = False) -> tuple[SearchSpace, Path]:
-    """Find and load the space that ``--space`` names; return it with the folder that its relative paths start from."""
+def choose_space(
+    argument: str | None, *, quiet: bool = False, replaced: Mapping[str, Any] | None = None
+) -> tuple[SearchSpace, Path]:
+    """Find and load the space that ``--space`` names; return it with the folder that its relative paths start from.
+
+    ``replaced`` are keys that options set, see :func:`restnet_search.space.load_space`.
+    """
     from restnet_search.space import find_space, load_space
 
     location = find_space(argument, environ=os.environ, cwd=Path.cwd())
     if location.note and not quiet:
         print(location.note, file=sys.stderr)
-    return load_space(location.path), location.path.parent.resolve()
+    return load_space(location.path, replaced=replaced), location.path.parent.resolve()
 
 
 def with_data(space: SearchSpace, base: Path, data: Path | None) -> SearchSpace:

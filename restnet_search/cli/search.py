@@ -47,6 +47,7 @@ class Request:
     device: str | None = None
     compile_fronts: bool = False
     allow_untrained: bool = False
+    effort: str | None = None
 
 
 def search(request: Request) -> None:
@@ -78,16 +79,20 @@ def search(request: Request) -> None:
 
 def _resolve_space(request: Request) -> tuple[SearchSpace, Path | None]:
     """Return the space with the options applied, and the folder that its relative paths start from."""
-    from restnet_search.cli.arguments import choose_devices, choose_space, with_data, with_untrained
+    from restnet_search.cli.arguments import choose_devices, choose_space, one_of, with_data, with_untrained
     from restnet_search.space import admit_extensions
+    from restnet_search.space.effort import EFFORTS
 
-    space, base = choose_space(request.space)
+    # the strategy too: what an effort fills in depends on it
+    early = {"effort": request.effort, "search": {"strategy": request.strategy} if request.strategy else {}}
+    if request.effort is not None:
+        one_of("--effort", request.effort, tuple(EFFORTS))
+    space, base = choose_space(request.space, replaced={key: value for key, value in early.items() if value})
     space = with_untrained(space, request.allow_untrained)
     plain: dict[str, Any] = with_data(space, base, request.data).model_dump(mode="json")
     if request.budgets:
         plain["budgets"] = list(request.budgets)
     chosen = {
-        "strategy": request.strategy,
         "trials": request.trials,
         "seed": request.seed,
         "timeout": request.timeout,
@@ -152,7 +157,7 @@ def _find(resume: str, runs: Path) -> RunFolder:
 
 _FIXED = (
     "budgets", "space", "data", "run", "seed", "timeout", "ranker", "strategy", "objective", "cache_gb",
-    "device_profile",
+    "device_profile", "effort",
 )  # fmt: skip
 """Options that a run keeps; how far it goes, and where and how it computes, may change when it is resumed."""
 
@@ -179,12 +184,9 @@ def _with_compute_options(space: SearchSpace, request: Request) -> SearchSpace:
 def _parse_space(plain: dict[str, Any]) -> SearchSpace:
     """Check a space whose values options have replaced."""
     from restnet_search.space import parse_space
+    from restnet_search.space.space_files import MEND_OPTIONS, WITH_OPTIONS
 
-    return parse_space(
-        plain,
-        source="the space with the command line's options",
-        mend="mend the option of that name, or the file where no option set it",
-    )
+    return parse_space(plain, source=f"the space {WITH_OPTIONS}", mend=MEND_OPTIONS)
 
 
 def _run(folder: RunFolder, request: Request) -> Report:

@@ -59,6 +59,18 @@ class AnchorGraph:
         origin = None if start is None else self.crossing(start)
         return self._part(origin, [self.crossing(stop) for stop in stops])
 
+    def final_cut(self, cut: int) -> int:
+        """The last cut point, from this one on, before features are pooled: where the final features before the head
+        are, as a map or as tokens. The cut point itself where none follows.
+        """
+        spatial = [other.index for other in self.cut_points[cut:] if other.layout.spatial]
+        return max(spatial, default=cut)
+
+    def until_final(self, cut: int) -> nn.Module:
+        """From a cut point to its :meth:`final_cut`."""
+        final = self.final_cut(cut)
+        return nn.Identity() if final == cut else self.between(cut, [final])
+
     @cached_property
     def any_size(self) -> bool:
         """True if the whole model and all its fronts and backs take images of other sizes, too."""

@@ -5,11 +5,13 @@ Its sections stand in modules of their own; all of them can be had from here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from restnet_search.errors import BudgetError
+from restnet_search.space.effort import Effort, with_effort
 from restnet_search.space.sections.anchor_sections import AnchorCutPoints, AnchorSpec, CutPointSpec, FitSpec
 from restnet_search.space.sections.checks import Problem, each_once, raise_problems, unknown_name
 from restnet_search.space.sections.data_section import DataSpec, SplitSpec, SubsetSpec
@@ -20,6 +22,7 @@ from restnet_search.space.sections.search_sections import (
     ControlSpec,
     HalvingSpec,
     JointSpec,
+    MatchAt,
     RankerSpec,
     SearchSpec,
     StitchSpec,
@@ -41,6 +44,7 @@ __all__ = [
     "HalvingSpec",
     "JointSpec",
     "LatencySpec",
+    "MatchAt",
     "Objective",
     "Order",
     "RankerSpec",
@@ -75,6 +79,11 @@ class SearchSpace(Section):
         description="Which stitch points the ranker keeps. top_k: so many per front. buckets: those within 5 % of the "
         "best of each of 20 ranges of FLOPs, and the best of every back cut point (KLAS).",
     )
+    effort: Effort = Field(
+        default="balanced",
+        description="What is trained of a hybrid and how long, wherever `stitch` and `training` do not say: paper (the "
+        "stitch layer alone, as ReStNet), balanced, best.",
+    )
     stitch: StitchSpec = StitchSpec()
     training: TrainingSpec = TrainingSpec()
     search: SearchSpec = SearchSpec()
@@ -90,6 +99,11 @@ class SearchSpace(Section):
     data: DataSpec
 
     _distinct = field_validator("orders", "objectives")(each_once)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_by_effort(cls, raw: object) -> object:
+        return with_effort(raw) if isinstance(raw, Mapping) else raw
 
     @field_validator("objectives")
     @classmethod
@@ -118,7 +132,7 @@ class SearchSpace(Section):
             why = "must be stitch under search.strategy: joint, where anchors stay frozen and share stitch layers"
             problems.append(Problem(("training", "tune"), why, list(self.training.tune)))
         lists = {("stitch", "kind"): self.stitch.kind}
-        lists |= {("training", name): getattr(self.training, name) for name in ("match_epochs", "distill")}
+        lists |= {("training", name): getattr(self.training, name) for name in ("match_epochs", "match_at", "distill")}
         why = "must be one value under search.strategy: joint, where all stitch layers are trained as one"
         return problems + [Problem(place, why, list(values)) for place, values in lists.items() if len(values) > 1]
 

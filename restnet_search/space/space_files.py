@@ -16,15 +16,17 @@ from restnet_search.space.renamed_keys import upgrade_space
 from restnet_search.space.schema import SearchSpace
 from restnet_search.space.sections.checks import NOT_REGISTERED
 
-__all__ = ["admit_extensions", "dump_space", "load_space", "parse_space"]
+__all__ = ["MEND_OPTIONS", "WITH_OPTIONS", "admit_extensions", "dump_space", "load_space", "parse_space"]
 
 _EXPECTED = "a mapping with at least the keys anchors and data"
 _LIST = "list the built-in spaces: restnet-search spaces list"
 _MEND = "mend the file"
+WITH_OPTIONS = "with the command line's options"
+MEND_OPTIONS = "mend the option of that name, or the file where no option set it"
 _HINT = "look at a complete one: restnet-search spaces show demo"
 
 
-def load_space(path: str | Path, *, upgrade: bool = False) -> SearchSpace:
+def load_space(path: str | Path, *, upgrade: bool = False, replaced: Mapping[str, Any] | None = None) -> SearchSpace:
     """Read a search space from a YAML file.
 
     Paths inside it (``weights``, ``data.root``, the file of a ``factory``) are left as written.
@@ -33,6 +35,8 @@ def load_space(path: str | Path, *, upgrade: bool = False) -> SearchSpace:
         path: The file.
         upgrade: Take it as a run folder's own copy: with keys of earlier releases, and with names that some package
             offered when the run was started.
+        replaced: Keys at the top of the space, and of its sections, that something else than the file sets. They count
+            as the file's own where an effort fills in what is not set.
 
     Raises:
         SpaceError: If the file is missing, is no YAML, or is no valid space; all problems are named at once.
@@ -52,7 +56,19 @@ def load_space(path: str | Path, *, upgrade: bool = False) -> SearchSpace:
     content = read_yaml(text, str(path)) if upgrade else text
     if isinstance(content, Mapping):
         return _parse(upgrade_space(content), str(path), _MEND, of_run=True)
-    return parse_space(text, source=str(path))
+    if not replaced:
+        return parse_space(text, source=str(path))
+    return parse_space(_replaced(read_yaml(text, str(path)), replaced), f"{path} {WITH_OPTIONS}", MEND_OPTIONS)
+
+
+def _replaced(content: Any, changes: Mapping[str, Any]) -> Any:
+    """Return what a file holds with some keys replaced; what is no mapping is left for validation to refuse."""
+    if not isinstance(content, Mapping):
+        return content
+    merged = dict(content)
+    for key, value in changes.items():
+        merged[key] = _replaced(merged.get(key, {}), value) if isinstance(value, Mapping) else value
+    return merged
 
 
 def parse_space(content: str | Mapping[str, Any], source: str = "the space", mend: str = _MEND) -> SearchSpace:

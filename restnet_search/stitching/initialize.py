@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from restnet_search.compute import device_of
 from restnet_search.stitching.kinds import ClosedForm
 from restnet_search.stitching.layer import StitchLayer
-from restnet_search.stitching.least_squares import LeastSquaresFit, NormalEquations, products_for
+from restnet_search.stitching.least_squares import LeastSquaresFit, Moments, NormalEquations, products_for
 from restnet_search.stitching.plan import StitchPlan
 
 __all__ = ["SharedFit", "StitchFit", "fit_stitch", "input_signature"]
@@ -49,6 +49,10 @@ class StitchFit:
     def solve(self) -> float:
         """Set the stitch layer's weights; return R^2."""
         return self._fit.solve()[0]
+
+    def moments(self) -> Moments:
+        """Return the moments of what the map reads and of what it is to give."""
+        return self._fit.moments()
 
 
 class SharedFit:
@@ -100,6 +104,10 @@ class SharedFit:
             closed_form = ClosedForm(equations, self._ridge, partial(_one_of, fits, number))
             r2.append(stitch.plan.definition.initialize(stitch.branches, closed_form))
         return r2
+
+    def moments(self) -> Moments:
+        """Return the moments of what the maps read and of what all of them, one after another, are to give."""
+        return self._equations.moments()
 
 
 def input_signature(plan: StitchPlan) -> tuple[object, ...]:

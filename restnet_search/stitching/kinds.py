@@ -24,6 +24,7 @@ from restnet_search.registry import STITCH_LAYERS
 from restnet_search.stitching.least_squares import LeastSquaresFit, NormalEquations
 
 __all__ = [
+    "Block",
     "ClosedForm",
     "Conv3x3",
     "Linear",
@@ -127,6 +128,13 @@ class StitchKind(ABC):
         """
         return 0.0
 
+    def affine_layers(self, branches: Mapping[str, nn.Module]) -> Sequence[nn.Conv2d]:
+        """Return the layers that map all that the map reads to all that it gives, each with a bias.
+
+        ``training.whiten`` lets them learn in coordinates of their own; by default none does.
+        """
+        return ()
+
 
 class Linear(StitchKind):
     """One convolution over single places (1x1)."""
@@ -143,6 +151,9 @@ class Linear(StitchKind):
         fit = closed_form.best()
         _set_layer(branches["map"], fit.weight, fit.bias)
         return fit.r2
+
+    def affine_layers(self, branches: Mapping[str, nn.Module]) -> Sequence[nn.Conv2d]:
+        return (cast(nn.Conv2d, branches["map"]),)
 
 
 class Conv3x3(Linear):
@@ -200,6 +211,35 @@ class Perceptron(Linear):
     def start(self, branches: Mapping[str, nn.Module], generator: torch.Generator | None) -> None:
         super().start(branches, generator)
         _, _, last = cast(Sequence[nn.Conv2d], branches["mlp"])
+        for tensor in last.parameters():
+            nn.init.zeros_(tensor)
+
+
+class Block(Conv3x3):
+    """A 3x3 convolution plus two of them with GELU between: what a residual block can add to the linear map.
+
+    The second branch adds nothing until it has learned something.
+    """
+
+    @staticmethod
+    def width(shape: MapShape) -> int:
+        """Channels of the hidden layer: twice those of the output."""
+        return 2 * shape.outputs
+
+    def build(self, shape: MapShape) -> Mapping[str, nn.Module]:
+        width, kernel = self.width(shape), shape.kernel
+        first = nn.Conv2d(shape.inputs, width, kernel, stride=shape.stride, padding=kernel // 2)
+        second = nn.Conv2d(width, shape.outputs, kernel, padding=kernel // 2)
+        return {**super().build(shape), "block": nn.Sequential(first, nn.GELU(), second)}
+
+    def cost(self, shape: MapShape) -> Cost:
+        width = self.width(shape)
+        weights = width * (shape.inputs + shape.outputs) * shape.kernel**2
+        return super().cost(shape) + Cost(weights * shape.places, weights + width + shape.outputs)
+
+    def start(self, branches: Mapping[str, nn.Module], generator: torch.Generator | None) -> None:
+        super().start(branches, generator)
+        _, _, last = cast(Sequence[nn.Conv2d], branches["block"])
         for tensor in last.parameters():
             nn.init.zeros_(tensor)
 

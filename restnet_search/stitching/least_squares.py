@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["LeastSquaresFit", "NormalEquations", "products_for", "solve_centered"]
+__all__ = ["LeastSquaresFit", "Moments", "NormalEquations", "products_for", "solve_centered"]
 
 FLOAT32_RIDGE = 1e-5
 """The least ridge, relative to the mean diagonal, beside which rounding of float32 products (about 1e-7) is small."""
@@ -52,6 +52,21 @@ class LeastSquaresFit:
     def conv_weight(self, kernel: int) -> Tensor:
         """The weight of a convolution that was fitted with :meth:`NormalEquations.update_conv`: ``(D, C, k, k)``."""
         return self.weight.reshape(self.weight.shape[0], -1, kernel, kernel)
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Means and spreads of the rows of a fit; float64.
+
+    Attributes:
+        mean: ``(inputs,)`` of x.
+        covariance: ``(inputs, inputs)`` of x, over rows.
+        spread: ``(outputs,)``, standard deviations of y.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    spread: Tensor
 
 
 def products_for(ridge: float, inputs: int) -> torch.dtype:
@@ -248,6 +263,14 @@ class NormalEquations:
         part._xx, part._xy, part._yy = self._xx, self._xy[:, outputs], self._yy[outputs]
         return part
 
+    def moments(self) -> Moments:
+        """Return the moments of the rows so far.
+
+        Raises:
+            ValueError: If no rows were added.
+        """
+        return Moments(self._mean_x.clone(), self._gram() / self.rows, (self._yy / self.rows).sqrt())
+
     @torch.no_grad()
     def solve_rank(self, ridge: float, rank: int) -> tuple[LeastSquaresFit, Tensor, Tensor]:
         """The best such map of a given rank: reduced-rank regression (Izenman 1975, J. Multivariate Anal. 5(2)).
@@ -278,12 +301,15 @@ class NormalEquations:
         """The weight ``(inputs, outputs)`` and the centred Gram of x."""
         if not (ridge >= 0 and math.isfinite(ridge)):
             raise ValueError(f"ridge must be 0 or more, came {ridge}")
-        if self.rows == 0:
-            raise ValueError("no rows were added yet; call update first")
+        gram = self._gram()
         if self._products != torch.float64 and ridge < FLOAT32_RIDGE:
             raise ValueError(f"sums of float32 products need a ridge of at least {FLOAT32_RIDGE:g}, came {ridge}")
-        gram = self._xx.triu() + self._xx.triu(1).T
         return solve_centered(gram, self._xy, self.rows, ridge), gram
+
+    def _gram(self) -> Tensor:
+        if self.rows == 0:
+            raise ValueError("no rows were added yet; call update first")
+        return self._xx.triu() + self._xx.triu(1).T
 
     def _fit(self, weight: Tensor, gram: Tensor) -> LeastSquaresFit:
         # SSE = Syy - 2 tr(Wᵀ Sxy) + tr(Wᵀ Sxx W), with or without ridge

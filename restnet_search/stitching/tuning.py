@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import get_args
 
 import torch
@@ -41,6 +42,9 @@ class TunedBack(nn.Module):
     and starts at zero (LoRA, Hu et al. 2021, eq. 3); every floating-point parameter for ``all`` and ``hybrid``.
 
     Under ``hybrid`` the front is such a part, too: images ``(B, C, H, W)`` to features ``(B, ...)``.
+
+    In training mode, batch-norms normalise by each batch of two and more; statistics have to be estimated anew then
+    (:meth:`statistics_fit`). It starts in eval mode, where they are fixed.
 
     Args:
         back: Sliced from an anchor; is not changed, and has no gradients.
@@ -83,15 +87,29 @@ class TunedBack(nn.Module):
         return self._shared[0]
 
     def forward(self, features: Tensor) -> Tensor:
+        if self.training and len(features) > 1:
+            return functional_call(self._by_batch, self._own_tensors(), (features,))
         return functional_call(self.back, self._tensors(), (features,))
+
+    @cached_property
+    def _by_batch(self) -> fx.GraphModule:
+        return _normalizing_by_batch(self.back)
+
+    def statistics_fit(self) -> StatisticsFit:
+        """Return an estimate of the batch-norm statistics of the back as it is now, to be fed."""
+        own = {name: tensor.detach() for name, tensor in self._own_tensors().items()}
+        return StatisticsFit(with_tensors(self.back, own) if own else self.back)
 
     def changed(self) -> dict[str, Tensor]:
         """The back's tensors that are its own, by name, with low-rank deltas added up; detached copies."""
         return {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
 
     def _tensors(self) -> dict[str, Tensor]:
-        tensors: dict[str, Tensor] = dict(self.statistics)
-        tensors.update(zip(self._replaced, self.replacements, strict=True))
+        return {**self.statistics, **self._own_tensors()}
+
+    def _own_tensors(self) -> dict[str, Tensor]:
+        """All but statistics."""
+        tensors: dict[str, Tensor] = dict(zip(self._replaced, self.replacements, strict=True))
         for index, name in enumerate(self._adapted):
             weight = self.back.get_parameter(name)
             tensors[name] = weight + (self.factors[2 * index] @ self.factors[2 * index + 1]).view_as(weight)
@@ -136,9 +154,7 @@ class StatisticsFit:
         self._names = _statistics(back)
         self._images = 0
         if self._names:
-            buffers = dict(back.named_buffers(remove_duplicate=False))  # counts of batches would change, too
-            self._watched = with_tensors(back, {name: buffer.clone() for name, buffer in buffers.items()})
-            _use_batch_statistics(self._watched)
+            self._watched = _normalizing_by_batch(back)
             self._own = dict(self._watched.named_buffers(remove_duplicate=False))
             self._sums = {name: torch.zeros_like(self._own[name]) for name in self._names}
 
@@ -219,6 +235,14 @@ def _statistics(back: fx.GraphModule) -> list[str]:
         arguments = _arguments(node)
         names |= {str(arguments[key].target): None for key in ("running_mean", "running_var")}
     return list(names)
+
+
+def _normalizing_by_batch(back: fx.GraphModule) -> fx.GraphModule:
+    """Return a copy, with buffers of its own, whose batch-norms normalise by each batch."""
+    buffers = dict(back.named_buffers(remove_duplicate=False))  # counts of batches would change, too
+    copied = with_tensors(back, {name: buffer.clone() for name, buffer in buffers.items()})
+    _use_batch_statistics(copied)
+    return copied
 
 
 def _use_batch_statistics(watched: fx.GraphModule) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, product
 from pathlib import Path
@@ -34,7 +34,7 @@ class Pair:
     views: Mapping[str, Preprocessing]
     macs: Mapping[str, int]
     context: TrialContext
-    points: Mapping[str, list[CutPoint]]
+    points: Mapping[str, Sequence[CutPoint]]
     candidates: list[Candidate]
 
     def anchors(self) -> dict[str, tuple[float, int]]:
@@ -56,14 +56,37 @@ class Pair:
             chosen += [own[place] for place in places]
         return chosen
 
-    def reach(self, candidate: Candidate, kind: Any, choices: TrainingChoices, init: Any = "lstsq") -> dict[str, Any]:
-        """Train one hybrid with a stitch layer of that kind and start."""
-        from restnet_search.stitching.plan import StitchPlan
-        from tests.search.stores import run_trial
+    def reach(
+        self,
+        candidate: Candidate,
+        kind: Any,
+        choices: TrainingChoices,
+        init: Any = "lstsq",
+        images: int | None = None,
+        **training: Any,
+    ) -> dict[str, Any]:
+        """Train one hybrid with a stitch layer of that kind and start.
 
-        plan = StitchPlan(kind, candidate.plan.source, candidate.plan.target)
-        here = replace(self.context, stitch=self.context.stitch.model_copy(update={"kind": [kind], "init": init}))
-        outcome = run_trial(replace(candidate, plan=plan), choices, here)
+        ``images``: only so many of the training images; ``training`` are other keys of that section. What a search
+        would drop as failed counts as a network that guesses; ``failed`` says why.
+        """
+        from restnet_search.search.training.context import TrialImages
+        from restnet_search.search.training.stitch_trainer import FailedTrial
+        from restnet_search.search.training.trial import run_trials
+        from restnet_search.stitching.plan import StitchPlan
+
+        plan, context = StitchPlan(kind, candidate.plan.source, candidate.plan.target), self.context
+        train = context.train if images is None else context.train.subset(torch.arange(images))
+        fit = context.fit if len(context.fit) <= len(train) else train
+        here = replace(
+            context,
+            stitch=context.stitch.model_copy(update={"kind": [kind], "init": init}),
+            training=context.training.model_copy(update=training),
+            images=TrialImages(train, fit, context.val),
+            teachers={name: logits[: len(train)] for name, logits in context.teachers.items()},
+        )
+        (outcome,) = run_trials([(replace(candidate, plan=plan), choices)], here)
+        guess = 1 / len(context.val.classes)
         direction = candidate.direction
         return {
             "direction": str(direction),
@@ -71,8 +94,11 @@ class Pair:
             "front_cut": self.points[direction.front][candidate.front_cut].path,
             "back_cut": self.points[direction.back][candidate.back_cut].path,
             "macs": candidate.cost.macs + plan.cost.macs - candidate.plan.cost.macs,
-            "accuracy": outcome.correct / outcome.seen,
-            "seconds": outcome.seconds,
+            **(
+                {"accuracy": guess, "seconds": 0.0, "failed": str(outcome)}
+                if isinstance(outcome, FailedTrial)
+                else {"accuracy": outcome.correct / outcome.seen, "seconds": outcome.seconds}
+            ),
         }
 
 

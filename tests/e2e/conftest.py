@@ -22,6 +22,7 @@ SPACE = f"""
 name: tiny
 anchors:
 {ANCHORS}top_k: 2
+effort: paper
 stitch: {{kind: linear, images: 300}}
 training: {{epochs: [1, 2], lr: [1e-3, 1e-2], images: 400, batch_size: 50}}
 fit: {{tune: full, epochs: 3, lr: 3e-3, batch_size: 64}}

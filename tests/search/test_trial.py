@@ -209,6 +209,35 @@ def test_matching_brings_the_stitch_nearer_to_the_back_anchors_features(
     assert distance(0) > distance(2) > distance(8)
 
 
+@pytest.mark.parametrize(("front", "back"), [("cifar_resnet8", "vit"), ("vit", "cifar_resnet8")])
+def test_matching_at_the_end_brings_the_hybrids_final_features_nearer_to_the_back_anchors(
+    anchors: dict[str, CutAnchor], digits: Split, front: str, back: str
+) -> None:
+    """The oracle reads what enters the classifier, of the anchor and of the hybrid."""
+    chosen = candidate(anchors, front, 1, back, 1)
+    last = {"cifar_resnet8": "linear", "vit": "head"}[back]
+    model, seen = anchors[back].graph.traced.module, {}
+    images = digits.images(anchors[back].anchor.preprocessing, torch.arange(len(digits)))
+
+    def distance(epochs: int) -> float:
+        shared = context(anchors, digits, stitch=StitchSpec(init="random"), training=TrainingSpec(batch_size=32))
+        choices = TrainingChoices(lr=1e-2, epochs=0, match_epochs=epochs, match_at="final")
+        stitch = run_trial(chosen, choices, shared).stitch
+        source = torch.cat(list(shared.store.batches(front, 1, digits, 64)))
+        outputs = []
+        with torch.no_grad():
+            for part, given in ((model, images), (anchors[back].graph.back(1), stitch(source))):
+                hook = part.get_submodule(last).register_forward_pre_hook(
+                    lambda _, inputs: seen.update(final=inputs[0])
+                )
+                part(given)
+                hook.remove()
+                outputs.append(seen["final"])
+        return F.mse_loss(*outputs).item()
+
+    assert distance(0) > distance(2) > distance(8)
+
+
 def test_distillation_follows_the_larger_anchor(anchors: dict[str, CutAnchor], digits: Split) -> None:
     teachers = teacher_logits(anchors, digits, SilentProgress())
     preprocessing = anchors["vit"].anchor.preprocessing

@@ -43,6 +43,12 @@ class TestPerceptron(StitchLayerSuite):
         return stitch_kind("mlp")
 
 
+class TestBlock(StitchLayerSuite):
+    @pytest.fixture
+    def kind(self) -> StitchKind:
+        return stitch_kind("block")
+
+
 def test_grids_round_trip_through_every_layout() -> None:
     for layout in GRIDS:
         assert layout.grid is not None
@@ -130,13 +136,14 @@ def test_lowrank_costs_half_of_linear_and_mlp_twice() -> None:
     assert mlp == pytest.approx(2 * linear, rel=0.02)
 
 
-def test_an_mlp_starts_as_the_linear_stitch() -> None:
+@pytest.mark.parametrize(("kind", "like"), [("mlp", "linear"), ("block", "conv3x3")])
+def test_a_stitch_with_a_hidden_layer_starts_as_the_one_without(kind: str, like: str) -> None:
     source, target = Layout("NCHW", 6, (8, 8)), Layout("tokens", 7, (4, 4), 1)
     pairs = [(torch.randn(20, 6, 8, 8), torch.randn(20, 17, 7))]
-    linear, mlp = (StitchLayer(StitchPlan(kind, source, target)) for kind in ("linear", "mlp"))
-    assert fit_stitch(linear, pairs, ridge=1e-6) == fit_stitch(mlp, pairs, ridge=1e-6)
+    plain, hidden = (StitchLayer(StitchPlan(name, source, target)) for name in (like, kind))
+    assert fit_stitch(plain, pairs, ridge=1e-6) == fit_stitch(hidden, pairs, ridge=1e-6)
     with torch.no_grad():
-        assert torch.equal(linear(pairs[0][0]), mlp(pairs[0][0]))
+        assert torch.equal(plain(pairs[0][0]), hidden(pairs[0][0]))
 
 
 def test_a_lowrank_stitch_starts_as_the_best_of_its_rank() -> None:

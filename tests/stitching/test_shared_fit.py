@@ -14,7 +14,7 @@ GRID = Layout("NCHW", 6, (8, 8))
 TOKENS = Layout("tokens", 5, (4, 4), 1)
 
 
-@pytest.mark.parametrize("kind", ["linear", "conv3x3", "lowrank", "mlp"])
+@pytest.mark.parametrize("kind", ["linear", "conv3x3", "lowrank", "mlp", "block"])
 @pytest.mark.parametrize("source", [GRID, TOKENS])
 def test_shared_is_alone(kind: str, source: Layout) -> None:
     targets = [Layout("NCHW", 7, (4, 4)), Layout("tokens", 4, (4, 4), 1), Layout("NHWC", 3, (4, 4))]

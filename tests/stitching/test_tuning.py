@@ -146,3 +146,25 @@ def test_a_copy_shares_what_is_not_replaced() -> None:
     assert torch.equal(back(features), sliced("swin")[1](features))  # the original still computes what it did
     with pytest.raises(KeyError, match="nowhere"):
         with_tensors(back, {"nowhere": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("tune", ["stitch+norm-stats", "all"])
+def test_in_training_mode_batch_norms_go_by_the_batch(tune: Tune) -> None:
+    """The oracle is torch's own training mode, on a copy of the back; what is estimated then fits what was tuned."""
+    _, back, features = sliced("cifar_resnet8")
+    tuned = TunedBack(back, tune)
+    with torch.no_grad():
+        for parameter in tuned.parameters():
+            parameter.mul_(1.1)
+    own = with_tensors(back, tuned.changed())
+    alike = copy.deepcopy(own).train()
+    with torch.no_grad():
+        expected, before = alike(features), own(features)
+        torch.testing.assert_close(tuned.train()(features), expected)
+        torch.testing.assert_close(tuned.eval()(features), before)
+        assert not torch.allclose(expected, before, rtol=1e-2)
+        assert torch.isfinite(tuned.train()(features[:1])).all()  # alone, an image is no batch
+    fit, plain = tuned.statistics_fit(), StatisticsFit(own)
+    for one in (fit, plain):
+        one.update(features)
+    assert all(torch.equal(value, plain.result()[name]) for name, value in fit.result().items())

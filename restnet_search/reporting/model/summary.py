@@ -116,6 +116,8 @@ class SearchSummary:
         lost_workers: A sentence for each of them that died, or hung and was ended; another took its place.
         compute: How networks were computed; None in runs of earlier versions.
         data: The data as it was used; None in runs of earlier versions.
+        effort: How hybrids were trained where the space did not say; None in runs of earlier versions.
+        effort_but: Keys of this effort that the space has set otherwise.
     """
 
     ranker: str
@@ -141,3 +143,5 @@ class SearchSummary:
     lost_workers: tuple[str, ...] = ()
     compute: ComputeSummary | None = None
     data: DataSummary | None = None
+    effort: str | None = None
+    effort_but: tuple[str, ...] = ()

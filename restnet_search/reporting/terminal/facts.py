@@ -11,12 +11,14 @@ from restnet_search.reporting.model.summary import ComputeSummary, LatencyNote, 
 from restnet_search.reporting.phrases import device_columns, percent
 from restnet_search.reporting.terminal.line_words import line_fact, line_note
 from restnet_search.search.run.records import CacheStatistics, HybridRecord
+from restnet_search.space.effort import EFFORTS
 from restnet_search.space.schema import TUNED
 from restnet_search.units import CONVENTION, format_duration, format_seconds
 
 __all__ = [
     "anchor_warnings",
     "computing",
+    "effort",
     "features_reused",
     "licenses",
     "next_commands",
@@ -44,6 +46,7 @@ def search_facts(report: Report) -> list[tuple[str, str]]:
         *([("weights", weights)] if (weights := _weights(report)) else []),
         ("cut points", cuts or "none"),
         ("strategy", strategy(report)),
+        *([("effort", sentence)] if (sentence := effort(report)) else []),
         *([("workers", f"{search.workers} worker processes trained; times are wall-clock")] if search.workers else []),
         *(("worker lost", sentence) for sentence in search.lost_workers),
         (
@@ -88,6 +91,16 @@ def strategy(report: Report) -> str:
         f"joint, as SN-Net: {points:,} stitch points share {joint.stitch_layers:,} stitch layers, trained together in "
         f"{joint.steps:,} steps on {joint.images:,} images; controls were trained by themselves"
     )
+
+
+def effort(report: Report) -> str:
+    """Say what the effort changed and cost, and what the space set itself; empty for runs of earlier versions."""
+    name, own = report.search.effort, report.search.effort_but
+    if name is None:
+        return ""
+    level = next((level for known, level in EFFORTS.items() if known == name), None)
+    but = f" (the space sets {', '.join(own)} itself)" if own else ""
+    return (f"{name}: {level.says}" if level else name) + but
 
 
 def _skipped_sentence(skipped: SkippedImages) -> str:

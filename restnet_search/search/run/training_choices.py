@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from restnet_search.plain.bounds import Figure, Fraction, Natural
-from restnet_search.space.schema import Tune
+from restnet_search.space.schema import MatchAt, Tune
 
 __all__ = ["TrainingChoices"]
 
@@ -20,6 +20,7 @@ class TrainingChoices:
         tune: What is trained beside the stitch layer.
         match_epochs: Epochs before ``epochs``, in which the stitch layer learns the back anchor's own features.
         distill: Share of the loss that follows the larger anchor's logits, from 0 to 1.
+        match_at: Where those features are compared: at the stitch point, or at the back anchor's final ones.
     """
 
     lr: Figure
@@ -27,3 +28,4 @@ class TrainingChoices:
     tune: Tune = "stitch"
     match_epochs: Natural = 0
     distill: Fraction = 0.0
+    match_at: MatchAt = "stitch"

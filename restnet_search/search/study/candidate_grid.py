@@ -81,6 +81,7 @@ class CandidateGrid:
             tune=_one_of(trial, "tune", self._training.tune),
             match_epochs=_one_of(trial, "match_epochs", self._training.match_epochs),
             distill=_one_of(trial, "distill", self._training.distill),
+            match_at=_one_of(trial, "match_at", self._training.match_at),
         )
 
     def parameters(self, key: TrialKey) -> dict[str, Any]:

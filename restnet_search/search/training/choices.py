@@ -17,4 +17,5 @@ def control_choices(training: TrainingSpec) -> TrainingChoices:
         tune=training.tune[0],
         match_epochs=training.match_epochs[0],
         distill=training.distill[0],
+        match_at=training.match_at[0],
     )

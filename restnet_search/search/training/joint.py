@@ -112,6 +112,7 @@ class JointTraining:
         ).tolist()
         self._store = context.store if context.store.can_cache_all(self._asks()) else context.store.uncached()
         self._backs: dict[tuple[str, int], nn.Module] = {}
+        self._matched: dict[tuple[str, int], nn.Module] = {}
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
         self.done, self.stopped, self.seconds = 0, False, 0.0
         self.failed: dict[int, str] = {}
@@ -194,7 +195,7 @@ class JointTraining:
             self._features(candidate.direction.front, candidate.front_cut, indices, view),
         )
         if matching:
-            wanted = self._features(candidate.direction.back, candidate.back_cut, indices, None)
+            wanted = self._features(*self._match_place(candidate), indices, None)
             variance = wanted.var()
         else:
             wanted = variance = None
@@ -202,7 +203,7 @@ class JointTraining:
         def loss_of(rows: slice) -> Tensor:
             with context.compute.autocast():
                 mapped = stitch(features[rows])
-                given = mapped if matching else self._back(candidate)(mapped)
+                given = (self._until_match(candidate) if matching else self._back(candidate))(mapped)
             if wanted is not None:
                 return match_loss(given.float(), wanted[rows], variance)
             return context.task_loss(candidate, given.float(), indices[rows], context.training.distill[0])
@@ -279,6 +280,7 @@ class JointTraining:
 
     def _signature(self) -> str:
         parts = (self._context.seed, self._budget, self._context.batch, len(self._context.train), self.steps)
+        parts += ("final",) if self._match_final else ()  # states of earlier versions say nothing
         layers = [(layer.name, layer.plan, [member.key for member in layer.members]) for layer in self.shared]
         return hashlib.sha256(repr((parts, layers)).encode()).hexdigest()
 
@@ -301,11 +303,28 @@ class JointTraining:
             self._backs[key] = self._context.compute.place(back)
         return self._backs[key]
 
+    def _match_place(self, candidate: Candidate) -> tuple[str, int]:
+        """The back anchor, and its cut point where features are compared with its own."""
+        back, cut = candidate.direction.back, candidate.back_cut
+        return back, self._context.graphs[back].final_cut(cut) if self._match_final else cut
+
+    def _until_match(self, candidate: Candidate) -> nn.Module:
+        """From the stitch point to there."""
+        key = back, cut = candidate.direction.back, candidate.back_cut
+        if key not in self._matched:
+            part = self._context.graphs[back].until_final(cut) if self._match_final else nn.Identity()
+            self._matched[key] = self._context.compute.place(part.requires_grad_(False))
+        return self._matched[key]
+
+    @property
+    def _match_final(self) -> bool:
+        return self._context.training.match_at[0] == "final"
+
     def _asks(self) -> set[tuple[str, int, Any, AugmentedView | None]]:
         """All features of training images that steps may ask for."""
         train = self._context.train
         views = [self._context.view_of(epoch) for epoch in range(self._context.training.views)]
         asks = {(c.direction.front, c.front_cut, train, view) for c in self.candidates for view in views}
         if self._matching_steps:
-            asks |= {(c.direction.back, c.back_cut, train, None) for c in self.candidates}
+            asks |= {(*self._match_place(c), train, None) for c in self.candidates}
         return asks

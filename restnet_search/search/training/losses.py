@@ -38,7 +38,7 @@ def match_loss(mapped: Tensor, wanted: Tensor, variance: Tensor | None = None) -
     """Mean squared error to the back anchor's own features, relative to their variance (arXiv 2603.12433).
 
     Args:
-        mapped: ``(b, ...)`` of the stitch layer.
+        mapped: ``(b, ...)`` of the stitch layer, or of what follows it up to the back anchor's final features.
         wanted: ``(b, ...)`` of the back anchor.
         variance: Of the whole batch, where these are a piece of it.
     """

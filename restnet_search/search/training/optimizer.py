@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from restnet_search.compute import MicroBatches
+from restnet_search.stitching.whitening import WhitenedLayer
 
 __all__ = ["Group", "Optimizer"]
 
@@ -19,10 +20,18 @@ _GRADIENT_NORM = 1.0
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that learn at one peak rate."""
+    """Parameters that learn at one peak rate; those of ``whitened`` layers in coordinates of their own."""
 
-    parameters: list[nn.Parameter]
+    parameters: Sequence[nn.Parameter]
     lr: float
+    whitened: Sequence[WhitenedLayer] = ()
+
+    @property
+    def learned(self) -> list[nn.Parameter]:
+        """The parameters, with the coordinates of whitened layers in place of their weights."""
+        replaced = {id(tensor) for layer in self.whitened for tensor in (layer.weight, layer.bias)}
+        kept = [parameter for parameter in self.parameters if id(parameter) not in replaced]
+        return [*kept, *(coordinate for layer in self.whitened for coordinate in layer.parameters)]
 
 
 class Optimizer:
@@ -32,8 +41,9 @@ class Optimizer:
     """
 
     def __init__(self, groups: Sequence[Group], weight_decay: float, steps: int) -> None:
-        self._parameters = [parameter for group in groups for parameter in group.parameters]
-        given = [{"params": group.parameters, "lr": group.lr} for group in groups]
+        self._whitened = [layer for group in groups for layer in group.whitened]
+        given = [{"params": group.learned, "lr": group.lr} for group in groups]
+        self._parameters = [parameter for group in given for parameter in group["params"]]
         self._optimizer = torch.optim.AdamW(given, weight_decay=weight_decay)
         peaks = [group.lr for group in groups]
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(self._optimizer, peaks, total_steps=max(steps, 2))
@@ -53,13 +63,19 @@ class Optimizer:
         """
         loss = micro_batches.accumulate("training", count, lambda parts: self._backward(parts, count, loss_of))
         if math.isfinite(loss):
+            for layer in self._whitened:
+                layer.pull()
             nn.utils.clip_grad_norm_(self._parameters, _GRADIENT_NORM)
             self._optimizer.step()
             self._schedule.step()
+            for layer in self._whitened:
+                layer.push()
         return loss
 
     def _backward(self, parts: Sequence[slice], count: int, loss_of: Callable[[slice], Tensor]) -> float:
         self._optimizer.zero_grad()
+        for layer in self._whitened:
+            layer.weight.grad = layer.bias.grad = None
         total = 0.0
         for rows in parts:
             loss = loss_of(rows)

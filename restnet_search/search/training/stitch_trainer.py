@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -20,7 +20,9 @@ from restnet_search.search.training.optimizer import Group, Optimizer
 from restnet_search.search.training.seeds import generator_for
 from restnet_search.space.schema import Tune
 from restnet_search.stitching.layer import StitchLayer
+from restnet_search.stitching.least_squares import Moments
 from restnet_search.stitching.tuning import StatisticsFit, TunedBack
+from restnet_search.stitching.whitening import WhitenedLayer
 
 __all__ = ["BACK_RATES", "DivergedTraining", "FailedTrial", "NonFiniteLoss", "StitchTrainer", "TrialOutcome"]
 
@@ -70,30 +72,51 @@ class StitchTrainer:
         generator = generator_for(context.seed, candidate.key)
         place = context.compute.place
         self.stitch = place(StitchLayer(candidate.plan, generator))
-        sliced = place(context.graphs[candidate.direction.back].back(candidate.back_cut).requires_grad_(False))
+        self._graph = context.graphs[candidate.direction.back]
+        sliced = place(self._graph.back(candidate.back_cut).requires_grad_(False))
         self._tuned = place(TunedBack(sliced, choices.tune, generator)) if choices.tune != "stitch" else None
         self.back: nn.Module = self._tuned or sliced
         self._front: TunedBack | None = None
         if choices.tune == "hybrid":
             front = place(context.graphs[candidate.direction.front].front(candidate.front_cut).requires_grad_(False))
             self._front = place(TunedBack(front, choices.tune))
-        steps = choices.epochs * math.ceil(len(context.train) / context.batch)
-        groups = [Group(list(self.stitch.parameters()), choices.lr)]
+        self._open_optimizers(())
+        final = choices.match_epochs and choices.match_at == "final"
+        until_match = self._graph.until_final(candidate.back_cut) if final else nn.Identity()
+        self._until_match = place(until_match.requires_grad_(False))
+        self._losses: dict[Optimizer, list[float]] = {}
+
+    def _open_optimizers(self, whitened: Sequence[WhitenedLayer]) -> None:
+        choices, decay = self.choices, self._context.training.weight_decay
+        per_epoch = math.ceil(len(self._context.train) / self._context.batch)
+        groups = [Group(list(self.stitch.parameters()), choices.lr, whitened)]
         parts = [part for part in (self._front, self._tuned) if part is not None]
         if own := [parameter for part in parts for parameter in part.parameters()]:
             groups.append(Group(own, choices.lr * BACK_RATES[choices.tune]))
-        self._task = Optimizer(groups, context.training.weight_decay, steps)
-        matching = choices.match_epochs * math.ceil(len(context.train) / context.batch)
-        self._matching = Optimizer(groups[:1], context.training.weight_decay, matching) if matching else None
-        self._losses: dict[Optimizer, list[float]] = {}
+        self._task = Optimizer(groups, decay, choices.epochs * per_epoch)
+        matching = choices.match_epochs * per_epoch
+        self._matching = Optimizer(groups[:1], decay, matching) if matching else None
 
     @property
     def takes_images(self) -> bool:
         """True if it trains its front, too: steps and predictions then take images ``(b, C, H, W)``, not features."""
         return self._front is not None
 
+    def whiten(self, moments: Moments) -> None:
+        """Let the stitch layer learn in coordinates in which its inputs are white, from the weights that it has now."""
+        layers = self.stitch.plan.definition.affine_layers(self.stitch.branches)
+        self._open_optimizers([WhitenedLayer(layer, moments) for layer in layers])
+
+    @property
+    def match_cut(self) -> int:
+        """The cut point of the back anchor where features are compared with its own."""
+        cut = self.candidate.back_cut
+        return self._graph.final_cut(cut) if self.choices.match_at == "final" else cut
+
     def match(self, features: Tensor, wanted: Tensor) -> None:
-        """Train the stitch layer on one batch to give the back anchor's own features.
+        """Train the stitch layer on one batch to give the back anchor's own features ``wanted`` at :attr:`match_cut`.
+
+        What lies between there and the stitch point is the anchor's own, whatever is tuned later.
 
         Raises:
             NonFiniteLoss: If the loss is no finite number.
@@ -110,6 +133,7 @@ class StitchTrainer:
         Raises:
             NonFiniteLoss: If the loss is no finite number.
         """
+        self.back.train(self.normalizes_by_batch)
         self._learn(
             len(features),
             lambda rows: self._context.task_loss(
@@ -117,10 +141,11 @@ class StitchTrainer:
             ),
             self._task,
         )
+        self.back.eval()
 
     def _mapped(self, features: Tensor) -> Tensor:
         with self._context.compute.autocast():
-            return self.stitch(features).float()
+            return self._until_match(self.stitch(features)).float()
 
     def _logits(self, features: Tensor) -> Tensor:
         with self._context.compute.autocast():
@@ -128,6 +153,11 @@ class StitchTrainer:
 
     def _features(self, batch: Tensor) -> Tensor:
         return batch if self._front is None else self._front(batch)
+
+    @property
+    def normalizes_by_batch(self) -> bool:
+        """True if batch-norms of the back have no statistics of their own until it is trained."""
+        return self._context.training.norms == "batch" and self._tuned is not None and self.choices.epochs > 0
 
     def _learn(self, count: int, loss_of: Callable[[slice], Tensor], optimizer: Optimizer) -> None:
         loss = optimizer.step(count, loss_of, self._context.compute.micro_batches)
@@ -152,11 +182,11 @@ class StitchTrainer:
 
     def statistics_fit(self) -> StatisticsFit | None:
         """Return an estimate of the back's batch-norm statistics to be fed; None where they stay as they are."""
-        return None if self._tuned is None else StatisticsFit(self._tuned.back)
+        return None if self._tuned is None else self._tuned.statistics_fit()
 
     def see_statistics(self, fit: StatisticsFit, features: Tensor) -> None:
-        """Show the fit a batch of front features."""
-        see_statistics(fit, self.stitch, features, self._context.compute)
+        """Show the fit a batch of front features (or images)."""
+        see_statistics(fit, self._until_back, features, self._context.compute)
 
     def use_statistics(self, statistics: Mapping[str, Tensor]) -> None:
         """Give the back batch-norm statistics of its own."""
@@ -170,8 +200,12 @@ class StitchTrainer:
 
     def predict(self, features: Tensor) -> Tensor:
         """The classes ``(b,)`` that the hybrid puts first for front features (or images), on the CPU."""
-        stitch = self.stitch if self._front is None else nn.Sequential(self._front, self.stitch)
-        return predict(stitch, self.back, features, self._context.compute)
+        return predict(self._until_back, self.back, features, self._context.compute)
+
+    @property
+    def _until_back(self) -> nn.Module:
+        """What lies before the back: the stitch layer, and the front where it trains, too."""
+        return self.stitch if self._front is None else nn.Sequential(self._front, self.stitch)
 
 
 def _own(part: TunedBack | None) -> dict[str, Tensor]:

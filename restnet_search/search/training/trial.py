@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -62,6 +62,7 @@ def run_trials(
     failed = _match(trainers, context)
     _reestimate([trainer for trainer in trainers if trainer not in failed], context)
     failed |= _train([trainer for trainer in trainers if trainer not in failed], context)
+    _reestimate([one for one in trainers if one.normalizes_by_batch and one not in failed], context)
     failed |= _diverged([trainer for trainer in trainers if trainer not in failed])
     correct = _score([trainer for trainer in trainers if trainer not in failed], context)
     seconds = (time.perf_counter() - started) / len(trainers)
@@ -75,13 +76,18 @@ def image_order(seed: int, front: str, epoch: int, count: int) -> Tensor:
 
 def _initialize(trainers: Sequence[StitchTrainer], context: TrialContext) -> dict[StitchTrainer, float]:
     """The closed-form start of all: one pass of the front anchor and one of every back anchor."""
-    if context.stitch.init == "random":
+    solved, whitened = context.stitch.init == "lstsq", context.training.whiten
+    if not (solved or whitened):
         return {}
     fits = {trainer: StitchFit(trainer.stitch, context.stitch.ridge) for trainer in trainers}
-    for source, target in _aligned(trainers, context, context.fit, torch.arange(len(context.fit))):
+    wanted = {trainer: (trainer.candidate.direction.back, trainer.candidate.back_cut) for trainer in trainers}
+    for source, target in _aligned(wanted, context, context.fit, torch.arange(len(context.fit))):
         for trainer, fit in fits.items():
-            fit.update(source[trainer.candidate.front_cut], target[_back_of(trainer)])
-    return {trainer: fit.solve() for trainer, fit in fits.items()}
+            fit.update(source[trainer.candidate.front_cut], target[wanted[trainer]])
+    r2 = {trainer: fit.solve() for trainer, fit in fits.items()} if solved else {}
+    for trainer, fit in fits.items() if whitened else ():
+        trainer.whiten(fit.moments())
+    return r2
 
 
 def _diverged(trainers: Sequence[StitchTrainer]) -> dict[StitchTrainer, FailedTrial]:
@@ -102,35 +108,37 @@ def _match(trainers: Sequence[StitchTrainer], context: TrialContext) -> dict[Sti
         if not matching:
             break
         order = image_order(context.seed, f"{front} matched", epoch, len(context.train))
-        for source, target in _aligned(matching, context, context.train, order):
+        wanted = {trainer: (trainer.candidate.direction.back, trainer.match_cut) for trainer in matching}
+        for source, target in _aligned(wanted, context, context.train, order):
             for trainer in matching:
                 if trainer in failed:
                     continue
                 try:
-                    trainer.match(source[trainer.candidate.front_cut], target[_back_of(trainer)])
+                    trainer.match(source[trainer.candidate.front_cut], target[wanted[trainer]])
                 except NonFiniteLoss as error:
                     failed[trainer] = error
     return failed
 
 
 def _aligned(
-    trainers: Sequence[StitchTrainer], context: TrialContext, images: Split, order: Tensor
+    wanted: Mapping[StitchTrainer, tuple[str, int]], context: TrialContext, images: Split, order: Tensor
 ) -> Iterator[tuple[dict[int, Tensor], dict[tuple[str, int], Tensor]]]:
     """Features of the front anchor by cut, and of the back anchors by name and cut, for the same training images.
 
     One pass of the front anchor and one of every back anchor; ``images`` are the first of the training images.
+    ``wanted`` says, for each trainer, which features of its back anchor: name and cut.
     """
-    batch = context.batch
+    batch, trainers = context.batch, list(wanted)
     front, cuts = trainers[0].candidate.direction.front, _front_cuts(trainers)
-    backs = {name: _back_cuts(trainers, name) for name in {t.candidate.direction.back: None for t in trainers}}
-    targets = [context.store.batches_at(name, wanted, images, batch, order) for name, wanted in backs.items()]
+    backs = {name: sorted({cut for other, cut in wanted.values() if other == name}) for name, _ in wanted.values()}
+    targets = [context.store.batches_at(name, at, images, batch, order) for name, at in backs.items()]
     sources = context.store.batches_at(front, cuts, context.train, batch, order)
-    for fronts, *wanted in zip(sources, *targets, strict=True):
+    for fronts, *found in zip(sources, *targets, strict=True):
         yield (
             dict(zip(cuts, fronts, strict=True)),
             {
                 (name, cut): values
-                for (name, back_cuts), features in zip(backs.items(), wanted, strict=True)
+                for (name, back_cuts), features in zip(backs.items(), found, strict=True)
                 for cut, values in zip(back_cuts, features, strict=True)
             },
         )
@@ -142,11 +150,9 @@ def _reestimate(trainers: Sequence[StitchTrainer], context: TrialContext) -> Non
     fits = {trainer: fit for trainer in trainers if (fit := trainer.statistics_fit()) is not None}
     if not fits:
         return
-    front, cuts = trainers[0].candidate.direction.front, _front_cuts(list(fits))
-    for fronts in context.store.batches_at(front, cuts, context.train, context.batch):
-        at = dict(zip(cuts, fronts, strict=True))
+    for inputs in _inputs(list(fits), context, context.train, context.batch):
         for trainer, fit in fits.items():
-            trainer.see_statistics(fit, at[trainer.candidate.front_cut])
+            trainer.see_statistics(fit, inputs[trainer])
     for trainer, fit in fits.items():
         trainer.use_statistics(fit.result())
 
@@ -210,11 +216,3 @@ def _inputs(
 
 def _front_cuts(trainers: Sequence[StitchTrainer]) -> list[int]:
     return sorted({trainer.candidate.front_cut for trainer in trainers})
-
-
-def _back_of(trainer: StitchTrainer) -> tuple[str, int]:
-    return trainer.candidate.direction.back, trainer.candidate.back_cut
-
-
-def _back_cuts(trainers: Sequence[StitchTrainer], back: str) -> list[int]:
-    return sorted({t.candidate.back_cut for t in trainers if t.candidate.direction.back == back})

@@ -33,6 +33,7 @@ __all__ = [
     "ControlSpec",
     "HalvingSpec",
     "JointSpec",
+    "MatchAt",
     "RankerSpec",
     "SearchSpec",
     "StitchSpec",
@@ -40,6 +41,8 @@ __all__ = [
     "Tune",
 ]
 
+MatchAt = Literal["stitch", "final"]
+"""Where features are compared with the back anchor's own: at the stitch point, or before its head."""
 Tune = Literal["stitch", "stitch+norm-stats", "stitch+norm", "stitch+lora", "all", "hybrid"]
 TUNED: Mapping[str, str] = {
     "stitch+norm-stats": "stitch+norm-stats, the back's batch-norm statistics, estimated anew without a gradient",
@@ -80,8 +83,8 @@ class StitchSpec(KindSection):
         default=["linear"],
         min_length=1,
         description="linear: a map of channels (1x1). conv3x3: also of the 3x3 neighbourhood. lowrank: through fewer "
-        "channels, at half of linear's MACs. mlp: linear plus a hidden layer, at twice its MACs. One, or a list to "
-        "search.",
+        "channels, at half of linear's MACs. mlp: linear plus a hidden layer, at twice its MACs. block: conv3x3 plus "
+        "two 3x3 convolutions with GELU between. One, or a list to search.",
     )
     init: Literal["lstsq", "random"] = Field(default="lstsq", description="Closed-form least squares, or random.")
     images: Positive = Field(default=1000, description="Training images the least-squares start is solved on.")
@@ -99,6 +102,16 @@ class TrainingSpec(Section):
     batch_size: Positive = 128
     images: Positive = Field(default=4000, description="Training images per epoch, drawn once by the seed.")
     weight_decay: NonNegativeFloat = 0.0
+    norms: Literal["frozen", "batch"] = Field(
+        default="frozen",
+        description="What the back's batch-norms go by in training, unless `tune` is stitch: frozen statistics, "
+        "estimated before it, or each batch's own; then they are estimated after it, too.",
+    )
+    whiten: bool = Field(
+        default=False,
+        description="Learn in coordinates in which the stitch layer's inputs are white (by the covariance that least "
+        "squares has): all directions learn equally fast. The layer stays what it is.",
+    )
     views: Few = Field(
         default=1,
         description="Views of each image, epochs in turn: 1 the image itself, more: also fixed augmented ones.",
@@ -116,6 +129,11 @@ class TrainingSpec(Section):
         description="Epochs before the others in which the stitch learns the back anchor's own features. One number, "
         "or a list to search.",
     )
+    match_at: Annotated[list[MatchAt], Field(min_length=1)] = Field(
+        default=["stitch"],
+        description="Where these features are compared: at the stitch point, or at the back anchor's final ones before "
+        "its head. One, or a list to search.",
+    )
     distill: list[Fraction] = Field(
         default=[0.0],
         min_length=1,
@@ -123,8 +141,8 @@ class TrainingSpec(Section):
         "list to search.",
     )
 
-    _lists = field_validator("tune", "match_epochs", "distill", mode="before")(one_is_a_list)
-    _distinct = field_validator("tune", "match_epochs", "distill")(each_once)
+    _lists = field_validator("tune", "match_epochs", "match_at", "distill", mode="before")(one_is_a_list)
+    _distinct = field_validator("tune", "match_epochs", "match_at", "distill")(each_once)
 
     @field_validator("epochs", "lr", mode="before")
     @classmethod
