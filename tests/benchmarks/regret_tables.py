@@ -187,9 +187,9 @@ def render(found: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _with_combined(rows: Sequence[Row], rankers: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+def _with_combined(rows: Sequence[Row], rankers: Mapping[str, Sequence[float | None]]) -> dict[str, list[float]]:
     closed = [row["closed_form+norm-stats"] for row in rows]
-    made = {name: [-math.inf if math.isnan(one) else one for one in scores] for name, scores in rankers.items()}
+    made = {name: [-math.inf if one is None else one for one in scores] for name, scores in rankers.items()}
     return made | {
         "cka for the partner, lstsq for the front": combined(rows, made["cka"], made["lstsq"]),
         "cka for the partner, closed form for the front": combined(rows, made["cka"], closed),
