@@ -155,7 +155,7 @@ def _search_summary(search: Search, seconds: Mapping[str, float]) -> SearchSumma
         compute=_compute_summary(search),
         data=_data_summary(search.images.data, search.prepared.class_order),
         effort=search.session.space.effort,
-        effort_but=own_keys(search.session.space),
+        effort_but=own_keys(search.session.space.effort, search.session.space.training),
     )
 
 

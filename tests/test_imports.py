@@ -50,7 +50,7 @@ TOP = len(LAYERS) - 2  # from here on, modules may ask the root package for what
 ROOMS: dict[str, tuple[str | tuple[str, ...], ...]] = {
     "space": (
         "anchor_sources", "discovery", "plain_yaml", "renamed_keys", "published_data", "messages", "sections",
-        "template", "device_profiles", "schema", "space_files",
+        "effort", "template", "device_profiles", "schema", "space_files",
     ),
     "data": (
         "preprocessing", "sampling", "readers", "class_names", "class_orders", "remembered", "unreadable", "inventory",

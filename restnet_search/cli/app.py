@@ -109,7 +109,9 @@ def main(
         str | None,
         typer.Option(
             metavar="paper|balanced|best",
-            help="How hybrids are trained where the space does not say. EFFORT_HELP (default: the space's, balanced).",
+            help="How hybrids are trained where the space does not say; paper: the stitch layer alone, as ReStNet;"
+            " balanced: the back's batch-norms adapt, two passes more; best: all of the back, four times the work"
+            " (default: the space's, balanced).",
         ),
     ] = None,
     device: Annotated[

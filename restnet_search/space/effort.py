@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
-    from restnet_search.space.schema import SearchSpace
+    from restnet_search.space.sections.search_sections import TrainingSpec
 
 __all__ = ["EFFORTS", "Effort", "EffortLevel", "own_keys", "with_effort"]
 
@@ -22,29 +22,28 @@ class EffortLevel:
 
     Attributes:
         says: What it changes and what that costs, in one line.
-        stitch: Defaults of the section ``stitch``.
         training: Defaults of the section ``training``.
     """
 
     says: str
-    stitch: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
+_BY_BATCH: Mapping[str, Any] = {"norms": "batch", "batch_size": 50, "lr": [3e-4, 3e-3]}
+
 EFFORTS: Mapping[Effort, EffortLevel] = {
-    "paper": EffortLevel("the stitch layer alone is trained, as in ReStNet; the cheapest"),
+    "paper": EffortLevel("the stitch layer alone is trained, as in ReStNet; the least work"),
     "balanced": EffortLevel(
-        "",
-        stitch={},
-        training={"tune": "stitch+norm-stats"},
+        "the back's batch-norms follow the batches and are estimated anew; two more passes over the images",
+        {"tune": "stitch+norm-stats", **_BY_BATCH},
     ),
     "best": EffortLevel(
-        "",
-        stitch={},
-        training={"tune": "all"},
+        "all of the back is trained, for twice the epochs; about four times the work",
+        {"tune": "all", **_BY_BATCH, "epochs": [2, 4]},
     ),
 }
-"""The choices of ``effort``; ``reports/training_choices.md`` has what each of their keys is worth."""
+"""The choices of ``effort``; ``reports/training_choices.md`` has what their keys are worth. None sets the kind of
+stitch layers: what a closed form of 3x3 ones costs grows with the square of the channels."""
 
 
 def with_effort(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,34 +51,25 @@ def with_effort(raw: Mapping[str, Any]) -> dict[str, Any]:
 
     Under ``strategy: joint`` all is left as it is: what all hybrids share is trained as SN-Net does.
     """
-    filled = dict(raw)
-    level = EFFORTS.get(raw.get("effort", "balanced"))
-    search = _keys_of(raw.get("search", {}))
-    if level is None or search is None or search.get("strategy") == "joint":
-        return filled
-    for name, defaults in (("stitch", level.stitch), ("training", level.training)):
-        own = _keys_of(raw.get(name, {}))
-        if own is not None and defaults:
-            filled[name] = {**defaults, **own}
-    return filled
-
-
-def own_keys(space: SearchSpace) -> tuple[str, ...]:
-    """Return the keys of a space's effort that the space has set otherwise: ``training.epochs``."""
-    level = EFFORTS[space.effort]
-    sections = {"stitch": (space.stitch, level.stitch), "training": (space.training, level.training)}
-    return tuple(
-        f"{name}.{key}"
-        for name, (section, defaults) in sections.items()
-        for key in defaults
-        if getattr(section, key) != getattr(type(section)(**defaults), key)
+    name, search, own = raw.get("effort", "balanced"), raw.get("search", {}), raw.get("training", {})
+    level = next((level for known, level in EFFORTS.items() if known == name), None)
+    if level is None or not level.training or _keys_of(search).get("strategy") == "joint":
+        return dict(raw)
+    # what is no section at all is left for validation to refuse
+    return (
+        {**raw, "training": {**level.training, **_keys_of(own)}} if isinstance(own, Mapping | BaseModel) else dict(raw)
     )
 
 
-def _keys_of(section: object) -> dict[str, Any] | None:
-    """Return the keys that a section sets; None where it is none, which validation says."""
-    if isinstance(section, str):
-        return {"kind": section}
+def own_keys(effort: Effort, training: TrainingSpec) -> tuple[str, ...]:
+    """Return the keys of an effort that a space has set otherwise: ``training.epochs``."""
+    defaults = EFFORTS[effort].training
+    would_be = training.model_validate(defaults)
+    return tuple(f"training.{key}" for key in defaults if getattr(training, key) != getattr(would_be, key))
+
+
+def _keys_of(section: object) -> Mapping[str, Any]:
+    """Return the keys that a section sets."""
     if isinstance(section, BaseModel):
         return section.model_dump(exclude_unset=True)
-    return dict(section) if isinstance(section, Mapping) else None
+    return section if isinstance(section, Mapping) else {}

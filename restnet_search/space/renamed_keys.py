@@ -1,6 +1,4 @@
-"""Keys of a search space that have another name now: refused in a user's file, mapped in a run's own copy.
-
-A run's copy also gets the keys that say how runs were trained before there were such keys."""
+"""Keys of a search space that have another name now: refused in a user's file, mapped in a run's own copy."""
 
 from __future__ import annotations
 
@@ -20,9 +18,8 @@ def upgrade_space(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return a space, not validated yet, with the keys of earlier releases under their present names.
 
     An old key that stands beside its new one is left, so that validation refuses it. `raw` itself stays as it is.
-    Before there was an effort, stitch layers alone were trained unless a key said more.
     """
-    upgraded = {"effort": "paper", **raw}
+    upgraded = dict(raw)
     for path, new in RENAMED_KEYS.items():
         upgraded = _renamed(upgraded, path, new)
     return upgraded

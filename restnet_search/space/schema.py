@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from restnet_search.errors import BudgetError
-from restnet_search.space.effort import Effort, with_effort
+from restnet_search.space.effort import EFFORTS, Effort, with_effort
 from restnet_search.space.sections.anchor_sections import AnchorCutPoints, AnchorSpec, CutPointSpec, FitSpec
 from restnet_search.space.sections.checks import Problem, each_once, raise_problems, unknown_name
 from restnet_search.space.sections.data_section import DataSpec, SplitSpec, SubsetSpec
@@ -81,8 +81,9 @@ class SearchSpace(Section):
     )
     effort: Effort = Field(
         default="balanced",
-        description="What is trained of a hybrid and how long, wherever `stitch` and `training` do not say: paper (the "
-        "stitch layer alone, as ReStNet), balanced, best.",
+        description="How hybrids are trained where `training` does not say: "
+        + "; ".join(f"{name}: {level.says}" for name, level in EFFORTS.items())
+        + ".",
     )
     stitch: StitchSpec = StitchSpec()
     training: TrainingSpec = TrainingSpec()
@@ -133,6 +134,9 @@ class SearchSpace(Section):
             problems.append(Problem(("training", "tune"), why, list(self.training.tune)))
         lists = {("stitch", "kind"): self.stitch.kind}
         lists |= {("training", name): getattr(self.training, name) for name in ("match_epochs", "match_at", "distill")}
+        if self.training.whiten:
+            why = "must be false under search.strategy: joint, where a layer has the features of many fronts"
+            problems.append(Problem(("training", "whiten"), why, True))
         why = "must be one value under search.strategy: joint, where all stitch layers are trained as one"
         return problems + [Problem(place, why, list(values)) for place, values in lists.items() if len(values) > 1]
 

@@ -79,8 +79,10 @@ top_k: 3    # stitch points kept per front cut point and partner
 # linear maps channels (1x1); conv3x3 reads neighbours too: better between shallow CNNs, nine times the cost.
 stitch: {{kind: linear, init: lstsq, images: 1000}}
 
-# The stitch layer alone is trained; [low, high] are searched. More images and epochs: slower, better.
-training: {{epochs: [1, 2], lr: [1.0e-4, 1.0e-2], images: 4000, batch_size: 128}}
+# What is trained beside the stitch layer, and how. paper: nothing; balanced: the back's batch-norms adapt; best: all of
+# the back, longer. Keys of `training` win; [low, high] are searched. More images and epochs: slower, better.
+effort: balanced
+training: {{epochs: [1, 2], images: 4000}}
 search: {{trials: 40, seed: 0}} # trials: trained in full; timeout: seconds
 halving: {{when: auto}} # scores many candidates cheaply and drops most of them; always, never
 controls: {{self: 1, random: 2}} # beside the trials: each anchor stitched to itself, and random stitch points

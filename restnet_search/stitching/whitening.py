@@ -53,7 +53,7 @@ class WhitenedLayer:
             deltas.grad = shifts.grad = None
             return
         centered = self.weight.grad.flatten(1) - torch.outer(self.bias.grad, self._mean)
-        deltas.grad = self._spread * (centered @ self._root)
+        deltas.grad = self._spread * self._rooted(centered)
         shifts.grad = self._spread[:, 0] * self.bias.grad
 
     @torch.no_grad()
@@ -61,17 +61,20 @@ class WhitenedLayer:
         """Set the layer's weight and bias by V and β."""
         deltas, shifts = self.parameters
         weight, bias = self._start
-        change = self._spread * (deltas @ self._root)
+        change = self._spread * self._rooted(deltas)
         self.weight.copy_((weight + change).view_as(self.weight))
         self.bias.copy_(bias + self._spread[:, 0] * shifts - change @ self._mean)
 
+    def _rooted(self, rows: Tensor) -> Tensor:
+        return rows @ self._root if self._root.ndim == 2 else rows * self._root
+
 
 def _inverse_root(covariance: Tensor) -> Tensor:
-    """Return the inverse square root of a covariance after damping; of a large one, of its diagonal."""
+    """Return the inverse square root of a damped covariance; of a large one, that of its diagonal ``(inputs,)``."""
     variances = covariance.diagonal()
     damping = _DAMPING * variances.mean().clamp_min(torch.finfo(torch.float64).tiny)
     if len(covariance) > _MOST_INPUTS:
-        return torch.diag((variances + damping).rsqrt())
+        return (variances + damping).rsqrt()
     values, vectors = torch.linalg.eigh(covariance)
     return (vectors * (values.clamp_min(0) + damping).rsqrt()) @ vectors.T
 

@@ -7,6 +7,7 @@ kept: a run that was cut off goes on.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
@@ -95,12 +96,18 @@ def _rows(anchors: tuple[int, int], name: str, recipe: Recipe, given: Size, kept
     keys = [f"{large}/{small} {name} {point}" for point in range(2 * given.points)]
     if not all(key in kept for key in keys):
         pair = open_pair(resnet(large), resnet(small), given.train, given.val, followed=bool(recipe.distill))
-        line = AnchorLine.through((macs, accuracy) for accuracy, macs in pair.anchors().values())
+        line = pair.line()
         for key, candidate in zip(keys, pair.spread(given.points), strict=True):
             if key in kept:
                 continue
             reached = recipe.train(pair, candidate, epochs=given.epochs)
-            height = line.height(reached["macs"], reached["accuracy"])
-            assert height is not None, "hybrids in the middle of the costs are no cheaper, no dearer than the anchors"
+            height = height_of(reached, line)
             kept.add(key, {**reached, "recipe": name, "height": height, "images_seen": given.train * given.epochs})
     return [kept[key] for key in keys]
+
+
+def height_of(reached: Mapping[str, Any], line: AnchorLine) -> float:
+    """How far a hybrid of the middle of the costs, no cheaper and no dearer than the anchors, lies above their line."""
+    height = line.height(reached["macs"], reached["accuracy"])
+    assert height is not None
+    return height

@@ -11,12 +11,14 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from restnet_search.anchor_line import AnchorLine
 from restnet_search.files import write_atomically
+from tests.benchmarks.above_line import height_of
 from tests.benchmarks.cifar import resnet, why_missing
 from tests.benchmarks.measure import describe_machine
 from tests.benchmarks.pairs import Pair, open_pair
@@ -36,63 +38,69 @@ class Size:
 
 
 SIZES = {
-    "full": Size(2, (2_000, 8_000, 30_000), 2_000),
+    "full": Size(2, (2_000, 8_000, 30_000), 1_000),
     "small": Size(1, (500,), 500),
     "tiny": Size(1, (40,), 40),
 }
 
 
-_WHITE: Mapping[str, Any] = {"batch_size": 32, "whiten": True}
-BASE = "conv3x3, stitch+norm-stats, 1e-3, batches of 100"
+_BATCH: Mapping[str, Any] = {"batch_size": 50, "norms": "batch"}
+BASE = "conv3x3, stitch+norm-stats, rate 1e-3, batches of 100"
+BY_BATCH = "norms by batch, batches of 50"
 RECIPES: Mapping[str, Recipe] = {
+    BASE: Recipe(),
+    BY_BATCH: Recipe(training=_BATCH),
+    f"{BY_BATCH}, whitened": Recipe(training={**_BATCH, "whiten": True}),
+    f"{BY_BATCH}, matched at the end first": Recipe(training=_BATCH, match_epochs=1, match_at="final"),
+    f"{BY_BATCH}, all": Recipe(training=_BATCH, tune="all"),
+    "distill 0.5": Recipe(distill=0.5),
     "closed form": Recipe(epochs=0),
     "paper: linear, stitch": Recipe(kind="linear", tune="stitch"),
-    BASE: Recipe(),
-    "rate 3e-3": Recipe(lr=3e-3),
-    "batches of 32": Recipe(training={"batch_size": 32}),
-    "whiten, 3e-3, batches of 32": Recipe(lr=3e-3, training=_WHITE),
-    "match at the stitch, then train": Recipe(match_epochs=1),
-    "match at the end, then train": Recipe(match_epochs=1, match_at="final"),
-    "distill 0.5": Recipe(distill=0.5),
-    "two views": Recipe(epochs=2, training={"batch_size": 100, "views": 2}),
-    "two epochs": Recipe(epochs=2),
+    "matched at the stitch first": Recipe(match_epochs=1),
+    "matched at the end first": Recipe(match_epochs=1, match_at="final"),
+    "whitened": Recipe(training={"batch_size": 100, "whiten": True}),
     "block": Recipe(kind="block"),
+    "two epochs": Recipe(epochs=2),
+    "two views": Recipe(epochs=2, training={"batch_size": 100, "views": 2}),
+    "rate 3e-3": Recipe(lr=3e-3),
+    "norms by batch": Recipe(training={"batch_size": 100, "norms": "batch"}),
+    "batches of 50": Recipe(training={"batch_size": 50}),
     "stitch+norm": Recipe(tune="stitch+norm"),
     "stitch+lora": Recipe(tune="stitch+lora"),
-    "all": Recipe(tune="all"),
+    f"{BY_BATCH}, hybrid": Recipe(training=_BATCH, tune="hybrid"),
 }
-"""By what the table calls them; the first are compared at every budget, the rest follow at the smallest alone."""
-LONG = (BASE, "whiten, 3e-3, batches of 32", "all")
+"""By what the table calls them; what matters most comes first, for a run may be cut off."""
+FIRST = (2, 5, 8)
+"""So many recipes are measured with all pairs before the next."""
+LONG = (BASE, BY_BATCH, f"{BY_BATCH}, all")
+"""Those that are compared at more images than the fewest."""
 
 
 def jobs(size: Size, seen: Sequence[int]) -> Iterator[tuple[tuple[str, str], int, str]]:
-    """Yield what is measured: pair, images seen, recipe; what matters most comes first."""
+    """Yield what is measured: pair, images seen, recipe."""
     for count in seen:
-        recipes = RECIPES if count == min(size.seen) else LONG
-        for pair in PAIRS:
-            for recipe in recipes:
-                yield pair, count, recipe
+        recipes = list(RECIPES) if count == min(size.seen) else list(LONG)
+        for start, stop in pairwise((0, *FIRST, len(RECIPES))):
+            yield from ((pair, count, recipe) for pair in PAIRS for recipe in recipes[start:stop])
 
 
 def measure(size: Size, seen: Sequence[int], rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """Add rows until all are there; yields them after each."""
     done = {(row["pair"], row["seen"], row["recipe"], row["point"]) for row in rows}
-    opened: dict[tuple[tuple[str, str], int], tuple[Pair, dict[str, tuple[float, int]]]] = {}
+    opened: dict[tuple[tuple[str, str], int], tuple[Pair, AnchorLine]] = {}
     for names, count, recipe in jobs(size, seen):
         title = f"{_NAMES[names[0]]} / {_NAMES[names[1]]}"
         if {(title, count, recipe, point) for point in range(2 * size.points)} <= done:
             continue
         if (names, count) not in opened:
             pair = open_pair(*names, count, size.val, followed=True)
-            opened = {(names, count): (pair, pair.anchors())}  # one at a time: features fill the memory
-        pair, anchors = opened[names, count]
+            opened = {(names, count): (pair, pair.line())}  # one at a time: features fill the memory
+        pair, line = opened[names, count]
         for point, candidate in enumerate(pair.spread(size.points)):
             if (title, count, recipe, point) not in done:
                 way = RECIPES[recipe]
                 reached = way.train(pair, candidate, images=count // way.passes)
-                height = AnchorLine.through((macs, accuracy) for accuracy, macs in anchors.values()).height(
-                    reached["macs"], reached["accuracy"]
-                )
+                height = height_of(reached, line)
                 rows.append(
                     {"pair": title, "seen": count, "recipe": recipe, "point": point, "height": height, **reached}
                 )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from restnet_search.anchor_line import AnchorLine
 from tests.benchmarks.cifar import WEIGHTS, inner_cuts, space_of
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ class Pair:
             name: (score_network(graphs[name].traced.model, self.views[name], val) / len(val), macs)
             for name, macs in self.macs.items()
         }
+
+    def line(self) -> AnchorLine:
+        """The line between the anchors over the logarithm of MACs."""
+        return AnchorLine.through((macs, accuracy) for accuracy, macs in self.anchors().values())
 
     def spread(self, count: int) -> list[Candidate]:
         """So many stitch points of each order, spread over its costs; the cheapest and the dearest are left out."""
@@ -112,10 +117,11 @@ def open_pair(
     kind: str = "linear",
     precision: str = "float32",
     followed: bool = False,
+    inner: bool = True,
 ) -> Pair:
     """Load and cut both anchors (names of ``ANCHORS``), with the given numbers of images.
 
-    None is cut after its last block, where nothing but pooling and head follow.
+    If ``inner``, none is cut after its last block, where nothing but pooling and head follow, nor before its first.
     ``kind`` is that of the stitch layers, ``precision`` as in a space's ``compute``; ``followed`` says whether losses
     may follow the anchors.
     """
@@ -136,7 +142,7 @@ def open_pair(
         large,
         small,
         subset=(train, val),
-        cuts=inner_cuts(large, small),
+        cuts=inner_cuts(large, small) if inner else {},
         stitch={"kind": kind, "images": min(500, train)},
         training={"images": train, "batch_size": min(100, train)},
         top_k=1000,

@@ -49,7 +49,7 @@ class TestDefaults:
         assert space.stitch == StitchSpec(kind="conv3x3")
 
     def test_a_single_number_is_a_range_of_one_value(self) -> None:
-        space = parse_space(a_space(training={"lr": 0.01, "epochs": 3}))
+        space = parse_space(a_space(effort="paper", training={"lr": 0.01, "epochs": 3}))
         assert space.training == TrainingSpec(lr=(0.01, 0.01), epochs=(3, 3))
 
     def test_a_space_cannot_be_changed(self) -> None:

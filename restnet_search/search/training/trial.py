@@ -133,12 +133,12 @@ def _aligned(
     backs = {name: sorted({cut for other, cut in wanted.values() if other == name}) for name, _ in wanted.values()}
     targets = [context.store.batches_at(name, at, images, batch, order) for name, at in backs.items()]
     sources = context.store.batches_at(front, cuts, context.train, batch, order)
-    for fronts, *found in zip(sources, *targets, strict=True):
+    for fronts, *back_features in zip(sources, *targets, strict=True):
         yield (
             dict(zip(cuts, fronts, strict=True)),
             {
                 (name, cut): values
-                for (name, back_cuts), features in zip(backs.items(), found, strict=True)
+                for (name, back_cuts), features in zip(backs.items(), back_features, strict=True)
                 for cut, values in zip(back_cuts, features, strict=True)
             },
         )
