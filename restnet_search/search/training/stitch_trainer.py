@@ -108,11 +108,6 @@ class StitchTrainer:
         self._open_optimizers([WhitenedLayer(layer, moments) for layer in layers])
 
     @property
-    def takes_images(self) -> bool:
-        """True if it trains its front, too: steps and predictions then take images ``(b, C, H, W)``, not features."""
-        return self._front is not None
-
-    @property
     def match_cut(self) -> int:
         """The cut point of the back anchor where features are compared with its own."""
         cut = self.candidate.back_cut
