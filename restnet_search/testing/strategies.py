@@ -150,7 +150,7 @@ def run_strategy(strategy: Strategy, path: Path, cache: Path, *, late: bool = Fa
         prepared = prepare_anchors(session, images.data)
         images = images.in_order(prepared.classes)
         prices = price_parts(session, prepared)
-        ranking = rank_stitch_points(session, prepared, images.train)
+        ranking = rank_stitch_points(session, prepared, images)
         candidates = list_candidates(session, prepared, ranking.scores, prices)
         with open_engine(session, prepared) as engine:
             study = open_study(session, halve(session, prepared, images, candidates, engine))

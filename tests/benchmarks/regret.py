@@ -27,13 +27,16 @@ from tests.benchmarks.pairs import Pair, open_pair
 from tests.benchmarks.regret_tables import render
 
 if TYPE_CHECKING:
+    from restnet_search.data import Split
     from restnet_search.search.points.candidates import Candidate, CandidateKey
     from restnet_search.search.training.closed_form import RungScore
     from restnet_search.search.training.context import TrialContext
+    from restnet_search.similarity.rankers import FeatureBatch, KlRanker, PairScores, RankerSetup
 
 NAME = "halving_regret"
 RATE = 1e-3
 TUNE = "stitch+norm-stats"
+_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -164,54 +167,62 @@ def _rung_contexts(full: TrialContext, given: Size) -> tuple[TrialContext, Trial
     return replace(full, images=TrialImages(fit, fit, val)), replace(full, images=TrialImages(brief, fit, val))
 
 
-def ranker_scores(pair: Pair, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+def ranker_scores(pair: Pair, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
     """Scores of every ranker, and of what ``kl`` is made of, for the rows of a pair, in their order.
 
-    ``kl`` learns from the training images of the trials. ``kl, 512 images`` is how it was asked before: probes of 256
-    training images, asked on 256 others, which the anchors have seen, too.
+    ``kl`` learns from the training images of the trials and is asked on val; ``kl, 512 images`` learns from 256
+    training images and is asked on 256 others, about as it was before: these the anchors have seen, too. Gamma's
+    numerator and denominator are rankers of their own: -Theta(f_i, g_j) and Theta(g_j, g_{j+1}).
     """
-    from restnet_search.progress import SilentProgress
-    from restnet_search.search.ranking import rank_pairs
-    from restnet_search.space.schema import RankerSpec
+    from restnet_search.similarity.rankers import KlRanker, RankerSetup, build_ranker
 
-    train, val = pair.context.train, pair.context.val
-    few, others = (train.subset(torch.arange(start, min(start + 256, len(train)))) for start in (0, len(train) // 2))
-    spec, silent = RankerSpec(), SilentProgress()
-    names = ["cka", "kl", "lstsq", "random"]
-    scores = rank_pairs(spec, names, pair.cut_anchors, train, val=val, seed=0, progress=silent).scores
-    before = rank_pairs(spec, ["kl"], pair.cut_anchors, few, val=others, seed=0, progress=silent).scores
-    matrices = {**scores, "kl, 512 images": before["kl"], **_parts_of_gamma(pair)}
+    points = {name: cut.graph.cut_points for name, cut in pair.cut_anchors.items()}
+    setup = RankerSetup(points, 4 * _BATCH, 10, seed=0)
+    learner, before = KlRanker(setup), KlRanker(setup)
+    others = {name: build_ranker(name, setup) for name in ("cka", "lstsq", "random")}
+    with torch.no_grad():
+        for number, batch in enumerate(_feature_batches(pair, pair.context.train)):
+            learner.update(batch)
+            if number < 4:
+                (before.update if number < 2 else before.update_val)(batch)
+                for ranker in others.values():
+                    ranker.update(batch)
+        for batch in _feature_batches(pair, pair.context.val):
+            learner.update_val(batch)
+        for ranker in others.values():
+            ranker.end_pass()
+        matrices = {name: ranker.scores() for name, ranker in others.items()}
+        matrices |= {"kl": learner.scores(), "kl, 512 images": before.scores(), **_parts_of_gamma(learner, setup)}
 
-    def at(row: Mapping[str, Any], name: str) -> float:
-        return round(float(matrices[name][row["front"], row["back"]][row["front_cut"], row["back_cut"]]), 6)
+    def at(row: Mapping[str, Any], name: str) -> float | None:
+        value = float(matrices[name][row["front"], row["back"]][row["front_cut"], row["back_cut"]])
+        return round(value, 6) if math.isfinite(value) else None
 
     return {name: [at(row, name) for row in rows] for name in matrices}
 
 
-def _parts_of_gamma(pair: Pair) -> dict[str, dict[tuple[str, str], np.ndarray]]:
-    """Numerator and denominator of KLAS's Gamma, each as a ranker of its own: -Theta(f_i, g_j), Theta(g_j, g_{j+1})."""
-    from restnet_search.similarity.rankers._kl import mean_kl, pooled, predict
+def _feature_batches(pair: Pair, split: Split) -> Iterator[FeatureBatch]:
+    """Features of both anchors at all cut points, for the same images."""
+    from restnet_search.similarity.rankers import FeatureBatch
 
-    train, val = pair.context.train, pair.context.val
-    logs: dict[str, list[torch.Tensor]] = {}
-    with torch.no_grad():
-        for name, cut in pair.cut_anchors.items():
-            extract = cut.graph.between(None, range(len(cut.graph.cut_points)))
-            seen = [
-                [
-                    [pooled(x, c.layout) for x, c in zip(extract(images), cut.graph.cut_points, strict=True)]
-                    for images in split.batches(pair.views[name], 100)
-                ]
-                for split in (train, val)
-            ]
-            (learnt, asked) = ([torch.cat(parts) for parts in zip(*batches, strict=True)] for batches in seen)
-            logs[name] = [predict(x, train.labels, y, 10) for x, y in zip(learnt, asked, strict=True)]
-    apart: dict[tuple[str, str], np.ndarray] = {}
-    steps: dict[tuple[str, str], np.ndarray] = {}
-    for front, back in ((a, b) for a in logs for b in logs if a != b):
-        apart[front, back] = -mean_kl(logs[front], logs[back]).numpy()
-        own = mean_kl(logs[back], logs[back]).numpy()
-        following = np.append(np.diagonal(own, offset=1), np.nan)
+    graphs = {name: cut.graph for name, cut in pair.cut_anchors.items()}
+    whole = {name: graph.between(None, range(len(graph.cut_points))) for name, graph in graphs.items()}
+    rest = {name: graph.back(len(graph.cut_points) - 1) for name, graph in graphs.items()}
+    for indices in torch.arange(len(split)).split(_BATCH):
+        features = {name: list(part(split.images(pair.views[name], indices))) for name, part in whole.items()}
+        logits = {name: rest[name](layers[-1]) for name, layers in features.items()}
+        yield FeatureBatch(features, logits, split.labels[indices])
+
+
+def _parts_of_gamma(ranker: KlRanker, setup: RankerSetup) -> dict[str, PairScores]:
+    from restnet_search.similarity.rankers._kl import mean_kl
+
+    predicted = ranker.predictions()
+    logs = {name: [predicted[name, cut.index] for cut in cuts] for name, cuts in setup.cut_points.items()}
+    apart = {(front, back): -mean_kl(logs[front], logs[back]).numpy() for front, back in setup.pairs}
+    steps: PairScores = {}
+    for front, back in setup.pairs:
+        following = np.append(np.diagonal(mean_kl(logs[back], logs[back]).numpy(), offset=1), np.nan)
         steps[front, back] = np.broadcast_to(following, apart[front, back].shape)
     return {"kl, numerator": apart, "kl, denominator": steps}
 

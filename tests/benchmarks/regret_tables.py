@@ -10,7 +10,7 @@ from typing import Any
 
 from restnet_search.pareto import hypervolume
 from restnet_search.reporting.assemble.statistics import spearman, within_front
-from restnet_search.search.halving.promotion import Configuration, chance_margin, cost_ranges, promote
+from restnet_search.search.halving.promotion import Configuration, chance_margin, cost_ranges, on_a_front, promote
 from restnet_search.search.points.keeping import Ranked, best_of_buckets, first_partners
 
 __all__ = ["Kept", "Row", "area", "combined", "kept_by", "regret", "render"]
@@ -21,7 +21,7 @@ RANGES = 8
 ORDERS = ("large_to_small", "small_to_large")
 RUNGS = {"closed_form": "closed form, the back's own statistics", "closed_form+norm-stats": "closed form",
          "short": "short training"}  # fmt: skip
-RULES = ("one list", "corrected", "per direction")
+RULES = ("one list", "corrected", "per direction", "both", "both, and fronts")
 PILOT = 3  # candidates of a direction that are trained briefly to learn its correction
 _TOP_K = {"top_k 1": 1, "top_k 2": 2}
 _ONE_LIST = -math.inf  # a margin that spares nobody
@@ -53,25 +53,31 @@ def regret(rows: Sequence[Row], kept: Sequence[bool]) -> Kept:
 
 
 def kept_by(rows: Sequence[Row], score: str, rule: str, share: float) -> list[bool]:
-    """What a rung keeps by ``one list`` of both orders per range of MACs (as it was), ``per direction``, ``corrected``.
+    """What a rung keeps of every range of MACs.
 
-    Corrected: one list, after the mean gain that short training brought to a direction's best was added to its scores.
-    The two best of every direction go on under every rule; short training spares whoever is not beaten, in place of
-    ``per direction``.
+    ``one list`` of both orders, as it was; ``corrected``: one list, after the mean gain that short training brought to
+    a direction's best was added to its scores; ``per direction``: a list for each; ``both``: a list for each beside the
+    one, after training whoever is not beaten; ``both, and fronts``: the package's rule, with what is best for some
+    budget. The two best of every direction go on.
     """
     values = [row[score] for row in rows]
     if rule == "corrected":
-        gains = {
-            front: _gain([row for row in rows if row["front"] == front], score) for front in {r["front"] for r in rows}
-        }
+        fronts = {row["front"] for row in rows}
+        gains = {front: _gain([row for row in rows if row["front"] == front], score) for front in fronts}
         values = [value + gains[row["front"]] for value, row in zip(values, rows, strict=True)]
     made = [
         Configuration((row["front"], row["front_cut"], row["back"], row["back_cut"], ""), row["macs"], (value,))
         for row, value in zip(rows, values, strict=True)
     ]
-    margin = _ONE_LIST if rule != "per direction" else chance_margin(400) if score == "short" else None
     limits = cost_ranges([row["macs"] for row in rows], RANGES)
-    return [promotion.kept for promotion in promote(made, limits, share, per_direction=2, margin=margin)]
+    trained = score == "short"
+    margin = (chance_margin(400) if trained else None) if rule.startswith("both") else _ONE_LIST
+    fronts = on_a_front(made, apart=not trained) if rule.endswith("fronts") else set()
+    directions = {one.direction for one in made}
+    lists = [[o for o in made if o.direction == own] for own in directions] if rule == "per direction" else [made]
+    promoted = [promotion for one in lists for promotion in promote(one, limits, share, 0, 2, margin, fronts)]
+    kept = {promotion.configuration.key for promotion in promoted if promotion.kept}
+    return [one.key in kept for one in made]
 
 
 def _gain(rows: Sequence[Row], score: str) -> float:
@@ -150,8 +156,9 @@ def render(found: Mapping[str, Any]) -> str:
         "## Rungs: regret",
         "",
         f"Per range of FLOPs (of {RANGES}) a share goes on, by one list of both orders (as it was), by one list after",
-        f"a correction learned from {PILOT} short trainings of each direction, or by a list per direction (after short",
-        "training: whoever is not beaten). Each cell: kept; regret without a budget; mean regret over budgets.",
+        f"a correction learned from {PILOT} short trainings of each direction, by a list per direction, by both (after",
+        "short training: one list and whoever is not beaten), or by both and the Pareto fronts of the scores (the",
+        "package's rule). Each cell: kept; regret without a budget; mean regret over budgets.",
         "",
         f"| pair | score | rule | {' | '.join(f'share {share:g}' for share in SHARES)} |",
         f"|---|---|---|{'---|' * len(SHARES)}",
@@ -180,9 +187,9 @@ def render(found: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _with_combined(rows: Sequence[Row], rankers: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+def _with_combined(rows: Sequence[Row], rankers: Mapping[str, Sequence[float | None]]) -> dict[str, list[float]]:
     closed = [row["closed_form+norm-stats"] for row in rows]
-    made = {name: [-math.inf if math.isnan(one) else one for one in scores] for name, scores in rankers.items()}
+    made = {name: [-math.inf if one is None else one for one in scores] for name, scores in rankers.items()}
     return made | {
         "cka for the partner, lstsq for the front": combined(rows, made["cka"], made["lstsq"]),
         "cka for the partner, closed form for the front": combined(rows, made["cka"], closed),

@@ -135,7 +135,7 @@ def test_the_command_line_compares_two_networks_of_a_run(
     write_results(gained, tmp_path / "run")
     (tmp_path / "run" / "space.yaml").touch()  # which makes it a run folder
     for arguments in ([], ["--json"]):
-        with pytest.raises(SystemExit, match="^0$"):
+        with pytest.raises(SystemExit, match=r"^0$"):
             main(["compare", str(tmp_path / "run"), "h007", samples.LARGE, *arguments])
     text, plain = capsys.readouterr().out.split("{", 1)
     assert "On 500 test images h007 is -3.8 points against cifar_resnet56" in flat(text)

@@ -16,6 +16,7 @@ from restnet_search.search.halving.promotion import (
     Configuration,
     chance_margin,
     cost_ranges,
+    on_a_front,
     order_by_hypervolume_gain,
     promote,
 )
@@ -26,7 +27,9 @@ SHARES = st.floats(0.01, 1.0)
 @st.composite
 def fields(draw: st.DrawFn) -> tuple[list[Configuration], tuple[float, ...]]:
     rows = draw(st.lists(st.tuples(st.integers(1, 10**10), st.integers(0, 20), st.integers(0, 3)), min_size=1))
-    entrants = [Configuration(("a", n, "b", n), macs, (top1 / 20, tie)) for n, (macs, top1, tie) in enumerate(rows)]
+    entrants = [
+        Configuration(("a", n, "b", n, "linear"), macs, (top1 / 20, tie)) for n, (macs, top1, tie) in enumerate(rows)
+    ]
     return entrants, cost_ranges([entrant.macs for entrant in entrants], draw(st.integers(1, 10)))
 
 
@@ -97,8 +100,8 @@ def test_ranges_are_equally_wide_in_log_macs() -> None:
 
 def test_the_floor_is_reached_range_by_range() -> None:
     """A rare cheap part keeps its one; the floor is filled by whoever is nearest to its range's top."""
-    cheap = [Configuration(("cheap", 0, "b", 0), 10, (0.1,))]
-    dear = [Configuration(("dear", n, "b", 0), 1000 + n, (0.9 - n / 100,)) for n in range(4)]
+    cheap = [Configuration(("cheap", 0, "b", 0, "linear"), 10, (0.1,))]
+    dear = [Configuration(("dear", n, "b", 0, "linear"), 1000 + n, (0.9 - n / 100,)) for n in range(4)]
     places = promote([*cheap, *dear], cost_ranges([10, 1003], 2), 0.25, at_least=4)
     assert [place.kept for place in places] == [True, True, True, True, False]
 
@@ -112,15 +115,17 @@ def mixed(entrants: list[Configuration]) -> list[Configuration]:
 
 
 @given(fields(), SHARES)
-def test_before_any_training_each_direction_is_promoted_as_if_it_were_alone(field, share: float) -> None:
+def test_before_any_training_each_direction_keeps_what_it_would_keep_alone(field, share: float) -> None:
     entrants, limits = field
     entrants = mixed(entrants)
-    together = {p.configuration.key for p in promote(entrants, limits, share) if p.kept}
-    alone: set[object] = set()
+
+    def went_on(some: list[Configuration]) -> set[object]:
+        return {p.configuration.key for p in promote(some, limits, share, margin=-1e9) if p.kept}
+
+    wanted = went_on(entrants)
     for way in {one.direction for one in entrants}:
-        own = [one for one in entrants if one.direction == way]
-        alone |= {p.configuration.key for p in promote(own, limits, share) if p.kept}
-    assert together == alone
+        wanted |= went_on([one for one in entrants if one.direction == way])
+    assert {p.configuration.key for p in promote(entrants, limits, share) if p.kept} == wanted
 
 
 @given(fields(), SHARES, st.floats(0, 0.3))
@@ -170,6 +175,24 @@ def test_the_winner_of_a_direction_that_starts_lower_is_not_dropped_untrained() 
     assert {winner.key, large[-1].key} <= kept
 
 
+@given(fields(), SHARES)
+def test_what_is_best_for_some_budget_goes_on(field, share: float) -> None:
+    """Each budget is tried: the best score within it, by all together or by a direction alone."""
+    entrants, limits = field
+    entrants = mixed(entrants)
+    for apart in (False, True):
+        chosen = on_a_front(entrants, apart=apart)
+        found = {p.configuration.key for p in promote(entrants, limits, share, margin=-1e9, always=chosen) if p.kept}
+        without = {p.configuration.key for p in promote(entrants, limits, share, margin=-1e9) if p.kept}
+        assert found == without | chosen
+        for way in {one.direction for one in entrants} if apart else [None]:
+            own = [one for one in entrants if way in (None, one.direction)]
+            for budget in {one.macs for one in own}:
+                best = max(one.scores[0] for one in own if one.macs <= budget)
+                assert any(one.key in chosen and one.scores[0] == best for one in own if one.macs <= budget)
+        assert len(chosen) <= len(entrants)
+
+
 def test_the_margin_is_two_standard_errors_of_a_difference_of_shares() -> None:
     """Simulated: two networks of equal accuracy one half, scored on images of their own."""
     draws = np.random.default_rng(0).binomial(400, 0.5, size=(2, 20_000)) / 400
@@ -206,7 +229,7 @@ def promised(entrants: list[Configuration], low: int, high: int) -> float:
 
 def test_the_first_turns_promise_most_and_the_front_comes_before_what_lies_behind_it() -> None:
     rows = [(10, 0.2), (20, 0.6), (30, 0.5), (40, 0.7), (80, 0.72), (80, 0.1), (15, 0.15)]
-    entrants = [Configuration(("a", n, "b", n), macs, (top1,)) for n, (macs, top1) in enumerate(rows)]
+    entrants = [Configuration(("a", n, "b", n, "linear"), macs, (top1,)) for n, (macs, top1) in enumerate(rows)]
     turns = order_by_hypervolume_gain(entrants)
     assert sorted(turns, key=lambda e: e.key) == entrants
     best = max(entrants, key=lambda e: promised([e], 10, 80))
@@ -249,7 +272,7 @@ def test_what_is_little_for_its_work_waits(field, works: list[int]) -> None:
 
 def test_a_long_trial_with_little_to_add_comes_last() -> None:
     rows = [(10, 0.5), (20, 0.6), (80, 0.61), (40, 0.603)]
-    entrants = [Configuration(("a", n, "b", n), macs, (top1,)) for n, (macs, top1) in enumerate(rows)]
+    entrants = [Configuration(("a", n, "b", n, "linear"), macs, (top1,)) for n, (macs, top1) in enumerate(rows)]
     equal = order_by_hypervolume_gain(entrants)
     dear = equal[1]
     assert order_by_hypervolume_gain(entrants, {e.key: 1000.0 if e == dear else 1.0 for e in entrants})[-1] == dear

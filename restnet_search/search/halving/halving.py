@@ -24,6 +24,7 @@ from restnet_search.search.halving.promotion import (
     Scores,
     chance_margin,
     cost_ranges,
+    on_a_front,
     promote,
 )
 from restnet_search.search.halving.rungs import RungName, RungStudy, dropped_candidate
@@ -207,8 +208,10 @@ class _Rungs:
         space = self._session.space
         share = space.halving.closed_form if rung == "closed_form" else space.halving.short
         configurations = [Configuration(c.key, c.cost.macs, scores[c.key]) for c in candidates]
-        margin = None if rung == "closed_form" else chance_margin(min(space.halving.images, len(self._images.val)))
-        return promote(configurations, limits, share, space.search.trials, _PER_DIRECTION, margin)
+        untrained = rung == "closed_form"
+        margin = None if untrained else chance_margin(min(space.halving.images, len(self._images.val)))
+        fronts = on_a_front(configurations, apart=untrained)
+        return promote(configurations, limits, share, space.search.trials, _PER_DIRECTION, margin, fronts)
 
     def _open(self, candidates: Sequence[Candidate]) -> TrialContext:
         """Open a trial's context on few images."""
@@ -279,8 +282,7 @@ def _finite(score: float) -> float:
 
 
 def _dropped(candidate: Candidate, promotion: Promotion, rung: RungName, score: RungScore) -> Dropped:
-    others = "its direction in its range of FLOPs" if rung == "closed_form" else "its range of FLOPs"
-    text = f"place {promotion.place} of {promotion.of} in {others}; {promotion.went_on} went on"
+    text = f"place {promotion.place} of {promotion.of} in its range of FLOPs; {promotion.went_on} went on"
     reason = text if score.reason is None else f"{score.reason}; {text}"
     return dropped_candidate(candidate, rung, score.top1, score.n, reason)
 

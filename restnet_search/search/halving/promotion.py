@@ -4,19 +4,20 @@ Ranges are equally wide on a logarithmic scale, not equally full: a part of the 
 of its own, from which the best always goes on.
 
 A score is compared only with what it foretells. Before any training, what a stitch will gain by it differs between
-directions (front anchor and back anchor), so each direction is a list of its own. After training, directions meet in
-one list, and one is left behind only where another beats it by more than chance explains.
+directions (front anchor and back anchor), so none is left behind by another one's scores: each keeps its share of
+every range, too. After training, one is left behind only where another beats it by more than chance explains. What is
+best for some budget by its score goes on, also where a dearer one of its range scores higher.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log, sqrt
 
-from restnet_search.pareto import hypervolume
+from restnet_search.pareto import dominated, hypervolume
 from restnet_search.search.points.candidates import CandidateKey
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Scores",
     "chance_margin",
     "cost_ranges",
+    "on_a_front",
     "order_by_hypervolume_gain",
     "promote",
 ]
@@ -53,8 +55,8 @@ class Promotion:
 
     Attributes:
         configuration: At the rung.
-        place: Among those that it is compared with, 1 is best.
-        of: How many these are.
+        place: In its range of MACs, 1 is best.
+        of: Configurations in that range.
         went_on: How many of them went on.
         kept: True if it went on itself.
     """
@@ -86,16 +88,17 @@ def promote(
     at_least: int = 0,
     per_direction: int = 0,
     margin: float | None = None,
+    always: Collection[CandidateKey] = (),
 ) -> list[Promotion]:
-    """Keep the best ``share`` of every list, rounded up, so at least one; and no fewer than ``at_least`` in all.
+    """Keep the best ``share`` of every range, rounded up, so at least one; and no fewer than ``at_least`` in all.
 
-    A list holds the configurations of a range of MACs: where ``margin`` is None those of one direction, else those of
-    all directions together. Then the best of a direction goes on besides where its first score lies at most that far
-    below the best of its list, for it is not beaten. The ``per_direction`` best of every direction, whatever their
-    MACs, go on in any case.
+    Beside them go on, in every range, where ``margin`` is None: that share of each direction, so that none is judged by
+    its start alone; else: the best of each direction whose first score lies at most that far below the best of the
+    range, for it is not beaten. The ``per_direction`` best of every direction, whatever their MACs, go on in any case,
+    and so do those of ``always``.
 
-    Where the shares of all lists are too few together, the share rises until they are enough: those go on next that
-    come first in the order of (place - 1) / (size of the list), then by scores.
+    Where the shares of all ranges are too few together, the share rises until they are enough: those go on next that
+    come first in the order of (place - 1) / (size of the range), then by scores.
 
     Args:
         configurations: At the rung.
@@ -104,6 +107,7 @@ def promote(
         at_least: How many go on in all.
         per_direction: How many of every direction go on.
         margin: None before training; after it, by how much a first score must be higher to beat another.
+        always: Keys of those that go on in any case.
 
     Returns:
         What became of each configuration, in their order.
@@ -113,15 +117,9 @@ def promote(
     """
     if not 0 < share <= 1:
         raise ValueError(f"the share must lie in (0, 1], came {share}")
-
-    def list_of(configuration: Configuration) -> tuple[object, ...]:
-        index = bisect_right(limits, configuration.macs)
-        return (index, *configuration.direction) if margin is None else (index,)
-
-    lists = _grouped(configurations, list_of)
-    # a configuration goes on where the share of its list that is better than it is below the share kept
+    ranges = _grouped(configurations, lambda configuration: (bisect_right(limits, configuration.macs),))
     better: dict[CandidateKey, tuple[int, int]] = {}
-    for members in lists.values():
+    for members in ranges.values():
         better |= {configuration.key: (above, len(members)) for above, configuration in enumerate(members)}
 
     def turn(configuration: Configuration) -> tuple[object, ...]:
@@ -129,34 +127,53 @@ def promote(
         return (above / size, *_best_first(configuration))
 
     order = sorted(configurations, key=turn)
-    # 1e-9: 0.3 of 10 are 3, although 3 / 10 may round to above 0.3
-    count = sum(above / size < share - 1e-9 or above == 0 for above, size in better.values())
+    count = sum(len(_first(members, share)) for members in ranges.values())
     kept = {configuration.key for configuration in order[: max(count, at_least)]}
     directions = _grouped(configurations, lambda configuration: configuration.direction)
     kept |= {configuration.key for members in directions.values() for configuration in members[:per_direction]}
-    kept |= {one.key for members in lists.values() for one in _unbeaten(members, margin or 0.0)}
-    went_on = {name: sum(configuration.key in kept for configuration in members) for name, members in lists.items()}
+    for members in ranges.values():
+        for own in _grouped(members, lambda configuration: configuration.direction).values():
+            lacks = members[0].scores[0] - own[0].scores[0]
+            spared = _first(own, share) if margin is None else own[:1] if lacks <= margin else []
+            kept |= {configuration.key for configuration in spared}
+    kept |= {configuration.key for configuration in configurations if configuration.key in always}
+    went_on = {index: sum(configuration.key in kept for configuration in members) for index, members in ranges.items()}
     return [
         Promotion(
             configuration,
             better[configuration.key][0] + 1,
             better[configuration.key][1],
-            went_on[list_of(configuration)],
+            went_on[bisect_right(limits, configuration.macs),],
             configuration.key in kept,
         )
         for configuration in configurations
     ]
 
 
+def _first(members: Sequence[Configuration], share: float) -> Sequence[Configuration]:
+    """The best share of members that come best first: each that less than this share of them is better than."""
+    # 1e-9: 0.3 of 10 are 3, although 3 / 10 may round to above 0.3
+    return [one for above, one in enumerate(members) if above / len(members) < share - 1e-9 or above == 0]
+
+
+def on_a_front(configurations: Sequence[Configuration], *, apart: bool) -> set[CandidateKey]:
+    """Return the keys of those that no cheaper or equal one has the first score of: for some budget each is the best.
+
+    Args:
+        configurations: At a rung.
+        apart: True where each direction has a front of its own, because scores say little between directions.
+    """
+    groups = _grouped(configurations, lambda configuration: configuration.direction if apart else ())
+    keys: set[CandidateKey] = set()
+    for members in groups.values():
+        behind = dominated([(configuration.scores[0], configuration.macs) for configuration in members])
+        keys |= {configuration.key for configuration, flag in zip(members, behind, strict=True) if not flag}
+    return keys
+
+
 def chance_margin(images: int) -> float:
     """Return two standard errors of the difference of two accuracies on so many images, at most: near a half each."""
     return 2 * sqrt(0.5 / images)
-
-
-def _unbeaten(members: Sequence[Configuration], margin: float) -> list[Configuration]:
-    """The best of every direction that lies within the margin of the best of all; members come best first."""
-    firsts = [own[0] for own in _grouped(members, lambda configuration: configuration.direction).values()]
-    return [one for one in firsts if one.scores[0] >= members[0].scores[0] - margin]
 
 
 def _grouped(

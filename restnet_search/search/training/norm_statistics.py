@@ -12,8 +12,8 @@ __all__ = ["see_statistics"]
 
 
 @torch.no_grad()
-def see_statistics(fit: StatisticsFit, stitch: nn.Module, features: Tensor, compute: Compute) -> None:
-    """Show the fit a batch of front features.
+def see_statistics(fit: StatisticsFit, before: nn.Module, features: Tensor, compute: Compute) -> None:
+    """Show the fit a batch of front features, or of images where ``before``, all before the back, holds the front.
 
     Where the batch does not fit memory, each of its micro-batches counts as a batch: layers behind the first then see
     what the statistics of smaller batches make, and come out a little different.
@@ -21,7 +21,7 @@ def see_statistics(fit: StatisticsFit, stitch: nn.Module, features: Tensor, comp
 
     def see(rows: slice) -> None:
         with compute.autocast_frozen():
-            fit.update(stitch(features[rows]))
+            fit.update(before(features[rows]))
 
     for _ in compute.micro_batches.map("batch-norm statistics", len(features), see, least=2):
         pass

@@ -97,15 +97,15 @@ class StitchTrainer:
         matching = choices.match_epochs * per_epoch
         self._matching = Optimizer(groups[:1], decay, matching) if matching else None
 
-    def whiten(self, moments: Moments) -> None:
-        """Let the stitch layer learn in coordinates in which its inputs are white, from the weights that it has now."""
-        layers = self.stitch.plan.definition.affine_layers(self.stitch.branches)
-        self._open_optimizers([WhitenedLayer(layer, moments) for layer in layers])
-
     @property
     def takes_images(self) -> bool:
         """True if it trains its front, too: steps and predictions then take images ``(b, C, H, W)``, not features."""
         return self._front is not None
+
+    def whiten(self, moments: Moments) -> None:
+        """Let the stitch layer learn in coordinates in which its inputs are white, from the weights that it has now."""
+        layers = self.stitch.plan.definition.affine_layers(self.stitch.branches)
+        self._open_optimizers([WhitenedLayer(layer, moments) for layer in layers])
 
     @property
     def match_cut(self) -> int:
@@ -186,8 +186,7 @@ class StitchTrainer:
 
     def see_statistics(self, fit: StatisticsFit, features: Tensor) -> None:
         """Show the fit a batch of front features (or images)."""
-        stitch = self.stitch if self._front is None else nn.Sequential(self._front, self.stitch)
-        see_statistics(fit, stitch, features, self._context.compute)
+        see_statistics(fit, self._until_back, features, self._context.compute)
 
     def use_statistics(self, statistics: Mapping[str, Tensor]) -> None:
         """Give the back batch-norm statistics of its own."""
@@ -201,8 +200,12 @@ class StitchTrainer:
 
     def predict(self, features: Tensor) -> Tensor:
         """The classes ``(b,)`` that the hybrid puts first for front features (or images), on the CPU."""
-        stitch = self.stitch if self._front is None else nn.Sequential(self._front, self.stitch)
-        return predict(stitch, self.back, features, self._context.compute)
+        return predict(self._until_back, self.back, features, self._context.compute)
+
+    @property
+    def _until_back(self) -> nn.Module:
+        """What lies before the back: the stitch layer, and the front where it trains, too."""
+        return self.stitch if self._front is None else nn.Sequential(self._front, self.stitch)
 
 
 def _own(part: TunedBack | None) -> dict[str, Tensor]:

@@ -64,8 +64,8 @@ class KlRanker(Ranker):
     def update_val(self, batch: FeatureBatch) -> None:
         self._val.add(batch, self._setup)
 
-    def scores(self) -> PairScores:
-        """Return -Gamma.
+    def predictions(self) -> dict[tuple[str, int], Tensor]:
+        """Log-probabilities ``(val images, classes)`` of the probe at every cut point, by anchor and index.
 
         Raises:
             ValueError: If no training images or no val images were shown.
@@ -75,10 +75,18 @@ class KlRanker(Ranker):
                 "the ranker kl trains its probes on training images and asks them on val images; show both"
             )
         labels = torch.cat(self._train.labels)
-        predicted = {
+        return {
             key: predict(torch.cat(kept), labels, torch.cat(self._val.pooled[key]), self._setup.classes)
             for key, kept in self._train.pooled.items()
         }
+
+    def scores(self) -> PairScores:
+        """Return -Gamma.
+
+        Raises:
+            ValueError: As :meth:`predictions`.
+        """
+        predicted = self.predictions()
         scores: PairScores = {}
         for front, back in self._setup.pairs:
             rows, columns = (self._indices(name) for name in (front, back))
