@@ -120,7 +120,7 @@ def render(found: Mapping[str, Any]) -> str:
         f"Height: top-1 on {setting['val']:,} val images above the line between the anchors over the logarithm of",
         "MACs, in points; the mean over stitch points, what a recipe adds to that first one at the same points (with",
         "the standard error of the mean), and at how many of them it adds anything. Seconds are a trial's, its front",
-        "features being there.",
+        "features being there. A recipe with gaps was not measured at all points yet; what it adds is over those it has.",
         "",
         f"Machine: {machine['processor']}, {machine['threads']} threads; torch {machine['torch']}.",
     ]
@@ -140,7 +140,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         if not own:
             continue
         means = [[row["height"] for row in own if (row["pair"], row["order"]) == way] for way in ways]
-        cells = [f"{100 * fmean(of):+.1f}" if of else "" for of in [*means, [row["height"] for row in own]]]
+        whole = [row["height"] for row in own] if len(own) == len(base) else []
+        cells = [f"{100 * fmean(of):+.1f}" if of else "" for of in [*means, whole]]
         added = [row["height"] - base[key] for row in own if (key := (row["pair"], row["point"])) in base]
         error = f" ± {100 * stdev(added) / len(added) ** 0.5:.1f}" if len(added) > 1 else ""
         gained = f"{100 * fmean(added):+.1f}{error}" if added else ""
