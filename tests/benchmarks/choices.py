@@ -120,7 +120,7 @@ def render(found: Mapping[str, Any]) -> str:
         f"Height: top-1 on {setting['val']:,} val images above the line between the anchors over the logarithm of",
         "MACs, in points; the mean over stitch points, what a recipe adds to that first one at the same points (with",
         "the standard error of the mean), and at how many of them it adds anything. Seconds are a trial's, its front",
-        "features being there. A recipe with gaps was not measured at all points yet; what it adds is over those it has.",
+        "features being there. A recipe with gaps was not measured everywhere; what it adds is over the points it has.",
         "",
         f"Machine: {machine['processor']}, {machine['threads']} threads; torch {machine['torch']}.",
     ]
