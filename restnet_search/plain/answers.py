@@ -1,4 +1,4 @@
-"""Which images a network classified correctly, as a bitmap, so that any two networks can be compared image by image."""
+"""The images that a network classified correctly, as a bitmap: any two networks can be compared image by image."""
 
 from __future__ import annotations
 

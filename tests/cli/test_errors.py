@@ -94,6 +94,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         "--space",
         "--resume",
         "report",
+        "compare",
         "export",
         "similarity",
         "rank",

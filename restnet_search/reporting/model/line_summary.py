@@ -1,4 +1,4 @@
-"""How far hybrids lie above the line between the anchors."""
+"""The line between the anchors as a run measured it, and the height of every hybrid above it."""
 
 from __future__ import annotations
 
