@@ -68,12 +68,13 @@ RECIPES: Mapping[str, Recipe] = {
     "stitch+norm": Recipe(tune="stitch+norm"),
     "stitch+lora": Recipe(tune="stitch+lora"),
     f"{BY_BATCH}, all, distill 0.5": Recipe(training=_BATCH, tune="all", distill=0.5),
+    f"{BY_BATCH}, block": Recipe(kind="block", training=_BATCH),
     f"{BY_BATCH}, hybrid": Recipe(training=_BATCH, tune="hybrid"),
 }
 """By what the table calls them; what matters most comes first, for a run may be cut off."""
 FIRST = (2, 5, 8)
 """So many recipes are measured with all pairs before the next."""
-LONG = (BASE, BY_BATCH, f"{BY_BATCH}, all", f"{BY_BATCH}, all, distill 0.5")
+LONG = (BASE, BY_BATCH, f"{BY_BATCH}, whitened", f"{BY_BATCH}, block", f"{BY_BATCH}, all, distill 0.5")
 """Those that are compared at more images than the fewest."""
 
 
