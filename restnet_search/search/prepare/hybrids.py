@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, fx
 
 from restnet_search.errors import RunError
 from restnet_search.files import bytes_digest
 from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.stitching.layer import Hybrid, StitchLayer
 from restnet_search.stitching.plan import StitchPlan
-from restnet_search.stitching.tuning import with_tensors
+from restnet_search.stitching.tuning import norm_statistics, with_tensors
 
-__all__ = ["assemble", "plan_between", "restore_hybrid", "trained_tensors"]
+__all__ = ["assemble", "own_tensors", "plan_between", "restore_hybrid", "trained_tensors"]
 
 _BACK, _FRONT = "back/", "front/"
 """Before the names of the back's and the front's own tensors in a hybrid's file; the others are the stitch layer's."""
@@ -50,6 +50,12 @@ def trained_tensors(
     parts = ((_BACK, tuned), (_FRONT, tuned_front or {}))
     own = {f"{prefix}{name}": tensor for prefix, tensors in parts for name, tensor in tensors.items()}
     return {**stitch.state_dict(), **own}
+
+
+def own_tensors(part: fx.GraphModule) -> dict[str, Tensor]:
+    """Return what training may change of a front or a back, by name: its parameters and batch-norm statistics."""
+    parameters = {name: one.detach() for name, one in part.named_parameters() if one.is_floating_point()}
+    return parameters | {name: part.get_buffer(name) for name in norm_statistics(part)}
 
 
 def restore_hybrid(
