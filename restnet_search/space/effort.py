@@ -38,8 +38,8 @@ EFFORTS: Mapping[Effort, EffortLevel] = {
         {"tune": "stitch+norm-stats", **_BY_BATCH},
     ),
     "best": EffortLevel(
-        "all of the back is trained, for twice the epochs; about four times the work",
-        {"tune": "all", **_BY_BATCH, "epochs": [2, 4]},
+        "all of the back is trained, for twice the epochs, after the larger anchor, too; about four times the work",
+        {"tune": "all", **_BY_BATCH, "epochs": [2, 4], "distill": 0.5},
     ),
 }
 """The choices of ``effort``; ``reports/training_choices.md`` has what their keys are worth. None sets the kind of

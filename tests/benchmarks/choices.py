@@ -67,12 +67,14 @@ RECIPES: Mapping[str, Recipe] = {
     "batches of 50": Recipe(training={"batch_size": 50}),
     "stitch+norm": Recipe(tune="stitch+norm"),
     "stitch+lora": Recipe(tune="stitch+lora"),
+    f"{BY_BATCH}, all, distill 0.5": Recipe(training=_BATCH, tune="all", distill=0.5),
+    f"{BY_BATCH}, block": Recipe(kind="block", training=_BATCH),
     f"{BY_BATCH}, hybrid": Recipe(training=_BATCH, tune="hybrid"),
 }
 """By what the table calls them; what matters most comes first, for a run may be cut off."""
 FIRST = (2, 5, 8)
 """So many recipes are measured with all pairs before the next."""
-LONG = (BASE, BY_BATCH, f"{BY_BATCH}, all")
+LONG = (BASE, BY_BATCH, f"{BY_BATCH}, whitened", f"{BY_BATCH}, block", f"{BY_BATCH}, all, distill 0.5")
 """Those that are compared at more images than the fewest."""
 
 
@@ -119,7 +121,7 @@ def render(found: Mapping[str, Any]) -> str:
         f"Height: top-1 on {setting['val']:,} val images above the line between the anchors over the logarithm of",
         "MACs, in points; the mean over stitch points, what a recipe adds to that first one at the same points (with",
         "the standard error of the mean), and at how many of them it adds anything. Seconds are a trial's, its front",
-        "features being there.",
+        "features being there. A recipe with gaps was not measured everywhere; what it adds is over the points it has.",
         "",
         f"Machine: {machine['processor']}, {machine['threads']} threads; torch {machine['torch']}.",
     ]
@@ -139,7 +141,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         if not own:
             continue
         means = [[row["height"] for row in own if (row["pair"], row["order"]) == way] for way in ways]
-        cells = [f"{100 * fmean(of):+.1f}" if of else "" for of in [*means, [row["height"] for row in own]]]
+        whole = [row["height"] for row in own] if len(own) == len(base) else []
+        cells = [f"{100 * fmean(of):+.1f}" if of else "" for of in [*means, whole]]
         added = [row["height"] - base[key] for row in own if (key := (row["pair"], row["point"])) in base]
         error = f" ± {100 * stdev(added) / len(added) ** 0.5:.1f}" if len(added) > 1 else ""
         gained = f"{100 * fmean(added):+.1f}{error}" if added else ""

@@ -52,6 +52,6 @@ BEFORE = "before"
 RECIPES: Mapping[str, Recipe] = {
     BEFORE: Recipe(lr=3e-3, distill=0.5),
     "balanced": Recipe(training={"batch_size": 50, "norms": "batch"}),
-    "best": Recipe(tune="all", training={"batch_size": 50, "norms": "batch"}),
+    "best": Recipe(tune="all", distill=0.5, training={"batch_size": 50, "norms": "batch"}),
 }
 """What releases before there was an ``effort`` were measured with, and its levels at the middle of what they search."""

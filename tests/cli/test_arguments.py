@@ -106,3 +106,17 @@ def test_the_command_after_an_import_finds_the_space_from_anywhere(tmp_path: Pat
     for gone in ("", str(tmp_path / "gone.yaml")):
         told = _search_with(Path("pi.yaml"), replace(made, named=gone))
         assert told.endswith("--space SPACE (SPACE: the file of the space tiny)")
+
+
+def test_an_unknown_effort_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--space", "demo", "--effort", "wild"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert all(name in said for name in ("--effort", "'wild'", "paper", "balanced", "best"))
+
+
+def test_a_run_keeps_its_effort(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--resume", str(tmp_path), "--effort", "best"])
+    assert ended.value.code == 2 and "--effort" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from restnet_search.reporting.blocks import literal, number_column, table, text_
 from restnet_search.reporting.model.run_report import Report
 from restnet_search.reporting.model.summary import LatencyNote
 from restnet_search.reporting.phrases import difference, is_above_chance, percent
+from restnet_search.reporting.terminal.facts import effort
 from restnet_search.reporting.terminal.network_tables import AnchorTable, ParetoTable
 from restnet_search.reporting.terminal.report_page import render_report
 from restnet_search.reporting.terminal.verdicts import verdict
@@ -193,3 +194,12 @@ def test_the_csv_holds_no_formulas() -> None:
     rows = list(csv.DictReader(io.StringIO(pareto_csv(replace(report, budgets=(budget,))))))
     assert rows and {row["budget"] for row in rows} == {"'=cmd|' /C calc'!A0"}
     assert all(float(row["val_top1"]) > 0 for row in rows)  # numbers stay numbers
+
+
+def test_the_effort_is_told_with_what_the_space_set_itself() -> None:
+    report = samples.report()
+    assert effort(report) == ""  # of an earlier version
+    own = replace(report, search=replace(report.search, effort="best", effort_but=("training.tune",)))
+    assert effort(own).startswith("best: all of the back is trained")
+    assert effort(own).endswith("(the space sets training.tune itself)")
+    assert "effort" in printed(render_report(own), 100)

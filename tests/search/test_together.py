@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.training.stitch_trainer import FailedTrial, NonFiniteLoss, TrialOutcome
 from restnet_search.search.training.trial import image_order, run_trials
-from restnet_search.space.schema import DataSpec, StitchSpec, TrainingSpec, Tune
+from restnet_search.space.schema import DataSpec, MatchAt, StitchSpec, TrainingSpec, Tune
 from tests.search.stores import Anchors, candidate, context, cut_anchor, disk_store, run_trial
 
 RESNET, VIT = "cifar_resnet8", "vit"
@@ -76,13 +77,27 @@ def test_together_is_alone_to_the_last_bit(anchors: Anchors, digits: Split, jobs
     assert together_store.statistics.forwarded == 2 * 192 + 60 + closed_form
 
 
-@pytest.mark.parametrize("tune", ["stitch", "stitch+norm", "all"])
+@pytest.mark.parametrize(
+    ("tune", "match_at", "keys"),
+    [
+        ("stitch", "stitch", {}),
+        ("stitch+norm", "final", {"norms": "batch"}),
+        ("all", "final", {"norms": "batch", "whiten": True}),
+    ],
+)
 def test_wherever_features_are_kept_the_trials_are_the_same_to_the_last_bit(
-    anchors: Anchors, digits: Split, jobs: list[Job], tmp_path: Path, tune: Tune
+    anchors: Anchors,
+    digits: Split,
+    jobs: list[Job],
+    tmp_path: Path,
+    tune: Tune,
+    match_at: MatchAt,
+    keys: dict[str, Any],
 ) -> None:
     """In memory, on disk and passed through, in one group and alone; with matching, a teacher and views."""
-    chosen = [(point, replace(choices, tune=tune, match_epochs=1, distill=0.5)) for point, choices in jobs]
-    training = TrainingSpec(batch_size=50, views=2)  # no divisor of a pass's batch, nor of the images
+    made = {"tune": tune, "match_epochs": 1, "match_at": match_at, "distill": 0.5}
+    chosen = [(point, replace(choices, **made)) for point, choices in jobs]
+    training = TrainingSpec(batch_size=50, views=2, **keys)  # no divisor of a pass's batch, nor of the images
     teachers = {name: torch.randn(192, 10, generator=torch.Generator().manual_seed(1)) for name in anchors}
     stores = [FeatureStore(anchors, 2**30), FeatureStore(anchors, 0), disk_store(anchors, tmp_path)]
     reached = [

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 
 from restnet_search.data import Split
 from restnet_search.data.augmented_views import AugmentedView
+from restnet_search.graph.anchor_graph import AnchorGraph
 from restnet_search.progress import Progress
 from restnet_search.search.features.disk_features import DiskFeatures
 from restnet_search.search.features.disk_store import DiskStore, features_folder
@@ -17,6 +18,7 @@ from restnet_search.search.run.clock import Clock
 from restnet_search.search.run.session import Session
 from restnet_search.search.training.context import TrialContext, TrialImages
 from restnet_search.search.training.teachers import teacher_logits
+from restnet_search.space.schema import TrainingSpec
 
 __all__ = ["GB", "fill_store", "open_context", "open_store"]
 
@@ -77,10 +79,11 @@ def open_store(
     prefetch: dict[tuple[str, str], set[int]] = {}
     sizes: dict[tuple[str, str, int], int] = {}
     for candidate in candidates:
-        for name, cut, split, views in _asks(candidate, images, session.space.training.views, init):
+        for name, cut, split, views in _asks(candidate, images, session.space.training, init, prepared.graphs):
             values = prod(prepared.graphs[name].cut_points[cut].shape)
             prefetch.setdefault((name, split.digest), set()).add(cut)
-            sizes[name, split.digest, cut] = 4 * views * len(split) * values
+            place, size = (name, split.digest, cut), 4 * views * len(split) * values
+            sizes[place] = max(size, sizes.get(place, 0))
     total, memory, bound = sum(sizes.values()), int(cache.memory_gb * GB), int(cache.disk_gb * GB)
     needs_disk, dtype = cache.disk == "always" or total > memory, cache.dtype
     if workers > 1 and not needs_disk and total <= bound:
@@ -104,9 +107,10 @@ def fill_store(candidates: Sequence[Candidate], context: TrialContext, progress:
     threads. Where not all of it can be kept, or not on disk, nothing is done.
     """
     passes: dict[tuple[str, str, AugmentedView | None], tuple[Split, set[int]]] = {}
-    views = context.training.views
     for candidate in candidates:
-        for name, cut, split, count in _asks(candidate, context.images, views, context.stitch.init):
+        for name, cut, split, count in _asks(
+            candidate, context.images, context.training, context.stitch.init, context.graphs
+        ):
             for epoch in range(count):
                 view = context.view_of(epoch)
                 passes.setdefault((name, split.digest, view), (split, set()))[1].add(cut)
@@ -120,10 +124,15 @@ def fill_store(candidates: Sequence[Candidate], context: TrialContext, progress:
             task.advance()
 
 
-def _asks(candidate: Candidate, images: TrialImages, views: int, init: str) -> Iterator[tuple[str, int, Split, int]]:
+def _asks(
+    candidate: Candidate, images: TrialImages, training: TrainingSpec, init: str, graphs: Mapping[str, AnchorGraph]
+) -> Iterator[tuple[str, int, Split, int]]:
     """Yield the features that a candidate's trial asks for: anchor, cut point, split, and how many views of it."""
     front, back = candidate.direction.front, candidate.direction.back
-    yield front, candidate.front_cut, images.train, views
+    yield front, candidate.front_cut, images.train, training.views
     yield front, candidate.front_cut, images.val, 1
     if init == "lstsq":
         yield back, candidate.back_cut, images.fit, 1
+    for at in training.match_at if any(training.match_epochs) else ():
+        cut = graphs[back].final_cut(candidate.back_cut) if at == "final" else candidate.back_cut
+        yield back, cut, images.train, 1
