@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from restnet_search.compute import Compute
 from restnet_search.graph.image_size import keep_size_check
 from restnet_search.space.schema import Tune
 
@@ -175,6 +176,20 @@ class StatisticsFit:
         for name in self._names:
             self._sums[name] += self._own[name] * len(features)
         self._images += len(features)
+
+    def see(self, before: nn.Module, features: Tensor, compute: Compute) -> None:
+        """Add front features ``(B, ...)``, or images where ``before``, all that lies before the back, holds the front.
+
+        Where the batch does not fit memory, each of its micro-batches counts as a batch: layers behind the first then
+        see what the statistics of smaller batches make, and come out a little different.
+        """
+
+        def add(rows: slice) -> None:
+            with torch.no_grad(), compute.autocast_frozen():
+                self.update(before(features[rows]))
+
+        for _ in compute.micro_batches.map("batch-norm statistics", len(features), add, least=2):
+            pass
 
     def result(self) -> dict[str, Tensor]:
         """Statistics by buffer name; empty where the back has none, or no features came."""
