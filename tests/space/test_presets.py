@@ -17,6 +17,7 @@ PAIRS = (
 )  # fmt: skip
 # One of every kind, small enough for a test run; the others passed the same check when they were written.
 SMALL = ("deit", "efficientnet_lite", "mobilenet", "resnet_deit")
+TRANSFORMERS = ("cifar10_cnn_vit", "cifar10_vit_swin")
 
 
 @pytest.fixture(params=PAIRS)
@@ -25,7 +26,7 @@ def space(request: pytest.FixtureRequest) -> SearchSpace:
 
 
 def test_every_preset_is_there_and_checked_here_or_end_to_end() -> None:
-    assert set(builtin_spaces()) == {*PAIRS, "demo", "cifar10_resnet", "cifar10_published"}
+    assert set(builtin_spaces()) == {*PAIRS, "demo", "cifar10_published", "cifar10_resnet", *TRANSFORMERS}
 
 
 def test_every_model_has_published_weights_of_1000_classes_under_its_tag(space: SearchSpace) -> None:
