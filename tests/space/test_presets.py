@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from timm.models import get_pretrained_cfg
 
+from restnet_search.anchors import load_anchor
 from restnet_search.inspection.one_model import inspect_anchor
 from restnet_search.search.points.candidates import enumerate_candidates
 from restnet_search.space import SearchSpace, builtin_spaces, load_space
@@ -68,3 +71,13 @@ def within_budgets(space: SearchSpace) -> dict[str, tuple[int, bool]]:
 def test_every_budget_lets_hybrids_through_and_shuts_the_larger_anchor_out(name: str) -> None:
     found = within_budgets(load_space(builtin_spaces()[name]))
     assert found and all(count >= 4 and not whole for count, whole in found.values())
+
+
+def test_the_transformers_of_cifar10_take_their_weights_and_see_images_as_these_were_trained(shared: Path) -> None:
+    mixed, transformers = (load_space(builtin_spaces()[name]).anchors for name in TRANSFORMERS)
+    assert mixed[2:] == transformers
+    for spec in transformers:
+        anchor = load_anchor(spec, classes=10, weights_dir=shared / "weights", base_dir=None, trust_code=False)
+        view = anchor.preprocessing
+        assert (anchor.num_classes, anchor.weights.trained, view.size, view.crop_pct) == (10, True, (3, 32, 32), 1.0)
+        assert (view.mean, view.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
