@@ -15,10 +15,12 @@ from tests.benchmarks.measure import describe_machine
 from tests.benchmarks.result import Result, write_results
 
 NAMES = (
-    "search", "search_quality", "above_line", "paper_order", "transformers", "cka", "lstsq", "cost_table", "startup", "gpu",
+    "search", "search_quality", "above_line", "paper_order", "transformers", "cka", "lstsq", "cost_table",
+    "startup", "gpu",
 )  # fmt: skip
 QUICK_FIRST = (
-    "startup", "lstsq", "cka", "cost_table", "gpu", "search", "search_quality", "paper_order", "above_line", "transformers",
+    "startup", "lstsq", "cka", "cost_table", "gpu", "search", "search_quality", "paper_order", "above_line",
+    "transformers",
 )  # fmt: skip
 SIZES = ("full", "small", "tiny")
 
