@@ -205,6 +205,7 @@ def _architecture(rebuilt: Rebuilt) -> Architecture:
     return HybridArchitecture(
         front=_side(sources, rebuilt.anchors, record.front.anchor, record.front.cut),
         stitch=network.stitch.plan.kind,
+        terms=network.stitch.plan.terms,
         back=_side(sources, rebuilt.anchors, record.back.anchor, record.back.cut),
         tune="hybrid" if record.finetuned is not None and record.finetuned.kept else record.tune,
         tuned=_own_tensors(network.back, rebuilt.anchors[record.back.anchor].graph.traced.module),

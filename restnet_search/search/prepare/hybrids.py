@@ -10,7 +10,8 @@ from torch import Tensor, fx
 from restnet_search.errors import RunError
 from restnet_search.files import bytes_digest
 from restnet_search.graph.anchor_graph import AnchorGraph
-from restnet_search.stitching.layer import Hybrid, StitchLayer
+from restnet_search.space.schema import StitchTerm
+from restnet_search.stitching.layer import Hybrid, StitchLayer, terms_of
 from restnet_search.stitching.plan import StitchPlan
 from restnet_search.stitching.tuning import norm_statistics, with_tensors
 
@@ -82,14 +83,15 @@ def restore_hybrid(
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    stitch = StitchLayer(plan_between(graphs, kind, front, back))
     try:
         content = path.read_bytes()
         if sha256 not in (None, bytes_digest(content)):
             raise ValueError("it was changed after it was written")
         tensors = load(content)
         tuned, tuned_front = _below(_BACK, tensors), _below(_FRONT, tensors)
-        stitch.load_state_dict({name: one for name, one in tensors.items() if not name.startswith((_BACK, _FRONT))})
+        own = {name: one for name, one in tensors.items() if not name.startswith((_BACK, _FRONT))}
+        stitch = StitchLayer(plan_between(graphs, kind, front, back, terms_of(own)))
+        stitch.load_state_dict(own)
         return assemble(graphs, front, stitch, back, tuned, tuned_front)
     except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, AttributeError, TypeError) as error:
         raise RunError(
@@ -104,9 +106,13 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def plan_between(
-    graphs: Mapping[str, AnchorGraph], kind: str, front: tuple[str, int], back: tuple[str, int]
+    graphs: Mapping[str, AnchorGraph],
+    kind: str,
+    front: tuple[str, int],
+    back: tuple[str, int],
+    terms: tuple[StitchTerm, ...] = (),
 ) -> StitchPlan:
     """Return the stitch plan between two cut points."""
     source = graphs[front[0]].cut_points[front[1]].layout
     target = graphs[back[0]].cut_points[back[1]].layout
-    return StitchPlan(kind, source, target)
+    return StitchPlan(kind, source, target, terms)
