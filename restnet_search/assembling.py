@@ -26,6 +26,7 @@ from restnet_search.reporting.model.summary import (
 )
 from restnet_search.scoring import Networks, Search
 from restnet_search.search.points.stitch_points import directions_of
+from restnet_search.search.run.finetuned_states import shared_state, with_finetuned
 from restnet_search.search.run.records import (
     CacheStatistics,
     Direction,
@@ -114,11 +115,12 @@ def assemble_report(search: Search, networks: Networks) -> Report:
         anchors=networks.anchors,
         rankers=(),
         trials=_trials(search),
-        hybrids=tuple(_with_paths(hybrid, graphs) for hybrid in networks.hybrids),
+        hybrids=with_finetuned(session.folder, (_with_paths(hybrid, graphs) for hybrid in networks.hybrids)),
         budgets=(),
         controls=tuple(_with_paths(control, graphs) for control in study.controls if control.control == "self"),
         rungs=_rungs(search),
         dropped=tuple(_with_paths(dropped, graphs) for dropped in search.halving.dropped),
+        shared=shared_state(session.folder),
     )
     return build_report(
         measured,

@@ -30,6 +30,7 @@ def load_hybrid(
     weights: str | Path | None = None,
     base: str | Path | None = None,
     trust_code: bool = False,
+    stitch_only: bool = False,
 ) -> nn.Module:
     """Build a hybrid of a run, or read an exported one, as a module in eval mode.
 
@@ -39,6 +40,7 @@ def load_hybrid(
         weights: Folder with the anchors' weights, where it is not the one that the run was started with.
         base: For an export: folder that the files of ``factory: file.py:function`` are in, where it is not this one.
         trust_code: Whether anchors from ``factory:`` code may be built.
+        stitch_only: Take the hybrid of a run as the search left it, also where ``finetune`` has trained all of it.
 
     Returns:
         A module that maps images ``(B, C, H, W)``, normalised as the front anchor expects, to logits ``(B, classes)``.
@@ -54,4 +56,5 @@ def load_hybrid(
         return load_export(folder, base_dir=Path(base) if base else None, trust_code=trust_code)
     from restnet_search.search.prepare.rebuild import rebuild_network
 
-    return rebuild_network(folder, hybrid, weights=Path(weights) if weights else None, trust_code=trust_code).network
+    place = Path(weights) if weights else None
+    return rebuild_network(folder, hybrid, weights=place, trust_code=trust_code, stitch_only=stitch_only).network

@@ -39,7 +39,7 @@ LAYERS = (
     ("costs", "similarity", "stitching"),
     ("search",),
     ("export", "reporting"),
-    ("assembling", "conformance", "devices", "inspection", "loading", "pipeline", "scoring"),
+    ("assembling", "conformance", "devices", "finetuning", "inspection", "loading", "pipeline", "scoring"),
     ("cli", "testing", "__main__"),
 )
 HEIGHT = {package: height for height, layer in enumerate(LAYERS) for package in layer}

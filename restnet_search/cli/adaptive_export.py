@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from restnet_search.export.adaptive.write_adaptive import AdaptiveExport
     from restnet_search.export.from_run import RunExport
     from restnet_search.reporting.model.run_report import Entry, Report
+    from restnet_search.search.run.records import SharedState
 
 __all__ = ["export_adaptive", "refuse_formats"]
 
@@ -33,16 +35,29 @@ def refuse_formats(names: Sequence[str]) -> None:
 
 
 def export_adaptive(
-    run: RunExport, report: Report, budgets: Sequence[str], formats: Sequence[str], *, as_json: bool
+    run: RunExport,
+    report: Report,
+    budgets: Sequence[str],
+    formats: Sequence[str],
+    *,
+    as_json: bool,
+    stitch_only: bool = False,
 ) -> None:
-    """Export the Pareto sets of a run as one model that switches, and say what came of it."""
+    """Export the Pareto sets of a run as one model that switches, and say what came of it.
+
+    Where networks were trained together (``finetune --shared``), it holds these, with those weights, unless budgets
+    name others.
+    """
     from restnet_search.cli.progress import show_progress
     from restnet_search.export.adaptive.adaptive_from_run import export_adaptive_from_run
 
-    chosen = [choose_network(report, entry) for entry in _entries(report, budgets)]
+    shared = report.shared if report.shared is not None and report.shared.kept and not stitch_only else None
+    entries = [report.entry(id) for id in shared.routes] if shared and not budgets else _entries(report, budgets)
+    shared = shared and _covering(shared, entries)
+    chosen = [choose_network(report, entry, stitch_only=stitch_only, shared=shared) for entry in entries]
     with_onnx = not formats or "onnx" in formats
     with show_progress() as progress:
-        result = export_adaptive_from_run(run, chosen, with_onnx=with_onnx, progress=progress)
+        result = export_adaptive_from_run(run, chosen, with_onnx=with_onnx, progress=progress, shared=shared)
     _show(result, as_json)
 
 
@@ -57,6 +72,18 @@ def _entries(report: Report, budgets: Sequence[str]) -> list[Entry]:
             hint=shlex.join(["restnet-search", "report", report.run]),
         )
     return [report.entry(name) for name in names]
+
+
+def _covering(shared: SharedState, entries: Sequence[Entry]) -> SharedState | None:
+    """Return the state if it is of all these networks; else say which were not trained in it."""
+    if missing := [entry.id for entry in entries if entry.id not in shared.routes]:
+        print(
+            f"Not with the weights of finetune --shared, which did not train {', '.join(missing)}; "
+            "without --budget, what it trained is exported.",
+            file=sys.stderr,
+        )
+        return None
+    return shared
 
 
 def _show(result: AdaptiveExport, as_json: bool) -> None:

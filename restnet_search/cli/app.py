@@ -15,6 +15,7 @@ from restnet_search.cli import (
     conformance,
     export,
     export_matrix,
+    finetune,
     init,
     options,
     profile,
@@ -44,6 +45,7 @@ app.command("init")(init.init)
 app.command("check")(check.check)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
+app.command("finetune")(finetune.finetune)
 app.command("export")(export.export)
 app.command("similarity")(similarity.similarity)
 app.command("rank")(rank.rank)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from restnet_search.export import Accuracy, ChosenNetwork
     from restnet_search.export.network.runtime_cost import Latency
     from restnet_search.reporting.model.run_report import Entry, Report
+    from restnet_search.search.run.records import SharedRoute, SharedState
 
 __all__ = ["as_named", "choose_network"]
 
@@ -24,22 +25,31 @@ def as_named(text: str) -> str:
         return text
 
 
-def choose_network(report: Report, entry: Entry) -> ChosenNetwork:
-    """Return what an export needs to know of a network: id, costs, accuracies, data type of memory, latency."""
+def choose_network(
+    report: Report, entry: Entry, *, stitch_only: bool = False, shared: SharedState | None = None
+) -> ChosenNetwork:
+    """Return what an export needs to know of a network: id, costs, accuracies, data type of memory, latency.
+
+    Accuracies are those of the fine-tuned state where one was kept, unless ``stitch_only`` asks for the search's, or
+    ``shared`` holds those of the routes that were trained together.
+    """
     from restnet_search.costs.cost import Cost
     from restnet_search.export import ChosenNetwork
 
     cost = Cost(int(entry.macs), int(entry.params))
     dtype = report.search.memory_dtype or "float32"
-    return ChosenNetwork(entry.id, cost, tuple(_accuracies(entry)), dtype, _latency(report, entry))
+    scores = tuple(_accuracies(entry if shared is None else shared.routes[entry.id], stitch_only=stitch_only))
+    return ChosenNetwork(entry.id, cost, scores, dtype, _latency(report, entry), stitch_only)
 
 
-def _accuracies(entry: Entry) -> list[Accuracy]:
+def _accuracies(entry: Entry | SharedRoute, *, stitch_only: bool) -> list[Accuracy]:
     from restnet_search.export import Accuracy
 
-    scores = [Accuracy("val", entry.val.top1, entry.val.n)]
-    if entry.test is not None:
-        scores.append(Accuracy("test", entry.test.top1, entry.test.n, entry.test.ci95))
+    finetuned = getattr(entry, "finetuned", None)  # anchors have none
+    scored = finetuned if finetuned is not None and finetuned.kept and not stitch_only else entry
+    scores = [Accuracy("val", scored.val.top1, scored.val.n)]
+    if scored.test is not None:
+        scores.append(Accuracy("test", scored.test.top1, scored.test.n, scored.test.ci95))
     return scores
 
 

@@ -65,6 +65,10 @@ def export(
     int8: Annotated[
         bool, typer.Option("--int8", help="Also quantise the ONNX file to int8, and measure it beside float32.")
     ] = False,
+    stitch_only: Annotated[
+        bool,
+        typer.Option("--stitch-only", help="Hybrids as the search left them, also where finetune trained all of them."),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where to (default: export/HYBRID or export/adaptive in the run)."),
@@ -107,13 +111,13 @@ def export(
     report = load_run(folder.path)
     place = RunExport(folder, out, weights, data, trust_code)
     if adaptive:
-        adaptive_export.export_adaptive(place, report, budget or [], names, as_json=as_json)
+        adaptive_export.export_adaptive(place, report, budget or [], names, as_json=as_json, stitch_only=stitch_only)
         return
     entry = report.entry(hybrid if hybrid is not None else _pick(report, budget[0] if budget else None))
     with show_progress() as progress:
         results = export_from_run(
             place,
-            choose_network(report, entry),
+            choose_network(report, entry, stitch_only=stitch_only),
             formats=names or _default(DEFAULT_FORMATS, preprocess),
             with_preprocess=preprocess,
             int8=int8,

@@ -60,7 +60,8 @@ CALIBRATION_IMAGES = 256
 class ChosenNetwork:
     """A network of a run that is exported, with what the run's results say of it.
 
-    ``memory_dtype`` is what the run counted memory in; ``latency`` None where it measured none.
+    ``memory_dtype`` is what the run counted memory in; ``latency`` None where it measured none; ``stitch_only`` takes
+    a hybrid as the search left it, also where a fine-tuned state was kept.
     """
 
     id: str
@@ -68,6 +69,7 @@ class ChosenNetwork:
     accuracy: tuple[Accuracy, ...]
     memory_dtype: str = "float32"
     latency: Latency | None = None
+    stitch_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,9 @@ def export_from_run(
     Raises:
         RestnetError: If the run, its anchors or its data cannot be read, or an export fails.
     """
-    rebuilt = rebuild_network(run.folder.path, chosen.id, weights=run.weights, trust_code=run.trust_code)
+    rebuilt = rebuild_network(
+        run.folder.path, chosen.id, weights=run.weights, trust_code=run.trust_code, stitch_only=chosen.stitch_only
+    )
     checked = ("train", "val", "test") if int8 else ("val",)
     splits = load_data(rebuilt.space.data, root=run.data, progress=progress, checked=checked).in_order(rebuilt.classes)
     source = build_source(rebuilt, chosen, splits, run.trust_code, with_preprocess=with_preprocess)
@@ -201,8 +205,9 @@ def _architecture(rebuilt: Rebuilt) -> Architecture:
     return HybridArchitecture(
         front=_side(sources, rebuilt.anchors, record.front.anchor, record.front.cut),
         stitch=network.stitch.plan.kind,
+        terms=network.stitch.plan.terms,
         back=_side(sources, rebuilt.anchors, record.back.anchor, record.back.cut),
-        tune=record.tune,
+        tune="hybrid" if record.finetuned is not None and record.finetuned.kept else record.tune,
         tuned=_own_tensors(network.back, rebuilt.anchors[record.back.anchor].graph.traced.module),
         tuned_front=_own_tensors(network.front, rebuilt.anchors[record.front.anchor].graph.traced.module),
     )

@@ -18,6 +18,7 @@ from restnet_search.space.sections.data_section import DataSpec, SplitSpec, Subs
 from restnet_search.space.sections.fields import Positive, Section
 from restnet_search.space.sections.machine_sections import CacheSpec, ComputeSpec, LatencySpec
 from restnet_search.space.sections.search_sections import (
+    STITCH_TERMS,
     TUNED,
     ControlSpec,
     HalvingSpec,
@@ -26,12 +27,14 @@ from restnet_search.space.sections.search_sections import (
     RankerSpec,
     SearchSpec,
     StitchSpec,
+    StitchTerm,
     TrainingSpec,
     Tune,
 )
 from restnet_search.units import MemoryDtype, parse_budget
 
 __all__ = [
+    "STITCH_TERMS",
     "TUNED",
     "AnchorCutPoints",
     "AnchorSpec",
@@ -52,6 +55,7 @@ __all__ = [
     "SearchSpec",
     "SplitSpec",
     "StitchSpec",
+    "StitchTerm",
     "SubsetSpec",
     "TrainingSpec",
     "Tune",

@@ -15,6 +15,7 @@ from restnet_search.stitching.kinds import ClosedForm
 from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.least_squares import LeastSquaresFit, Moments, NormalEquations, products_for
 from restnet_search.stitching.plan import StitchPlan
+from restnet_search.stitching.rows import patches_of
 
 __all__ = ["SharedFit", "StitchFit", "fit_stitch", "input_signature"]
 
@@ -77,6 +78,7 @@ class SharedFit:
         device = device_of(stitches[0])
         self._equations = NormalEquations(inputs, outputs, device, products_for(ridge, inputs))
         self._prefixes = [_PrefixFit(stitch) for stitch in stitches]
+        self._means = _PlaceMeans() if plan.has_positions else None
 
     @torch.no_grad()
     def update(self, source: Tensor, targets: Sequence[Tensor]) -> None:
@@ -89,6 +91,8 @@ class SharedFit:
             grid = F.interpolate(grid, size=plan.target_grid, mode="bilinear", align_corners=False)
         stacked = goals[0] if len(goals) == 1 else torch.cat(goals, dim=1)
         self._equations.update_conv(grid, stacked, plan.kernel, plan.stride, plan.kernel // 2)
+        if self._means is not None:
+            self._means.update(grid, stacked)
         for prefix, target in zip(self._prefixes, targets, strict=True):
             prefix.update(source, target)
 
@@ -97,12 +101,20 @@ class SharedFit:
         """Set the weights of all stitch layers; return the R^2 of each."""
         for prefix in self._prefixes:
             prefix.solve(self._ridge)
-        fits = cache(partial(self._equations.solve_parts, self._ridge, self._widths))
+        equations = self._equations if self._means is None else self._means.within(self._equations, self._stitches[0])
+        fits = cache(partial(equations.solve_parts, self._ridge, self._widths))
         r2: list[float] = []
         for number, (stitch, start) in enumerate(zip(self._stitches, accumulate([0, *self._widths]), strict=False)):
-            equations = self._equations.part(start, self._widths[number])
-            closed_form = ClosedForm(equations, self._ridge, partial(_one_of, fits, number))
-            r2.append(stitch.plan.definition.initialize(stitch.branches, closed_form))
+            part = equations.part(start, self._widths[number])
+            one, rescale = partial(_one_of, fits, number), "scale" in stitch.plan.terms
+            explained = stitch.plan.definition.initialize(
+                stitch.branches, ClosedForm(part, self._ridge, one, rescale=rescale)
+            )
+            if self._means is not None:
+                self._means.set_positions(stitch, start)
+                whole = self._equations.part(start, self._widths[number]).deviation
+                explained = 1 - (1 - explained) * part.deviation / whole if whole > 0 else 1.0
+            r2.append(explained)
         return r2
 
     def moments(self) -> Moments:
@@ -112,11 +124,42 @@ class SharedFit:
 
 def input_signature(plan: StitchPlan) -> tuple[object, ...]:
     """Return what a stitch layer reads of the front's features; layers that agree in it can share a fit."""
-    return plan.kind, plan.source, plan.kernel, plan.stride, plan.before, plan.after, plan.target_grid
+    read = plan.source, plan.kernel, plan.stride, plan.before, plan.after, plan.target_grid
+    return plan.kind, *read, plan.has_positions
 
 
 def _one_of(fits: Callable[[], list[LeastSquaresFit]], number: int) -> LeastSquaresFit:
     return fits()[number]
+
+
+class _PlaceMeans:
+    """Means over images of what stitch layers read and are to give, place by place; float64."""
+
+    def __init__(self) -> None:
+        self._images, self._sums = 0, (torch.zeros(()), torch.zeros(()))
+
+    def update(self, grid: Tensor, goals: Tensor) -> None:
+        """Add ``(B, C, h, w)`` as the map reads it, and ``(B, D, h', w')``, of all layers one after another."""
+        sums = (values.double().sum(dim=0) for values in (grid, goals))
+        first, second = self._sums
+        self._sums = first.to(grid.device) + next(sums), second.to(grid.device) + next(sums)
+        self._images += len(grid)
+
+    def _mean(self) -> tuple[Tensor, Tensor]:
+        read, goals = self._sums
+        return read / self._images, goals / self._images
+
+    def within(self, equations: NormalEquations, stitch: StitchLayer) -> NormalEquations:
+        """Return the equations of maps beside which each place has an offset of its own."""
+        (read, goals), plan = self._mean(), stitch.plan
+        (patches,) = patches_of(read[None], plan.kernel, plan.stride, plan.kernel // 2)  # of the mean: mean of patches
+        return equations.within_places(patches, goals.flatten(1))
+
+    def set_positions(self, stitch: StitchLayer, start: int) -> None:
+        """Set the offsets so that the layer gives every place the mean that the back expects there."""
+        read, goals = self._mean()
+        wanted = goals[start : start + stitch.plan.target.channels]
+        stitch.positions.copy_(wanted - stitch.mapped(read[None].to(stitch.positions.dtype))[0])
 
 
 class _PrefixFit:
@@ -127,6 +170,7 @@ class _PrefixFit:
         self._stitch, self._images = stitch, 0
         source, target, device = plan.source.channels, plan.target.channels, device_of(stitch)
         self._map = NormalEquations(source, target, device) if plan.maps_prefix else None
+        self._pool = NormalEquations(source, plan.target.prefix * target, device) if plan.pools_prefix else None
         self._sum = torch.zeros(plan.target.prefix, target, dtype=torch.float64, device=device)
 
     def update(self, source: Tensor, target: Tensor) -> None:
@@ -138,12 +182,19 @@ class _PrefixFit:
         self._images += len(tokens)
         if self._map is not None:
             self._map.update(self._stitch.prefix_input(source).flatten(0, 1), tokens.flatten(0, 1))
+        elif self._pool is not None:
+            self._pool.update(self._stitch.grid_input(source).mean(dim=(2, 3)), tokens.flatten(1))
 
     def solve(self, ridge: float) -> None:
         if self._map is not None:
             fit = self._map.solve(ridge)
             self._stitch.prefix_map.weight.copy_(fit.weight)
             _bias(self._stitch.prefix_map).copy_(fit.bias)
+        elif self._pool is not None:
+            # a row per image, not per place: few rows for the inputs of a wide front, which the ridge has to hold
+            fit = self._pool.solve(max(ridge, self._pool.inputs / self._pool.rows))
+            self._stitch.prefix_pool.weight.copy_(fit.weight)
+            _bias(self._stitch.prefix_pool).copy_(fit.bias)
         elif self._stitch.plan.target.prefix:
             self._stitch.prefix.copy_(self._sum / self._images)
 

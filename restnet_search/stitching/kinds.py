@@ -74,18 +74,31 @@ class ClosedForm:
         equations: Of this layer: ``inputs * kernel**2`` values to ``outputs``.
         ridge: Relative to the mean diagonal of the normal equations.
         full: Solves for the best map, together with those of layers that share the equations.
+        rescale: Give every output the spread that the back expects, of which least squares gives the share R² alone.
     """
 
-    def __init__(self, equations: NormalEquations, ridge: float, full: Callable[[], LeastSquaresFit]) -> None:
-        self._equations, self._ridge, self._full = equations, ridge, full
+    def __init__(
+        self,
+        equations: NormalEquations,
+        ridge: float,
+        full: Callable[[], LeastSquaresFit],
+        *,
+        rescale: bool = False,
+    ) -> None:
+        self._equations, self._ridge, self._full, self._rescale = equations, ridge, full, rescale
 
     def best(self) -> LeastSquaresFit:
         """Return the best linear map; its weight is ``(outputs, inputs * kernel**2)``."""
-        return self._full()
+        fit = self._full()
+        return self._equations.scaled(fit, self._equations.gains(fit)) if self._rescale else fit
 
     def of_rank(self, rank: int) -> tuple[LeastSquaresFit, Tensor, Tensor]:
         """Return the best map of a rank, and its factors ``(outputs, rank)`` and ``(rank, inputs * kernel**2)``."""
-        return self._equations.solve_rank(self._ridge, rank)
+        fit, left, right = self._equations.solve_rank(self._ridge, rank)
+        if not self._rescale:
+            return fit, left, right
+        gains = self._equations.gains(fit)
+        return self._equations.scaled(fit, gains), left * gains[:, None], right
 
 
 class StitchKind(ABC):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from restnet_search.space.schema import StitchTerm
 from restnet_search.stitching.kinds import draw_weights
 from restnet_search.stitching.plan import Resample, StitchPlan, divides
 
-__all__ = ["Hybrid", "StitchLayer", "resample"]
+__all__ = ["Hybrid", "StitchLayer", "resample", "terms_of"]
 
 
 class StitchLayer(nn.Module):
@@ -29,11 +31,17 @@ class StitchLayer(nn.Module):
             self.add_module(name, branch)
         if plan.maps_prefix:
             self.prefix_map = nn.Linear(plan.source.channels, plan.target.channels)
+        elif plan.pools_prefix:
+            self.prefix_pool = nn.Linear(plan.source.channels, plan.target.prefix * plan.target.channels)
         elif plan.target.prefix:
             self.prefix = nn.Parameter(torch.zeros(plan.target.prefix, plan.target.channels))
+        if plan.has_positions:
+            self.positions = nn.Parameter(torch.zeros(plan.target.channels, *plan.target_grid))
         plan.definition.start(branches, generator)
         if plan.maps_prefix:
             draw_weights(self.prefix_map, generator)
+        elif plan.pools_prefix:
+            draw_weights(self.prefix_pool, generator)
 
     @property
     def branches(self) -> dict[str, nn.Module]:
@@ -49,20 +57,37 @@ class StitchLayer(nn.Module):
         last = self.plan.source.prefix - 1
         return features[:, [min(index, last) for index in range(self.plan.target.prefix)]]
 
-    def forward(self, features: Tensor) -> Tensor:
-        read = self.grid_input(features)
+    def mapped(self, read: Tensor) -> Tensor:
+        """Map what :meth:`grid_input` gave: the sum of all branches."""
         first, *others = self.branches.values()
         grid = first(read)
         for branch in others:
             grid = grid + branch(read)
-        mapped = self.plan.target.from_grid(resample(grid, self.plan.after))
+        return grid
+
+    def forward(self, features: Tensor) -> Tensor:
+        read = self.grid_input(features)
+        grid = resample(self.mapped(read), self.plan.after)
+        if self.plan.has_positions:
+            grid = grid + self.positions
+        tokens = self.plan.target.from_grid(grid)
         if not self.plan.target.prefix:
-            return mapped
+            return tokens
         if self.plan.maps_prefix:
             prefix = self.prefix_map(self.prefix_input(features))
+        elif self.plan.pools_prefix:
+            pooled = self.prefix_pool(read.mean(dim=(2, 3)))
+            prefix = pooled.reshape(-1, self.plan.target.prefix, self.plan.target.channels)
         else:
-            prefix = self.prefix.expand(mapped.shape[0], -1, -1)
-        return torch.cat([prefix, mapped], dim=1)
+            prefix = self.prefix.expand(tokens.shape[0], -1, -1)
+        return torch.cat([prefix, tokens], dim=1)
+
+
+def terms_of(tensors: Iterable[str]) -> tuple[StitchTerm, ...]:
+    """Return the terms that a layer must have whose state dict has these names; ``scale`` leaves no trace in it."""
+    names = set(tensors)
+    traces: dict[StitchTerm, str] = {"positions": "positions", "prefix": "prefix_pool.weight"}
+    return tuple(term for term, name in traces.items() if name in names)
 
 
 class Hybrid(nn.Module):

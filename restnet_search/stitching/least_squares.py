@@ -18,7 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["LeastSquaresFit", "Moments", "NormalEquations", "products_for", "solve_centered"]
+from restnet_search.stitching.centered_solve import solve_centered
+from restnet_search.stitching.rows import center, check_finite, float32_products, patches_of
+
+__all__ = ["LeastSquaresFit", "Moments", "NormalEquations", "products_for"]
 
 FLOAT32_RIDGE = 1e-5
 """The least ridge, relative to the mean diagonal, beside which rounding of float32 products (about 1e-7) is small."""
@@ -32,6 +35,10 @@ TILE = 128
 BLOCK_ELEMENTS = 1 << 18
 """Values of rows (inputs and outputs together) that are held in float64 at once (2 MiB, which caches hold),
 or twice ``inputs`` rows where that is more (updating the sums then takes less time than the products)."""
+
+
+_ROUNDING, _FLOAT32_ROUNDING = 1e-12, 1e-5
+"""A share of a sum of squares that sums of float64, of float32 products do not resolve."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +140,7 @@ class NormalEquations:
                 f"came x {tuple(x.shape)} and y {tuple(y.shape)}; "
                 f"expected (rows, {self.inputs}) and (rows, {self.outputs}) with equal rows"
             )
-        _check_finite(x, y)
+        check_finite(x, y)
         size = self._block_rows()
         for some_x, some_y in zip(x.split(size), y.split(size), strict=True):
             self._add(self._cast(some_x).mT[None], self._cast(some_y).mT[None])
@@ -167,14 +174,10 @@ class NormalEquations:
             raise ValueError(f"came y {tuple(y.shape)}; expected {(len(x), self.outputs, height, width)}")
         if min(height, width) < 1:
             raise ValueError(f"the kernel {kernel} is larger than the padded input {tuple(x.shape)}")
-        _check_finite(x, y)
+        check_finite(x, y)
         images = max(1, self._block_rows() // (height * width))
         for some_x, some_y in zip(x.split(images), y.split(images), strict=True):
-            if kernel > 1 or padding:
-                patches = F.unfold(self._cast(some_x), kernel, padding=padding, stride=stride)
-            else:
-                patches = self._cast(some_x[:, :, ::stride, ::stride].flatten(2))
-            self._add(patches, self._cast(some_y.flatten(2)))
+            self._add(patches_of(self._cast(some_x), kernel, stride, padding), self._cast(some_y.flatten(2)))
 
     def _cast(self, rows: Tensor) -> Tensor:
         return rows.to(self._xx.device, self._products)
@@ -191,8 +194,8 @@ class NormalEquations:
         new = x.shape[0] * x.shape[2]
         if new == 0:
             return
-        mean_x, centered_x = _center(x)
-        mean_y, centered_y = _center(y)
+        mean_x, centered_x = center(x)
+        mean_y, centered_y = center(y)
         step_x, step_y = mean_x - self._mean_x, mean_y - self._mean_y
         share = new / (self.rows + new)
         between = self.rows * share  # 0 for the first block, which so replaces the means
@@ -212,7 +215,7 @@ class NormalEquations:
         if self._products == sums.dtype:
             sums.addmm_(left, right.T)
         else:
-            sums += _float32_products(left, right)
+            sums += float32_products(left, right)
 
     @torch.no_grad()
     def solve(self, ridge: float) -> LeastSquaresFit:
@@ -271,6 +274,48 @@ class NormalEquations:
         """
         return Moments(self._mean_x.clone(), self._gram() / self.rows, (self._yy / self.rows).sqrt())
 
+    @property
+    def deviation(self) -> float:
+        """Sum of the squared deviations of all outputs from their means."""
+        return float(self._yy.sum())
+
+    @torch.no_grad()
+    def within_places(self, mean_x: Tensor, mean_y: Tensor) -> NormalEquations:
+        """The equations of the same rows, where each place has a bias of its own.
+
+        That bias takes what rows of a place have in common, so their deviations from the place's mean remain:
+        S_within = S - n Σ_p δ_p δ_pᵀ, n rows per place, δ_p = mean_p - mean.
+
+        Args:
+            mean_x: ``(inputs, places)``, of the rows at each place; all places have equally many rows.
+            mean_y: ``(outputs, places)``.
+        """
+        within, per_place = self.part(0, self.outputs), self.rows / mean_x.shape[1]
+        step_x, step_y = mean_x - self._mean_x[:, None], mean_y - self._mean_y[:, None]
+        between_x, between_y = (per_place * step.square().sum(dim=1) for step in (step_x, step_y))
+        # what rounding leaves of an input that never changes at any place is none that could explain anything
+        rounding = _ROUNDING if self._products == torch.float64 else _FLOAT32_ROUNDING
+        constant = self._xx.diagonal() - between_x <= rounding * self._xx.diagonal()
+        within._xx = torch.addmm(self._xx, step_x, step_x.T, alpha=-per_place)
+        within._xy = torch.addmm(self._xy, step_x, step_y.T, alpha=-per_place)
+        within._xx[constant], within._xx[:, constant], within._xy[constant] = 0, 0, 0
+        within._yy = (self._yy - between_y).clamp_min(0)
+        return within
+
+    @torch.no_grad()
+    def gains(self, fit: LeastSquaresFit) -> Tensor:
+        """Factors ``(outputs,)`` that give what a fit predicts the spread of y: sqrt(S_yy / diag(W S_xx Wᵀ)).
+
+        1 for outputs of which it predicts nothing. Least squares shrinks an output to the share R² of its variance.
+        """
+        predicted = ((fit.weight @ self._gram()) * fit.weight).sum(dim=1)
+        return torch.where(predicted > _ROUNDING * self._yy, self._yy / predicted, 1.0).sqrt()
+
+    def scaled(self, fit: LeastSquaresFit, gains: Tensor) -> LeastSquaresFit:
+        """Multiply what a fit predicts by factors ``(outputs,)`` about its means; R² stays that of the fit."""
+        weight = fit.weight * gains[:, None]
+        return LeastSquaresFit(weight, self._mean_y - weight @ self._mean_x, fit.r2)
+
     @torch.no_grad()
     def solve_rank(self, ridge: float, rank: int) -> tuple[LeastSquaresFit, Tensor, Tensor]:
         """The best such map of a given rank: reduced-rank regression (Izenman 1975, J. Multivariate Anal. 5(2)).
@@ -317,81 +362,3 @@ class NormalEquations:
         total = self._yy.sum()
         r2 = min(1.0, float(explained / total)) if total > 0 else 1.0
         return LeastSquaresFit(weight.T.contiguous(), self._mean_y - self._mean_x @ weight, r2)
-
-
-def solve_centered(gram: Tensor, cross: Tensor, rows: int, ridge: float) -> Tensor:
-    """Weight ``(inputs, outputs)`` of the least-squares map, as ``NormalEquations.solve`` says, from centred moments.
-
-    Args:
-        gram: ``(inputs, inputs)`` float64, symmetric: of x with itself.
-        cross: ``(inputs, outputs)`` float64: of x with y.
-        rows: How many rows were summed.
-        ridge: Relative to the mean diagonal of ``gram``.
-    """
-    penalized = gram.clone()
-    penalized.diagonal().add_(ridge * gram.diagonal().mean())
-    # What rounding leaves of a zero eigenvalue: about sqrt(rows) / 4 from the sums, C from the factorisation
-    tolerance = (8 * len(gram) + math.sqrt(rows)) * torch.finfo(gram.dtype).eps
-    return _solve_symmetric(penalized, cross, tolerance)
-
-
-def _center(block: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean ``(C,)``, in float64, and centred copy ``(C, B * positions)`` of ``(B, C, positions)``.
-
-    Subtracting the first position before the mean makes a constant channel exactly zero. The copy is contiguous,
-    as fast products want it; to write it so takes no longer.
-    """
-    first = block[0, :, 0]
-    shifted = block.new_empty(block.shape[1], len(block) * block.shape[2])
-    if len(block) == 1:
-        shifted.copy_(block[0])  # torch transposes fast in two axes alone
-    else:
-        shifted.unflatten(1, (len(block), -1)).copy_(block.transpose(0, 1))
-    shifted -= first[:, None]
-    mean = shifted.mean(dim=1)
-    return first.double() + mean.double(), shifted.sub_(mean[:, None])
-
-
-def _float32_products(left: Tensor, right: Tensor) -> Tensor:
-    """``left rightᵀ`` of contiguous float32 matrices.
-
-    On CPUs by oneDNN, which uses vector units (AVX-512 of AMD) that the BLAS behind torch's ``@`` leaves idle; it took
-    less than half the time.
-    """
-    with torch.autocast(left.device.type, enabled=False):  # a caller's would make them in bfloat16
-        if left.device.type == "cpu" and torch.backends.mkldnn.is_available():
-            return F.linear(left.to_mkldnn(), right).to_dense()
-        return left @ right.T
-
-
-def _solve_symmetric(gram: Tensor, cross: Tensor, tolerance: float) -> Tensor:
-    """Solve gram W = cross, gram ``(C, C)`` positive semi-definite; of many solutions, the one of least norm.
-
-    Eigenvalues below ``tolerance``, relative to the diagonal, count as zero.
-    """
-    solution = torch.zeros_like(cross)
-    varying = gram.diagonal() > 0
-    if bool(varying.any()):
-        solution[varying] = _solve_varying(gram[varying][:, varying], cross[varying], tolerance)
-    return solution
-
-
-def _solve_varying(gram: Tensor, cross: Tensor, tolerance: float) -> Tensor:
-    """:func:`_solve_symmetric` without constant inputs: the diagonal is above zero."""
-    # Cholesky on inputs brought to one scale, so that only their dependence decides whether it holds. The norm of the
-    # inverse bounds the least eigenvalue from below; single pivots may look sound in a singular matrix.
-    scale = gram.diagonal().sqrt()[:, None]
-    factor, failed = torch.linalg.cholesky_ex(gram / (scale * scale.T))
-    if not bool(failed) and float(torch.linalg.matrix_norm(torch.cholesky_inverse(factor), ord=1)) * tolerance < 1:
-        return torch.cholesky_solve(cross / scale, factor) / scale
-    values, vectors = torch.linalg.eigh(gram)
-    kept = values > tolerance * values[-1]
-    basis = vectors[:, kept]
-    return basis @ ((basis.T @ cross) / values[kept, None])
-
-
-def _check_finite(x: Tensor, y: Tensor) -> None:
-    for name, values in (("x", x), ("y", y)):
-        # a finite sum is proof enough, and one pass; finite values may have an infinite one
-        if not math.isfinite(values.sum().item()) and not bool(torch.isfinite(values).all()):
-            raise ValueError(f"{name} holds NaN or infinite values")

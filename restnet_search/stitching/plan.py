@@ -10,9 +10,10 @@ from typing import Literal
 
 from restnet_search.costs.cost import Cost
 from restnet_search.graph.layout import Layout
+from restnet_search.space.schema import STITCH_TERMS, StitchTerm
 from restnet_search.stitching.kinds import MapShape, StitchKind, stitch_kind
 
-__all__ = ["Resample", "StitchPlan", "divides", "plans_between", "why_not_stitchable"]
+__all__ = ["Resample", "StitchPlan", "divides", "plans_between", "terms_between", "why_not_stitchable"]
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,15 @@ class StitchPlan:
     kind says (:mod:`restnet_search.stitching.kinds`), and brought to the target's layout. Prefix tokens of the target
     are mapped from the source's, or learned where it has none. Unknown layouts of one family are mapped place by place
     (1x1).
+
+    ``terms`` are what the layer has beside its map (:func:`terms_between`); without any it is a layer of the versions
+    before there were terms.
     """
 
     kind: str
     source: Layout
     target: Layout
+    terms: tuple[StitchTerm, ...] = ()
 
     @cached_property
     def definition(self) -> StitchKind:
@@ -105,6 +110,16 @@ class StitchPlan:
         """True where the target's prefix tokens are mapped from the source's."""
         return self.target.prefix > 0 and self.source.prefix > 0
 
+    @property
+    def pools_prefix(self) -> bool:
+        """True where the target's prefix tokens are mapped from the mean of the source's features over all places."""
+        return "prefix" in self.terms and self.target.prefix > 0 and self.source.prefix == 0
+
+    @property
+    def has_positions(self) -> bool:
+        """True where every place of the target's grid has an offset of its own."""
+        return "positions" in self.terms
+
     @cached_property
     def cost(self) -> Cost:
         """MACs by fvcore's rules, and parameters; equal to profiling the layer."""
@@ -116,8 +131,13 @@ class StitchPlan:
         if self.maps_prefix:
             macs += self.target.prefix * source * target
             params += source * target + target
+        elif self.pools_prefix:
+            macs += self.target.prefix * source * target
+            params += self.target.prefix * (source * target + target)
         elif self.target.prefix:
             params += self.target.prefix * target
+        if self.has_positions:
+            params += target * prod(self.target_grid)
         return Cost(macs, params)
 
     @staticmethod
@@ -129,11 +149,32 @@ class StitchPlan:
         return 0
 
 
-def plans_between(kinds: Iterable[str], source: Layout, target: Layout) -> tuple[StitchPlan, ...]:
+def terms_between(terms: Iterable[StitchTerm], source: Layout, target: Layout) -> tuple[StitchTerm, ...]:
+    """Return those of the terms that mean something between two layouts, each once, in a fixed order.
+
+    ``positions`` and ``prefix`` are for targets of tokens on a grid: a vision transformer adds position embeddings
+    before its first block and gathers in its class token what it has seen, so tokens at a cut point behind hold both;
+    a map of a front's features, equal at all places, gives neither. ``scale`` is for pairs with a transformer on
+    either side. Between two CNNs there is none.
+    """
+    wanted = set(terms)
+    of_tokens = target.kind == "tokens" and target.spatial
+    fits = {
+        "positions": of_tokens,
+        "prefix": of_tokens and target.prefix > 0 and source.prefix == 0,
+        "scale": source.spatial and {source.kind, target.kind} != {"NCHW"},
+    }
+    return tuple(term for term in STITCH_TERMS if term in wanted and fits[term])
+
+
+def plans_between(
+    kinds: Iterable[str], source: Layout, target: Layout, terms: Iterable[StitchTerm] = ()
+) -> tuple[StitchPlan, ...]:
     """Return the plan of every kind that joins two layouts, in the order of the kinds; none where nothing does."""
     if why_not_stitchable(source, target) is not None:
         return ()
-    plans = (StitchPlan(kind, source, target) for kind in kinds)
+    fitting = terms_between(terms, source, target)
+    plans = (StitchPlan(kind, source, target, fitting) for kind in kinds)
     return tuple(plan for plan in plans if plan.definition.why_not(source, target) is None)
 
 

@@ -18,10 +18,14 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from restnet_search.compute import Compute
 from restnet_search.graph.image_size import keep_size_check
 from restnet_search.space.schema import Tune
 
-__all__ = ["TUNES", "StatisticsFit", "Tune", "TunedBack", "norm_parameters", "with_tensors"]
+__all__ = [
+    "TUNES", "StatisticsFit", "Tune", "TunedBack", "norm_parameters", "norm_statistics", "training_view",
+    "with_tensors",
+]  # fmt: skip
 
 TUNES: tuple[Tune, ...] = get_args(Tune)
 
@@ -151,7 +155,7 @@ class StatisticsFit:
 
     def __init__(self, back: fx.GraphModule) -> None:
         self.back = back
-        self._names = _statistics(back)
+        self._names = norm_statistics(back)
         self._images = 0
         if self._names:
             self._watched = _normalizing_by_batch(back)
@@ -173,9 +177,37 @@ class StatisticsFit:
             self._sums[name] += self._own[name] * len(features)
         self._images += len(features)
 
+    def see(self, before: nn.Module, features: Tensor, compute: Compute) -> None:
+        """Add front features ``(B, ...)``, or images where ``before``, all that lies before the back, holds the front.
+
+        Where the batch does not fit memory, each of its micro-batches counts as a batch: layers behind the first then
+        see what the statistics of smaller batches make, and come out a little different.
+        """
+
+        def add(rows: slice) -> None:
+            with torch.no_grad(), compute.autocast_frozen():
+                self.update(before(features[rows]))
+
+        for _ in compute.micro_batches.map("batch-norm statistics", len(features), add, least=2):
+            pass
+
     def result(self) -> dict[str, Tensor]:
         """Statistics by buffer name; empty where the back has none, or no features came."""
         return {name: total / self._images for name, total in self._sums.items()} if self._images else {}
+
+
+def training_view(part: fx.GraphModule, momentum: float = 0.1) -> fx.GraphModule:
+    """Return a copy of a slice over the same tensors, whose batch-norms normalise by their batch.
+
+    Each forward moves the running statistics, which the slice itself normalises by, towards the batch's own.
+
+    Args:
+        part: Sliced from an anchor; stays as it is.
+        momentum: Share of the batch's statistics (0.1: torch's default).
+    """
+    view = with_tensors(part, {})
+    _use_batch_statistics(view, momentum)
+    return view
 
 
 def norm_parameters(back: fx.GraphModule) -> list[str]:
@@ -225,7 +257,7 @@ def _calls(back: fx.GraphModule, *words: str) -> Iterator[fx.Node]:
             yield node
 
 
-def _statistics(back: fx.GraphModule) -> list[str]:
+def norm_statistics(back: fx.GraphModule) -> list[str]:
     """Return the names of the buffers with batch-norm statistics, each once."""
     names: dict[str, None] = {}
     for name, module in back.named_modules():
@@ -241,17 +273,17 @@ def _normalizing_by_batch(back: fx.GraphModule) -> fx.GraphModule:
     """Return a copy, with buffers of its own, whose batch-norms normalise by each batch."""
     buffers = dict(back.named_buffers(remove_duplicate=False))  # counts of batches would change, too
     copied = with_tensors(back, {name: buffer.clone() for name, buffer in buffers.items()})
-    _use_batch_statistics(copied)
+    _use_batch_statistics(copied, momentum=1.0)
     return copied
 
 
-def _use_batch_statistics(watched: fx.GraphModule) -> None:
-    """Make every batch-norm normalise by its batch and leave the batch's statistics in its buffers."""
+def _use_batch_statistics(watched: fx.GraphModule, momentum: float) -> None:
+    """Make every batch-norm normalise by its batch and leave that share of the batch's statistics in its buffers."""
     for module in watched.modules():
         if isinstance(module, _BatchNorm) and module.running_mean is not None:
-            module.training, module.momentum = True, 1.0
+            module.training, module.momentum = True, momentum
     for node in _functional_batch_norms(watched):
-        node.kwargs, node.args = {**_arguments(node), "training": True, "momentum": 1.0}, ()
+        node.kwargs, node.args = {**_arguments(node), "training": True, "momentum": momentum}, ()
         node.target = _EXPORTED_TRAINING if node.target is _EXPORTED else node.target
     watched.recompile()
 

@@ -14,8 +14,14 @@ from restnet_search.files import write_atomically
 from tests.benchmarks.measure import describe_machine
 from tests.benchmarks.result import Result, write_results
 
-NAMES = ("search", "search_quality", "above_line", "paper_order", "cka", "lstsq", "cost_table", "startup", "gpu")
-QUICK_FIRST = ("startup", "lstsq", "cka", "cost_table", "gpu", "search", "search_quality", "paper_order", "above_line")
+NAMES = (
+    "search", "search_quality", "above_line", "paper_order", "transformers", "finetune", "finetune_shared", "cka",
+    "lstsq", "cost_table", "startup", "gpu",
+)  # fmt: skip
+QUICK_FIRST = (
+    "startup", "lstsq", "cka", "cost_table", "gpu", "search", "search_quality", "paper_order", "above_line",
+    "transformers", "finetune", "finetune_shared",
+)  # fmt: skip
 SIZES = ("full", "small", "tiny")
 
 

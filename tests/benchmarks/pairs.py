@@ -78,9 +78,8 @@ class Pair:
         from restnet_search.search.training.context import TrialImages
         from restnet_search.search.training.stitch_trainer import FailedTrial
         from restnet_search.search.training.trial import run_trials
-        from restnet_search.stitching.plan import StitchPlan
 
-        plan, context = StitchPlan(kind, candidate.plan.source, candidate.plan.target), self.context
+        plan, context = replace(candidate.plan, kind=kind), self.context
         train = context.train if images is None else context.train.subset(torch.arange(images))
         fit = context.fit if len(context.fit) <= len(train) else train
         here = replace(
@@ -118,10 +117,12 @@ def open_pair(
     precision: str = "float32",
     followed: bool = False,
     inner: bool = True,
+    others: Sequence[str] = (),
 ) -> Pair:
     """Load and cut both anchors (names of ``ANCHORS``), with the given numbers of images.
 
     If ``inner``, none is cut after its last block, where nothing but pooling and head follow, nor before its first.
+    ``others`` are anchors beside them, each of which makes a pair with every other.
     ``kind`` is that of the stitch layers, ``precision`` as in a space's ``compute``; ``followed`` says whether losses
     may follow the anchors.
     """
@@ -139,10 +140,9 @@ def open_pair(
     from restnet_search.units import UNLIMITED
 
     plain_space = space_of(
-        large,
-        small,
+        *(large, small, *others),
         subset=(train, val),
-        cuts=inner_cuts(large, small) if inner else {},
+        cuts=inner_cuts(large, small, *others) if inner else {},
         stitch={"kind": kind, "images": min(500, train)},
         training={"images": train, "batch_size": min(100, train)},
         top_k=1000,

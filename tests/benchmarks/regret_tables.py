@@ -10,7 +10,14 @@ from typing import Any
 
 from restnet_search.pareto import hypervolume
 from restnet_search.reporting.assemble.statistics import spearman, within_front
-from restnet_search.search.halving.promotion import Configuration, chance_margin, cost_ranges, on_a_front, promote
+from restnet_search.search.halving.promotion import (
+    Configuration,
+    best_of_directions,
+    chance_margin,
+    cost_ranges,
+    on_a_front,
+    promote,
+)
 from restnet_search.search.points.keeping import Ranked, best_of_buckets, first_partners
 
 __all__ = ["Kept", "Row", "area", "combined", "kept_by", "regret", "render"]
@@ -72,10 +79,10 @@ def kept_by(rows: Sequence[Row], score: str, rule: str, share: float) -> list[bo
     limits = cost_ranges([row["macs"] for row in rows], RANGES)
     trained = score == "short"
     margin = (chance_margin(400) if trained else None) if rule.startswith("both") else _ONE_LIST
-    fronts = on_a_front(made, apart=not trained) if rule.endswith("fronts") else set()
+    always = best_of_directions(made, 2) | (on_a_front(made, apart=not trained) if rule.endswith("fronts") else set())
     directions = {one.direction for one in made}
     lists = [[o for o in made if o.direction == own] for own in directions] if rule == "per direction" else [made]
-    promoted = [promotion for one in lists for promotion in promote(one, limits, share, 0, 2, margin, fronts)]
+    promoted = [promotion for one in lists for promotion in promote(one, limits, share, 0, margin, always)]
     kept = {promotion.configuration.key for promotion in promoted if promotion.kept}
     return [one.key in kept for one in made]
 

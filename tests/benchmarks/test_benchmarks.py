@@ -126,6 +126,26 @@ def test_curves_rise_and_are_read_at_their_times() -> None:
     assert value_at(rising, 0.5) == 0 and value_at(rising, 2) == rising[0][1] and value_at(rising, 9) == rising[1][1]
 
 
+def test_the_best_hybrid_of_a_way_is_chosen_on_val_and_judged_on_test() -> None:
+    from tests.benchmarks.transformers import SIZES, judge
+
+    anchors = {"cifar_resnet8": [0.7, 1e7], "cifar_vit_s": [0.8, 1e8]}
+    shared = {"front_cut": "a", "back_cut": "b", "anchors": anchors, "macs": 1e7}
+    to_vit, to_cnn = ({"front": a, "back": b, **shared} for a, b in (list(anchors), list(anchors)[::-1]))
+    rows = [
+        {**to_vit, "recipe": "all of the back", "val": 0.8, "accuracy": 0.72, "height": 0.02},
+        {**to_vit, "recipe": "stitch layer", "val": 0.7, "accuracy": 0.9, "height": 0.2},
+        {**to_cnn, "recipe": "all of the back, no terms", "val": 0.8, "accuracy": 0.65, "height": -0.05},
+    ]
+    finding = judge("?", rows, SIZES["tiny"])
+    assert (finding.ours, finding.other) == (1, 0)
+    found = {
+        condition.what.partition(":")[0]: condition for condition in finding.conditions if "on val" in condition.what
+    }
+    assert found["CNN -> Transformer"].met and found["CNN -> Transformer"].value.startswith("+2.0 points")
+    assert found["Transformer -> CNN"].met is False and found["Transformer -> Transformer"].met is None
+
+
 def test_growth_is_the_exponent_of_a_power() -> None:
     sizes = [1.0, 2.0, 5.0, 9.0]
     assert growth_exponent(sizes, [3 * size**1.7 for size in sizes]) == pytest.approx(1.7)

@@ -14,7 +14,9 @@ from restnet_search.costs.cost import Cost
 from restnet_search.data import Preprocessing
 from restnet_search.export import Accuracy, AnchorArchitecture, AnchorSource, ExportSource, HybridArchitecture, Side
 from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
+from restnet_search.space.schema import STITCH_TERMS
 from restnet_search.stitching.layer import Hybrid, StitchLayer
+from restnet_search.stitching.plan import terms_between
 
 SIZE = (3, 32, 32)
 VIEW = Preprocessing(SIZE, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), "bilinear", 1.0, "center")
@@ -62,10 +64,12 @@ def source(name: str) -> ExportSource:
     """What :func:`restnet_search.export.export_network` takes, for a hybrid or an anchor of this module."""
     if name in HYBRIDS:
         (front, front_cut), (back, back_cut) = HYBRIDS[name]
+        before, behind = cut(front).cut_points[front_cut], cut(back).cut_points[back_cut]
         made = HybridArchitecture(
-            Side(ANCHORS[front], cut(front).cut_points[front_cut]),
+            Side(ANCHORS[front], before),
             "linear",
-            Side(ANCHORS[back], cut(back).cut_points[back_cut]),
+            Side(ANCHORS[back], behind),
+            terms=terms_between(STITCH_TERMS, before.layout, behind.layout),
         )
         stitch = StitchLayer(made.plan, torch.Generator().manual_seed(7))
         network: nn.Module = Hybrid(cut(front).front(front_cut), stitch, cut(back).back(back_cut))

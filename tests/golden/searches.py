@@ -62,7 +62,7 @@ GOLDEN: dict[str, Golden] = {
     "halving-passed": Golden(SPACE + f"halving: {HALVING}\ncache: {{memory_gb: 0, disk_gb: 0}}\n"),
     "tuned": Golden(_training(TUNED)),
     "tuned-passed": Golden(_training(TUNED) + "cache: {memory_gb: 0, disk_gb: 0}\n"),
-    "families": Golden(_with_vit(SPACE.replace("kind: linear", "kind: [linear, lowrank]"))),
+    "families": Golden(_with_vit(SPACE.replace("kind: linear", "kind: [linear, lowrank], terms: []"))),
     "resumed": Golden(SPACE, killed_after=3),
     "resumed-workers": Golden(SPACE, ("--workers", "2"), killed_after=3),
 }

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from restnet_search.search.halving.promotion import (
     Configuration,
+    best_of_directions,
     chance_margin,
     cost_ranges,
     on_a_front,
@@ -165,13 +166,17 @@ def test_the_winner_of_a_direction_that_starts_lower_is_not_dropped_untrained() 
     limits = cost_ranges([one.macs for one in entrants], 8)
 
     def went_on(margin: float | None) -> set[object]:
-        return {p.configuration.key for p in promote(entrants, limits, 0.1, 5, 2, margin) if p.kept}
+        return {
+            p.configuration.key
+            for p in promote(entrants, limits, 0.1, 5, margin, best_of_directions(entrants, 2))
+            if p.kept
+        }
 
     assert winner.key not in went_on(0.0)  # one list for both orders
     assert winner.key in went_on(None)
     trained = {winner.key: 0.79, large[-1].key: 0.77}  # after short training both are seen as what they are
     again = [Configuration(one.key, one.macs, (trained.get(one.key, 0.7), *one.scores)) for one in entrants]
-    kept = {p.configuration.key for p in promote(again, limits, 0.1, 5, 2, chance_margin(400)) if p.kept}
+    kept = {p.configuration.key for p in promote(again, limits, 0.1, 5, chance_margin(400)) if p.kept}
     assert {winner.key, large[-1].key} <= kept
 
 
@@ -206,8 +211,8 @@ def test_the_best_of_every_way_round_go_on_and_nobody_else_loses_by_it(
     entrants, limits = field
     entrants = mixed(entrants)
     without, within = (
-        {place.configuration.key for place in promote(entrants, limits, share, per_direction=count) if place.kept}
-        for count in (0, 2)
+        {p.configuration.key for p in promote(entrants, limits, share, always=best) if p.kept}
+        for best in (set(), best_of_directions(entrants, 2))
     )
     assert without <= within
     for way in {one.direction for one in entrants}:

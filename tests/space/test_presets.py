@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from timm.models import get_pretrained_cfg
 
+from restnet_search.anchors import load_anchor
 from restnet_search.inspection.one_model import inspect_anchor
 from restnet_search.search.points.candidates import enumerate_candidates
 from restnet_search.space import SearchSpace, builtin_spaces, load_space
@@ -17,6 +20,7 @@ PAIRS = (
 )  # fmt: skip
 # One of every kind, small enough for a test run; the others passed the same check when they were written.
 SMALL = ("deit", "efficientnet_lite", "mobilenet", "resnet_deit")
+TRANSFORMERS = ("cifar10_cnn_vit", "cifar10_vit_swin")
 
 
 @pytest.fixture(params=PAIRS)
@@ -25,7 +29,7 @@ def space(request: pytest.FixtureRequest) -> SearchSpace:
 
 
 def test_every_preset_is_there_and_checked_here_or_end_to_end() -> None:
-    assert set(builtin_spaces()) == {*PAIRS, "demo", "cifar10_resnet", "cifar10_published"}
+    assert set(builtin_spaces()) == {*PAIRS, "demo", "cifar10_published", "cifar10_resnet", *TRANSFORMERS}
 
 
 def test_every_model_has_published_weights_of_1000_classes_under_its_tag(space: SearchSpace) -> None:
@@ -67,3 +71,13 @@ def within_budgets(space: SearchSpace) -> dict[str, tuple[int, bool]]:
 def test_every_budget_lets_hybrids_through_and_shuts_the_larger_anchor_out(name: str) -> None:
     found = within_budgets(load_space(builtin_spaces()[name]))
     assert found and all(count >= 4 and not whole for count, whole in found.values())
+
+
+def test_the_transformers_of_cifar10_take_their_weights_and_see_images_as_these_were_trained(shared: Path) -> None:
+    mixed, transformers = (load_space(builtin_spaces()[name]).anchors for name in TRANSFORMERS)
+    assert mixed[2:] == transformers
+    for spec in transformers:
+        anchor = load_anchor(spec, classes=10, weights_dir=shared / "weights", base_dir=None, trust_code=False)
+        view = anchor.preprocessing
+        assert (anchor.num_classes, anchor.weights.trained, view.size, view.crop_pct) == (10, True, (3, 32, 32), 1.0)
+        assert (view.mean, view.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

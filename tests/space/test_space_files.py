@@ -186,6 +186,11 @@ class TestRenamedKeys:
         }
         assert before == raw
 
+    def test_stitch_layers_of_runs_before_there_were_terms_have_none(self) -> None:
+        old, own = {"stitch": {"kind": ["linear"]}}, {"stitch": {"kind": ["linear"], "terms": ["scale"]}}
+        assert upgrade_space(old)["stitch"] == {"kind": ["linear"], "terms": []}
+        assert upgrade_space(own)["stitch"] == own["stitch"]
+
     @pytest.mark.parametrize("raw", [{}, {"cache": None}, {"cache": [1]}, {"early": {}, "halving": {}}])
     def test_what_cannot_be_mapped_is_left_to_validation(self, raw: dict[str, Any]) -> None:
         assert upgrade_space(raw) == raw

@@ -13,7 +13,15 @@ from torch.nn import functional as F
 
 from restnet_search.graph.anchor_graph import cut_model
 from restnet_search.graph.torch_export import export_graph
-from restnet_search.stitching.tuning import TUNES, StatisticsFit, Tune, TunedBack, norm_parameters, with_tensors
+from restnet_search.stitching.tuning import (
+    TUNES,
+    StatisticsFit,
+    Tune,
+    TunedBack,
+    norm_parameters,
+    training_view,
+    with_tensors,
+)
 from tests.models import IMAGE, build
 
 IMAGES = torch.randn(24, *IMAGE, generator=torch.Generator().manual_seed(3))
@@ -168,3 +176,22 @@ def test_in_training_mode_batch_norms_go_by_the_batch(tune: Tune) -> None:
     for one in (fit, plain):
         one.update(features)
     assert all(torch.equal(value, plain.result()[name]) for name, value in fit.result().items())
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet8", "mobilenetv2"])
+def test_a_training_view_computes_as_torch_trains_and_moves_the_slice_s_statistics(name: str) -> None:
+    model = build(name)
+    graph = cut_model(model, IMAGE)
+    whole = graph.traced.module
+    reference = copy.deepcopy(model).train()
+    for module in reference.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.eval()
+    images = torch.randn(6, *IMAGE, generator=torch.Generator().manual_seed(0))
+    view = training_view(whole)
+    with torch.no_grad():
+        torch.testing.assert_close(view(images), reference(images))
+        for key, buffer in whole.named_buffers():
+            if "running" in key:
+                torch.testing.assert_close(buffer, reference.get_buffer(key))
+        torch.testing.assert_close(whole(images), reference.eval()(images))  # not by the batch

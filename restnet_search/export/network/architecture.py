@@ -8,7 +8,7 @@ from typing import Generic, Literal, TypeVar
 
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.plain.bounds import Classes, Pixels
-from restnet_search.space.schema import Tune
+from restnet_search.space.schema import StitchTerm, Tune
 from restnet_search.stitching.plan import StitchPlan
 
 __all__ = [
@@ -88,7 +88,8 @@ class HybridArchitecture(Generic[A]):
     """Front, stitch layer, back; the stitch layer follows from its kind and the layouts at both cut points.
 
     ``tune`` says what was tuned beside the stitch layer; ``tuned`` names the tensors that the back therefore has for
-    itself, ``tuned_front`` those of the front.
+    itself, ``tuned_front`` those of the front. ``terms`` are those of the stitch layer; exports of versions before
+    there were any name none.
     """
 
     front: Side[A]
@@ -98,6 +99,7 @@ class HybridArchitecture(Generic[A]):
     tune: Tune = "stitch"
     tuned: tuple[str, ...] = ()
     tuned_front: tuple[str, ...] = ()
+    terms: tuple[StitchTerm, ...] = ()
 
     @property
     def anchors(self) -> tuple[A, ...]:
@@ -105,7 +107,7 @@ class HybridArchitecture(Generic[A]):
 
     @property
     def plan(self) -> StitchPlan:
-        return StitchPlan(self.stitch, self.front.cut.layout, self.back.cut.layout)
+        return StitchPlan(self.stitch, self.front.cut.layout, self.back.cut.layout, self.terms)
 
     def map_anchors(self, change: Callable[[A], B]) -> HybridArchitecture[B]:
         """Return the same architecture with its anchors described otherwise."""

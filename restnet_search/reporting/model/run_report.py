@@ -16,7 +16,7 @@ from restnet_search.reporting.model.budget_sets import BudgetEntry
 from restnet_search.reporting.model.judgements import OrderEntry, RankerEntry, Trials
 from restnet_search.reporting.model.line_summary import LineSummary, measure_line
 from restnet_search.reporting.model.summary import SearchSummary
-from restnet_search.search.run.records import AnchorRecord, Dropped, HybridRecord, RungSummary
+from restnet_search.search.run.records import AnchorRecord, Dropped, HybridRecord, RungSummary, SharedState
 
 __all__ = ["SCHEMA_VERSION", "Entry", "Report", "with_line"]
 
@@ -54,6 +54,7 @@ class Report:
             without any are left out.
         line: The line between the anchors and every hybrid's height above it; None in runs of earlier versions, for
             which :attr:`measured_line` measures it.
+        shared: Routes that were trained together after the search (``finetune --shared``); None where none were.
     """
 
     schema_version: int
@@ -76,6 +77,7 @@ class Report:
     dominated: tuple[str, ...] = ()
     non_commercial: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     line: LineSummary | None = None
+    shared: SharedState | None = None
 
     @property
     def entries(self) -> tuple[Entry, ...]:

@@ -257,12 +257,12 @@ def next_commands(report: Report) -> list[tuple[str, str]]:
     picks = [budget.pick for budget in report.budgets if budget.pick is not None]
     hybrids = [entry.id for entry in map(report.entry, picks) if isinstance(entry, HybridRecord)]
     if hybrids:
-        return [
-            (
-                shlex.join(["restnet-search", "export", report.run]),
-                f"write the pick {hybrids[0]} as ONNX and safetensors",
-            )
-        ]
+        export = (
+            shlex.join(["restnet-search", "export", report.run]),
+            f"write the pick {hybrids[0]} as ONNX and safetensors",
+        )
+        finetune = shlex.join(["restnet-search", "finetune", report.run])
+        return [export, *([(finetune, "train all of it first")] if report.hybrid(hybrids[0]).finetuned is None else [])]
     others = [id for budget in report.budgets for id in budget.pareto if isinstance(report.entry(id), HybridRecord)]
     if others:
         return [

@@ -41,7 +41,7 @@ def halving_blocks(report: Report) -> list[RenderableType]:
 
 
 def _foretold(report: Report) -> str:
-    """What the scores of rungs were worth, as far as it is known: of those that were trained."""
+    """Say how the scores of rungs agree with accuracies after training, as far as these are known."""
     known = [
         f"{_SCORED[rung.name]} {rung.agreement:+.2f} over {rung.judged}"
         + ("" if rung.regret is None else f" (its first {percent(rung.regret)} points below the best)")

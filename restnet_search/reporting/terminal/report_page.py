@@ -20,6 +20,7 @@ from restnet_search.reporting.terminal.facts import (
     reading_notes,
     search_facts,
 )
+from restnet_search.reporting.terminal.finetuned_table import finetuned_blocks, shared_blocks
 from restnet_search.reporting.terminal.halving_table import halving_blocks
 from restnet_search.reporting.terminal.network_tables import AnchorTable, ParetoTable
 from restnet_search.reporting.terminal.order_table import kind_sentences, order_table
@@ -45,6 +46,10 @@ def render_report(report: Report) -> RenderableType:
     ]
     for budget in report.budgets:
         blocks += [Heading(f"Budget {budget.name}: {budget_limits(report, budget)}"), *_budget(report, budget)]
+    if finetuned := finetuned_blocks(report):
+        blocks += [Heading("Fine-tuned"), *finetuned]
+    if shared := shared_blocks(report):
+        blocks += [Heading("Trained together"), *shared]
     if report.orders:
         blocks += [Heading("Stitch orders"), order_table(report), *map(paragraph, kind_sentences(report))]
     if controls := control_blocks(report):

@@ -7,6 +7,7 @@ from restnet_search.reporting.model.budget_sets import BudgetEntry
 from restnet_search.reporting.model.judgements import RankerEntry
 from restnet_search.reporting.model.run_report import Entry, Report
 from restnet_search.reporting.phrases import budget_limits, gain, interval, is_above_chance, network
+from restnet_search.reporting.terminal.finetuned_table import state_sentence
 from restnet_search.reporting.terminal.halving_table import untrained
 from restnet_search.reporting.terminal.line_words import line_verdict
 from restnet_search.search.run.records import AnchorRecord, HybridRecord
@@ -31,6 +32,7 @@ def verdict(report: Report, budget: BudgetEntry) -> list[str]:
         sentences += _anchor_verdict(report, budget, picked, inside)
     else:
         sentences += _hybrid_verdict(report, budget, picked)
+        sentences += [sentence] if (sentence := state_sentence(picked)) else []
     return sentences
 
 

@@ -22,6 +22,7 @@ from restnet_search.search.halving.promotion import (
     Configuration,
     Promotion,
     Scores,
+    best_of_directions,
     chance_margin,
     cost_ranges,
     on_a_front,
@@ -210,8 +211,8 @@ class _Rungs:
         configurations = [Configuration(c.key, c.cost.macs, scores[c.key]) for c in candidates]
         untrained = rung == "closed_form"
         margin = None if untrained else chance_margin(min(space.halving.images, len(self._images.val)))
-        fronts = on_a_front(configurations, apart=untrained)
-        return promote(configurations, limits, share, space.search.trials, _PER_DIRECTION, margin, fronts)
+        always = on_a_front(configurations, apart=untrained) | best_of_directions(configurations, _PER_DIRECTION)
+        return promote(configurations, limits, share, space.search.trials, margin, always)
 
     def _open(self, candidates: Sequence[Candidate]) -> TrialContext:
         """Open a trial's context on few images."""

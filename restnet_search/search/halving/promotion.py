@@ -24,6 +24,7 @@ __all__ = [
     "Configuration",
     "Promotion",
     "Scores",
+    "best_of_directions",
     "chance_margin",
     "cost_ranges",
     "on_a_front",
@@ -86,7 +87,6 @@ def promote(
     limits: Sequence[float],
     share: float,
     at_least: int = 0,
-    per_direction: int = 0,
     margin: float | None = None,
     always: Collection[CandidateKey] = (),
 ) -> list[Promotion]:
@@ -94,8 +94,7 @@ def promote(
 
     Beside them go on, in every range, where ``margin`` is None: that share of each direction, so that none is judged by
     its start alone; else: the best of each direction whose first score lies at most that far below the best of the
-    range, for it is not beaten. The ``per_direction`` best of every direction, whatever their MACs, go on in any case,
-    and so do those of ``always``.
+    range, for it is not beaten. Those of ``always`` go on in any case.
 
     Where the shares of all ranges are too few together, the share rises until they are enough: those go on next that
     come first in the order of (place - 1) / (size of the range), then by scores.
@@ -105,7 +104,6 @@ def promote(
         limits: Of the ranges, as :func:`cost_ranges` gives them; a rung keeps those of the rung before.
         share: Above 0, at most 1.
         at_least: How many go on in all.
-        per_direction: How many of every direction go on.
         margin: None before training; after it, by how much a first score must be higher to beat another.
         always: Keys of those that go on in any case.
 
@@ -129,8 +127,6 @@ def promote(
     order = sorted(configurations, key=turn)
     count = sum(len(_first(members, share)) for members in ranges.values())
     kept = {configuration.key for configuration in order[: max(count, at_least)]}
-    directions = _grouped(configurations, lambda configuration: configuration.direction)
-    kept |= {configuration.key for members in directions.values() for configuration in members[:per_direction]}
     for members in ranges.values():
         for own in _grouped(members, lambda configuration: configuration.direction).values():
             lacks = members[0].scores[0] - own[0].scores[0]
@@ -154,6 +150,12 @@ def _first(members: Sequence[Configuration], share: float) -> Sequence[Configura
     """The best share of members that come best first: each that less than this share of them is better than."""
     # 1e-9: 0.3 of 10 are 3, although 3 / 10 may round to above 0.3
     return [one for above, one in enumerate(members) if above / len(members) < share - 1e-9 or above == 0]
+
+
+def best_of_directions(configurations: Sequence[Configuration], count: int) -> set[CandidateKey]:
+    """Return the keys of so many of every direction, the best, whatever their MACs."""
+    directions = _grouped(configurations, lambda configuration: configuration.direction)
+    return {configuration.key for members in directions.values() for configuration in members[:count]}
 
 
 def on_a_front(configurations: Sequence[Configuration], *, apart: bool) -> set[CandidateKey]:

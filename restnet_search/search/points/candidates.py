@@ -113,7 +113,7 @@ def enumerate_candidates(
         device: Memory and latency of hybrids; None: they stay unknown.
     """
     offered = {name: offered_cuts(space.cut_points, name, cut_points[name], costs[name]) for name in cut_points}
-    plans = Plans(space.stitch.kind, cut_points)
+    plans = Plans(space.stitch, cut_points)
     kept: list[Candidate] = []
     passed_over: list[Candidate] = []
     least = _Least()

@@ -1,4 +1,4 @@
-"""Which stitch points go on from the ranker: the first partners of every front, or the best of every bucket. Pure.
+"""Rules of what goes on from the ranker: the first partners of every front, or the best of every bucket. Pure.
 
 Both rules look at the stitch points of one direction (front anchor and back anchor), with the scores of any ranker.
 """
@@ -17,7 +17,7 @@ BUCKETS = 20
 TOLERANCE = 0.05
 """How far from the best score of its bucket a stitch point may be, as a share of that score; from the same paper."""
 
-Place = tuple[int, int]
+Cuts = tuple[int, int]
 """Front cut and back cut."""
 
 
@@ -25,12 +25,12 @@ Place = tuple[int, int]
 class Ranked:
     """A stitch point of a direction, its MACs (of its cheapest stitch layer), and its score: higher is better."""
 
-    place: Place
+    place: Cuts
     macs: int
     score: float
 
 
-def first_partners(points: Iterable[Ranked], top_k: int) -> frozenset[Place]:
+def first_partners(points: Iterable[Ranked], top_k: int) -> frozenset[Cuts]:
     """Keep the ``top_k`` best-scored back cuts of every front cut; equals in the order of their cuts."""
     rows: dict[int, list[Ranked]] = defaultdict(list)
     for point in points:
@@ -38,7 +38,7 @@ def first_partners(points: Iterable[Ranked], top_k: int) -> frozenset[Place]:
     return frozenset(point.place for row in rows.values() for point in sorted(row, key=best_first)[:top_k])
 
 
-def best_of_buckets(points: Sequence[Ranked], buckets: int = BUCKETS, tolerance: float = TOLERANCE) -> frozenset[Place]:
+def best_of_buckets(points: Sequence[Ranked], buckets: int = BUCKETS, tolerance: float = TOLERANCE) -> frozenset[Cuts]:
     """Keep what is within the tolerance of the best of its bucket, and the best stitch point of every back cut.
 
     Buckets are ranges of MACs, equally wide between the cheapest and the dearest point. A score is within the tolerance
@@ -54,7 +54,7 @@ def best_of_buckets(points: Sequence[Ranked], buckets: int = BUCKETS, tolerance:
         bucket = (point.macs - low) * buckets // (high - low) if high > low else 0
         inside[min(bucket, buckets - 1)].append(point)
         columns[point.place[1]].append(point)
-    kept: set[Place] = set()
+    kept: set[Cuts] = set()
     for members in inside.values():
         best = min(members, key=best_first).score
         kept |= {point.place for point in members if point.score >= best - tolerance * abs(best)}
@@ -63,7 +63,7 @@ def best_of_buckets(points: Sequence[Ranked], buckets: int = BUCKETS, tolerance:
     return frozenset(kept)
 
 
-def best_first(point: Ranked) -> tuple[bool, float, Place]:
+def best_first(point: Ranked) -> tuple[bool, float, Cuts]:
     """Return what stitch points are sorted by: the best score first, those without a number last."""
     unknown = point.score != point.score
     return unknown, 0.0 if unknown else -point.score, point.place

@@ -9,7 +9,7 @@ from itertools import combinations
 from restnet_search.costs.cost_table import AnchorCosts
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.search.run.records import Direction
-from restnet_search.space.schema import CutPointSpec, SearchSpace
+from restnet_search.space.schema import CutPointSpec, SearchSpace, StitchSpec
 from restnet_search.stitching.plan import StitchPlan, plans_between
 
 __all__ = ["Plans", "StitchPoint", "directions_of", "offered_cuts", "self_stitches", "stitch_points"]
@@ -30,8 +30,8 @@ class StitchPoint:
 class Plans:
     """Stitch plans between cut points. Few layouts differ, so a plan and its costs serve many stitch points."""
 
-    def __init__(self, kinds: Sequence[str], cut_points: CutPoints) -> None:
-        self._kinds = kinds
+    def __init__(self, stitch: StitchSpec, cut_points: CutPoints) -> None:
+        self._stitch = stitch
         self._layouts = list(dict.fromkeys(cut.layout for cuts in cut_points.values() for cut in cuts))
         numbers = {layout: number for number, layout in enumerate(self._layouts)}
         self._numbers = {name: [numbers[cut.layout] for cut in cuts] for name, cuts in cut_points.items()}
@@ -42,7 +42,7 @@ class Plans:
         pair = self._numbers[front[0]][front[1]], self._numbers[back[0]][back[1]]
         if pair not in self._known:
             source, target = self._layouts[pair[0]], self._layouts[pair[1]]
-            self._known[pair] = plans_between(self._kinds, source, target)
+            self._known[pair] = plans_between(self._stitch.kind, source, target, self._stitch.terms)
         return self._known[pair]
 
 
@@ -78,7 +78,7 @@ def offered_cuts(spec: CutPointSpec, name: str, cut_points: Sequence[CutPoint], 
 def stitch_points(space: SearchSpace, cut_points: CutPoints, costs: Mapping[str, AnchorCosts]) -> list[StitchPoint]:
     """Return every stitch point that the space offers and a stitch layer can join, with every kind of layer."""
     offered = {name: offered_cuts(space.cut_points, name, cuts, costs[name]) for name, cuts in cut_points.items()}
-    plans = Plans(space.stitch.kind, cut_points)
+    plans = Plans(space.stitch, cut_points)
     return [
         StitchPoint((direction.front, i), plan, (direction.back, j))
         for direction in directions_of(space, costs)
@@ -95,7 +95,8 @@ def self_stitches(
     count = space.controls.self
     offered = offered_cuts(space.cut_points, name, cut_points, costs)
     layouts = {cut: cut_points[cut].layout for cut in offered}
-    plans = {cut: plan for cut in offered for plan in plans_between(space.stitch.kind[:1], layouts[cut], layouts[cut])}
+    kinds, terms = space.stitch.kind[:1], space.stitch.terms
+    plans = {cut: plan for cut in offered for plan in plans_between(kinds, layouts[cut], layouts[cut], terms)}
     chosen: list[int] = []
     for number in range(min(count, len(plans))):
         depth = (number + 1) / (count + 1)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, fx
 
 from restnet_search.errors import RunError
 from restnet_search.files import bytes_digest
 from restnet_search.graph.anchor_graph import AnchorGraph
-from restnet_search.stitching.layer import Hybrid, StitchLayer
+from restnet_search.space.schema import StitchTerm
+from restnet_search.stitching.layer import Hybrid, StitchLayer, terms_of
 from restnet_search.stitching.plan import StitchPlan
-from restnet_search.stitching.tuning import with_tensors
+from restnet_search.stitching.tuning import norm_statistics, with_tensors
 
-__all__ = ["assemble", "plan_between", "restore_hybrid", "trained_tensors"]
+__all__ = ["assemble", "own_tensors", "plan_between", "restore_hybrid", "trained_tensors"]
 
 _BACK, _FRONT = "back/", "front/"
 """Before the names of the back's and the front's own tensors in a hybrid's file; the others are the stitch layer's."""
@@ -52,6 +53,12 @@ def trained_tensors(
     return {**stitch.state_dict(), **own}
 
 
+def own_tensors(part: fx.GraphModule) -> dict[str, Tensor]:
+    """Return what training may change of a front or a back, by name: its parameters and batch-norm statistics."""
+    parameters = {name: one.detach() for name, one in part.named_parameters() if one.is_floating_point()}
+    return parameters | {name: part.get_buffer(name) for name in norm_statistics(part)}
+
+
 def restore_hybrid(
     graphs: Mapping[str, AnchorGraph],
     kind: str,
@@ -76,14 +83,15 @@ def restore_hybrid(
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    stitch = StitchLayer(plan_between(graphs, kind, front, back))
     try:
         content = path.read_bytes()
         if sha256 not in (None, bytes_digest(content)):
             raise ValueError("it was changed after it was written")
         tensors = load(content)
         tuned, tuned_front = _below(_BACK, tensors), _below(_FRONT, tensors)
-        stitch.load_state_dict({name: one for name, one in tensors.items() if not name.startswith((_BACK, _FRONT))})
+        own = {name: one for name, one in tensors.items() if not name.startswith((_BACK, _FRONT))}
+        stitch = StitchLayer(plan_between(graphs, kind, front, back, terms_of(own)))
+        stitch.load_state_dict(own)
         return assemble(graphs, front, stitch, back, tuned, tuned_front)
     except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, AttributeError, TypeError) as error:
         raise RunError(
@@ -98,9 +106,13 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def plan_between(
-    graphs: Mapping[str, AnchorGraph], kind: str, front: tuple[str, int], back: tuple[str, int]
+    graphs: Mapping[str, AnchorGraph],
+    kind: str,
+    front: tuple[str, int],
+    back: tuple[str, int],
+    terms: tuple[StitchTerm, ...] = (),
 ) -> StitchPlan:
     """Return the stitch plan between two cut points."""
     source = graphs[front[0]].cut_points[front[1]].layout
     target = graphs[back[0]].cut_points[back[1]].layout
-    return StitchPlan(kind, source, target)
+    return StitchPlan(kind, source, target, terms)

@@ -12,7 +12,8 @@ from typing import Any
 from restnet_search.costs.cost import Cost, Uncounted
 from restnet_search.costs.latency_table import MeasuredOn, Timing
 from restnet_search.plain.answers import Answers, paired_counts
-from restnet_search.plain.bounds import Figure, Fraction, Natural, Seconds
+from restnet_search.plain.bounds import Figure, Natural, Seconds
+from restnet_search.search.run.scores import FinalScore, FinetunedState, Score, SharedRoute, SharedState, WholeTraining
 from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.space.schema import Order, Tune
 
@@ -25,15 +26,19 @@ __all__ = [
     "Direction",
     "Dropped",
     "FinalScore",
+    "FinetunedState",
     "HybridRecord",
     "MeasuredOn",
     "Part",
     "RungSummary",
     "Score",
+    "SharedRoute",
+    "SharedState",
     "Stitch",
     "Timing",
     "TrainingChoices",
     "TrialKey",
+    "WholeTraining",
     "hybrid_id",
     "joint_id",
     "nested_figures",
@@ -85,38 +90,6 @@ class Stitch:
     kind: str
     params: Natural
     sha256: str | None = None
-
-
-@dataclass(frozen=True)
-class Score:
-    """Top-1 accuracy as a fraction of ``n`` images of the ``val`` split, which the search looks at."""
-
-    top1: Fraction
-    n: Natural
-
-    @classmethod
-    def of(cls, correct: int, n: int) -> Score:
-        """Return the score of ``correct`` images among ``n``.
-
-        Raises:
-            ValueError: If there are no images, or more correct ones than images.
-        """
-        if n < 1 or not 0 <= correct <= n:
-            raise ValueError(f"need 0 <= correct <= n and n >= 1, came {correct} of {n}")
-        return cls(correct / n, n)
-
-
-@dataclass(frozen=True)
-class FinalScore:
-    """Top-1 accuracy as a fraction of ``n`` untouched ``test`` images, with its 95 % Wilson interval [low, high].
-
-    ``answers`` says which images those were; None in runs of earlier versions.
-    """
-
-    top1: Fraction
-    ci95: tuple[Fraction, Fraction]
-    n: Natural
-    answers: Answers | None = None
 
 
 class _HasCost:
@@ -219,6 +192,8 @@ class HybridRecord(_HasCost):
         finished: Seconds from the beginning of the search; None in runs of earlier versions.
         exported_macs: MACs as exports with a graph hold it, batch-norms and stitch layer folded; None where they were
             not counted (of Pareto sets they are).
+        finetuned: Its state after ``restnet-search finetune``; None where that was not run. The report adds it: all
+            other figures are of the state that the search left.
     """
 
     id: str
@@ -241,6 +216,7 @@ class HybridRecord(_HasCost):
     strategy: str = "independent"
     finished: Seconds | None = None
     exported_macs: Natural | None = None
+    finetuned: FinetunedState | None = None
 
     @property
     def lr(self) -> float | None:

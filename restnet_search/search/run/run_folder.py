@@ -79,6 +79,13 @@ class RunFolder:
     def stitch(self, hybrid: str) -> Path:
         return inside(self.path / "stitches", f"{hybrid}.safetensors", error=RunError)
 
+    def finetuned(self, name: str, suffix: str = ".safetensors") -> Path:
+        """Return a file of a hybrid that was trained as a whole, by its id; ``shared`` names the routes together.
+
+        ``.safetensors`` holds its tensors, ``.json`` what is said of them, ``.pt`` the state of a training under way.
+        """
+        return inside(self.path / "finetuned", f"{name}{suffix}", error=RunError)
+
     def anchor(self, name: str) -> Path:
         """Return the file of a fitted anchor's weights."""
         return inside(self.path / "anchors", f"{name}.safetensors", error=RunError)
@@ -164,7 +171,7 @@ class RunFolder:
 
     def sweep(self) -> None:
         """Remove the drafts that killed processes left; the caller holds the run (:meth:`locked`)."""
-        for folder in (self.path, self.path / "stitches", self.path / "anchors"):
+        for folder in (self.path, *(self.path / name for name in ("stitches", "anchors", "finetuned"))):
             sweep_drafts(folder)
 
     def read(self) -> tuple[SearchSpace, RunInputs]:

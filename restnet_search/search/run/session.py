@@ -21,7 +21,7 @@ from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import SearchSpace
 from restnet_search.units import UNLIMITED, DeviceBudget, parse_budget
 
-__all__ = ["RunSetup", "Session", "StageClock", "Warner", "open_session"]
+__all__ = ["RunSetup", "Session", "StageClock", "Warner", "disk_errors", "open_session"]
 
 _log = logging.getLogger("restnet_search")
 
@@ -140,7 +140,8 @@ def open_session(
     budgets = tuple(parse_budget(text) for text in space.budgets) or (UNLIMITED,)
     compute = open_compute(space.compute, warn)
     folder.refuse_links()
-    with _disk_errors(folder), folder.locked(), _logged(folder, progress):
+    go_on = f"free some space, then go on; what had finished is kept: restnet-search --resume {folder.path}"
+    with disk_errors(f"The search in {folder.path}", go_on), folder.locked(), _logged(folder, progress):
         folder.sweep()
         _require_study(folder)  # before anything is fitted for a study that cannot go on
         if inputs.trials != folder.read()[1].trials:  # so that later sessions have the same goal
@@ -161,8 +162,16 @@ def _require_study(folder: RunFolder) -> None:
 
 
 @contextmanager
-def _disk_errors(folder: RunFolder) -> Iterator[None]:
-    """Raise one error for a disk that takes no more, whoever met it."""
+def disk_errors(work: str, hint: str) -> Iterator[None]:
+    """Raise one error for a disk that takes no more, whoever met it.
+
+    Args:
+        work: As the error names it: ``The search in FOLDER``.
+        hint: How to go on.
+
+    Raises:
+        DiskError: If the disk takes no more.
+    """
     try:
         yield
     except RestnetError:
@@ -170,10 +179,7 @@ def _disk_errors(folder: RunFolder) -> Iterator[None]:
     except Exception as error:
         if (reason := disk_problem(error)) is None:
             raise
-        raise DiskError(
-            f"The search in {folder.path} cannot write: {reason}.",
-            hint=f"free some space, then go on; what had finished is kept: restnet-search --resume {folder.path}",
-        ) from error
+        raise DiskError(f"{work} cannot write: {reason}.", hint=hint) from error
 
 
 class _LogFile(logging.FileHandler):

@@ -20,7 +20,6 @@ from restnet_search.plain.bounds import Fraction, Natural
 from restnet_search.search.points.candidates import Candidate, CandidateKey
 from restnet_search.search.training.accuracy import predict
 from restnet_search.search.training.context import TrialContext
-from restnet_search.search.training.norm_statistics import see_statistics
 from restnet_search.search.training.trial import is_cached
 from restnet_search.stitching.initialize import SharedFit, input_signature
 from restnet_search.stitching.layer import StitchLayer
@@ -184,7 +183,7 @@ def _tuned(
         at = dict(zip(cuts, fronts, strict=True))
         for candidate in candidates:
             if (fit := fits.get(candidate.key)) is not None:
-                see_statistics(fit, stitches[candidate.key], at[candidate.front_cut], context.compute)
+                fit.see(stitches[candidate.key], at[candidate.front_cut], context.compute)
         advance()
     return {key: place(TunedBack(fit.back, "stitch+norm-stats", statistics=fit.result())) for key, fit in fits.items()}
 

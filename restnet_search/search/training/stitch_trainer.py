@@ -15,7 +15,6 @@ from restnet_search.search.training.accuracy import predict
 from restnet_search.search.training.context import TrialContext
 from restnet_search.search.training.divergence import describe_divergence
 from restnet_search.search.training.losses import match_loss
-from restnet_search.search.training.norm_statistics import see_statistics
 from restnet_search.search.training.optimizer import Group, Optimizer
 from restnet_search.search.training.seeds import generator_for
 from restnet_search.space.schema import Tune
@@ -186,7 +185,7 @@ class StitchTrainer:
 
     def see_statistics(self, fit: StatisticsFit, features: Tensor) -> None:
         """Show the fit a batch of front features (or images)."""
-        see_statistics(fit, self._until_back, features, self._context.compute)
+        fit.see(self._until_back, features, self._context.compute)
 
     def use_statistics(self, statistics: Mapping[str, Tensor]) -> None:
         """Give the back batch-norm statistics of its own."""

@@ -106,7 +106,7 @@ class KlRanker(Ranker):
 
 @dataclass(frozen=True)
 class _Seen:
-    """What was seen of the images of a split, batch by batch.
+    """Pooled features, logits and labels of the images of a split, batch by batch.
 
     Attributes:
         pooled: Features of every cut point with a known layout, by anchor and index.

@@ -28,8 +28,8 @@ from torch.nn import functional as F
 
 from restnet_search.graph.cut_points import CutPoint
 from restnet_search.similarity.rankers._base import FeatureBatch, PairScores, Ranker, RankerSetup
+from restnet_search.stitching.centered_solve import solve_centered
 from restnet_search.stitching.layer import resample
-from restnet_search.stitching.least_squares import solve_centered
 from restnet_search.stitching.plan import StitchPlan, why_not_stitchable
 
 __all__ = ["LstsqRanker"]

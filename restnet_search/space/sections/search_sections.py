@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -29,6 +29,7 @@ from restnet_search.space.sections.fields import (
 )
 
 __all__ = [
+    "STITCH_TERMS",
     "TUNED",
     "ControlSpec",
     "HalvingSpec",
@@ -37,9 +38,14 @@ __all__ = [
     "RankerSpec",
     "SearchSpec",
     "StitchSpec",
+    "StitchTerm",
     "TrainingSpec",
     "Tune",
 ]
+
+StitchTerm = Literal["positions", "prefix", "scale"]
+STITCH_TERMS: tuple[StitchTerm, ...] = get_args(StitchTerm)
+"""All that stitch layers may have beside their map, in the order in which it is named."""
 
 MatchAt = Literal["stitch", "final"]
 """Where features are compared with the back anchor's own: at the stitch point, or before its head."""
@@ -86,12 +92,18 @@ class StitchSpec(KindSection):
         "channels, at half of linear's MACs. mlp: linear plus a hidden layer, at twice its MACs. block: conv3x3 plus "
         "two 3x3 convolutions with GELU between. One, or a list to search.",
     )
+    terms: list[StitchTerm] = Field(
+        default=list(STITCH_TERMS),
+        description="What stitch layers have beside their map where a transformer is stitched: positions (an offset "
+        "for every place of a target of tokens), prefix (its class token, from the front's mean feature), scale (the "
+        "start gives every channel the spread that the back expects). Layers between CNNs have none; [] for none.",
+    )
     init: Literal["lstsq", "random"] = Field(default="lstsq", description="Closed-form least squares, or random.")
     images: Positive = Field(default=1000, description="Training images the least-squares start is solved on.")
     ridge: NonNegativeFloat = Field(default=1e-4, description="Ridge relative to the mean diagonal.")
 
-    _kinds = field_validator("kind", mode="before")(one_is_a_list)
-    _distinct = field_validator("kind")(each_once)
+    _lists = field_validator("kind", "terms", mode="before")(one_is_a_list)
+    _distinct = field_validator("kind", "terms")(each_once)
 
 
 class TrainingSpec(Section):
