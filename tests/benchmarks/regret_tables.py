@@ -132,7 +132,6 @@ def render(found: Mapping[str, Any]) -> str:
     rows, rankers = found["rows"], found["rankers"]
     pairs = {pair: [row for row in rows if row["pair"] == pair] for pair in dict.fromkeys(row["pair"] for row in rows)}
     grids = {f"{grid['large']}/{grid['small']}": grid for grid in found["setting"]["grids"]}
-    scored = {pair: _with_combined(own, rankers[pair]) for pair, own in pairs.items()}
     machine, rung = found["machine"], found["setting"]["rung"]
     lines = [
         "# What halving and rankers throw away",
@@ -170,14 +169,25 @@ def render(found: Mapping[str, Any]) -> str:
         f"| pair | score | rule | {' | '.join(f'share {share:g}' for share in SHARES)} |",
         f"|---|---|---|{'---|' * len(SHARES)}",
         *(_rule_line(pair, own, score, rule) for pair, own in pairs.items() for score in RUNGS for rule in RULES),
+    ]
+    ranked = {pair: own for pair, own in pairs.items() if pair in rankers}
+    return "\n".join([*lines, *(_ranker_tables(ranked, rankers) if ranked else [])]) + "\n"
+
+
+def _ranker_tables(pairs: Mapping[str, Sequence[Row]], rankers: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The sections on rankers, of the pairs that they were asked about."""
+    scored = {pair: _with_combined(own, rankers[pair]) for pair, own in pairs.items()}
+    names = list(next(iter(scored.values())))
+    return [
         "",
         "## Rankers: Spearman",
         "",
-        "Per pair: over all, per order, and the mean within fronts of three partners or more.",
+        "Per pair: over all, per order (large to small, small to large), and the mean within fronts of three partners",
+        "or more.",
         "",
         f"| ranker | {' | '.join(pairs)} |",
         f"|---|{'---|' * len(pairs)}",
-        *(_ranker_line(name, pairs, scored) for name in next(iter(scored.values()))),
+        *(_ranker_line(name, pairs, scored) for name in names),
         "",
         "## Rankers: area of the kept Pareto front",
         "",
@@ -185,13 +195,8 @@ def render(found: Mapping[str, Any]) -> str:
         "",
         f"| ranker | rule | {' | '.join(pairs)} |",
         f"|---|---|{'---|' * len(pairs)}",
-        *(
-            _area_line(name, rule, pairs, scored)
-            for name in next(iter(scored.values()))
-            for rule in (*_TOP_K, "buckets")
-        ),
+        *(_area_line(name, rule, pairs, scored) for name in names for rule in (*_TOP_K, "buckets")),
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _with_combined(rows: Sequence[Row], rankers: Mapping[str, Sequence[float | None]]) -> dict[str, list[float]]:
