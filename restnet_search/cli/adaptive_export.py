@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,9 @@ from restnet_search.errors import ExportError, RunError
 if TYPE_CHECKING:
     from restnet_search.export.adaptive.write_adaptive import AdaptiveExport
     from restnet_search.export.from_run import RunExport
-    from restnet_search.reporting.model.run_report import Entry, Report
+    from restnet_search.reporting.model.budget_sets import BudgetEntry
+    from restnet_search.reporting.model.run_report import Report
+    from restnet_search.search.run.rivals import Cascade
 
 __all__ = ["export_adaptive", "refuse_formats"]
 
@@ -33,30 +36,50 @@ def refuse_formats(names: Sequence[str]) -> None:
 
 
 def export_adaptive(
-    run: RunExport, report: Report, budgets: Sequence[str], formats: Sequence[str], *, as_json: bool
+    run: RunExport, report: Report, budgets: Sequence[str], formats: Sequence[str], *, cascade: bool, as_json: bool
 ) -> None:
-    """Export the Pareto sets of a run as one model that switches, and say what came of it."""
+    """Export the Pareto sets of a run as one model that switches, and say what came of it.
+
+    Cascades of the report come with it where both anchors are in it; with ``cascade`` their anchors are added.
+    """
     from restnet_search.cli.progress import show_progress
     from restnet_search.export.adaptive.adaptive_from_run import export_adaptive_from_run
 
-    chosen = [choose_network(report, entry) for entry in _entries(report, budgets)]
+    sets = _budgets(report, budgets)
+    cascades = [one for budget in sets for one in report.rivals.cascades_beside(budget.name)]
+    if cascade and not cascades:
+        raise RunError(
+            f"The run {report.run} has no cascade to export.",
+            expected="two anchors of which the smaller costs less than a budget's pick",
+            hint="export without --cascade; results of earlier versions have none until --resume RUN writes them anew",
+        )
+    names = dict.fromkeys(name for budget in sets for name in budget.pareto)
+    if cascade:
+        names |= dict.fromkeys(name for one in cascades for name in (one.small, one.large))
+    chosen = [choose_network(report, report.entry(name)) for name in names]
+    policies = _distinct([one for one in cascades if {one.small, one.large} <= names.keys()])
     with_onnx = not formats or "onnx" in formats
     with show_progress() as progress:
-        result = export_adaptive_from_run(run, chosen, with_onnx=with_onnx, progress=progress)
+        result = export_adaptive_from_run(run, chosen, cascades=policies, with_onnx=with_onnx, progress=progress)
     _show(result, as_json)
 
 
-def _entries(report: Report, budgets: Sequence[str]) -> list[Entry]:
-    """Return the members of the budgets' Pareto sets (all budgets, where none is named), each once."""
-    chosen = [report.budget(as_named(name)) for name in budgets] or report.budgets
-    names = dict.fromkeys(name for budget in chosen for name in budget.pareto)
-    if not names:
+def _budgets(report: Report, names: Sequence[str]) -> Sequence[BudgetEntry]:
+    """Return the budgets of these names (all, where none is named), at least one of which something fits."""
+    chosen = [report.budget(as_named(name)) for name in names] or report.budgets
+    if not any(budget.pareto for budget in chosen):
         raise RunError(
             f"Nothing in the run {report.run} fits {', '.join(budget.name for budget in chosen)}.",
             expected="a budget with a Pareto set",
             hint=shlex.join(["restnet-search", "report", report.run]),
         )
-    return [report.entry(name) for name in names]
+    return chosen
+
+
+def _distinct(cascades: Sequence[Cascade]) -> list[Cascade]:
+    """Return cascades without those that another budget has, too, and without the answers to single images."""
+    rules = {(one.small, one.large, one.threshold): one for one in reversed(cascades)}
+    return [replace(one, test=replace(one.test, answers=None)) for one in reversed(rules.values())]
 
 
 def _show(result: AdaptiveExport, as_json: bool) -> None:
@@ -90,5 +113,11 @@ def _show(result: AdaptiveExport, as_json: bool) -> None:
         f"  a switch takes {measured.switch_median_us / 1e3:.4f} ms (median of {measured.switches}; 99th percentile"
         f" {measured.switch_p99_us / 1e3:.4f} ms)"
     )
+    for cascade in manifest.cascades:
+        typer.echo(
+            f"  cascade: {cascade.small}, and {cascade.large} where that is less sure than {cascade.threshold:.4g}:"
+            f" {format_count(cascade.mean_macs['val'])} MACs on average (at most {format_count(cascade.cost.macs)}),"
+            f" val {cascade.val.top1:.1%}"
+        )
     if len({route.preprocessing for route in manifest.routes}) > 1:
         typer.echo("  note: routes see images differently; README.md there says how to make their inputs")

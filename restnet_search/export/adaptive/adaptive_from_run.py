@@ -12,18 +12,26 @@ from restnet_search.export.adaptive.write_adaptive import AdaptiveExport, Adapti
 from restnet_search.export.from_run import ChosenNetwork, RunExport, build_source, spread_indices
 from restnet_search.progress import Progress
 from restnet_search.search.prepare.rebuild import rebuild_networks
+from restnet_search.search.run.rivals import Cascade
 
 __all__ = ["export_adaptive_from_run"]
 
 
 def export_adaptive_from_run(
-    run: RunExport, chosen: Sequence[ChosenNetwork], *, with_onnx: bool, progress: Progress
+    run: RunExport,
+    chosen: Sequence[ChosenNetwork],
+    *,
+    cascades: Sequence[Cascade] = (),
+    with_onnx: bool,
+    progress: Progress,
 ) -> AdaptiveExport:
     """Rebuild networks of a run over shared anchors and export them as one adaptive model.
 
     Args:
         run: The run; without ``out``, ``export/adaptive/`` in it is written.
         chosen: The routes, at least one.
+        cascades: Of the run's report, of anchors among these routes; those whose anchors take images of another size or
+            crop cannot run in one call and are left out.
         with_onnx: Whether to write them as ONNX files that share their weights, too.
         progress: Shows the routes.
 
@@ -43,5 +51,7 @@ def export_adaptive_from_run(
     def images_of(preprocessing: Preprocessing) -> Tensor:
         return splits.val.images(preprocessing, spread_indices(splits.val))
 
-    source = AdaptiveSource(folder.name, sources, anchors, images_of)
+    views = {source.id: source.preprocessing for source in sources}
+    kept = [one for one in cascades if views[one.small].geometry == views[one.large].geometry]
+    source = AdaptiveSource(folder.name, sources, anchors, images_of, kept)
     return export_adaptive(source, run.out or folder.exports / "adaptive", with_onnx=with_onnx, progress=progress)
