@@ -24,6 +24,7 @@ from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.ranking import Ranking
 from restnet_search.search.run.records import AnchorRecord, Answers, FinalScore, HybridRecord, Score, Timing
 from restnet_search.search.run.session import Session
+from restnet_search.search.study.anchor_predictions import anchor_predictions
 from restnet_search.search.study.kept_answers import keep_answers, kept_answers
 from restnet_search.search.study.study import SearchStudy
 from restnet_search.search.training.accuracy import answers_of_network
@@ -59,6 +60,12 @@ class Search:
     controls: tuple[Control, ...]
     halving: Halving
     study: SearchStudy
+
+    @property
+    def images_seen(self) -> int:
+        """Training images that short and full trainings and controls saw, each as often as they did."""
+        trained = (*self.study.records, *self.study.controls)
+        return self.halving.images_seen + sum(record.images_seen for record in trained)
 
 
 @dataclass(frozen=True)
@@ -106,9 +113,8 @@ def _score_anchors(search: Search) -> list[AnchorRecord]:
             answers: dict[str, int | Answers] = {}
             for split in (images.val, images.test):
                 if (kept := kept_answers(study, name, split)) is None:
-                    model, preprocessing = cut.anchor.model, cut.anchor.preprocessing
-                    given = answers_of_network(model, preprocessing, split, compute=search.prepared.compute)
-                    kept = keep_answers(study, name, split, given)
+                    given = anchor_predictions(search.session.folder, cut.anchor, split, search.prepared.compute)
+                    kept = keep_answers(study, name, split, given.answers)
                 answers[split.name] = kept
                 task.advance()
             cost = search.prices.anchor(name, search.prepared.costs[name].total)

@@ -35,11 +35,11 @@ LAYERS = (
         "version",
     ),
     ("space",),
-    ("compute", "data", "anchors", "graph"),
+    ("compute", "confidence", "data", "anchors", "graph"),
     ("costs", "similarity", "stitching"),
     ("search",),
     ("export", "reporting"),
-    ("assembling", "conformance", "devices", "inspection", "loading", "pipeline", "scoring"),
+    ("assembling", "conformance", "devices", "inspection", "loading", "pipeline", "rivals", "scoring"),
     ("cli", "testing", "__main__"),
 )
 HEIGHT = {package: height for height, layer in enumerate(LAYERS) for package in layer}
@@ -73,7 +73,8 @@ GROUND = {"errors", "files", "plain", "progress", "registry", "units", "version"
 ALLOWED = {
     "data": GROUND | {"space"},
     "reporting": GROUND
-    | {"anchor_line", "licenses", "pareto", "space", "search.run.records", "costs.cost", "costs.cost_phrases"},
+    | {"anchor_line", "licenses", "pareto", "space", "costs.cost", "costs.cost_phrases"}
+    | {"search.run.records", "search.run.rivals"},
 }
 
 HEAVY = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from restnet_search.plain.answers import Answers
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -27,3 +29,8 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.correct)
+
+    @property
+    def answers(self) -> Answers:
+        """Which images are right, without how sure the network is."""
+        return Answers.of(self.correct.tolist(), self.images)

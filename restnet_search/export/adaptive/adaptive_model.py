@@ -162,8 +162,8 @@ class AdaptiveModel(nn.Module):
         """Keep the latency of calls below a target by changing the route as the measured latency drifts.
 
         The latency is that of one call, so keep the size of the batch. Accelerators are waited for while this is on.
-        :meth:`use`, :meth:`set_budget` and :meth:`cascade` end it; :class:`~restnet_search.export.adaptive.governor.Governor` says how
-        it decides.
+        :meth:`use`, :meth:`set_budget` and :meth:`cascade` end it;
+        :class:`~restnet_search.export.adaptive.governor.Governor` says how it decides.
 
         Args:
             target_ms: Milliseconds that nine calls of ten (``tuning.quantile``) are to stay below.

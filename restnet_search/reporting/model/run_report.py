@@ -17,6 +17,7 @@ from restnet_search.reporting.model.judgements import OrderEntry, RankerEntry, T
 from restnet_search.reporting.model.line_summary import LineSummary, measure_line
 from restnet_search.reporting.model.summary import SearchSummary
 from restnet_search.search.run.records import AnchorRecord, Dropped, HybridRecord, RungSummary
+from restnet_search.search.run.rivals import Rivals
 
 __all__ = ["SCHEMA_VERSION", "Entry", "Report", "with_line"]
 
@@ -54,6 +55,7 @@ class Report:
             without any are left out.
         line: The line between the anchors and every hybrid's height above it; None in runs of earlier versions, for
             which :attr:`measured_line` measures it.
+        rivals: What is set beside the picks: cascades of anchors, and the distilled anchor.
     """
 
     schema_version: int
@@ -76,6 +78,7 @@ class Report:
     dominated: tuple[str, ...] = ()
     non_commercial: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     line: LineSummary | None = None
+    rivals: Rivals = field(default_factory=Rivals)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -99,12 +102,14 @@ class Report:
         return tuple(hybrid for hybrid in self.hybrids if hybrid.id in members)
 
     def entry(self, id: str) -> Entry:
-        """Return the anchor or hybrid of this id.
+        """Return the anchor or hybrid of this id, or the distilled anchor.
 
         Raises:
             RunError: If the run has neither; names the valid ids.
         """
-        return _by_id(self.entries, id, f"The run {self.run} has no anchor or hybrid {id!r}.")
+        distilled = self.rivals.distilled
+        named = self.entries if distilled is None else (*self.entries, distilled.network)
+        return _by_id(named, id, f"The run {self.run} has no anchor or hybrid {id!r}.")
 
     def hybrid(self, id: str) -> HybridRecord:
         """Return the hybrid of this id.
