@@ -35,7 +35,7 @@ from restnet_search.search.run.records import (
     Part,
     RungSummary,
 )
-from restnet_search.search.run.rivals import Rivals
+from restnet_search.search.run.rival_records import Rivals
 from restnet_search.search.run.versions import describe_environment
 
 __all__ = ["assemble_report"]

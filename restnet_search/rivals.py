@@ -14,7 +14,7 @@ from restnet_search.reporting.assemble.cascades import SplitPredictions
 from restnet_search.reporting.assemble.statistics import final_score
 from restnet_search.scoring import Search
 from restnet_search.search.run.records import AnchorRecord, Score
-from restnet_search.search.run.rivals import DISTILLED, Distilled
+from restnet_search.search.run.rival_records import DISTILLED, Distilled
 from restnet_search.search.study.anchor_predictions import anchor_predictions
 from restnet_search.search.study.distilled_control import (
     Distillation,
@@ -27,7 +27,7 @@ from restnet_search.search.training.accuracy import answers_of_network
 
 __all__ = ["RivalScores", "score_rivals"]
 
-_KEY = "distilled"  # of the study: the control with its scores
+_STAGE = "distilled"  # of the clock
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ def _distilled(search: Search, anchors: Sequence[AnchorRecord]) -> Distilled | N
         if limit:
             session.progress.log("No distilled control: no anchor but the largest fits a budget, or too few images.")
         return None
-    kept = search.study.noted(_KEY, Distilled)
+    kept = search.study.noted(DISTILLED, Distilled)
     if kept is not None and (kept.small, kept.large, kept.wanted) == (plan.small, plan.large, plan.wanted):
         return kept
     try:
-        with session.clock.stage(_KEY):
+        with session.clock.stage(_STAGE):
             made = _train(search, plan, next(anchor for anchor in anchors if anchor.name == plan.small))
     except OutOfTime:
         session.progress.log("The distilled control was left out (search.timeout).")
@@ -75,7 +75,7 @@ def _distilled(search: Search, anchors: Sequence[AnchorRecord]) -> Distilled | N
     except AnchorError as error:  # the search stands without it
         session.warn(f"The distilled control failed: {error}")
         return None
-    search.study.note(_KEY, asdict(made))
+    search.study.note(DISTILLED, asdict(made))
     forget_distillation(session, plan)
     return made
 

@@ -74,7 +74,7 @@ ALLOWED = {
     "data": GROUND | {"space"},
     "reporting": GROUND
     | {"anchor_line", "licenses", "pareto", "space", "costs.cost", "costs.cost_phrases"}
-    | {"search.run.records", "search.run.rivals"},
+    | {"search.run.records", "search.run.rival_records"},
 }
 
 HEAVY = {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from restnet_search.export.from_run import RunExport
     from restnet_search.reporting.model.budget_sets import BudgetEntry
     from restnet_search.reporting.model.run_report import Report
-    from restnet_search.search.run.rivals import Cascade
+    from restnet_search.search.run.rival_records import Cascade
 
 __all__ = ["export_adaptive", "refuse_formats"]
 

@@ -18,7 +18,7 @@ from restnet_search.export.adaptive.adaptive_model import AdaptiveModel as Model
 from restnet_search.export.adaptive.verify_routes import require_cascade
 from restnet_search.export.adaptive.write_adaptive import AdaptiveExport, AdaptiveSource, export_adaptive
 from restnet_search.search.run.records import FinalScore, Score
-from restnet_search.search.run.rivals import Cascade
+from restnet_search.search.run.rival_records import Cascade
 from tests.export.networks import VIEW, source
 from tests.export.test_adaptive import anchors, route
 

@@ -12,7 +12,7 @@ from restnet_search.export.adaptive.write_adaptive import AdaptiveExport, Adapti
 from restnet_search.export.from_run import ChosenNetwork, RunExport, build_source, spread_indices
 from restnet_search.progress import Progress
 from restnet_search.search.prepare.rebuild import rebuild_networks
-from restnet_search.search.run.rivals import Cascade
+from restnet_search.search.run.rival_records import Cascade
 
 __all__ = ["export_adaptive_from_run"]
 

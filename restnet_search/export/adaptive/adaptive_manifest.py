@@ -12,7 +12,7 @@ from restnet_search.export.adaptive.route import Route
 from restnet_search.export.checksummed_json import read_checksummed, validate_as
 from restnet_search.export.network.architecture import AnchorSource, Architecture
 from restnet_search.files import file_digest, inside
-from restnet_search.search.run.rivals import Cascade
+from restnet_search.search.run.rival_records import Cascade
 
 __all__ = [
     "ADAPTIVE_MANIFEST",

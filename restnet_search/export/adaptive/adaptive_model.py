@@ -25,7 +25,7 @@ from restnet_search.export.adaptive.route import Route, best_of, routes_within
 from restnet_search.export.adaptive.shared_tensors import build_routes
 from restnet_search.export.formats.safetensors import load_strictly, read_tensors
 from restnet_search.files import inside
-from restnet_search.search.run.rivals import Cascade
+from restnet_search.search.run.rival_records import Cascade
 from restnet_search.units import DeviceBudget, parse_budget
 
 __all__ = ["AdaptiveModel", "Route"]

@@ -21,7 +21,7 @@ from restnet_search.export.formats.onnx import INPUT
 from restnet_search.export.formats.safetensors import load_export, save_export
 from restnet_search.export.network.export_source import ExportSource
 from restnet_search.export.verification.compare import compare, require_single_images, spread_images
-from restnet_search.search.run.rivals import Cascade
+from restnet_search.search.run.rival_records import Cascade
 
 __all__ = ["Switching", "require_cascade", "require_identical", "run_without_torch", "time_switches"]
 

@@ -41,7 +41,7 @@ from restnet_search.export.network.export_source import ExportSource
 from restnet_search.export.output_folder import refuse_foreign_files, scratch_beside
 from restnet_search.export.verification.compare import TOLERANCE, compare, require_agreement
 from restnet_search.progress import Progress, SilentProgress
-from restnet_search.search.run.rivals import Cascade
+from restnet_search.search.run.rival_records import Cascade
 from restnet_search.version import __version__
 
 __all__ = ["AdaptiveExport", "AdaptiveSource", "export_adaptive"]

@@ -21,7 +21,7 @@ from restnet_search.reporting.model.comparison import Comparison
 from restnet_search.reporting.model.line_summary import measure_line
 from restnet_search.reporting.model.run_report import Entry, Report
 from restnet_search.search.run.records import AnchorRecord, Count, Direction, HybridRecord
-from restnet_search.search.run.rivals import Cascade
+from restnet_search.search.run.rival_records import Cascade
 from restnet_search.units import UNLIMITED, DeviceBudget
 
 __all__ = ["build_report", "finalists"]

@@ -12,7 +12,7 @@ from restnet_search.plain.predictions import Predictions
 from restnet_search.reporting.assemble.statistics import final_score
 from restnet_search.reporting.model.budget_sets import BudgetEntry
 from restnet_search.search.run.records import AnchorRecord, Cost, Score
-from restnet_search.search.run.rivals import Cascade
+from restnet_search.search.run.rival_records import Cascade
 
 __all__ = ["SplitPredictions", "Threshold", "cascade_entries", "choose_threshold"]
 

@@ -17,7 +17,7 @@ from restnet_search.reporting.model.judgements import OrderEntry, RankerEntry, T
 from restnet_search.reporting.model.line_summary import LineSummary, measure_line
 from restnet_search.reporting.model.summary import SearchSummary
 from restnet_search.search.run.records import AnchorRecord, Dropped, HybridRecord, RungSummary
-from restnet_search.search.run.rivals import Rivals
+from restnet_search.search.run.rival_records import Rivals
 
 __all__ = ["SCHEMA_VERSION", "Entry", "Report", "with_line"]
 
