@@ -24,6 +24,7 @@ from restnet_search.search.run.records import (
     Score,
     Stitch,
 )
+from restnet_search.search.run.rival_records import Rivals
 from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.units import DeviceBudget, parse_budget
 
@@ -103,6 +104,7 @@ def report(
     anchor_results: Sequence[AnchorRecord] | None = None,
     trials: Trials | None = None,
     predictions: Mapping[str, SplitPredictions] | None = None,
+    rivals: Rivals | None = None,
 ) -> Report:
     """Score the finalists on test, as the main job does, and build the report."""
     hybrids = cifar_hybrids() if hybrids is None else list(hybrids)
@@ -124,6 +126,7 @@ def report(
         budgets=limits,
         trials=trials or Trials(len(scored), len(failures), 0, failures),
         predictions=predictions,
+        rivals=rivals or Rivals(),
     )
 
 

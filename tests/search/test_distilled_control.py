@@ -1,9 +1,8 @@
-"""The distilled control: planned by what the search spent, trained to follow the large anchor, the same after a kill."""
+"""The distilled control: planned by what a search spent, trained to follow the large anchor, the same after a kill."""
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from restnet_search.data import DataSplits, load_data
@@ -173,8 +172,24 @@ def test_the_time_of_the_search_is_its_own(anchors: Anchors, data: DataSplits, t
 
 def test_an_epoch_is_that_of_a_plain_loop(anchors: Anchors, data: DataSplits, tmp_path: Path) -> None:
     """Each image has the logits that the large anchor gives for it, and its own label."""
-    plan = replace(PLAN, images=64, epochs=1, wanted=64)
-    search = Search(anchors, data, tmp_path)
-    trained = search.distilled(plan=plan)
-    plain = _plain_epoch(search, plan)
-    assert all(torch.allclose(trained[name], one, rtol=1e-4, atol=1e-6) for name, one in plain.state_dict().items())
+    few = replace(data, train=data.train.subset(range(64)))
+    trained = Search(anchors, few, tmp_path).distilled(plan=replace(PLAN, images=64, epochs=1, wanted=64))
+    network = copy.deepcopy(anchors[SMALL].anchor.model).requires_grad_(True).train()
+    images, wide = (
+        torch.cat(list(few.train.batches(anchors[name].anchor.preprocessing, 64))) for name in (SMALL, LARGE)
+    )
+    with torch.no_grad():
+        wanted = anchors[LARGE].anchor.model(wide)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
+    for rows, rate in zip(order.split(32), (0.01, 0.01), strict=True):  # one step of warm-up, then the cosine's first
+        optimizer.param_groups[0]["lr"] = rate
+        logits = network(images[rows])
+        odds, soft = (wanted[rows] / 4).softmax(1), (logits / 4).log_softmax(1)
+        apart = (odds * (odds.log() - soft)).sum(1).mean()
+        loss = 0.1 * F.cross_entropy(logits, few.train.labels[rows]) + 0.9 * 16 * apart
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for name, tensor in network.state_dict().items():
+        assert torch.allclose(trained[name], tensor, rtol=1e-3, atol=1e-5), name

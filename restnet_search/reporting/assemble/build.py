@@ -12,16 +12,16 @@ from typing import TypeVar
 
 from restnet_search.licenses import non_commercial
 from restnet_search.pareto import Point, dominated, non_dominated
-from restnet_search.reporting.assemble.comparing import compare_scores
 from restnet_search.reporting.assemble.cascades import SplitPredictions, cascade_entries
+from restnet_search.reporting.assemble.comparing import compare_scores
 from restnet_search.reporting.assemble.order_counts import order_entries
 from restnet_search.reporting.assemble.ranker_judgement import judge_ranker
+from restnet_search.reporting.assemble.rival_comparisons import with_rivals
 from restnet_search.reporting.model.budget_sets import BudgetEntry
 from restnet_search.reporting.model.comparison import Comparison
 from restnet_search.reporting.model.line_summary import measure_line
 from restnet_search.reporting.model.run_report import Entry, Report
 from restnet_search.search.run.records import AnchorRecord, Count, Direction, HybridRecord
-from restnet_search.search.run.rival_records import Cascade
 from restnet_search.units import UNLIMITED, DeviceBudget
 
 __all__ = ["build_report", "finalists"]
@@ -70,30 +70,22 @@ def build_report(
     objectives = measured.search.objectives
     if ranker_scores is None:
         ranker_scores = {measured.search.ranker: {h.id: h.score for h in hybrids if h.score is not None}}
-    entries = tuple(_budget_entry(budget, anchors, hybrids, objectives) for budget in budgets or (UNLIMITED,))
+    sets = tuple(_budget_entry(budget, anchors, hybrids, objectives) for budget in budgets or (UNLIMITED,))
+    named: dict[str, Entry] = {entry.id: entry for entry in (*anchors, *hybrids)}
+    picks = {budget.name: named[budget.pick].macs for budget in sets if budget.pick is not None}
+    rivals = replace(measured.rivals, cascades=cascade_entries(anchors, sets, picks, predictions or {}))
     return replace(
         measured,
         hybrids=hybrids,
         controls=tuple(map(_finite, measured.controls)),
         rankers=tuple(judge_ranker(name, scores, hybrids) for name, scores in ranker_scores.items()),
-        budgets=entries,
+        budgets=tuple(with_rivals(budget, named, rivals) for budget in sets),
         orders=order_entries(anchors, hybrids, candidates or {}),
         dominated=_dominated(anchors, hybrids, objectives),
         non_commercial=_non_commercial(anchors, (*hybrids, *measured.controls)),
         line=measure_line(anchors, hybrids),
-        rivals=replace(measured.rivals, cascades=_cascades(anchors, hybrids, entries, predictions or {})),
+        rivals=rivals,
     )
-
-
-def _cascades(
-    anchors: Sequence[AnchorRecord],
-    hybrids: Sequence[HybridRecord],
-    budgets: Sequence[BudgetEntry],
-    predictions: Mapping[str, SplitPredictions],
-) -> tuple[Cascade, ...]:
-    macs = {entry.id: entry.macs for entry in (*anchors, *hybrids)}
-    picks = {budget.name: macs[budget.pick] for budget in budgets if budget.pick is not None}
-    return cascade_entries(anchors, budgets, picks, predictions)
 
 
 def pick(entries: Sequence[Entry]) -> str | None:

@@ -51,6 +51,11 @@ class Cascade:
     val: Score
     test: FinalScore
 
+    @property
+    def id(self) -> str:
+        """The name by which comparisons of its budget call it."""
+        return f"cascade at the {self.at}'s MACs"
+
 
 @dataclass(frozen=True)
 class Distilled:
@@ -62,7 +67,8 @@ class Distilled:
         large: Name of the anchor whose logits it followed.
         images: Distinct training images.
         epochs: Passes over them; the one that was the most accurate on val is kept.
-        wanted: Training images that the search itself had seen, each as often as it was.
+        wanted: Training images, each as often as it is seen, that it was given: as many as the search itself had seen,
+            or the limit that the space sets.
         seconds: Wall time of its training.
         sha256: Of the file with its weights.
     """
