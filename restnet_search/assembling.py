@@ -24,8 +24,7 @@ from restnet_search.reporting.model.summary import (
     SearchSummary,
     SkippedImages,
 )
-from restnet_search.rivals import RivalScores
-from restnet_search.scoring import Networks, Search
+from restnet_search.scoring import Networks, RivalScores, Search
 from restnet_search.search.points.stitch_points import directions_of
 from restnet_search.search.run.records import (
     CacheStatistics,

@@ -6,8 +6,7 @@ from restnet_search.assembling import assemble_report
 from restnet_search.progress import Progress
 from restnet_search.reporting.model.run_report import Report
 from restnet_search.reporting.results_file.codec import write_results
-from restnet_search.rivals import score_rivals
-from restnet_search.scoring import Search, score_networks
+from restnet_search.scoring import Search, score_networks, score_rivals
 from restnet_search.search.features.memory_needs import announce_memory
 from restnet_search.search.halving.halving import halve
 from restnet_search.search.points.candidates import list_candidates

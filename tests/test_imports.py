@@ -35,11 +35,11 @@ LAYERS = (
         "version",
     ),
     ("space",),
-    ("compute", "confidence", "data", "anchors", "graph"),
+    ("compute", "data", "anchors", "graph"),
     ("costs", "similarity", "stitching"),
     ("search",),
     ("export", "reporting"),
-    ("assembling", "conformance", "devices", "inspection", "loading", "pipeline", "rivals", "scoring"),
+    ("assembling", "conformance", "devices", "inspection", "loading", "pipeline", "scoring"),
     ("cli", "testing", "__main__"),
 )
 HEIGHT = {package: height for height, layer in enumerate(LAYERS) for package in layer}
@@ -56,7 +56,9 @@ ROOMS: dict[str, tuple[str | tuple[str, ...], ...]] = {
         "preprocessing", "sampling", "readers", "class_names", "class_orders", "remembered", "unreadable", "inventory",
         "overlap", "agreement", "pixels", "splits", "opening", "augmentation", "content", "augmented_views",
     ),
-    "anchors": ("anchor", ("architecture_kind", "classifier", "reparameterize"), "checks", "loading", "fitting"),
+    "anchors": (
+        "anchor", ("architecture_kind", "classifier", "confidence", "reparameterize"), "checks", "loading", "fitting",
+    ),
     "search": ("run", "prepare", "features", "ranking", "points", "training", "workers", "halving", "study"),
     "export": (
         "checksummed_json", "output_folder", "folding", "network", "formats", "verification", "package", "from_run",

@@ -32,5 +32,5 @@ class Predictions:
 
     @property
     def answers(self) -> Answers:
-        """Which images are right, without how sure the network is."""
+        """The images that are right, without how sure the network is."""
         return Answers.of(self.correct.tolist(), self.images)

@@ -49,10 +49,11 @@ def test_the_distilled_anchor_saw_as_many_images_and_its_scores_are_those_of_its
     run: Path, results: dict[str, Any]
 ) -> None:
     control = results["rivals"]["distilled"]
-    assert (control["small"], control["large"]) == ("small", "large")
+    plan = control["plan"]
+    assert (plan["small"], plan["large"]) == ("small", "large")
     seen = results["search"]["training_images_seen"]
-    assert control["wanted"] == seen
-    assert 0 <= seen - control["images"] * control["epochs"] < control["epochs"]
+    assert plan["wanted"] == seen
+    assert 0 <= seen - plan["images"] * plan["epochs"] < plan["epochs"]
     assert results["search"]["seconds"]["distilled"] > 0
     assert not list(run.glob("distilled-*"))  # nothing is left of the training
     network = restnet_search.load_hybrid(run, control["network"]["name"])

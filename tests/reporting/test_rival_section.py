@@ -15,7 +15,7 @@ from restnet_search.reporting.model.run_report import Report
 from restnet_search.reporting.results_file.codec import from_json, to_json
 from restnet_search.reporting.terminal.report_page import render_report
 from restnet_search.search.run.records import FinalScore
-from restnet_search.search.run.rival_records import DISTILLED, Distilled, Rivals
+from restnet_search.search.run.rival_records import DISTILLED, Distillation, Distilled, Rivals
 
 from . import samples
 
@@ -41,7 +41,7 @@ def report_with(distilled: Sequence[bool], pick: Sequence[bool], budget: str = "
     anchors = [replace(one, test=scored(right((0, 200 if one.name == SMALL else 360)))) for one in samples.anchors()]
     hybrid = samples.hybrid("h000", 60_000_000, 0.82, test=scored(pick))
     network = replace(next(one for one in anchors if one.name == SMALL), name=DISTILLED, test=scored(distilled))
-    control = Distilled(network, SMALL, LARGE, images=2000, epochs=5, wanted=10_003, seconds=61.0, sha256="0" * 64)
+    control = Distilled(network, Distillation(SMALL, LARGE, 2000, 5, 10_003), seconds=61.0, sha256="0" * 64)
     sure = np.where(right((0, 200)), 0.9, 0.2 + np.arange(N) / 10_000)
     seen = {
         name: {split: Predictions(split, np.array(right((0, least))), sure) for split in ("val", "test")}

@@ -18,9 +18,9 @@ from restnet_search.progress import SilentProgress, Task
 from restnet_search.search.prepare.images import SearchImages
 from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.records import AnchorRecord, Cost, FinalScore, Score
+from restnet_search.search.run.rival_records import Distillation
 from restnet_search.search.run.session import Session
 from restnet_search.search.study.distilled_control import (
-    Distillation,
     OutOfTime,
     distill,
     forget_distillation,

@@ -8,7 +8,7 @@ from threading import Lock
 import torch
 from torch import Tensor, nn
 
-from restnet_search.confidence import confidence_of
+from restnet_search.anchors.confidence import confidence_of
 from restnet_search.data.preprocessing import Preprocessing
 from restnet_search.errors import DataError, ExportError
 from restnet_search.export.adaptive.route import Route
@@ -89,7 +89,7 @@ class RunningCascade:
 
     @property
     def status(self) -> CascadeStatus:
-        """What it has done so far."""
+        """The cascade so far: its rule, images seen, images left to the large route."""
         with self._lock:
             return CascadeStatus(self._policy, self._images, self._deferred)
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restnet_search.confidence import confidence_of
+from restnet_search.anchors.confidence import confidence_of
 from restnet_search.errors import ExportError
 from restnet_search.export.adaptive.adaptive_model import AdaptiveModel
 from restnet_search.export.formats.onnx import INPUT

@@ -103,14 +103,14 @@ class AdaptiveSource:
         routes: The networks, at least one; by rising MACs.
         anchors: The traced anchors whose parameters the networks share, by name.
         images_of: Returns real images ``(B, C, H, W)`` as a preprocessing makes them, to verify on.
-        cascades: Cascades of two of the networks, whose thresholds were chosen on val.
+        policies: Cascades of two of the networks, whose thresholds were chosen on val.
     """
 
     run: str
     routes: Sequence[ExportSource]
     anchors: Mapping[str, nn.Module]
     images_of: Callable[[Preprocessing], Tensor]
-    cascades: Sequence[Cascade] = ()
+    policies: Sequence[Cascade] = ()
 
 
 def export_adaptive(
@@ -200,7 +200,7 @@ def _write_weights(source: AdaptiveSource, draft: Path) -> tuple[AdaptiveManifes
         weights_sha256=file_checksums(draft, [ADAPTIVE_WEIGHTS])[ADAPTIVE_WEIGHTS],
         data=first.data,
         command=first.command,
-        cascades=tuple(source.cascades),
+        cascades=tuple(source.policies),
     )
     return manifest, sum(tensor.nbytes for tensor in tensors.values())
 

@@ -14,7 +14,7 @@ from restnet_search.reporting.model.budget_sets import BudgetEntry
 from restnet_search.reporting.model.comparison import Comparison
 from restnet_search.reporting.model.run_report import Report
 from restnet_search.reporting.phrases import interval, is_above_chance, percent, points
-from restnet_search.search.run.records import Cost, FinalScore, Score
+from restnet_search.search.run.records import AnchorRecord
 from restnet_search.search.run.rival_records import Cascade, Distilled
 from restnet_search.units import format_count, format_duration
 
@@ -31,15 +31,13 @@ _NOTE = (
 class _Rival:
     """A rival of a pick as it is shown.
 
-    ``lead`` compares the pick with it, ``words`` say how it came about, ``outcome`` what it stands for, and ``export``
-    are the arguments that export it.
+    ``macs`` are those of an image on average, ``lead`` compares the pick with it, ``words`` say how it came about,
+    ``outcome`` what it stands for, and ``export`` are the arguments that export it.
     """
 
     name: str
     macs: float
-    cost: Cost
-    val: Score
-    test: FinalScore
+    scored: AnchorRecord | Cascade
     lead: Comparison
     words: str
     outcome: str
@@ -71,7 +69,7 @@ def rival_verdicts(report: Report, budget: BudgetEntry) -> list[str]:
     """Say which rivals are above the pick on test by more than chance explains."""
     return [
         f"A rival does better: {rival.name}, {points(-rival.lead.difference)} points on test at "
-        f"{format_count(rival.macs)} MACs{' on average' if rival.macs != rival.cost.macs else ''} (see Rivals)."
+        f"{format_count(rival.macs)} MACs{' on average' if rival.macs != rival.scored.cost.macs else ''} (see Rivals)."
         for rival in _rivals(report, budget)
         if rival.wins
     ]
@@ -102,20 +100,18 @@ def _rivals(report: Report, budget: BudgetEntry) -> Iterator[_Rival]:
 
 
 def _distilled(report: Report, one: Distilled, lead: Comparison) -> _Rival:
-    network, before = one.network, report.entry(one.small)
+    network, plan, before = one.network, one.plan, report.entry(one.plan.small)
     spent = report.search.training_images_seen
-    short = f" (the search saw {spent:,})" if one.images_seen < 0.99 * spent else ""
+    short = f" (the search saw {spent:,})" if plan.images_seen < 0.99 * spent else ""
     was = f"before, {percent(before.test.top1)} %" if before.test is not None else "before, not scored"
     return _Rival(
-        name=f"{network.id}, {one.small} distilled",
+        name=f"{network.id}, {plan.small} distilled",
         macs=network.macs,
-        cost=network.cost,
-        val=network.val,
-        test=network.test,
+        scored=network,
         lead=lead,
         words=(
-            f"Would distilling have done? {network.id} is {one.small}, trained whole to follow {one.large} on"
-            f" {one.images_seen:,} images{short}, in {one.epochs} epochs of {one.images:,},"
+            f"Would distilling have done? {network.id} is {plan.small}, trained whole to follow {plan.large} on"
+            f" {plan.images_seen:,} images{short}, in {plan.epochs} epochs of {plan.images:,},"
             f" {format_duration(one.seconds)}."
             f" It reaches {percent(network.test.top1)} % on test; {was}."
         ),
@@ -130,9 +126,7 @@ def _cascade(budget: BudgetEntry, one: Cascade, lead: Comparison) -> _Rival:
     return _Rival(
         name=f"{one.small}, then {one.large}",
         macs=one.mean_macs["test"],
-        cost=one.cost,
-        val=one.val,
-        test=one.test,
+        scored=one,
         lead=lead,
         words=(
             f"Cascade, at the {one.at}'s MACs: {one.small} answers where it is surer than {one.threshold:.3f}, and"
@@ -161,13 +155,13 @@ def _table(title: str, rivals: list[_Rival]) -> RenderableType:
     figures = ("MACs", "at most", "params", "val %", "test %\n[95 %]", "lead\n[95 %]")
     grid = table(text_column(title), *map(number_column, figures))
     for rival in rivals:
-        low, high = rival.test.ci95
+        low, high = rival.scored.test.ci95
         ends = ", ".join(map(points, rival.lead.ci95))
         grid.add_row(
             *literal(rival.name),
-            *(format_count(value) for value in (rival.macs, rival.cost.macs, rival.cost.params)),
-            percent(rival.val.top1),
-            Text(f"{percent(rival.test.top1)}\n[{percent(low)}, {percent(high)}]"),
+            *(format_count(value) for value in (rival.macs, rival.scored.cost.macs, rival.scored.cost.params)),
+            percent(rival.scored.val.top1),
+            Text(f"{percent(rival.scored.test.top1)}\n[{percent(low)}, {percent(high)}]"),
             Text(f"{points(rival.lead.difference)}\n[{ends}]"),
         )
     return indented(grid)

@@ -77,7 +77,7 @@ def rebuild_networks(
     wanted = [name for part in parts.values() for name in part if name in names]
     anchors = load_prepared(folder, space, inputs, sources, wanted)
     if distilled is not None:  # with weights of its own, whatever other networks the small anchor is in
-        small = load_prepared(folder, space, inputs, sources, [distilled.small])[distilled.small]
+        small = load_prepared(folder, space, inputs, sources, [distilled.plan.small])[distilled.plan.small]
         anchors[DISTILLED] = _distilled(folder, distilled, small)
     rebuilt: dict[str, Rebuilt] = {}
     classes = run_classes(folder)
@@ -108,7 +108,7 @@ def _distilled(folder: RunFolder, record: Distilled, small: CutAnchor) -> CutAnc
         raise RunError(
             f"The weights {path} cannot be read: {error}",
             expected="the file that the search wrote",
-            hint=f"put a copy of it there, or search anew; {record.small} as it was is exported by its name",
+            hint=f"put a copy of it there, or search anew; {record.plan.small} as it was is exported by its name",
         ) from error
     recipe = small.anchor.recipe
     digest = model_digest(small.anchor.model, recipe.model_name, recipe.kwargs)

@@ -12,7 +12,7 @@ from typing import Literal
 from restnet_search.plain.bounds import Figure, Fraction, Natural, Seconds
 from restnet_search.search.run.records import AnchorRecord, Cost, FinalScore, Score
 
-__all__ = ["DISTILLED", "Cascade", "Distilled", "Rivals"]
+__all__ = ["DISTILLED", "Cascade", "Distillation", "Distilled", "Rivals"]
 
 DISTILLED = "d000"
 """Id of the distilled anchor, by which exports call it."""
@@ -58,34 +58,45 @@ class Cascade:
 
 
 @dataclass(frozen=True)
-class Distilled:
-    """The control that spends the search's images on a small anchor: all of it is trained to follow a large one.
+class Distillation:
+    """The plan of a distilled control.
 
     Attributes:
-        network: The small anchor after it, under an id of its own.
-        small: Name of the anchor that it was before.
-        large: Name of the anchor whose logits it followed.
+        small: Name of the anchor that is trained, all of it.
+        large: Name of the anchor whose logits it follows.
         images: Distinct training images.
-        epochs: Passes over them; the one that was the most accurate on val is kept.
-        wanted: Training images, each as often as it is seen, that it was given: as many as the search itself had seen,
-            or the limit that the space sets.
-        seconds: Wall time of its training.
-        sha256: Of the file with its weights.
+        epochs: Passes over them; the one that is the most accurate on val is kept.
+        wanted: Images, each as often as it is seen, that these come as near to as whole epochs can: as many as the
+            search saw, or the limit that the space sets.
     """
 
-    network: AnchorRecord
     small: str
     large: str
     images: Natural
     epochs: Natural
     wanted: Natural
-    seconds: Seconds
-    sha256: str
 
     @property
     def images_seen(self) -> int:
-        """Training images over all epochs, each as often as it was seen."""
+        """Training images over all epochs, each as often as it is seen."""
         return self.images * self.epochs
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """The control that spends the search's images on a small anchor: all of it is trained to follow a large one.
+
+    Attributes:
+        network: The small anchor after it, under an id of its own.
+        plan: What it was trained on.
+        seconds: Wall time of its training.
+        sha256: Of the file with its weights.
+    """
+
+    network: AnchorRecord
+    plan: Distillation
+    seconds: Seconds
+    sha256: str
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from restnet_search.data import Split
 from restnet_search.search.prepare.images import SearchImages
 from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.records import AnchorRecord
+from restnet_search.search.run.rival_records import Distillation
 from restnet_search.search.run.session import Session
 from restnet_search.search.training.losses import task_loss
 from restnet_search.search.training.seeds import generator_for
@@ -33,7 +34,7 @@ from restnet_search.search.training.teachers import teacher_logits
 from restnet_search.space.schema import FitSpec
 from restnet_search.units import DeviceBudget
 
-__all__ = ["Distillation", "OutOfTime", "distill", "forget_distillation", "plan_distillation"]
+__all__ = ["OutOfTime", "distill", "forget_distillation", "plan_distillation"]
 
 _LEAST_EPOCHS = 5  # so that val may choose among several, and a kill loses a fifth at most
 _LEAST_IMAGES = 4
@@ -46,25 +47,6 @@ _RECIPE_OF_OTHERS: Mapping[str, Any] = {"optimizer": "adamw", "lr": 5e-4, "weigh
 
 class OutOfTime(Exception):
     """The time of the search (``search.timeout``) is over; what was trained so far is kept for a later session."""
-
-
-@dataclass(frozen=True)
-class Distillation:
-    """A distilled control to train.
-
-    Attributes:
-        small: Name of the anchor that is trained.
-        large: Name of the anchor that it follows.
-        images: Distinct training images.
-        epochs: Passes over them.
-        wanted: Images, each as often as it is seen, that these come as near to as whole epochs can.
-    """
-
-    small: str
-    large: str
-    images: int
-    epochs: int
-    wanted: int
 
 
 def plan_distillation(

@@ -7,16 +7,15 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from restnet_search.anchors.confidence import confidence_of
 from restnet_search.compute import Compute
-from restnet_search.confidence import confidence_of
 from restnet_search.data import Preprocessing, Split
-from restnet_search.plain.answers import Answers
 from restnet_search.plain.predictions import Predictions
 from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.training.context import TrialContext
 from restnet_search.stitching.layer import StitchLayer
 
-__all__ = ["answers_of_network", "count_correct", "predict", "predictions_of_network", "score_network", "score_on_val"]
+__all__ = ["count_correct", "predict", "predictions_of_network", "score_network", "score_on_val"]
 
 _SCORING = "scoring"  # images at once are kept under this name
 
@@ -57,17 +56,6 @@ def predictions_of_network(
     return Predictions(split.digest, (predicted == split.labels).numpy(), confidence.numpy())
 
 
-def answers_of_network(
-    network: nn.Module,
-    preprocessing: Preprocessing,
-    split: Split,
-    batch_size: int = 250,
-    compute: Compute | None = None,
-) -> Answers:
-    """Return which images of a split a network classifies correctly; as :func:`predictions_of_network`."""
-    return predictions_of_network(network, preprocessing, split, batch_size, compute).answers
-
-
 def score_network(
     network: nn.Module,
     preprocessing: Preprocessing,
@@ -75,8 +63,8 @@ def score_network(
     batch_size: int = 250,
     compute: Compute | None = None,
 ) -> int:
-    """Count the images of a split that a network classifies correctly; as :func:`answers_of_network`."""
-    return answers_of_network(network, preprocessing, split, batch_size, compute).correct
+    """Count the images of a split that a network classifies correctly; as :func:`predictions_of_network`."""
+    return predictions_of_network(network, preprocessing, split, batch_size, compute).answers.correct
 
 
 def count_correct(predicted: Iterable[Tensor], labels: Tensor) -> int:
