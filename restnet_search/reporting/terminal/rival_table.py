@@ -104,39 +104,25 @@ def _distilled(report: Report, one: Distilled, lead: Comparison) -> _Rival:
     spent = report.search.training_images_seen
     short = f" (the search saw {spent:,})" if plan.images_seen < 0.99 * spent else ""
     was = f"before, {percent(before.test.top1)} %" if before.test is not None else "before, not scored"
-    return _Rival(
-        name=f"{network.id}, {plan.small} distilled",
-        macs=network.macs,
-        scored=network,
-        lead=lead,
-        words=(
-            f"Would distilling have done? {network.id} is {plan.small}, trained whole to follow {plan.large} on"
-            f" {plan.images_seen:,} images{short}, in {plan.epochs} epochs of {plan.images:,},"
-            f" {format_duration(one.seconds)}."
-            f" It reaches {percent(network.test.top1)} % on test; {was}."
-        ),
-        outcome="distilling the small model",
-        export=(network.id,),
+    words = (
+        f"Would distilling have done? {network.id} is {plan.small}, trained whole to follow {plan.large} on"
+        f" {plan.images_seen:,} images{short}, in {plan.epochs} epochs of {plan.images:,},"
+        f" {format_duration(one.seconds)}. It reaches {percent(network.test.top1)} % on test; {was}."
     )
+    name = f"{network.id}, {plan.small} distilled"
+    return _Rival(name, network.macs, network, lead, words, "distilling the small model", (network.id,))
 
 
 def _cascade(budget: BudgetEntry, one: Cascade, lead: Comparison) -> _Rival:
     params = budget.limits.get("params")
     over = ", more than the budget allows" if params is not None and one.cost.params > params else ""
-    return _Rival(
-        name=f"{one.small}, then {one.large}",
-        macs=one.mean_macs["test"],
-        scored=one,
-        lead=lead,
-        words=(
-            f"Cascade, at the {one.at}'s MACs: {one.small} answers where it is surer than {one.threshold:.3f}, and"
-            f" {one.large} the other {percent(one.deferred['test'])} % of test. It reaches {percent(one.test.top1)} %"
-            f" with {format_count(one.mean_macs['test'])} MACs on average and {format_count(one.cost.params)} params"
-            f"{over}."
-        ),
-        outcome="a cascade of the anchors",
-        export=("--adaptive", "--cascade"),
+    macs, name = one.mean_macs["test"], f"{one.small}, then {one.large}"
+    words = (
+        f"Cascade, at the {one.at}'s MACs: {one.small} answers where it is surer than {one.threshold:.3f}, and"
+        f" {one.large} the other {percent(one.deferred['test'])} % of test. It reaches {percent(one.test.top1)} %"
+        f" with {format_count(macs)} MACs on average and {format_count(one.cost.params)} params{over}."
     )
+    return _Rival(name, macs, one, lead, words, "a cascade of the anchors", ("--adaptive", "--cascade"))
 
 
 def _sentence(rival: _Rival) -> str:
