@@ -24,7 +24,7 @@ from restnet_search.reporting.model.summary import (
     SearchSummary,
     SkippedImages,
 )
-from restnet_search.scoring import Networks, Search
+from restnet_search.scoring import Networks, RivalScores, Search
 from restnet_search.search.points.stitch_points import directions_of
 from restnet_search.search.run.finetuned_states import shared_state, with_finetuned
 from restnet_search.search.run.records import (
@@ -35,6 +35,7 @@ from restnet_search.search.run.records import (
     Part,
     RungSummary,
 )
+from restnet_search.search.run.rival_records import Rivals
 from restnet_search.search.run.versions import describe_environment
 from restnet_search.space.effort import own_keys
 
@@ -93,12 +94,13 @@ def _compute_summary(search: Search) -> ComputeSummary:
     )
 
 
-def assemble_report(search: Search, networks: Networks) -> Report:
+def assemble_report(search: Search, networks: Networks, rivals: RivalScores) -> Report:
     """Freeze everything that a search found and measured.
 
     Args:
         search: The search, ended.
         networks: Anchors and hybrids, scored.
+        rivals: What is set beside its picks.
     """
     session, study, graphs = search.session, search.study, search.prepared.graphs
     total = study.add_counts("seconds", session.clock.seconds)
@@ -121,17 +123,18 @@ def assemble_report(search: Search, networks: Networks) -> Report:
         rungs=_rungs(search),
         dropped=tuple(_with_paths(dropped, graphs) for dropped in search.halving.dropped),
         shared=shared_state(session.folder),
+        rivals=Rivals(distilled=rivals.distilled),
     )
     return build_report(
         measured,
         session.budgets,
         ranker_scores=_ranker_scores(search),
         candidates=_candidates_by_direction(search),
+        predictions=rivals.predictions,
     )
 
 
 def _search_summary(search: Search, seconds: Mapping[str, float]) -> SearchSummary:
-    trained = (*search.study.records, *search.study.controls)
     return SearchSummary(
         ranker=search.session.space.ranker.kind,
         objectives=tuple(search.session.space.objectives),
@@ -142,7 +145,7 @@ def _search_summary(search: Search, seconds: Mapping[str, float]) -> SearchSumma
         candidates=len(search.enumeration.candidates),
         over_budget=search.enumeration.over_budget,
         images={"train": len(search.images.train), "val": len(search.images.val), "test": len(search.images.test)},
-        training_images_seen=search.halving.images_seen + sum(record.images_seen for record in trained),
+        training_images_seen=search.images_seen,
         skipped_images=_skipped_images(search.images.data),
         data_notes=(*search.images.data.notes, *([order.reason] if (order := search.prepared.class_order) else [])),
         features=search.study.noted("features", CacheStatistics),

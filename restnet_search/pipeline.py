@@ -6,7 +6,7 @@ from restnet_search.assembling import assemble_report
 from restnet_search.progress import Progress
 from restnet_search.reporting.model.run_report import Report
 from restnet_search.reporting.results_file.codec import write_results
-from restnet_search.scoring import Search, score_networks
+from restnet_search.scoring import Search, score_networks, score_rivals
 from restnet_search.search.features.memory_needs import announce_memory
 from restnet_search.search.halving.halving import halve
 from restnet_search.search.points.candidates import list_candidates
@@ -60,6 +60,7 @@ def run_search(
             study = open_study(session, halving)
             train_hybrids(session, prepared, images, study, controls, engine)
         search = Search(session, images, prepared, ranking, prices, candidates, controls, halving, study)
-        report = assemble_report(search, score_networks(search))
+        networks = score_networks(search)
+        report = assemble_report(search, networks, score_rivals(search, networks.anchors))
         write_results(report, folder.path)
     return report

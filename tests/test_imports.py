@@ -56,7 +56,9 @@ ROOMS: dict[str, tuple[str | tuple[str, ...], ...]] = {
         "preprocessing", "sampling", "readers", "class_names", "class_orders", "remembered", "unreadable", "inventory",
         "overlap", "agreement", "pixels", "splits", "opening", "augmentation", "content", "augmented_views",
     ),
-    "anchors": ("anchor", ("architecture_kind", "classifier", "reparameterize"), "checks", "loading", "fitting"),
+    "anchors": (
+        "anchor", ("architecture_kind", "classifier", "confidence", "reparameterize"), "checks", "loading", "fitting",
+    ),
     "search": ("run", "prepare", "features", "ranking", "points", "training", "workers", "halving", "study"),
     "export": (
         "checksummed_json", "output_folder", "folding", "network", "formats", "verification", "package", "from_run",
@@ -73,7 +75,8 @@ GROUND = {"errors", "files", "plain", "progress", "registry", "units", "version"
 ALLOWED = {
     "data": GROUND | {"space"},
     "reporting": GROUND
-    | {"anchor_line", "licenses", "pareto", "space", "search.run.records", "costs.cost", "costs.cost_phrases"},
+    | {"anchor_line", "licenses", "pareto", "space", "costs.cost", "costs.cost_phrases"}
+    | {"search.run.records", "search.run.rival_records"},
 }
 
 HEAVY = {

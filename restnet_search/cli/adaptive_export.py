@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,10 @@ from restnet_search.errors import ExportError, RunError
 if TYPE_CHECKING:
     from restnet_search.export.adaptive.write_adaptive import AdaptiveExport
     from restnet_search.export.from_run import RunExport
+    from restnet_search.reporting.model.budget_sets import BudgetEntry
     from restnet_search.reporting.model.run_report import Entry, Report
     from restnet_search.search.run.records import SharedState
+    from restnet_search.search.run.rival_records import Cascade
 
 __all__ = ["export_adaptive", "refuse_formats"]
 
@@ -40,10 +43,13 @@ def export_adaptive(
     budgets: Sequence[str],
     formats: Sequence[str],
     *,
+    cascade: bool,
     as_json: bool,
     stitch_only: bool = False,
 ) -> None:
     """Export the Pareto sets of a run as one model that switches, and say what came of it.
+
+    Cascades of the report come with it where both anchors are in it; with ``cascade`` their anchors are added.
 
     Where networks were trained together (``finetune --shared``), it holds these, with those weights, unless budgets
     name others.
@@ -51,27 +57,55 @@ def export_adaptive(
     from restnet_search.cli.progress import show_progress
     from restnet_search.export.adaptive.adaptive_from_run import export_adaptive_from_run
 
+    sets = _budgets(report, budgets)
+    cascades = [one for budget in sets for one in report.rivals.cascades_beside(budget.name)]
+    if cascade and not cascades:
+        raise RunError(
+            f"The run {report.run} has no cascade to export.",
+            expected="two anchors of which the smaller costs less than a budget's pick",
+            hint="export without --cascade; results of earlier versions have none until --resume RUN writes them anew",
+        )
     shared = report.shared if report.shared is not None and report.shared.kept and not stitch_only else None
-    entries = [report.entry(id) for id in shared.routes] if shared and not budgets else _entries(report, budgets)
+    names = dict.fromkeys(name for budget in sets for name in budget.pareto)
+    if shared and not budgets:
+        names = dict.fromkeys(shared.routes)
+    if cascade:
+        names |= dict.fromkeys(name for one in cascades for name in (one.small, one.large))
+    entries = [report.entry(name) for name in names]
     shared = shared and _covering(shared, entries)
     chosen = [choose_network(report, entry, stitch_only=stitch_only, shared=shared) for entry in entries]
+    policies = _distinct([one for one in cascades if {one.small, one.large} <= names.keys()])
+    if policies and shared:
+        policies = []
+        print(
+            "Without cascades: their thresholds hold for the anchors as they were, not for the weights of "
+            "finetune --shared; --stitch-only exports the former.",
+            file=sys.stderr,
+        )
     with_onnx = not formats or "onnx" in formats
     with show_progress() as progress:
-        result = export_adaptive_from_run(run, chosen, with_onnx=with_onnx, progress=progress, shared=shared)
+        result = export_adaptive_from_run(
+            run, chosen, cascades=policies, with_onnx=with_onnx, progress=progress, shared=shared
+        )
     _show(result, as_json)
 
 
-def _entries(report: Report, budgets: Sequence[str]) -> list[Entry]:
-    """Return the members of the budgets' Pareto sets (all budgets, where none is named), each once."""
-    chosen = [report.budget(as_named(name)) for name in budgets] or report.budgets
-    names = dict.fromkeys(name for budget in chosen for name in budget.pareto)
-    if not names:
+def _budgets(report: Report, names: Sequence[str]) -> Sequence[BudgetEntry]:
+    """Return the budgets of these names (all, where none is named), at least one of which something fits."""
+    chosen = [report.budget(as_named(name)) for name in names] or report.budgets
+    if not any(budget.pareto for budget in chosen):
         raise RunError(
             f"Nothing in the run {report.run} fits {', '.join(budget.name for budget in chosen)}.",
             expected="a budget with a Pareto set",
             hint=shlex.join(["restnet-search", "report", report.run]),
         )
-    return [report.entry(name) for name in names]
+    return chosen
+
+
+def _distinct(cascades: Sequence[Cascade]) -> list[Cascade]:
+    """Return cascades without those that another budget has, too, and without the answers to single images."""
+    rules = {(one.small, one.large, one.threshold): one for one in reversed(cascades)}
+    return [replace(one, test=replace(one.test, answers=None)) for one in reversed(rules.values())]
 
 
 def _covering(shared: SharedState, entries: Sequence[Entry]) -> SharedState | None:
@@ -117,5 +151,11 @@ def _show(result: AdaptiveExport, as_json: bool) -> None:
         f"  a switch takes {measured.switch_median_us / 1e3:.4f} ms (median of {measured.switches}; 99th percentile"
         f" {measured.switch_p99_us / 1e3:.4f} ms)"
     )
+    for cascade in manifest.cascades:
+        typer.echo(
+            f"  cascade: {cascade.small}, and {cascade.large} where that is less sure than {cascade.threshold:.4g}:"
+            f" {format_count(cascade.mean_macs['val'])} MACs on average (at most {format_count(cascade.cost.macs)}),"
+            f" val {cascade.val.top1:.1%}"
+        )
     if len({route.preprocessing for route in manifest.routes}) > 1:
         typer.echo("  note: routes see images differently; README.md there says how to make their inputs")

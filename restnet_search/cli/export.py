@@ -50,6 +50,13 @@ def export(
             " each over shared weights (not with --format safetensors).",
         ),
     ] = False,
+    cascade: Annotated[
+        bool,
+        typer.Option(
+            "--cascade",
+            help="With --adaptive: also the anchors of the report's cascades, for model.cascade(threshold).",
+        ),
+    ] = False,
     format: Annotated[
         list[str] | None,
         typer.Option(
@@ -89,6 +96,8 @@ def export(
         raise RunError(
             f"HYBRID and {'--adaptive' if adaptive else '--budget'} both say what to export.", expected="one of them"
         )
+    if cascade and not adaptive:
+        raise RunError("--cascade says what an adaptive model holds.", expected="--adaptive --cascade")
     if adaptive and (preprocess or int8):
         raise RunError(
             f"{'--with-preprocess' if preprocess else '--int8'} does not go with --adaptive.",
@@ -111,7 +120,9 @@ def export(
     report = load_run(folder.path)
     place = RunExport(folder, out, weights, data, trust_code)
     if adaptive:
-        adaptive_export.export_adaptive(place, report, budget or [], names, as_json=as_json, stitch_only=stitch_only)
+        adaptive_export.export_adaptive(
+            place, report, budget or [], names, cascade=cascade, as_json=as_json, stitch_only=stitch_only
+        )
         return
     entry = report.entry(hybrid if hybrid is not None else _pick(report, budget[0] if budget else None))
     with show_progress() as progress:

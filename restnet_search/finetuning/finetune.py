@@ -19,7 +19,7 @@ from restnet_search.search.prepare.hybrids import own_tensors, trained_tensors
 from restnet_search.search.prepare.rebuild import Rebuilt
 from restnet_search.search.run.finetuned_states import finetuned_state, keep_state
 from restnet_search.search.run.records import FinetunedState, Score
-from restnet_search.search.training.accuracy import answers_of_network, score_network
+from restnet_search.search.training.accuracy import predictions_of_network, score_network
 from restnet_search.stitching.layer import Hybrid
 
 __all__ = ["finetune_hybrid"]
@@ -79,7 +79,7 @@ def _kept(run: OpenedRun, id: str, route: TrainedRoute, best: BestRound, state: 
     holder.load_state_dict(best.tensors)
     hybrid, test = route.network, run.data.test
     assert isinstance(hybrid, Hybrid)
-    answers = answers_of_network(hybrid, route.preprocessing, test, compute=run.compute)
+    answers = predictions_of_network(hybrid, route.preprocessing, test, compute=run.compute).answers
     tensors = trained_tensors(hybrid.stitch, own_tensors(slice_of(hybrid.back)), own_tensors(slice_of(hybrid.front)))
     content = save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
     write_atomically(run.folder.finetuned(id), content)

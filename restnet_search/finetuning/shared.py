@@ -21,7 +21,7 @@ from restnet_search.search.prepare.rebuild import Rebuilt
 from restnet_search.search.prepare.shared_routes import over_shared_weights
 from restnet_search.search.run.finetuned_states import SHARED, keep_state, shared_state
 from restnet_search.search.run.records import Score, SharedRoute, SharedState
-from restnet_search.search.training.accuracy import answers_of_network, score_network
+from restnet_search.search.training.accuracy import predictions_of_network, score_network
 from restnet_search.search.training.seeds import generator_for
 from restnet_search.stitching.layer import Hybrid
 
@@ -141,7 +141,9 @@ def _kept(
     scores = {
         route.name: SharedRoute(
             Score.of(correct, len(val)),
-            final_score(answers_of_network(route.network, route.preprocessing, test, compute=run.compute), len(test)),
+            final_score(
+                predictions_of_network(route.network, route.preprocessing, test, compute=run.compute).answers, len(test)
+            ),
         )
         for route, correct in zip(routes, best.correct, strict=True)
     }

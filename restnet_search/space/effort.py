@@ -23,23 +23,30 @@ class EffortLevel:
     Attributes:
         says: What it changes and what that costs, in one line.
         training: Defaults of the section ``training``.
+        controls: Defaults of the section ``controls``.
     """
 
     says: str
     training: Mapping[str, Any] = field(default_factory=dict)
+    controls: Mapping[str, Any] = field(default_factory=dict)
 
 
+_DISTILLED: Mapping[str, Any] = {"distilled": True}
 _BY_BATCH: Mapping[str, Any] = {"norms": "batch", "batch_size": 50, "lr": [3e-4, 3e-3]}
 
 EFFORTS: Mapping[Effort, EffortLevel] = {
     "paper": EffortLevel("the stitch layer alone is trained, as in ReStNet; the least work"),
     "balanced": EffortLevel(
-        "the back's batch-norms follow the batches and are estimated anew; two more passes over the images",
+        "the back's batch-norms follow the batches and are estimated anew, two more passes over the images; a small "
+        "anchor learns from the large one, to compare with",
         {"tune": "stitch+norm-stats", **_BY_BATCH},
+        _DISTILLED,
     ),
     "best": EffortLevel(
-        "all of the back is trained, for twice the epochs, after the larger anchor, too; about four times the work",
+        "all of the back is trained, for twice the epochs, after the larger anchor, too, about four times the work; a "
+        "small anchor learns from the large one, to compare with",
         {"tune": "all", **_BY_BATCH, "epochs": [2, 4], "distill": 0.5},
+        _DISTILLED,
     ),
 }
 """The choices of ``effort``; ``reports/training_choices.md`` has what their keys are worth. None sets the kind of
@@ -51,14 +58,16 @@ def with_effort(raw: Mapping[str, Any]) -> dict[str, Any]:
 
     Under ``strategy: joint`` all is left as it is: what all hybrids share is trained as SN-Net does.
     """
-    name, search, own = raw.get("effort", "balanced"), raw.get("search", {}), raw.get("training", {})
+    name, search = raw.get("effort", "balanced"), raw.get("search", {})
     level = next((level for known, level in EFFORTS.items() if known == name), None)
-    if level is None or not level.training or _keys_of(search).get("strategy") == "joint":
+    if level is None or _keys_of(search).get("strategy") == "joint":
         return dict(raw)
-    # what is no section at all is left for validation to refuse
-    return (
-        {**raw, "training": {**level.training, **_keys_of(own)}} if isinstance(own, Mapping | BaseModel) else dict(raw)
-    )
+    filled = dict(raw)
+    for section, defaults in (("training", level.training), ("controls", level.controls)):
+        own = raw.get(section, {})
+        if defaults and isinstance(own, Mapping | BaseModel):  # what is no section is left for validation to refuse
+            filled[section] = {**defaults, **_keys_of(own)}
+    return filled
 
 
 def own_keys(effort: Effort, training: TrainingSpec) -> tuple[str, ...]:

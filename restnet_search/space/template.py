@@ -86,6 +86,7 @@ training: {{epochs: [1, 2], images: 4000}}
 search: {{trials: 40, seed: 0}} # trials: trained in full; timeout: seconds
 halving: {{when: auto}} # scores many candidates cheaply and drops most of them; always, never
 controls: {{self: 1, random: 2}} # beside the trials: each anchor stitched to itself, and random stitch points
+# distilled: true there also trains the small anchor to follow the large one, on as many images as the search saw
 
 # Anchors whose head does not match the classes of the data are fitted first, once (then kept):
 # head trains the classifier alone, full trains all layers, never makes a mismatch an error.

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from restnet_search.reporting.assemble.build import build_report, finalists
+from restnet_search.reporting.assemble.cascades import SplitPredictions
 from restnet_search.reporting.assemble.statistics import final_score
 from restnet_search.reporting.model.judgements import Failure, Trials
 from restnet_search.reporting.model.run_report import SCHEMA_VERSION, Report
@@ -23,6 +24,7 @@ from restnet_search.search.run.records import (
     Score,
     Stitch,
 )
+from restnet_search.search.run.rival_records import Rivals
 from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.units import DeviceBudget, parse_budget
 
@@ -101,6 +103,8 @@ def report(
     budgets: Sequence[str] = ("85MFLOPs",),
     anchor_results: Sequence[AnchorRecord] | None = None,
     trials: Trials | None = None,
+    predictions: Mapping[str, SplitPredictions] | None = None,
+    rivals: Rivals | None = None,
 ) -> Report:
     """Score the finalists on test, as the main job does, and build the report."""
     hybrids = cifar_hybrids() if hybrids is None else list(hybrids)
@@ -121,6 +125,8 @@ def report(
         hybrids=scored,
         budgets=limits,
         trials=trials or Trials(len(scored), len(failures), 0, failures),
+        predictions=predictions,
+        rivals=rivals or Rivals(),
     )
 
 
@@ -146,12 +152,13 @@ def built(
     budgets: Sequence[DeviceBudget],
     ranker_scores: Mapping[str, Mapping[str, float]] | None = None,
     candidates: Mapping[Direction, int] | None = None,
+    predictions: Mapping[str, SplitPredictions] | None = None,
     **measured: Any,
 ) -> Report:
     """Build a report of what was measured, given by the names of the report's fields."""
     frozen = {name: tuple(value) if isinstance(value, list) else value for name, value in measured.items()}
     report = Report(schema_version=SCHEMA_VERSION, rankers=(), budgets=(), **frozen)
-    return build_report(report, budgets, ranker_scores=ranker_scores, candidates=candidates)
+    return build_report(report, budgets, ranker_scores=ranker_scores, candidates=candidates, predictions=predictions)
 
 
 def _a_little_worse(val: Score) -> FinalScore:

@@ -20,6 +20,8 @@ def test_an_effort_sets_what_the_space_leaves_open_and_keeps_what_it_sets(name: 
     left = parse_space({**SPACE, "effort": name})
     assert left.training == TrainingSpec.model_validate(EFFORTS[name].training)  # pyright: ignore[reportArgumentType]
     assert own_keys(left.effort, left.training) == ()
+    assert left.controls.distilled is (name != "paper")
+    assert not parse_space({**SPACE, "effort": name, "controls": {"distilled": False}}).controls.distilled
     own = {"tune": "stitch+lora", "batch_size": 7, "images": 99}
     space = parse_space({**SPACE, "effort": name, "training": own})
     assert (space.training.tune, space.training.batch_size, space.training.images) == (["stitch+lora"], 7, 99)
@@ -35,7 +37,8 @@ def test_the_default_is_balanced_and_paper_is_what_the_sections_say_by_themselve
 
 
 def test_joint_training_is_left_as_it_is() -> None:
-    assert parse_space({**SPACE, "search": {"strategy": "joint"}}).training == TrainingSpec()
+    space = parse_space({**SPACE, "search": {"strategy": "joint"}})
+    assert space.training == TrainingSpec() and not space.controls.distilled
 
 
 def test_a_run_that_was_started_before_there_were_efforts_keeps_its_keys(tmp_path: Path) -> None:

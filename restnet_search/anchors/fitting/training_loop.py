@@ -18,7 +18,10 @@ from restnet_search.errors import AnchorError
 from restnet_search.progress import Progress, Task
 from restnet_search.space.schema import FitSpec
 
-__all__ = ["FitJob", "FitSettings", "TrainingLoop", "steps_per_epoch"]
+__all__ = ["FitJob", "FitSettings", "LossOfRows", "TrainingLoop", "steps_per_epoch"]
+
+LossOfRows = Callable[[Tensor, Tensor], Tensor]
+"""From logits ``(b, classes)``, and the rows ``(b,)`` of the training images that they are for, to their mean loss."""
 
 _WARM_UP = 0.1  # share of the steps
 
@@ -48,11 +51,13 @@ class FitJob:
         name: The anchor's, in messages.
         settings: How and where to train.
         checkpoint: Where the state after every epoch is kept, and taken up if it is there.
+        loss_of: What is minimized; None: the cross-entropy to the labels.
     """
 
     name: str
     settings: FitSettings
     checkpoint: Path | None = None
+    loss_of: LossOfRows | None = None
 
     @property
     def spec(self) -> FitSpec:
@@ -112,9 +117,8 @@ class TrainingLoop:
             module.train()
             order = torch.randperm(len(labels), generator=generator)
             for rows in order.split(spec.batch_size)[:steps]:
-                targets = labels[rows].to(self.precision.device)
                 with self.precision.autocast():
-                    loss = F.cross_entropy(logits(rows), targets, label_smoothing=spec.label_smoothing)
+                    loss = self._loss(logits(rows), rows, labels)
                 self._check_finite(loss, epoch)
                 self.precision.step(loss, optimizer)
                 schedule.step()
@@ -138,6 +142,12 @@ class TrainingLoop:
                 write_epoch(job.checkpoint, state)
         module.load_state_dict(best_state)
         return best
+
+    def _loss(self, logits: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
+        if self.job.loss_of is not None:
+            return self.job.loss_of(logits, rows)
+        targets = labels[rows].to(self.precision.device)
+        return F.cross_entropy(logits, targets, label_smoothing=self.job.spec.label_smoothing)
 
     def _advance(self, steps: int) -> None:
         if self.task is not None:

@@ -29,6 +29,24 @@ session = onnxruntime.InferenceSession("{file}")  # opens {weights}, too
 (logits,) = session.run(None, {{"images": np.zeros((1, {channels}, {height}, {width}), np.float32)}})
 ```"""
 
+_CASCADE = """```python
+model.cascade({threshold!r}, small="{small}", large="{large}")  # or model.cascade(): the best on val
+logits = model(pixels)  # each image goes its own way; uint8, which both routes normalise themselves
+print(model.cascading.images, model.cascading.deferred, model.cascading.mean_macs)
+```"""
+_ONNX_CASCADE = """With ONNX, one image at a time (`images`: normalised as the input of each route says):
+
+```python
+import numpy as np
+import onnxruntime
+
+small, large = onnxruntime.InferenceSession("{small}"), onnxruntime.InferenceSession("{large}")
+(logits,) = small.run(None, {{"images": images}})
+odds = np.exp(logits - logits.max(), dtype=np.float64)
+if odds.max() / odds.sum() < {threshold!r}:
+    (logits,) = large.run(None, {{"images": images}})
+```"""
+
 
 def render_adaptive_card(manifest: AdaptiveManifest) -> str:
     """Return Markdown: what the routes are, cost and reach, how to run them, whose weights are in it."""
@@ -40,6 +58,7 @@ def render_adaptive_card(manifest: AdaptiveManifest) -> str:
         _sizes(manifest),
         "## Run it",
         _usage(manifest),
+        _cascades(manifest),
         _input(manifest),
         "`sha256sum --check SHA256SUMS` says whether the files are as they were written.",
         _licenses(manifest),
@@ -153,6 +172,41 @@ def _usage(manifest: AdaptiveManifest) -> str:
             _ONNX.format(**fields, file=python_text(str(cheapest.onnx)), weights=one_line(manifest.onnx.weights))
         )
     return "\n\n".join(blocks)
+
+
+def _cascades(manifest: AdaptiveManifest) -> str:
+    if not manifest.cascades:
+        return ""
+    lines = [
+        "## Cascades",
+        "",
+        "The small route answers where it is sure, the large one is asked for the other images. Thresholds were chosen"
+        " on val; MACs are averages over val, an image that both routes see takes the most. The weights of both are in"
+        " memory. Which way an image goes is decided in Python, image by image, so no graph holds a cascade.",
+        "",
+        "| small | large | threshold | MACs (mean) | MACs (most) | left to large | val | test |",
+        "|" + "---|" * 8,
+    ]
+    for one in manifest.cascades:
+        cells = [
+            markdown(one.small),
+            markdown(one.large),
+            f"{one.threshold:.4g}",
+            format_count(one.mean_macs["val"]),
+            format_count(one.cost.macs),
+            f"{one.deferred['val']:.1%}",
+            f"{one.val.top1:.1%}",
+            f"{one.test.top1:.1%} ({one.test.ci95[0]:.1%} to {one.test.ci95[1]:.1%})",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    first = manifest.cascades[0]
+    names = {"small": python_text(first.small), "large": python_text(first.large)}
+    lines += ["", _CASCADE.format(**names, threshold=first.threshold)]
+    onnx = {route.name: route.onnx for route in manifest.routes if route.onnx is not None}
+    if {first.small, first.large} <= onnx.keys():
+        files = {"small": python_text(str(onnx[first.small])), "large": python_text(str(onnx[first.large]))}
+        lines += ["", _ONNX_CASCADE.format(**files, threshold=first.threshold)]
+    return "\n".join(lines)
 
 
 def _input(manifest: AdaptiveManifest) -> str:

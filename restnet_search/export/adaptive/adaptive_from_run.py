@@ -23,6 +23,7 @@ from restnet_search.search.prepare.rebuild import Rebuilt, rebuild_networks
 from restnet_search.search.prepare.shared_routes import over_shared_weights
 from restnet_search.search.run.finetuned_states import SHARED
 from restnet_search.search.run.records import SharedState
+from restnet_search.search.run.rival_records import Cascade
 
 __all__ = ["export_adaptive_from_run"]
 
@@ -31,6 +32,7 @@ def export_adaptive_from_run(
     run: RunExport,
     chosen: Sequence[ChosenNetwork],
     *,
+    cascades: Sequence[Cascade] = (),
     with_onnx: bool,
     progress: Progress,
     shared: SharedState | None = None,
@@ -40,6 +42,8 @@ def export_adaptive_from_run(
     Args:
         run: The run; without ``out``, ``export/adaptive/`` in it is written.
         chosen: The routes, at least one.
+        cascades: Of the run's report, of anchors among these routes; those whose anchors take images of another size or
+            crop cannot run in one call and are left out.
         with_onnx: Whether to write them as ONNX files that share their weights, too.
         progress: Shows the routes.
         shared: Of routes that were trained together, where these weights are to be taken; names all that are chosen.
@@ -63,7 +67,9 @@ def export_adaptive_from_run(
     def images_of(preprocessing: Preprocessing) -> Tensor:
         return splits.val.images(preprocessing, spread_indices(splits.val))
 
-    source = AdaptiveSource(folder.name, sources, anchors, images_of)
+    views = {source.id: source.preprocessing for source in sources}
+    kept = [one for one in cascades if views[one.small].geometry == views[one.large].geometry]
+    source = AdaptiveSource(folder.name, sources, anchors, images_of, kept)
     return export_adaptive(source, run.out or folder.exports / "adaptive", with_onnx=with_onnx, progress=progress)
 
 

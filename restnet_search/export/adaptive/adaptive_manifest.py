@@ -12,6 +12,7 @@ from restnet_search.export.adaptive.route import Route
 from restnet_search.export.checksummed_json import read_checksummed, validate_as
 from restnet_search.export.network.architecture import AnchorSource, Architecture
 from restnet_search.files import file_digest, inside
+from restnet_search.search.run.rival_records import Cascade
 
 __all__ = [
     "ADAPTIVE_MANIFEST",
@@ -102,6 +103,7 @@ class AdaptiveManifest:
         data: What the routes were trained and measured on, in words.
         command: What made the run.
         onnx: The routes as ONNX files, where there are any.
+        cascades: Cascades of two routes, whose thresholds were chosen on val.
         measured: None only while the artefact is verified.
     """
 
@@ -118,6 +120,7 @@ class AdaptiveManifest:
     command: str = ""
     onnx: OnnxRoutes | None = None
     measured: Measured | None = None
+    cascades: tuple[Cascade, ...] = ()
     kind: Literal["adaptive"] = field(default="adaptive")
 
     def architecture(self, route: Route) -> Architecture:

@@ -19,11 +19,13 @@ from restnet_search.export.adaptive.adaptive_manifest import (
     find_adaptive_manifest,
     read_adaptive_manifest,
 )
+from restnet_search.export.adaptive.cascade import CascadePolicy, CascadeStatus, RunningCascade
 from restnet_search.export.adaptive.governor import GovernedRoute, Governor, GovernorStatus, GovernorTuning
 from restnet_search.export.adaptive.route import Route, best_of, routes_within
 from restnet_search.export.adaptive.shared_tensors import build_routes
 from restnet_search.export.formats.safetensors import load_strictly, read_tensors
 from restnet_search.files import inside
+from restnet_search.search.run.rival_records import Cascade
 from restnet_search.units import DeviceBudget, parse_budget
 
 __all__ = ["AdaptiveModel", "Route"]
@@ -36,6 +38,7 @@ class _Current:
     route: Route
     governor: Governor | None = None
     visit: int = 0
+    cascade: RunningCascade | None = None
 
 
 class AdaptiveModel(nn.Module):
@@ -60,6 +63,7 @@ class AdaptiveModel(nn.Module):
         super().__init__()
         self.classes = manifest.classes
         self.routes = manifest.routes
+        self.cascades: tuple[Cascade, ...] = manifest.cascades
         self._networks = nn.ModuleList(networks[route.name] for route in self.routes)
         self._places = {route.name: place for place, route in enumerate(self.routes)}
         self._lock = Lock()
@@ -92,7 +96,7 @@ class AdaptiveModel(nn.Module):
 
     @property
     def current(self) -> Route:
-        """The route that a call which begins now runs."""
+        """The route that a call which begins now runs; of a cascade the small one, which sees every image."""
         return self._current.route
 
     @property
@@ -116,8 +120,14 @@ class AdaptiveModel(nn.Module):
         governor = self._current.governor
         return governor.status if governor else None
 
+    @property
+    def cascading(self) -> CascadeStatus | None:
+        """The state of the cascade; None where none runs."""
+        cascade = self._current.cascade
+        return cascade.status if cascade else None
+
     def use(self, route: str | Route) -> Route:
-        """Run this route from now on; ends :meth:`follow`.
+        """Run this route from now on; ends :meth:`follow` and :meth:`cascade`.
 
         Raises:
             ExportError: If there is none of that name.
@@ -128,7 +138,8 @@ class AdaptiveModel(nn.Module):
         return chosen
 
     def set_budget(self, budget: str | DeviceBudget) -> Route:
-        """Run the most accurate route (on val) within a device budget from now on; ends :meth:`follow`.
+        """Run the most accurate route (on val) within a device budget from now on; ends :meth:`follow` and
+        :meth:`cascade`.
 
         Args:
             budget: As on the command line: ``"1GFLOPs"``, ``"10Mparams"``, ``"64MB"`` or ``"64MB@int8"`` (peak memory
@@ -151,8 +162,8 @@ class AdaptiveModel(nn.Module):
         """Keep the latency of calls below a target by changing the route as the measured latency drifts.
 
         The latency is that of one call, so keep the size of the batch. Accelerators are waited for while this is on.
-        :meth:`use` and :meth:`set_budget` end it; :class:`~restnet_search.export.adaptive.governor.Governor` says how
-        it decides.
+        :meth:`use`, :meth:`set_budget` and :meth:`cascade` end it;
+        :class:`~restnet_search.export.adaptive.governor.Governor` says how it decides.
 
         Args:
             target_ms: Milliseconds that nine calls of ten (``tuning.quantile``) are to stay below.
@@ -178,6 +189,50 @@ class AdaptiveModel(nn.Module):
             self._current = _Current(start, governor, governor.visit)
         return governor.status
 
+    def cascade(
+        self, threshold: float | None = None, *, small: str | Route | None = None, large: str | Route | None = None
+    ) -> CascadePolicy:
+        """Run two routes as a cascade from now on: the small one answers where it is sure; ends :meth:`follow`.
+
+        Each image of a call goes its own way: one whose largest softmax probability on the small route is below the
+        threshold is left to the large one. :attr:`cascades` are those whose thresholds were chosen on val, with the
+        accuracy and the MACs on average that they had there. Which way an image goes is decided in Python: where a
+        graph is needed (``torch.export``, ONNX), run the two routes and :meth:`CascadePolicy.defers` between them.
+
+        Args:
+            threshold: From 0 to 1; left out: that of the most accurate of :attr:`cascades` of these routes.
+            small: Sees every image; left out: that of :attr:`cascades`, or the route with the fewest MACs.
+            large: Sees what is left to it; left out: that of :attr:`cascades`, or the most accurate route.
+
+        Raises:
+            ExportError: If there is no such route, the routes are one, the threshold is no probability, or none is
+                given and none was chosen on val.
+        """
+        names = [None if route is None else self._find(route).name for route in (small, large)]
+        offered = [
+            one
+            for one in self.cascades
+            if all(name in (None, has) for name, has in zip(names, (one.small, one.large), strict=True))
+        ]
+        best = max(offered, key=lambda one: one.val.top1, default=None)
+        if threshold is None and best is None:
+            raise ExportError(
+                "No threshold of a cascade of these routes was chosen on val.",
+                expected="cascade(threshold=...), between 0 and 1",
+                hint="export with --cascade, which adds the cascades of the run's report",
+            )
+        cheapest = min(self.routes, key=lambda route: route.costs.macs)
+        policy = CascadePolicy(
+            self._find(names[0] or (best.small if best else cheapest)),
+            self._find(names[1] or (best.large if best else best_of(self.routes))),
+            threshold if threshold is not None else best.threshold if best else 0.0,
+        )
+        networks = (self._networks[self._places[route.name]] for route in (policy.small, policy.large))
+        running = RunningCascade(policy, *networks)
+        with self._lock:
+            self._current = _Current(policy.small, cascade=running)
+        return policy
+
     def forward(self, x: Tensor, route: str | Route | None = None) -> Tensor:
         """Images or pixels ``(B, C, H, W)`` to logits ``(B, classes)``.
 
@@ -191,7 +246,10 @@ class AdaptiveModel(nn.Module):
         """
         current = self._current  # read once: what other threads switch from here on does not touch this call
         chosen = current.route if route is None else self._find(route)
-        self._check(x, chosen, named=route is not None)
+        cascade = current.cascade if route is None else None
+        self._check(x, chosen, named=route is not None or cascade is not None)
+        if cascade is not None:
+            return cascade(x)
         network = self._networks[self._places[chosen.name]]
         governor = current.governor if chosen is current.route else None
         started = governor.clock() if governor else 0.0

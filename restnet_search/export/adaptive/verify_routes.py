@@ -14,14 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from restnet_search.anchors.confidence import confidence_of
 from restnet_search.errors import ExportError
 from restnet_search.export.adaptive.adaptive_model import AdaptiveModel
 from restnet_search.export.formats.onnx import INPUT
 from restnet_search.export.formats.safetensors import load_export, save_export
 from restnet_search.export.network.export_source import ExportSource
 from restnet_search.export.verification.compare import compare, require_single_images, spread_images
+from restnet_search.search.run.rival_records import Cascade
 
-__all__ = ["Switching", "require_identical", "run_without_torch", "time_switches"]
+__all__ = ["Switching", "require_cascade", "require_identical", "run_without_torch", "time_switches"]
 
 SWITCHES = 1000
 _LONGEST = 3600.0  # seconds; the routes take seconds each
@@ -85,6 +87,33 @@ def require_identical(model: AdaptiveModel, route: str, source: ExportSource, im
     finally:
         for file in files:
             file.unlink()
+
+
+@torch.no_grad()
+def require_cascade(model: AdaptiveModel, cascade: Cascade, images: Tensor) -> None:
+    """Refuse a cascade whose answers are not, to the last bit, those of its two routes, in a batch and one by one.
+
+    Args:
+        model: Read back from disk, its routes verified.
+        cascade: One of its own.
+        images: uint8 pixels ``(B, 3, H, W)``, which both routes normalize themselves.
+
+    Raises:
+        ExportError: If an image goes another way than its confidence says, or a logit differs.
+    """
+    small, large = cascade.small, cascade.large
+    for batch in (images, *images.split(1)):
+        expected = model(batch, route=small)
+        left = confidence_of(expected) < cascade.threshold
+        if left.any():
+            expected = expected.clone()
+            expected[left] = model(batch[left], route=large)
+        model.cascade(cascade.threshold, small=small, large=large)
+        if not torch.equal(model(batch), expected):
+            raise ExportError(
+                f"The cascade of {small} and {large} differs from the two routes run one by one. It was not kept.",
+                expected="equal logits, to the last bit",
+            )
 
 
 def time_switches(model: AdaptiveModel, count: int = SWITCHES) -> Switching:

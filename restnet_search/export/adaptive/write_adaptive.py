@@ -28,7 +28,12 @@ from restnet_search.export.adaptive.adaptive_model import AdaptiveModel
 from restnet_search.export.adaptive.route import Route
 from restnet_search.export.adaptive.shared_onnx import WEIGHTS_FILE, save_onnx_routes
 from restnet_search.export.adaptive.shared_tensors import union_tensors
-from restnet_search.export.adaptive.verify_routes import require_identical, run_without_torch, time_switches
+from restnet_search.export.adaptive.verify_routes import (
+    require_cascade,
+    require_identical,
+    run_without_torch,
+    time_switches,
+)
 from restnet_search.export.checksummed_json import dump_checksummed
 from restnet_search.export.formats.onnx import OPSET
 from restnet_search.export.formats.safetensors import serialize_tensors
@@ -36,6 +41,7 @@ from restnet_search.export.network.export_source import ExportSource
 from restnet_search.export.output_folder import refuse_foreign_files, scratch_beside
 from restnet_search.export.verification.compare import TOLERANCE, compare, require_agreement
 from restnet_search.progress import Progress, SilentProgress
+from restnet_search.search.run.rival_records import Cascade
 from restnet_search.version import __version__
 
 __all__ = ["AdaptiveExport", "AdaptiveSource", "export_adaptive"]
@@ -76,6 +82,7 @@ class AdaptiveExport:
                 }
                 for route in self.manifest.routes
             ],
+            "cascades": [asdict(cascade) for cascade in self.manifest.cascades],
             "bytes": asdict(self.measured.sizes),
             "images": self.measured.images,
             "switch": {
@@ -96,12 +103,14 @@ class AdaptiveSource:
         routes: The networks, at least one; by rising MACs.
         anchors: The traced anchors whose parameters the networks share, by name.
         images_of: Returns real images ``(B, C, H, W)`` as a preprocessing makes them, to verify on.
+        policies: Cascades of two of the networks, whose thresholds were chosen on val.
     """
 
     run: str
     routes: Sequence[ExportSource]
     anchors: Mapping[str, nn.Module]
     images_of: Callable[[Preprocessing], Tensor]
+    policies: Sequence[Cascade] = ()
 
 
 def export_adaptive(
@@ -145,6 +154,9 @@ def export_adaptive(
             for route in source.routes:
                 separate += require_identical(model, route.id, route, source.images_of(route.preprocessing), checks)
                 task.advance()
+            for cascade in manifest.cascades:
+                view = next(route.preprocessing for route in source.routes if route.id == cascade.small)
+                require_cascade(model, cascade, view.pixels(source.images_of(view)))
             switching = time_switches(model)
             task.advance()
         sizes = Sizes(0, union, separate, **onnx_sizes)
@@ -188,6 +200,7 @@ def _write_weights(source: AdaptiveSource, draft: Path) -> tuple[AdaptiveManifes
         weights_sha256=file_checksums(draft, [ADAPTIVE_WEIGHTS])[ADAPTIVE_WEIGHTS],
         data=first.data,
         command=first.command,
+        cascades=tuple(source.policies),
     )
     return manifest, sum(tensor.nbytes for tensor in tensors.values())
 

@@ -12,9 +12,11 @@ from typing import TypeVar
 
 from restnet_search.licenses import non_commercial
 from restnet_search.pareto import Point, dominated, non_dominated
+from restnet_search.reporting.assemble.cascades import SplitPredictions, cascade_entries
 from restnet_search.reporting.assemble.comparing import compare_scores
 from restnet_search.reporting.assemble.order_counts import order_entries
 from restnet_search.reporting.assemble.ranker_judgement import judge_ranker
+from restnet_search.reporting.assemble.rival_comparisons import with_rivals
 from restnet_search.reporting.model.budget_sets import BudgetEntry
 from restnet_search.reporting.model.comparison import Comparison
 from restnet_search.reporting.model.line_summary import measure_line
@@ -43,6 +45,7 @@ def build_report(
     *,
     ranker_scores: Mapping[str, Mapping[str, float]] | None = None,
     candidates: Mapping[Direction, int] | None = None,
+    predictions: Mapping[str, SplitPredictions] | None = None,
 ) -> Report:
     """Add to a report what follows from its measurements.
 
@@ -53,6 +56,7 @@ def build_report(
         ranker_scores: Ranker name -> hybrid id -> score, higher is better; by default the hybrids' own ``score``
             under the search's ranker. Scores that are not finite are left out.
         candidates: Stitch points kept for training, by direction.
+        predictions: Of the anchors for the images of val and test; what cascades are made of.
 
     Raises:
         ValueError: If an id is used twice, an anchor has no ``test`` score, or a ranker's score is for an unknown
@@ -66,16 +70,21 @@ def build_report(
     objectives = measured.search.objectives
     if ranker_scores is None:
         ranker_scores = {measured.search.ranker: {h.id: h.score for h in hybrids if h.score is not None}}
+    sets = tuple(_budget_entry(budget, anchors, hybrids, objectives) for budget in budgets or (UNLIMITED,))
+    named: dict[str, Entry] = {entry.id: entry for entry in (*anchors, *hybrids)}
+    picks = {budget.name: named[budget.pick].macs for budget in sets if budget.pick is not None}
+    rivals = replace(measured.rivals, cascades=cascade_entries(anchors, sets, picks, predictions or {}))
     return replace(
         measured,
         hybrids=hybrids,
         controls=tuple(map(_finite, measured.controls)),
         rankers=tuple(judge_ranker(name, scores, hybrids) for name, scores in ranker_scores.items()),
-        budgets=tuple(_budget_entry(budget, anchors, hybrids, objectives) for budget in budgets or (UNLIMITED,)),
+        budgets=tuple(with_rivals(budget, named, rivals) for budget in sets),
         orders=order_entries(anchors, hybrids, candidates or {}),
         dominated=_dominated(anchors, hybrids, objectives),
         non_commercial=_non_commercial(anchors, (*hybrids, *measured.controls)),
         line=measure_line(anchors, hybrids),
+        rivals=rivals,
     )
 
 

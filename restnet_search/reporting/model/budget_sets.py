@@ -19,7 +19,7 @@ class BudgetEntry:
     ``limits`` holds the most that the device allows of each cost that it limits: ``macs``, ``params``, ``memory`` in
     bytes, ``latency`` in seconds. ``pick`` is the most accurate entry on ``val`` within the budget, and ``best_anchor``
     the most accurate anchor; each is None where nothing fits. ``gains`` compares each other member of the Pareto set
-    with that anchor on test.
+    with that anchor on test, ``rivals`` the pick with each of its rivals, by their ids.
     """
 
     name: str
@@ -28,6 +28,7 @@ class BudgetEntry:
     pick: str | None
     best_anchor: str | None = None
     gains: Mapping[str, Comparison] = field(default_factory=dict)
+    rivals: Mapping[str, Comparison] = field(default_factory=dict)
 
     def allows(self, entry: AnchorRecord | HybridRecord) -> bool:
         """Return True where an anchor or hybrid stays within every limit."""

@@ -17,6 +17,7 @@ from restnet_search.reporting.model.judgements import OrderEntry, RankerEntry, T
 from restnet_search.reporting.model.line_summary import LineSummary, measure_line
 from restnet_search.reporting.model.summary import SearchSummary
 from restnet_search.search.run.records import AnchorRecord, Dropped, HybridRecord, RungSummary, SharedState
+from restnet_search.search.run.rival_records import Rivals
 
 __all__ = ["SCHEMA_VERSION", "Entry", "Report", "with_line"]
 
@@ -55,6 +56,7 @@ class Report:
         line: The line between the anchors and every hybrid's height above it; None in runs of earlier versions, for
             which :attr:`measured_line` measures it.
         shared: Routes that were trained together after the search (``finetune --shared``); None where none were.
+        rivals: What is set beside the picks: cascades of anchors, and the distilled anchor.
     """
 
     schema_version: int
@@ -78,6 +80,7 @@ class Report:
     non_commercial: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     line: LineSummary | None = None
     shared: SharedState | None = None
+    rivals: Rivals = field(default_factory=Rivals)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -101,12 +104,14 @@ class Report:
         return tuple(hybrid for hybrid in self.hybrids if hybrid.id in members)
 
     def entry(self, id: str) -> Entry:
-        """Return the anchor or hybrid of this id.
+        """Return the anchor or hybrid of this id, or the distilled anchor.
 
         Raises:
             RunError: If the run has neither; names the valid ids.
         """
-        return _by_id(self.entries, id, f"The run {self.run} has no anchor or hybrid {id!r}.")
+        distilled = self.rivals.distilled
+        named = self.entries if distilled is None else (*self.entries, distilled.network)
+        return _by_id(named, id, f"The run {self.run} has no anchor or hybrid {id!r}.")
 
     def hybrid(self, id: str) -> HybridRecord:
         """Return the hybrid of this id.

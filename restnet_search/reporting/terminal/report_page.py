@@ -25,6 +25,7 @@ from restnet_search.reporting.terminal.halving_table import halving_blocks
 from restnet_search.reporting.terminal.network_tables import AnchorTable, ParetoTable
 from restnet_search.reporting.terminal.order_table import kind_sentences, order_table
 from restnet_search.reporting.terminal.ranker_table import ranker_blocks
+from restnet_search.reporting.terminal.rival_table import rival_blocks, rival_commands, rival_verdicts
 from restnet_search.reporting.terminal.verdicts import verdict
 
 __all__ = ["render_report"]
@@ -46,6 +47,8 @@ def render_report(report: Report) -> RenderableType:
     ]
     for budget in report.budgets:
         blocks += [Heading(f"Budget {budget.name}: {budget_limits(report, budget)}"), *_budget(report, budget)]
+    if rivals := rival_blocks(report):
+        blocks += [Heading("Rivals"), *rivals]
     if finetuned := finetuned_blocks(report):
         blocks += [Heading("Fine-tuned"), *finetuned]
     if shared := shared_blocks(report):
@@ -93,7 +96,7 @@ def _licenses(report: Report) -> list[RenderableType]:
 
 
 def _budget(report: Report, budget: BudgetEntry) -> list[RenderableType]:
-    sentences = verdict(report, budget)
+    sentences = [*verdict(report, budget), *rival_verdicts(report, budget)]
     blocks = [paragraph(sentence, style="bold" if i == 0 else "") for i, sentence in enumerate(sentences)]
     if not budget.pareto:
         return blocks
@@ -110,7 +113,7 @@ def _failures(report: Report) -> list[RenderableType]:
 
 def _next(report: Report) -> list[RenderableType]:
     lines: list[RenderableType] = []
-    for command, purpose in next_commands(report):
+    for command, purpose in (*next_commands(report), *rival_commands(report)):
         lines.append(indented(Text(command, style="bold cyan")))
         lines.append(paragraph(purpose, style="dim"))
     return lines

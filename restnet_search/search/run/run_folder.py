@@ -90,6 +90,14 @@ class RunFolder:
         """Return the file of a fitted anchor's weights."""
         return inside(self.path / "anchors", f"{name}.safetensors", error=RunError)
 
+    def predictions(self, anchor: str, split: str) -> Path:
+        """Return the file of what an anchor says of the images of ``val`` or ``test``."""
+        return inside(self.path / "predictions", f"{anchor}.{split}.pt", error=RunError)
+
+    def rival(self, id: str) -> Path:
+        """Return the file of the weights of a network that was trained whole, to set hybrids beside it."""
+        return inside(self.path / "rivals", f"{id}.safetensors", error=RunError)
+
     @property
     def exists(self) -> bool:
         """True if it is a run's, of this version or of one before there were markers."""
@@ -171,7 +179,8 @@ class RunFolder:
 
     def sweep(self) -> None:
         """Remove the drafts that killed processes left; the caller holds the run (:meth:`locked`)."""
-        for folder in (self.path, *(self.path / name for name in ("stitches", "anchors", "finetuned"))):
+        below = ("stitches", "anchors", "predictions", "rivals", "finetuned")
+        for folder in (self.path, *(self.path / name for name in below)):
             sweep_drafts(folder)
 
     def read(self) -> tuple[SearchSpace, RunInputs]:

@@ -7,14 +7,15 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from restnet_search.anchors.confidence import confidence_of
 from restnet_search.compute import Compute
 from restnet_search.data import Preprocessing, Split
-from restnet_search.plain.answers import Answers
+from restnet_search.plain.predictions import Predictions
 from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.training.context import TrialContext
 from restnet_search.stitching.layer import StitchLayer
 
-__all__ = ["answers_of_network", "count_correct", "predict", "score_network", "score_on_val"]
+__all__ = ["count_correct", "predict", "predictions_of_network", "score_network", "score_on_val"]
 
 _SCORING = "scoring"  # images at once are kept under this name
 
@@ -32,14 +33,14 @@ def predict(stitch: nn.Module, back: nn.Module, features: Tensor, compute: Compu
     return compute.run(lambda x: back(stitch(x)), features, _SCORING, exact=exact).argmax(dim=1).cpu()
 
 
-def answers_of_network(
+def predictions_of_network(
     network: nn.Module,
     preprocessing: Preprocessing,
     split: Split,
     batch_size: int = 250,
     compute: Compute | None = None,
-) -> Answers:
-    """Return which images of a split a network classifies correctly, from the pixels; computed in float32.
+) -> Predictions:
+    """Return what a network says of the images of a split, from the pixels; computed in float32.
 
     Args:
         network: On the device of ``compute``.
@@ -49,9 +50,10 @@ def answers_of_network(
         compute: Where it runs; None: the CPU.
     """
     place = compute or Compute()
-    batches = (place.run(network, images, _SCORING) for images in split.batches(preprocessing, batch_size))
-    predicted = torch.cat([logits.argmax(dim=1).cpu() for logits in batches])
-    return Answers.of((predicted == split.labels).tolist(), split.digest)
+    batches = (place.run(network, images, _SCORING).cpu() for images in split.batches(preprocessing, batch_size))
+    given = [(logits.argmax(dim=1), confidence_of(logits)) for logits in batches]
+    predicted, confidence = (torch.cat(parts) for parts in zip(*given, strict=True))
+    return Predictions(split.digest, (predicted == split.labels).numpy(), confidence.numpy())
 
 
 def score_network(
@@ -61,8 +63,8 @@ def score_network(
     batch_size: int = 250,
     compute: Compute | None = None,
 ) -> int:
-    """Count the images of a split that a network classifies correctly; as :func:`answers_of_network`."""
-    return answers_of_network(network, preprocessing, split, batch_size, compute).correct
+    """Count the images of a split that a network classifies correctly; as :func:`predictions_of_network`."""
+    return predictions_of_network(network, preprocessing, split, batch_size, compute).answers.correct
 
 
 def count_correct(predicted: Iterable[Tensor], labels: Tensor) -> int:

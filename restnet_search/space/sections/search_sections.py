@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, StrictBool, field_validator, model_validator
 
 from restnet_search.space.sections.checks import Problem, each_once, one_is_a_list, plain_data, raise_problems
 from restnet_search.space.sections.fields import (
@@ -79,6 +79,11 @@ class ControlSpec(Section):
     self: NonNegative = Field(default=1, description="Cut points at which each anchor is stitched to itself.")
     random: NonNegative = Field(
         default=2, description="Stitch points drawn among those the ranker did not keep, at like FLOPs."
+    )
+    distilled: StrictBool | NonNegative = Field(
+        default=False,
+        description="Whether the best affordable anchor that is not the largest is trained whole, by distillation from "
+        "the largest, on as many images as the search saw (a number: at most on so many).",
     )
 
 
