@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from restnet_search.search.run.records import SharedState
     from restnet_search.search.run.rival_records import Cascade
 
-__all__ = ["export_adaptive", "refuse_formats"]
+__all__ = ["AdaptiveRequest", "export_adaptive", "refuse_formats"]
 
 _FORMATS = ("safetensors", "onnx")
 
@@ -37,19 +37,27 @@ def refuse_formats(names: Sequence[str]) -> None:
         )
 
 
-def export_adaptive(
-    run: RunExport,
-    report: Report,
-    budgets: Sequence[str],
-    formats: Sequence[str],
-    *,
-    cascade: bool,
-    as_json: bool,
-    stitch_only: bool = False,
-) -> None:
+@dataclass(frozen=True)
+class AdaptiveRequest:
+    """What of a run becomes one model.
+
+    Attributes:
+        budgets: Names of budgets whose Pareto sets are taken; empty: of all, or what was trained together.
+        formats: Names of formats; empty: all.
+        cascade: Whether the anchors of cascades are added.
+        stitch_only: Whether networks are taken as the search left them, also where they were fine-tuned.
+    """
+
+    budgets: Sequence[str]
+    formats: Sequence[str]
+    cascade: bool
+    stitch_only: bool
+
+
+def export_adaptive(run: RunExport, report: Report, request: AdaptiveRequest, *, as_json: bool) -> None:
     """Export the Pareto sets of a run as one model that switches, and say what came of it.
 
-    Cascades of the report come with it where both anchors are in it; with ``cascade`` their anchors are added.
+    Cascades of the report come with it where both anchors are in it.
 
     Where networks were trained together (``finetune --shared``), it holds these, with those weights, unless budgets
     name others.
@@ -57,23 +65,23 @@ def export_adaptive(
     from restnet_search.cli.progress import show_progress
     from restnet_search.export.adaptive.adaptive_from_run import export_adaptive_from_run
 
-    sets = _budgets(report, budgets)
+    sets = _budgets(report, request.budgets)
     cascades = [one for budget in sets for one in report.rivals.cascades_beside(budget.name)]
-    if cascade and not cascades:
+    if request.cascade and not cascades:
         raise RunError(
             f"The run {report.run} has no cascade to export.",
             expected="two anchors of which the smaller costs less than a budget's pick",
             hint="export without --cascade; results of earlier versions have none until --resume RUN writes them anew",
         )
-    shared = report.shared if report.shared is not None and report.shared.kept and not stitch_only else None
+    shared = report.shared if report.shared is not None and report.shared.kept and not request.stitch_only else None
     names = dict.fromkeys(name for budget in sets for name in budget.pareto)
-    if shared and not budgets:
+    if shared and not request.budgets:
         names = dict.fromkeys(shared.routes)
-    if cascade:
+    if request.cascade:
         names |= dict.fromkeys(name for one in cascades for name in (one.small, one.large))
     entries = [report.entry(name) for name in names]
     shared = shared and _covering(shared, entries)
-    chosen = [choose_network(report, entry, stitch_only=stitch_only, shared=shared) for entry in entries]
+    chosen = [choose_network(report, entry, stitch_only=request.stitch_only, shared=shared) for entry in entries]
     policies = _distinct([one for one in cascades if {one.small, one.large} <= names.keys()])
     if policies and shared:
         policies = []
@@ -82,7 +90,7 @@ def export_adaptive(
             "finetune --shared; --stitch-only exports the former.",
             file=sys.stderr,
         )
-    with_onnx = not formats or "onnx" in formats
+    with_onnx = not request.formats or "onnx" in request.formats
     with show_progress() as progress:
         result = export_adaptive_from_run(
             run, chosen, cascades=policies, with_onnx=with_onnx, progress=progress, shared=shared

@@ -120,9 +120,8 @@ def export(
     report = load_run(folder.path)
     place = RunExport(folder, out, weights, data, trust_code)
     if adaptive:
-        adaptive_export.export_adaptive(
-            place, report, budget or [], names, cascade=cascade, as_json=as_json, stitch_only=stitch_only
-        )
+        request = adaptive_export.AdaptiveRequest(budget or [], names, cascade=cascade, stitch_only=stitch_only)
+        adaptive_export.export_adaptive(place, report, request, as_json=as_json)
         return
     entry = report.entry(hybrid if hybrid is not None else _pick(report, budget[0] if budget else None))
     with show_progress() as progress:

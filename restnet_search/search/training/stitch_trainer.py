@@ -203,7 +203,7 @@ class StitchTrainer:
 
     @property
     def _until_back(self) -> nn.Module:
-        """What lies before the back: the stitch layer, and the front where it trains, too."""
+        """The part before the back: the stitch layer, after the front where that trains, too."""
         return self.stitch if self._front is None else nn.Sequential(self._front, self.stitch)
 
 
