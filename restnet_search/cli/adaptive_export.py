@@ -39,7 +39,7 @@ def refuse_formats(names: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class AdaptiveRequest:
-    """What of a run becomes one model.
+    """The networks of a run that become one model, and how.
 
     Attributes:
         budgets: Names of budgets whose Pareto sets are taken; empty: of all, or what was trained together.
