@@ -187,7 +187,7 @@ def test_an_epoch_is_that_of_a_plain_loop(anchors: Anchors, data: DataSplits, tm
         logits = network(images[rows])
         odds, soft = (wanted[rows] / 4).softmax(1), (logits / 4).log_softmax(1)
         apart = (odds * (odds.log() - soft)).sum(1).mean()
-        loss = 0.1 * F.cross_entropy(logits, few.train.labels[rows]) + 0.9 * 16 * apart
+        loss = 0.9 * F.cross_entropy(logits, few.train.labels[rows]) + 0.1 * 16 * apart
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -38,7 +38,9 @@ __all__ = ["OutOfTime", "distill", "forget_distillation", "plan_distillation"]
 
 _LEAST_EPOCHS = 5  # so that val may choose among several, and a kill loses a fifth at most
 _LEAST_IMAGES = 4
-_FOLLOWED = 0.9  # share of the loss that follows the large anchor
+_FOLLOWED = 0.1
+"""Share of the loss that follows the large anchor. A larger one pulls an anchor that was fitted to the labels away from
+where it was, and so few images do not bring it back."""
 _RECIPE: Mapping[str, Any] = {"optimizer": "sgd", "lr": 0.01, "weight_decay": 5e-4}
 """For convolutional anchors; on CIFAR-10, AdamW at the rates tried took more from the weights that it began with."""
 _RECIPE_OF_OTHERS: Mapping[str, Any] = {"optimizer": "adamw", "lr": 5e-4, "weight_decay": 0.05}
