@@ -110,7 +110,8 @@ def rank_pairs(
     passes = {name: ranker.passes for name, ranker in rankers.items()}  # now: a ranker may count those that are left
     most = max(passes.values(), default=0)
     learners = {name: ranker for name, ranker in rankers.items() if ranker.learns}
-    further = list(torch.arange(seen, len(images)).split(spec.batch_size)) if learners else []
+    rest = torch.arange(seen, len(images))
+    further = list(rest.split(spec.batch_size)) if learners and len(rest) else []  # the split of nothing is not empty
     asked = list(torch.arange(len(val)).split(spec.batch_size)) if learners and val is not None else []
     parts = most * len(batches) + len(further) + len(asked)
     with progress.task(f"Similarity ({', '.join(names)})", total=parts) as task, torch.no_grad():

@@ -41,6 +41,21 @@ def test_a_ranker_that_learns_sees_all_training_images_and_then_val_whatever_the
         rank_pairs(spec, ["kl"], anchors, train, seed=0, progress=silent)
 
 
+def test_a_ranker_that_learns_may_see_no_more_images_than_the_others() -> None:
+    """As where ``training.images`` is at most ``ranker.images``, and a whole number of batches."""
+    anchors = {name: cut_anchor(name) for name in ("cifar_resnet8", "vit")}
+    data = load_data(DataSpec(dataset="digits"))
+    train, val = data.train.subset(torch.arange(64)), data.val.subset(torch.arange(30))
+    scores = [
+        rank_pairs(
+            RankerSpec(images=count, batch_size=32), ["kl"], anchors, train, val=val, seed=0, progress=SilentProgress()
+        )
+        for count in (64, 32)
+    ]
+    for pair, matrix in scores[0].scores["kl"].items():
+        np.testing.assert_array_equal(matrix, scores[1].scores["kl"][pair])  # 32 of them come later
+
+
 def test_a_ranker_of_several_passes_scores_as_in_one() -> None:
     anchors = {name: cut_anchor(name) for name in ("cifar_resnet8", "vit")}
     digits = load_data(DataSpec(dataset="digits")).train.subset(torch.arange(96))
