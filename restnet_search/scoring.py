@@ -247,7 +247,9 @@ def _distilled(search: Search, anchors: Sequence[AnchorRecord]) -> Distilled | N
     plan = plan_distillation(anchors, session.budgets, search.images_seen, available, limit=limit)
     if plan is None:
         if limit:
-            session.progress.log("No distilled control: no anchor but the largest fits a budget, or too few images.")
+            session.progress.log(
+                "No distilled control: no anchor below the most accurate one fits a budget, or too few images."
+            )
         return None
     kept = search.study.noted(DISTILLED, Distilled)
     if kept is not None and kept.plan == plan:

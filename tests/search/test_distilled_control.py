@@ -45,12 +45,18 @@ ANCHORS = [record("large", 100, 0.9), record("middle", 40, 0.8), record("small",
     ("budgets", "small"),
     [((), "middle"), (("41",), "middle"), (("39", "20"), "small"), (("200",), "middle"), (("5",), None)],
 )
-def test_the_best_affordable_anchor_but_the_largest_follows_the_largest(
-    budgets: tuple[str, ...], small: str | None
-) -> None:
+def test_the_best_affordable_anchor_below_the_best_one_follows_it(budgets: tuple[str, ...], small: str | None) -> None:
     limits = tuple(parse_budget(f"{text}FLOPs") for text in budgets) or (UNLIMITED,)
     plan = plan_distillation(ANCHORS, limits, 1000, 500, limit=True)
     assert (None if plan is None else (plan.small, plan.large)) == (None if small is None else (small, "large"))
+
+
+def test_a_large_anchor_that_is_worse_than_others_is_not_followed() -> None:
+    anchors = [*ANCHORS, record("larger", 200, 0.6)]
+    plan = plan_distillation(anchors, [parse_budget("41FLOPs")], 1000, 500, limit=True)
+    assert plan is not None and (plan.small, plan.large) == ("middle", "large")
+    best_is_small = [record("best", 10, 0.9), record("large", 100, 0.8)]
+    assert plan_distillation(best_is_small, [UNLIMITED], 1000, 500, limit=True) is None
 
 
 @pytest.mark.parametrize(

@@ -66,12 +66,15 @@ def rival_blocks(report: Report) -> list[RenderableType]:
 
 
 def rival_verdicts(report: Report, budget: BudgetEntry) -> list[str]:
-    """Say which rivals are above the pick on test by more than chance explains."""
+    """Say which rivals are above the pick on test by more than chance explains; of the same anchors only the first."""
+    winners: dict[str, _Rival] = {}
+    for rival in _rivals(report, budget):
+        if rival.wins:
+            winners.setdefault(rival.name, rival)
     return [
         f"A rival does better: {rival.name}, {points(-rival.lead.difference)} points on test at "
         f"{format_count(rival.macs)} MACs{' on average' if rival.macs != rival.scored.cost.macs else ''} (see Rivals)."
-        for rival in _rivals(report, budget)
-        if rival.wins
+        for rival in winners.values()
     ]
 
 

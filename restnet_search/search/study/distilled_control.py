@@ -1,6 +1,6 @@
 """The distilled control: the images that a search spent on stitch layers, spent on a small anchor instead.
 
-All of the small anchor is trained to follow the logits of the largest one (Hinton et al. 2015), from the weights that
+All of the small anchor is trained to follow the logits of the best one (Hinton et al. 2015), from the weights that
 it has. It answers what a reader asks first: would distilling the small model have done?
 """
 
@@ -56,7 +56,8 @@ def plan_distillation(
 ) -> Distillation | None:
     """Plan the distilled control of a search; None where there is none to train.
 
-    The largest anchor (by MACs) is followed. Of the others, the most accurate on val that a budget allows is trained.
+    The most accurate anchor on val is followed. Of those with fewer MACs, the most accurate that a budget allows is
+    trained.
     As many distinct images are taken as epochs leave, for what an anchor has not seen teaches it most.
 
     Args:
@@ -67,7 +68,7 @@ def plan_distillation(
         limit: ``controls.distilled`` of the space: False: none; True: as many images as were spent; a number: at most.
     """
     wanted = spent if limit is True else min(spent, limit)
-    large = max(anchors, key=lambda anchor: (anchor.macs, anchor.params))
+    large = max(anchors, key=lambda anchor: (anchor.val.top1, -anchor.macs, anchor.name))
     affordable = [
         anchor for anchor in anchors if anchor.macs < large.macs and any(_allows(budget, anchor) for budget in budgets)
     ]

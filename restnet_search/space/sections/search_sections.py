@@ -82,8 +82,8 @@ class ControlSpec(Section):
     )
     distilled: StrictBool | NonNegative = Field(
         default=False,
-        description="Whether the best affordable anchor that is not the largest is trained whole, by distillation from "
-        "the largest, on as many images as the search saw (a number: at most on so many).",
+        description="Whether the best affordable anchor below the most accurate one is trained whole, by distillation "
+        "from that one, on as many images as the search saw (a number: at most on so many).",
     )
 
 
