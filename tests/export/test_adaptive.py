@@ -356,14 +356,20 @@ class TestBytes:
         union = sum(tensor.nbytes for tensor in used.values())
         assert sum(tensor.nbytes for tensor in stored) == union == written.measured.sizes.union
 
-    def test_the_artefact_is_hardly_more_than_the_union_and_much_less_than_the_sum(
+    def test_the_artefact_is_hardly_more_than_the_union_and_less_than_the_sum_by_what_is_shared(
         self, written: AdaptiveExport
     ) -> None:
         sizes = written.measured.sizes
+        networks = [route(name).network for name in ROUTES]
+        all_of_each = [{id(t): t.nbytes for t in (*one.parameters(), *one.buffers())} for one in networks]
+        apart = sum(sum(tensors.values()) for tensors in all_of_each)
+        repeated = apart - sum({key: size for tensors in all_of_each for key, size in tensors.items()}.values())
+        assert repeated > 0.25 * apart
         files = ("adaptive.safetensors", "adaptive.json")
         assert sizes.artefact == sum((written.folder / name).stat().st_size for name in files)
         assert sizes.artefact <= 1.05 * sizes.union
-        assert sizes.artefact < 0.7 * sizes.separate
+        # files apart hold manifests, too, and the headers of their tensors
+        assert sizes.artefact < sizes.separate - repeated
 
     def test_what_no_route_uses_is_left_out(self, images: Tensor, tmp_path: Path) -> None:
         write(tmp_path / "out", images, ("cnn_to_cnn", "cnn_to_vit"))
