@@ -15,7 +15,7 @@ from restnet_search.errors import RunError
 from restnet_search.search.run.records import Answers
 from restnet_search.search.study.kept_answers import keep_answers, kept_answers
 from restnet_search.search.study.study import SearchStudy
-from restnet_search.search.training.accuracy import answers_of_network, score_network
+from restnet_search.search.training.accuracy import predictions_of_network, score_network
 from restnet_search.space.schema import SearchSpace
 
 SPACE = SearchSpace.model_validate(
@@ -37,7 +37,8 @@ def opened(folder: Path) -> SearchStudy:
 def test_answers_are_those_of_single_images_and_are_read_back_by_a_later_session(tmp_path: Path, split: Split) -> None:
     torch.manual_seed(1)
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 10))
-    answers = keep_answers(opened(tmp_path), "h001", split, answers_of_network(network, RGB, split, batch_size=10))
+    given = predictions_of_network(network, RGB, split, batch_size=10).answers
+    answers = keep_answers(opened(tmp_path), "h001", split, given)
     with torch.no_grad():
         one_by_one = [int(network(split.images(RGB, [i])).argmax()) == int(split.labels[i]) for i in range(len(split))]
     assert answers == Answers.of(one_by_one, split.digest) and 0 < answers.correct < len(split)
