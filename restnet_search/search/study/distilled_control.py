@@ -56,8 +56,8 @@ def plan_distillation(
 ) -> Distillation | None:
     """Plan the distilled control of a search; None where there is none to train.
 
-    The most accurate anchor on val is followed. Of those with fewer MACs, the most accurate that a budget allows is
-    trained.
+    The most accurate anchor on val that is not the cheapest is followed. Of those with fewer MACs, the most accurate
+    that a budget allows is trained.
     As many distinct images are taken as epochs leave, for what an anchor has not seen teaches it most.
 
     Args:
@@ -68,7 +68,9 @@ def plan_distillation(
         limit: ``controls.distilled`` of the space: False: none; True: as many images as were spent; a number: at most.
     """
     wanted = spent if limit is True else min(spent, limit)
-    large = max(anchors, key=lambda anchor: (anchor.val.top1, -anchor.macs, anchor.name))
+    cheapest = min(anchor.macs for anchor in anchors)
+    followed = [anchor for anchor in anchors if anchor.macs > cheapest] or anchors
+    large = max(followed, key=lambda anchor: (anchor.val.top1, -anchor.macs, anchor.name))
     affordable = [
         anchor for anchor in anchors if anchor.macs < large.macs and any(_allows(budget, anchor) for budget in budgets)
     ]

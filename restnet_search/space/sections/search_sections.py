@@ -82,7 +82,7 @@ class ControlSpec(Section):
     )
     distilled: StrictBool | NonNegative = Field(
         default=False,
-        description="Whether the best affordable anchor below the most accurate one is trained whole, by distillation "
+        description="Whether the best affordable anchor below the most accurate dearer one is trained whole, distilled "
         "from that one, on as many images as the search saw (a number: at most on so many).",
     )
 
