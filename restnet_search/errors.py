@@ -21,6 +21,7 @@ __all__ = [
     "RunError",
     "SpaceError",
     "did_you_mean",
+    "first_line",
     "first_of",
 ]
 
@@ -80,6 +81,11 @@ class ExportError(RestnetError):
 
 class ExtensionError(RestnetError):
     """A ranker, stitch layer, strategy or export format that is not known, not trusted or cannot be loaded."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message that says something, or its type's name: what fits a sentence."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def first_of(names: Sequence[str], most: int) -> str:

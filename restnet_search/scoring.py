@@ -248,7 +248,7 @@ def _distilled(search: Search, anchors: Sequence[AnchorRecord]) -> Distilled | N
     if plan is None:
         if limit:
             session.progress.log(
-                "No distilled control: no anchor below the most accurate one fits a budget, or too few images."
+                "No distilled control: no anchor below the one to follow fits a budget, or too few images."
             )
         return None
     kept = search.study.noted(DISTILLED, Distilled)

@@ -15,7 +15,7 @@ from restnet_search.finetuning.planning import Assignment, ready_trainer
 from restnet_search.finetuning.rounds import BestRound, Judge, kept_recipe, train_rounds
 from restnet_search.finetuning.trained_route import TrainedRoute, hybrid_route, slice_of
 from restnet_search.reporting.assemble.statistics import final_score
-from restnet_search.search.prepare.hybrids import own_tensors, trained_tensors
+from restnet_search.search.prepare.hybrids import trainable_tensors, trained_tensors
 from restnet_search.search.prepare.rebuild import Rebuilt
 from restnet_search.search.run.finetuned_states import finetuned_state, keep_state
 from restnet_search.search.run.records import FinetunedState, Score
@@ -80,7 +80,9 @@ def _kept(run: OpenedRun, id: str, route: TrainedRoute, best: BestRound, state: 
     hybrid, test = route.network, run.data.test
     assert isinstance(hybrid, Hybrid)
     answers = predictions_of_network(hybrid, route.preprocessing, test, compute=run.compute).answers
-    tensors = trained_tensors(hybrid.stitch, own_tensors(slice_of(hybrid.back)), own_tensors(slice_of(hybrid.front)))
+    tensors = trained_tensors(
+        hybrid.stitch, trainable_tensors(slice_of(hybrid.back)), trainable_tensors(slice_of(hybrid.front))
+    )
     content = save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
     write_atomically(run.folder.finetuned(id), content)
     return replace(state, sha256=bytes_digest(content), test=final_score(answers, len(test)))

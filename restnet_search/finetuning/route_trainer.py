@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from restnet_search.compute import Compute, copy_to_cpu
 from restnet_search.data import Preprocessing
-from restnet_search.errors import RunError
+from restnet_search.errors import RunError, first_line
 from restnet_search.finetuning.recipe import ANCHOR_RATE, Recipe, averaging_decay
 from restnet_search.finetuning.settled_statistics import settle_statistics
 from restnet_search.finetuning.step_images import StepImages
@@ -114,8 +114,7 @@ class RouteTrainer:
         try:
             self.time_step()
         except Exception as error:  # noqa: BLE001  compilers fail in ways of every type
-            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            self._say(f"torch.compile cannot be used here, training goes on without it: {reason}")
+            self._say(f"torch.compile cannot be used here, training goes on without it: {first_line(error)}")
             self._training = [route.training for route in self.routes]
             self._followed = self._lesson.teacher.network
             return False

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, fx, nn
 
-from restnet_search.errors import GraphError
+from restnet_search.errors import GraphError, first_line
 from restnet_search.graph.functional import make_functional
 from restnet_search.graph.nodes import data_dependent
 from restnet_search.graph.recording import OtherSize, look_at_other_size, record_shapes
@@ -124,7 +124,7 @@ def trace_model(model: nn.Module, image_size: tuple[int, int, int]) -> TracedMod
             module = trace(model, images)
             value = record_shapes(module, images)
         except Exception as error:  # noqa: BLE001  (tracing runs arbitrary model code: whatever it raises is the reason)
-            reasons.append(f"{_first_line(error)} ({way})")
+            reasons.append(f"{first_line(error)} ({way})")
             continue
         if value.ndim != 2:
             raise _no_logits(model, value)
@@ -145,7 +145,7 @@ def _run_model(model: nn.Module, images: Tensor, image_size: tuple[int, int, int
             logits = model(images)
     except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
         raise GraphError(
-            f"{type(model).__name__} does not take images of {'x'.join(map(str, image_size))}: {_first_line(error)}",
+            f"{type(model).__name__} does not take images of {'x'.join(map(str, image_size))}: {first_line(error)}",
             hint="set the anchor's input size (kwargs: {img_size: ...}) to one that the model accepts",
         ) from error
     if not isinstance(logits, Tensor):
@@ -199,7 +199,3 @@ def _forbid_inplace(model: nn.Module) -> None:
     for module in model.modules():
         if getattr(module, "inplace", False) is True:
             setattr(module, "inplace", False)  # noqa: B010  (no field of nn.Module)
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from restnet_search.errors import RunError
+from restnet_search.errors import RunError, first_line
 
 __all__ = ["Compiled"]
 
@@ -36,9 +36,8 @@ class Compiled(nn.Module):
         try:
             return self._call(batch)
         except TorchDynamoException as error:
-            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise RunError(
-                f"torch.compile cannot compile {self._what}: {reason}",
+                f"torch.compile cannot compile {self._what}: {first_line(error)}",
                 expected="a C++ compiler (g++ or clang, with Python's headers) on the CPU, triton on a GPU",
                 hint="install it, or leave --compile (compute.compile in the space) out",
             ) from error

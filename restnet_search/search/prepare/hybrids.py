@@ -15,7 +15,7 @@ from restnet_search.stitching.layer import Hybrid, StitchLayer, terms_of
 from restnet_search.stitching.plan import StitchPlan
 from restnet_search.stitching.tuning import norm_statistics, with_tensors
 
-__all__ = ["assemble", "own_tensors", "plan_between", "restore_hybrid", "trained_tensors"]
+__all__ = ["assemble", "plan_between", "restore_hybrid", "trainable_tensors", "trained_tensors"]
 
 _BACK, _FRONT = "back/", "front/"
 """Before the names of the back's and the front's own tensors in a hybrid's file; the others are the stitch layer's."""
@@ -53,7 +53,7 @@ def trained_tensors(
     return {**stitch.state_dict(), **own}
 
 
-def own_tensors(part: fx.GraphModule) -> dict[str, Tensor]:
+def trainable_tensors(part: fx.GraphModule) -> dict[str, Tensor]:
     """Return what training may change of a front or a back, by name: its parameters and batch-norm statistics."""
     parameters = {name: one.detach() for name, one in part.named_parameters() if one.is_floating_point()}
     return parameters | {name: part.get_buffer(name) for name in norm_statistics(part)}

@@ -82,8 +82,8 @@ class ControlSpec(Section):
     )
     distilled: StrictBool | NonNegative = Field(
         default=False,
-        description="Whether the best affordable anchor below the most accurate dearer one is trained whole, distilled "
-        "from that one, on as many images as the search saw (a number: at most on so many).",
+        description="Whether the best affordable anchor is trained whole, to follow the most accurate one that costs "
+        "more, on as many images as the search saw (a number: at most on so many).",
     )
 
 
