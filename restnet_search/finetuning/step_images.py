@@ -11,11 +11,11 @@ from restnet_search.compute import Compute
 from restnet_search.data import Preprocessing, Split
 from restnet_search.data.augmentation import augmented
 from restnet_search.search.training.seeds import generator_for
+from restnet_search.stitching.tuning import STATISTICS_IMAGES
 
 __all__ = ["StepImages", "keeps_answers_mirrored"]
 
 _LOST = 0.02  # of the accuracy: what mirrored images may cost the teacher
-_SAMPLE = 1000  # images that batch-norm statistics are estimated on
 _SCORED = 250  # images at once where nothing is trained
 
 
@@ -46,7 +46,7 @@ class StepImages:
 
     def unchanged(self, preprocessing: Preprocessing) -> Iterator[Tensor]:
         """Yield batches of a fixed sample of the images as they are, to estimate batch-norm statistics on."""
-        rows = torch.linspace(0, len(self._split) - 1, min(_SAMPLE, len(self._split))).round().long()
+        rows = torch.linspace(0, len(self._split) - 1, min(STATISTICS_IMAGES, len(self._split))).round().long()
         return self._split.batches(preprocessing, _SCORED, rows)
 
     def _rows(self, step: int) -> Tensor:

@@ -32,20 +32,21 @@ class EffortLevel:
 
 
 _DISTILLED: Mapping[str, Any] = {"distilled": True}
-_BY_BATCH: Mapping[str, Any] = {"norms": "batch", "batch_size": 50, "lr": [3e-4, 3e-3]}
+_FOLLOWED: Mapping[str, Any] = {"distill": 0.5, "distill_backs": "larger"}
+_BY_BATCH: Mapping[str, Any] = {"norms": "batch", "batch_size": 50, "lr": [3e-4, 2e-3]}
 
 EFFORTS: Mapping[Effort, EffortLevel] = {
     "paper": EffortLevel("the stitch layer alone is trained, as in ReStNet; the least work"),
     "balanced": EffortLevel(
-        "the back's batch-norms follow the batches and are estimated anew, two more passes over the images; a small "
-        "anchor learns from the large one, to compare with",
-        {"tune": "stitch+norm-stats", **_BY_BATCH},
+        "the back's norm layers are trained, too, by the statistics of each batch, and backs of the larger anchor "
+        "follow its answers, about a tenth more work; a small anchor learns from the large one, to compare with",
+        {"tune": "stitch+norm", **_BY_BATCH, "whiten": True, **_FOLLOWED},
         _DISTILLED,
     ),
     "best": EffortLevel(
-        "all of the back is trained, for twice the epochs, after the larger anchor, too, about four times the work; a "
-        "small anchor learns from the large one, to compare with",
-        {"tune": "all", **_BY_BATCH, "epochs": [2, 4], "distill": 0.5},
+        "all of the front and of the back is trained, too, for twice the epochs, about five times the work, and no two "
+        "hybrids share weights; a small anchor learns from the large one, to compare with",
+        {"tune": "hybrid", **_BY_BATCH, "epochs": [2, 4], **_FOLLOWED},
         _DISTILLED,
     ),
 }

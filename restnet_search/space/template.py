@@ -79,8 +79,8 @@ top_k: 3    # stitch points kept per front cut point and partner
 # linear maps channels (1x1); conv3x3 reads neighbours too: better between shallow CNNs, nine times the cost.
 stitch: {{kind: linear, init: lstsq, images: 1000}}
 
-# What is trained beside the stitch layer, and how. paper: nothing; balanced: the back's batch-norms adapt; best: all of
-# the back, longer. Keys of `training` win; [low, high] are searched. More images and epochs: slower, better.
+# What is trained beside the stitch layer, and how. paper: nothing; balanced: the back's norm layers; best: all of front
+# and back, longer. Keys of `training` win; [low, high] are searched. More images and epochs: slower, better.
 effort: balanced
 training: {{epochs: [1, 2], images: 4000}}
 search: {{trials: 40, seed: 0}} # trials: trained in full; timeout: seconds

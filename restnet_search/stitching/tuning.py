@@ -23,14 +23,17 @@ from restnet_search.graph.image_size import keep_size_check
 from restnet_search.space.schema import Tune
 
 __all__ = [
-    "TUNES", "StatisticsFit", "Tune", "TunedBack", "norm_parameters", "norm_statistics", "training_view",
-    "with_tensors",
+    "STATISTICS_IMAGES", "TUNES", "StatisticsFit", "Tune", "TunedBack", "norm_parameters", "norm_statistics",
+    "training_view", "with_tensors",
 ]  # fmt: skip
 
 TUNES: tuple[Tune, ...] = get_args(Tune)
 
 LORA_RANK = 4
 """Rank of the low-rank deltas of ``stitch+lora`` (Hu et al. 2021 use 4 to 8)."""
+
+STATISTICS_IMAGES = 1000
+"""Images that batch-norm statistics are estimated on, at most: each gives all its positions, so more add nothing."""
 
 # torch.fx records the first, torch.export the second, whose counterpart for training is the third
 _BATCH_NORM = F.batch_norm

@@ -16,11 +16,11 @@ from restnet_search.anchor_line import AnchorLine
 from tests.benchmarks.cifar import resnet, why_missing
 from tests.benchmarks.kept_rows import KeptRows
 from tests.benchmarks.pairs import open_pair
-from tests.benchmarks.recipes import BEFORE, RECIPES, Recipe
+from tests.benchmarks.recipes import ALONE, BEFORE, RECIPES, Recipe
 from tests.benchmarks.result import Condition, Finding
 
 PAIRS = ((56, 8), (56, 20))
-ALONE, BEST = "balanced", "best"
+BEST = "best"
 TARGET_ABOVE, TARGET_BEST, TARGET_ALONE = 5, 0.0, -4.0
 
 

@@ -45,12 +45,16 @@ SIZES = {
 
 
 _BATCH: Mapping[str, Any] = {"batch_size": 50, "norms": "batch"}
+_WHITENED: Mapping[str, Any] = {**_BATCH, "whiten": True}
 BASE = "conv3x3, stitch+norm-stats, rate 1e-3, batches of 100"
 BY_BATCH = "norms by batch, batches of 50"
+BALANCED = f"{BY_BATCH}, whitened, stitch+norm, backs of the larger anchor follow it by 0.5"
 RECIPES: Mapping[str, Recipe] = {
     BASE: Recipe(),
     BY_BATCH: Recipe(training=_BATCH),
-    f"{BY_BATCH}, whitened": Recipe(training={**_BATCH, "whiten": True}),
+    f"{BY_BATCH}, whitened": Recipe(training=_WHITENED),
+    f"{BY_BATCH}, whitened, stitch+norm": Recipe(tune="stitch+norm", training=_WHITENED),
+    BALANCED: Recipe(tune="stitch+norm", distill=0.5, training={**_WHITENED, "distill_backs": "larger"}),
     f"{BY_BATCH}, matched at the end first": Recipe(training=_BATCH, match_epochs=1, match_at="final"),
     f"{BY_BATCH}, all": Recipe(training=_BATCH, tune="all"),
     "distill 0.5": Recipe(distill=0.5),
@@ -70,11 +74,14 @@ RECIPES: Mapping[str, Recipe] = {
     f"{BY_BATCH}, all, distill 0.5": Recipe(training=_BATCH, tune="all", distill=0.5),
     f"{BY_BATCH}, block": Recipe(kind="block", training=_BATCH),
     f"{BY_BATCH}, hybrid": Recipe(training=_BATCH, tune="hybrid"),
+    f"{BY_BATCH}, hybrid, backs of the larger anchor follow it by 0.5": Recipe(
+        tune="hybrid", distill=0.5, training={**_BATCH, "distill_backs": "larger"}
+    ),
 }
 """By what the table calls them; what matters most comes first, for a run may be cut off."""
-FIRST = (2, 5, 8)
+FIRST = (2, 5, 7, 10)
 """So many recipes are measured with all pairs before the next."""
-LONG = (BASE, BY_BATCH, f"{BY_BATCH}, whitened", f"{BY_BATCH}, block", f"{BY_BATCH}, all, distill 0.5")
+LONG = (BASE, BY_BATCH, f"{BY_BATCH}, whitened", BALANCED, f"{BY_BATCH}, block", f"{BY_BATCH}, all, distill 0.5")
 """Those that are compared at more images than the fewest."""
 
 

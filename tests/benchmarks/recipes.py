@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from restnet_search.search.points.candidates import Candidate
     from tests.benchmarks.pairs import Pair
 
-__all__ = ["BEFORE", "RECIPES", "Recipe"]
+__all__ = ["ALONE", "BEFORE", "RECIPES", "Recipe"]
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,13 @@ class Recipe:
         return pair.reach(candidate, self.kind, choices, images=images, **self.training)
 
 
-BEFORE = "before"
+BEFORE, ALONE = "before", "alone"
+_BY_BATCH: Mapping[str, Any] = {"batch_size": 50, "norms": "batch", "distill_backs": "larger"}
 RECIPES: Mapping[str, Recipe] = {
     BEFORE: Recipe(lr=3e-3, distill=0.5),
-    "balanced": Recipe(training={"batch_size": 50, "norms": "batch"}),
-    "best": Recipe(tune="all", distill=0.5, training={"batch_size": 50, "norms": "batch"}),
+    ALONE: Recipe(distill=0.5, training={**_BY_BATCH, "whiten": True}),
+    "balanced": Recipe(tune="stitch+norm", distill=0.5, training={**_BY_BATCH, "whiten": True}),
+    "best": Recipe(tune="hybrid", distill=0.5, training=_BY_BATCH),
 }
-"""What releases before there was an ``effort`` were measured with, and its levels at the middle of what they search."""
+"""What releases before there was an ``effort`` were measured with; the most that a stitch layer and batch-norm
+statistics alone are given; and the levels of ``effort`` at the middle of what they search."""

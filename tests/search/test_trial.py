@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,13 @@ from restnet_search.progress import SilentProgress
 from restnet_search.search.features.store import FeatureStore
 from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.prepare.hybrids import assemble, restore_hybrid, trained_tensors
+from restnet_search.search.run.records import Direction
 from restnet_search.search.run.run_folder import RunFolder
 from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.training.accuracy import score_network
 from restnet_search.search.training.stitch_trainer import NonFiniteLoss
 from restnet_search.search.training.teachers import teacher_logits
-from restnet_search.space.schema import DataSpec, StitchSpec, TrainingSpec
+from restnet_search.space.schema import DataSpec, Order, StitchSpec, TrainingSpec
 from restnet_search.stitching.tuning import TUNES, Tune
 from tests.search.stores import candidate, context, cut_anchor, run_trial
 
@@ -256,3 +258,26 @@ def test_distillation_follows_the_larger_anchor(anchors: dict[str, CutAnchor], d
         return F.kl_div(logits.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean").item()
 
     assert divergence(1.0) < divergence(0.0)
+
+
+@pytest.mark.parametrize("order", ["large_to_small", "small_to_large"])
+def test_only_backs_of_the_larger_anchor_may_be_made_to_follow_it(
+    anchors: dict[str, CutAnchor], digits: Split, order: Order
+) -> None:
+    front, back = ("vit", "cifar_resnet8") if order == "large_to_small" else ("cifar_resnet8", "vit")
+    chosen = replace(candidate(anchors, front, 1, back, 1), direction=Direction(front, back, order))
+    teachers, follows = teacher_logits(anchors, digits, SilentProgress()), order == "small_to_large"
+
+    def weights(share: float, backs: str) -> torch.Tensor:
+        shared = context(
+            anchors,
+            digits,
+            training=TrainingSpec.model_validate({"batch_size": 32, "distill_backs": backs}),
+            teachers=teachers,
+        )
+        stitch = run_trial(chosen, TrainingChoices(lr=1e-2, epochs=1, distill=share), shared).stitch
+        return torch.cat([tensor.flatten() for tensor in stitch.state_dict().values()])
+
+    wanted = weights(0.5, "all") if follows else weights(0.0, "all")
+    assert torch.equal(weights(0.5, "larger"), wanted)
+    assert not torch.equal(weights(0.5, "all"), weights(0.0, "all"))

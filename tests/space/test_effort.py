@@ -47,6 +47,9 @@ def test_a_run_that_was_started_before_there_were_efforts_keeps_its_keys(tmp_pat
     (tmp_path / "space.yaml").write_text("\n".join(before))
     resumed = load_space(tmp_path / "space.yaml", upgrade=True)
     assert (resumed.effort, resumed.training) == ("paper", TrainingSpec())
+    before = dump_space(parse_space({**SPACE, "effort": "best"})).replace("  distill_backs: larger\n", "")
+    (tmp_path / "space.yaml").write_text(before)
+    assert load_space(tmp_path / "space.yaml", upgrade=True).training.distill_backs == "all"
     (tmp_path / "today.yaml").write_text(dump_space(parse_space({**SPACE, "effort": "best"})))
     assert load_space(tmp_path / "today.yaml", upgrade=True) == parse_space({**SPACE, "effort": "best"})
 
@@ -56,7 +59,7 @@ def test_an_option_wins_over_the_effort_of_the_file_and_not_over_its_keys(tmp_pa
     path.write_text("effort: paper\ntraining: {lr: 0.01}\n" + dump_space(parse_space(SPACE)).split("effort:")[0])
     path.write_text(path.read_text() + "data: {dataset: digits}\n")
     space = load_space(path, replaced={"effort": "best"})
-    assert (space.effort, space.training.lr, space.training.tune) == ("best", (0.01, 0.01), ["all"])
+    assert (space.effort, space.training.lr, space.training.tune) == ("best", (0.01, 0.01), ["hybrid"])
     joint = load_space(path, replaced={"effort": "best", "search": {"strategy": "joint"}})
     assert joint.training.tune == ["stitch"]
 

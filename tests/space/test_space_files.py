@@ -362,7 +362,8 @@ class TestProblems:
             (
                 "training: {ephocs: 3}",
                 "training.ephocs: is no known key (its value: 3); valid keys: epochs, lr, batch_size, images,"
-                " weight_decay, norms, whiten, views, tune, match_epochs, match_at, distill (did you mean 'epochs'?)",
+                " weight_decay, norms, whiten, views, tune, match_epochs, match_at, distill, distill_backs"
+                " (did you mean 'epochs'?)",
             ),
             ("early: {when: never}", "early: is now halving (its value: {'when': 'never'})"),
             ("cache: {together: 3}", "cache.together: is now cache.trials_per_pass (its value: 3)"),

@@ -19,7 +19,8 @@ class TrainingChoices:
         epochs: Passes over the training images.
         tune: What is trained beside the stitch layer.
         match_epochs: Epochs before ``epochs``, in which the stitch layer learns the back anchor's own features.
-        distill: Share of the loss that follows the larger anchor's logits, from 0 to 1.
+        distill: Share of the loss that follows the larger anchor's logits, from 0 to 1, where the space's
+            ``training.distill_backs`` lets it.
         match_at: Where those features are compared: at the stitch point, or at the back anchor's final ones.
     """
 

@@ -92,8 +92,11 @@ class TrialContext:
     def task_loss(self, candidate: Candidate, logits: Tensor, indices: Tensor, share: float) -> Tensor:
         """Return the loss of a hybrid's float32 logits for the training images that the indices (on the CPU) name.
 
-        A ``share`` of the loss follows a teacher, the larger of the candidate's anchors.
+        A ``share`` of the loss follows a teacher, the larger of the candidate's anchors, unless ``distill_backs`` of
+        the training leaves the candidate out.
         """
-        gather = self.compute.gather
-        teacher = gather(self.teachers[candidate.direction.larger], indices) if share else None
+        gather, direction = self.compute.gather, candidate.direction
+        if self.training.distill_backs == "larger" and direction.back != direction.larger:
+            share = 0.0
+        teacher = gather(self.teachers[direction.larger], indices) if share else None
         return task_loss(logits, gather(self.train.labels, indices), teacher, share)

@@ -25,7 +25,7 @@ from restnet_search.stitching.whitening import WhitenedLayer
 
 __all__ = ["BACK_RATES", "DivergedTraining", "FailedTrial", "NonFiniteLoss", "StitchTrainer", "TrialOutcome"]
 
-BACK_RATES: Mapping[Tune, float] = {"stitch+norm": 3.0, "stitch+lora": 1.0, "all": 0.3, "hybrid": 0.1}
+BACK_RATES: Mapping[Tune, float] = {"stitch+norm": 3.0, "stitch+lora": 1.0, "all": 0.3, "hybrid": 0.5}
 """Learning rate of what is tuned in the anchors' parts, relative to the stitch layer's."""
 
 

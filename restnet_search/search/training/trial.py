@@ -29,6 +29,7 @@ from restnet_search.search.training.stitch_trainer import (
     TrialOutcome,
 )
 from restnet_search.stitching.initialize import StitchFit
+from restnet_search.stitching.tuning import STATISTICS_IMAGES
 
 __all__ = ["image_order", "is_cached", "run_trials"]
 
@@ -146,11 +147,12 @@ def _aligned(
 
 @torch.no_grad()
 def _reestimate(trainers: Sequence[StitchTrainer], context: TrialContext) -> None:
-    """New batch-norm statistics for all that have some of their own, in one pass of the front anchor."""
+    """New batch-norm statistics for all that have some of their own, on the first ``STATISTICS_IMAGES``."""
     fits = {trainer: fit for trainer in trainers if (fit := trainer.statistics_fit()) is not None}
     if not fits:
         return
-    for inputs in _inputs(list(fits), context, context.train, context.batch):
+    some = torch.arange(min(STATISTICS_IMAGES, len(context.train)))
+    for inputs in _inputs(list(fits), context, context.train, context.batch, some):
         for trainer, fit in fits.items():
             trainer.see_statistics(fit, inputs[trainer])
     for trainer, fit in fits.items():
@@ -204,7 +206,7 @@ def _inputs(
     cuts = _front_cuts(frozen)
     passing = context.store.batches_at(front, cuts, images, batch, order, view) if frozen else None
     seen = context.store.images(front, images, batch, order, view) if whole else None
-    for _ in range(math.ceil(len(images) / batch)):
+    for _ in range(math.ceil(len(images if order is None else order) / batch)):
         inputs: dict[StitchTrainer, Tensor] = {}
         if passing is not None:
             at = dict(zip(cuts, next(passing), strict=True))

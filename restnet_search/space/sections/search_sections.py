@@ -157,6 +157,11 @@ class TrainingSpec(Section):
         description="Share of the loss that follows the larger anchor's logits instead of the labels. One share, or a "
         "list to search.",
     )
+    distill_backs: Literal["all", "larger"] = Field(
+        default="all",
+        description="Which hybrids follow them: all, or those whose back is of the larger anchor; a small back that is "
+        "frozen cannot answer as the larger anchor does.",
+    )
 
     _lists = field_validator("tune", "match_epochs", "match_at", "distill", mode="before")(one_is_a_list)
     _distinct = field_validator("tune", "match_epochs", "match_at", "distill")(each_once)
