@@ -200,6 +200,6 @@ def test_the_effort_is_told_with_what_the_space_set_itself() -> None:
     report = samples.report()
     assert effort(report) == ""  # of an earlier version
     own = replace(report, search=replace(report.search, effort="best", effort_but=("training.tune",)))
-    assert effort(own).startswith("best: all of the back is trained")
+    assert effort(own).startswith("best: all of the front and of the back is trained")
     assert effort(own).endswith("(the space sets training.tune itself)")
     assert "effort" in printed(render_report(own), 100)
