@@ -61,6 +61,18 @@ class Pair:
             chosen += [own[place] for place in places]
         return chosen
 
+    def context_of(self, images: int | None) -> TrialContext:
+        """The context of trials on only so many of the training images; all of them where that is None."""
+        from restnet_search.search.training.context import TrialImages
+
+        context = self.context
+        if images is None:
+            return context
+        train = context.train.subset(torch.arange(images))
+        fit = context.fit if len(context.fit) <= len(train) else train
+        teachers = {name: logits[: len(train)] for name, logits in context.teachers.items()}
+        return replace(context, images=TrialImages(train, fit, context.val), teachers=teachers)
+
     def reach(
         self,
         candidate: Candidate,
@@ -75,19 +87,14 @@ class Pair:
         ``images``: only so many of the training images; ``training`` are other keys of that section. What a search
         would drop as failed counts as a network that guesses; ``failed`` says why.
         """
-        from restnet_search.search.training.context import TrialImages
         from restnet_search.search.training.stitch_trainer import FailedTrial
         from restnet_search.search.training.trial import run_trials
 
-        plan, context = replace(candidate.plan, kind=kind), self.context
-        train = context.train if images is None else context.train.subset(torch.arange(images))
-        fit = context.fit if len(context.fit) <= len(train) else train
+        plan, context = replace(candidate.plan, kind=kind), self.context_of(images)
         here = replace(
             context,
             stitch=context.stitch.model_copy(update={"kind": [kind], "init": init}),
             training=context.training.model_copy(update=training),
-            images=TrialImages(train, fit, context.val),
-            teachers={name: logits[: len(train)] for name, logits in context.teachers.items()},
         )
         (outcome,) = run_trials([(replace(candidate, plan=plan), choices)], here)
         guess = 1 / len(context.val.classes)

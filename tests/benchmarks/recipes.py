@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from restnet_search.search.training.choices import control_choices
+from restnet_search.space.effort import EFFORTS, Effort
+from restnet_search.space.sections.search_sections import TrainingSpec
+
 if TYPE_CHECKING:
     from restnet_search.search.points.candidates import Candidate
     from tests.benchmarks.pairs import Pair
@@ -48,13 +52,25 @@ class Recipe:
         return pair.reach(candidate, self.kind, choices, images=images, **self.training)
 
 
+_CHOSEN = ("tune", "lr", "epochs", "distill")
+
+
+def _of_effort(effort: Effort, **changed: Any) -> Recipe:
+    """A level of effort at the middle of what it searches, for one epoch; ``changed`` are keys of `Recipe`."""
+    keys = EFFORTS[effort].training
+    choices = control_choices(TrainingSpec.model_validate(keys))
+    training = {key: value for key, value in keys.items() if key not in _CHOSEN}
+    return Recipe(
+        **{"tune": choices.tune, "lr": choices.lr, "distill": choices.distill, "training": training, **changed}
+    )
+
+
 BEFORE, ALONE = "before", "alone"
-_BY_BATCH: Mapping[str, Any] = {"batch_size": 50, "norms": "batch", "distill_backs": "larger"}
 RECIPES: Mapping[str, Recipe] = {
     BEFORE: Recipe(lr=3e-3, distill=0.5),
-    ALONE: Recipe(distill=0.5, training={**_BY_BATCH, "whiten": True}),
-    "balanced": Recipe(tune="stitch+norm", distill=0.5, training={**_BY_BATCH, "whiten": True}),
-    "best": Recipe(tune="hybrid", distill=0.5, training=_BY_BATCH),
+    ALONE: _of_effort("balanced", tune="stitch+norm-stats"),
+    "balanced": _of_effort("balanced"),
+    "best": _of_effort("best"),
 }
 """What releases before there was an ``effort`` were measured with; the most that a stitch layer and batch-norm
-statistics alone are given; and the levels of ``effort`` at the middle of what they search."""
+statistics alone are given; and the levels of ``effort``."""

@@ -133,12 +133,12 @@ def test_the_best_hybrid_of_a_way_is_chosen_on_val_and_judged_on_test() -> None:
     shared = {"front_cut": "a", "back_cut": "b", "anchors": anchors, "macs": 1e7}
     to_vit, to_cnn = ({"front": a, "back": b, **shared} for a, b in (list(anchors), list(anchors)[::-1]))
     rows = [
-        {**to_vit, "recipe": "all of the back", "val": 0.8, "accuracy": 0.72, "height": 0.02},
-        {**to_vit, "recipe": "stitch layer", "val": 0.7, "accuracy": 0.9, "height": 0.2},
-        {**to_cnn, "recipe": "all of the back, no terms", "val": 0.8, "accuracy": 0.65, "height": -0.05},
+        {**to_vit, "recipe": "best", "val": 0.8, "accuracy": 0.72, "height": 0.02},
+        {**to_vit, "recipe": "best", "val": 0.7, "accuracy": 0.9, "height": 0.2},
+        {**to_cnn, "recipe": "best", "val": 0.8, "accuracy": 0.65, "height": -0.05},
     ]
     finding = judge("?", rows, SIZES["tiny"])
-    assert (finding.ours, finding.other) == (1, 0)
+    assert (finding.ours, finding.other) == (1, 2)
     found = {
         condition.what.partition(":")[0]: condition for condition in finding.conditions if "on val" in condition.what
     }
