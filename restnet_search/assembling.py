@@ -135,9 +135,10 @@ def assemble_report(search: Search, networks: Networks, rivals: RivalScores) -> 
 
 
 def _search_summary(search: Search, seconds: Mapping[str, float]) -> SearchSummary:
+    space = search.session.space
     return SearchSummary(
-        ranker=search.session.space.ranker.kind,
-        objectives=tuple(search.session.space.objectives),
+        ranker=space.ranker.kind,
+        objectives=tuple(space.objectives),
         device=search.prepared.compute.name,
         seconds=seconds,
         cut_points={name: len(graph.cut_points) for name, graph in search.prepared.graphs.items()},
@@ -153,14 +154,14 @@ def _search_summary(search: Search, seconds: Mapping[str, float]) -> SearchSumma
         ranking_images=search.ranking.images,
         memory_dtype=search.prices.dtype,
         latency=_latency_note(search.prices.table, foreign=search.prices.foreign),
-        strategy=search.session.space.search.strategy,
+        strategy=space.search.strategy,
         workers=count if (count := search.session.workers) > 1 else None,
         lost_workers=tuple(search.study.noted("lost workers", list[str]) or ()),
         joint=search.study.noted("joint", JointSummary),
         compute=_compute_summary(search),
         data=_data_summary(search.images.data, search.prepared.class_order),
-        effort=search.session.space.effort,
-        effort_but=own_keys(search.session.space.effort, search.session.space.training),
+        effort=space.effort,
+        effort_but=own_keys(space.effort, space.training, space.retrain),
     )
 
 
@@ -171,6 +172,8 @@ def _trials(search: Search) -> Trials:
         failed=len(failures),
         skipped=search.study.skipped,
         failures=tuple(Failure(number, reason) for number, reason in failures),
+        retrained=len(search.study.retrained),
+        retrainings_failed=search.study.failed_retrainings,
         controls=len(search.study.controls),
         controls_planned=len(search.controls),
     )
@@ -197,7 +200,7 @@ def _rungs(search: Search) -> tuple[RungSummary, ...]:
     return (
         RungSummary("cost", enumeration.stitch_points, ranked, 0.0),
         RungSummary("ranker", ranked, len(enumeration.candidates), round(own, 3)),
-        *(judge_rung(rung, halving.reached.get(rung.name, {}), search.study.hybrids) for rung in halving.rungs),
+        *(judge_rung(rung, halving.reached.get(rung.name, {}), search.study.compared) for rung in halving.rungs),
         RungSummary("full", len(halving.survivors), trained, round(sum(record.seconds for record in records), 3)),
     )
 
@@ -212,8 +215,9 @@ def _ranker_scores(search: Search) -> dict[str, dict[str, float]]:
     """Return ranker -> hybrid id -> score; the search's own ranker first."""
     own = search.session.space.ranker.kind
     scores = {
-        name: {r.id: r.scores[name] for r in search.study.hybrids if name in r.scores} for name in search.ranking.scores
+        name: {r.id: r.scores[name] for r in search.study.compared if name in r.scores}
+        for name in search.ranking.scores
     }
     # a study that was begun before scores of all rankers were kept holds that of its own
-    scores[own] |= {r.id: r.score for r in search.study.hybrids if r.id not in scores[own] and r.score is not None}
+    scores[own] |= {r.id: r.score for r in search.study.compared if r.id not in scores[own] and r.score is not None}
     return scores

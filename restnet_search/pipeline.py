@@ -18,6 +18,7 @@ from restnet_search.search.ranking import rank_stitch_points
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
 from restnet_search.search.run.session import open_session
 from restnet_search.search.study.full_training import open_study, train_hybrids
+from restnet_search.search.workers.worker_count import settle_workers
 from restnet_search.search.workers.worker_pool import open_engine
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import SearchSpace
@@ -46,10 +47,11 @@ def run_search(
     Raises:
         RestnetError: If the data, an anchor or the budgets cannot be used.
     """
-    with open_session(space, folder, inputs, sources, progress) as session:
-        images = load_images(session)
-        prepared = prepare_anchors(session, images.data)
+    with open_session(space, folder, inputs, sources, progress) as opened:
+        images = load_images(opened)
+        prepared = prepare_anchors(opened, images.data)
         images = images.in_order(prepared.classes)  # the one that anchors which stay as they are answer in
+        session = settle_workers(opened, prepared, images)
         announce_memory(session, prepared, images)
         ranking = rank_stitch_points(session, prepared, images)
         prices = price_parts(session, prepared)

@@ -75,8 +75,8 @@ class Search:
 
     @property
     def images_seen(self) -> int:
-        """Training images that short and full trainings and controls saw, each as often as they did."""
-        trained = (*self.study.records, *self.study.controls)
+        """Training images that short and full trainings, retrainings and controls saw, each as often as they did."""
+        trained = (*self.study.records, *self.study.retrained, *self.study.controls)
         return self.halving.images_seen + sum(record.images_seen for record in trained)
 
 

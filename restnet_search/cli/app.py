@@ -141,7 +141,7 @@ def main(
             parser=options.whole(1, 1024),
             metavar="N",
             help="Local processes that train trials, the threads divided between them; results do not depend on it;"
-            " --resume takes it, too (default: the space's, 1).",
+            " --resume takes it, too (default: the space's, else as many as pay).",
         ),
     ] = None,
     objective: Annotated[

@@ -104,6 +104,8 @@ def _resolve_space(request: Request) -> tuple[SearchSpace, Path | None]:
         plain["ranker"] |= {"kind": request.ranker, "options": {}}
     if request.cache_gb is not None:
         plain["cache"]["disk_gb"] = request.cache_gb
+    if "workers" not in space.compute.model_fields_set:
+        plain["compute"]["workers"] = "auto"  # a script of its own would need a guard for them, this one has it
     plain["compute"] |= _compute_options(request)
     devices = choose_devices(request.device_profile)
     if devices.budgets:

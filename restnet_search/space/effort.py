@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
-    from restnet_search.space.sections.search_sections import TrainingSpec
+    from restnet_search.space.sections.search_sections import RetrainSpec, TrainingSpec
 
 __all__ = ["EFFORTS", "Effort", "EffortLevel", "own_keys", "with_effort"]
 
@@ -24,11 +24,13 @@ class EffortLevel:
         says: What it changes and what that costs, in one line.
         training: Defaults of the section ``training``.
         controls: Defaults of the section ``controls``.
+        retrain: Defaults of the section ``retrain``.
     """
 
     says: str
     training: Mapping[str, Any] = field(default_factory=dict)
     controls: Mapping[str, Any] = field(default_factory=dict)
+    retrain: Mapping[str, Any] = field(default_factory=dict)
 
 
 _DISTILLED: Mapping[str, Any] = {"distilled": True}
@@ -39,9 +41,11 @@ EFFORTS: Mapping[Effort, EffortLevel] = {
     "paper": EffortLevel("the stitch layer alone is trained, as in ReStNet; the least work"),
     "balanced": EffortLevel(
         "the back's norm layers are trained, too, by the statistics of each batch, and backs of the larger anchor "
-        "follow its answers, about a tenth more work; a small anchor learns from the large one, to compare with",
+        "follow its answers, about a tenth more work; the two best of each budget are then trained again with their "
+        "fronts, each about six times a trial's work; a small anchor learns from the large one, to compare with",
         {"tune": "stitch+norm", **_BY_BATCH, "whiten": True, **_FOLLOWED},
         _DISTILLED,
+        {"hybrids": 2, "epochs": 2},
     ),
     "best": EffortLevel(
         "all of the front and of the back is trained, too, for twice the epochs, about five times the work, and no two "
@@ -64,18 +68,26 @@ def with_effort(raw: Mapping[str, Any]) -> dict[str, Any]:
     if level is None or _keys_of(search).get("strategy") == "joint":
         return dict(raw)
     filled = dict(raw)
-    for section, defaults in (("training", level.training), ("controls", level.controls)):
+    for section, defaults in (
+        ("training", level.training),
+        ("controls", level.controls),
+        ("retrain", level.retrain),
+    ):
         own = raw.get(section, {})
         if defaults and isinstance(own, Mapping | BaseModel):  # what is no section is left for validation to refuse
             filled[section] = {**defaults, **_keys_of(own)}
     return filled
 
 
-def own_keys(effort: Effort, training: TrainingSpec) -> tuple[str, ...]:
+def own_keys(effort: Effort, training: TrainingSpec, retrain: RetrainSpec) -> tuple[str, ...]:
     """Return the keys of an effort that a space has set otherwise: ``training.epochs``."""
-    defaults = EFFORTS[effort].training
-    would_be = training.model_validate(defaults)
-    return tuple(f"training.{key}" for key in defaults if getattr(training, key) != getattr(would_be, key))
+    level = EFFORTS[effort]
+    return tuple(
+        f"{section}.{key}"
+        for section, spec, defaults in (("training", training, level.training), ("retrain", retrain, level.retrain))
+        for key in defaults
+        if getattr(spec, key) != getattr(spec.model_validate(defaults), key)
+    )
 
 
 def _keys_of(section: object) -> Mapping[str, Any]:

@@ -25,6 +25,7 @@ from restnet_search.space.sections.search_sections import (
     JointSpec,
     MatchAt,
     RankerSpec,
+    RetrainSpec,
     SearchSpec,
     StitchSpec,
     StitchTerm,
@@ -51,6 +52,7 @@ __all__ = [
     "Objective",
     "Order",
     "RankerSpec",
+    "RetrainSpec",
     "SearchSpace",
     "SearchSpec",
     "SplitSpec",
@@ -93,6 +95,7 @@ class SearchSpace(Section):
     training: TrainingSpec = TrainingSpec()
     search: SearchSpec = SearchSpec()
     halving: HalvingSpec = HalvingSpec()
+    retrain: RetrainSpec = RetrainSpec()
     controls: ControlSpec = ControlSpec()
     fit: FitSpec = FitSpec()
     cache: CacheSpec = CacheSpec()
@@ -138,6 +141,9 @@ class SearchSpace(Section):
             problems.append(Problem(("training", "tune"), why, list(self.training.tune)))
         lists = {("stitch", "kind"): self.stitch.kind}
         lists |= {("training", name): getattr(self.training, name) for name in ("match_epochs", "match_at", "distill")}
+        if self.retrain.hybrids:
+            why = "must be 0 under search.strategy: joint, where anchors stay frozen and share stitch layers"
+            problems.append(Problem(("retrain", "hybrids"), why, self.retrain.hybrids))
         if self.training.whiten:
             why = "must be false under search.strategy: joint, where a layer has the features of many fronts"
             problems.append(Problem(("training", "whiten"), why, True))

@@ -52,7 +52,8 @@ def random_controls(report: Report) -> tuple[RandomControl, ...]:
     compared: list[RandomControl] = []
     for control in drawn:
         low, high = (share * control.macs for share in LIKE)
-        alike = [h.val.top1 for h in report.hybrids if h.control is None and low <= h.macs <= high]
+        own = (h for h in report.hybrids if h.control is None and h.retrains is None)
+        alike = [h.val.top1 for h in own if low <= h.macs <= high]
         middle, best = (median(alike), max(alike)) if alike else (None, None)
         compared.append(RandomControl(control, len(alike), middle, best))
     return tuple(compared)

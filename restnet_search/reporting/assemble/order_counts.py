@@ -33,7 +33,7 @@ def order_entries(
             front_kind=kinds.get(front, ""),
             back_kind=kinds.get(back, ""),
             candidates=kept.get((front, back, order), 0),
-            trained=len(rows),
+            trained=sum(row.retrains is None for row in rows),
             best=best_hybrid(rows),
         )
         for (front, back, order), rows in trained.items()

@@ -63,7 +63,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Trials:
-    """Trials by how they ended; ``skipped`` ones were never trained. Controls come on top of the ``finished`` ones."""
+    """Trials by how they ended; ``skipped`` ones were never trained.
+
+    Hybrids that were ``retrained``, and controls, come on top of the ``finished`` ones. ``retrainings_failed`` has the
+    reason of each that failed, by id.
+    """
 
     finished: Natural
     failed: Natural
@@ -71,6 +75,8 @@ class Trials:
     failures: tuple[Failure, ...] = ()
     controls: Natural = 0
     controls_planned: Natural = 0
+    retrained: Natural = 0
+    retrainings_failed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

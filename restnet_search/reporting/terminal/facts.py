@@ -37,6 +37,7 @@ def search_facts(report: Report) -> list[tuple[str, str]]:
     over = f"{search.over_budget:,} over every budget (never trained)" if search.over_budget else "none over budget"
     kept = "candidate" if search.candidates == 1 else "candidates"
     ended = f"{trials.finished} finished, {trials.failed} failed, {trials.skipped} skipped"
+    ended += f", {trials.retrained} retrained with their fronts" if trials.retrained else ""
     ended += f", and {trials.controls} controls" if trials.controls else ""
     stages = ", ".join(f"{stage} {format_duration(seconds)}" for stage, seconds in search.seconds.items())
     total = format_duration(sum(search.seconds.values()))

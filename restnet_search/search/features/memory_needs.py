@@ -22,7 +22,14 @@ from restnet_search.search.run.session import Session
 from restnet_search.space.schema import SearchSpace
 from restnet_search.units import format_bytes
 
-__all__ = ["MemoryNeeds", "activation_bytes", "announce_memory", "memory_needs", "resident_bytes"]
+__all__ = [
+    "MemoryNeeds",
+    "activation_bytes",
+    "announce_memory",
+    "available_memory",
+    "memory_needs",
+    "resident_bytes",
+]
 
 _GB = 2**30
 _WORKER = 600 * 2**20  # bytes of a process that has loaded torch, timm and this package
@@ -84,8 +91,9 @@ def memory_needs(space: SearchSpace, prepared: Prepared, images: SearchImages, w
     weights = {name: _weights(graph) for name, graph in graphs.items()}
     count = len(images.train) * space.training.views + len(images.val)
     fit = min(space.stitch.images, len(images.train))
-    learning = sum(sorted(weights.values())[-2:]) if "hybrid" in space.training.tune else max(weights.values())
-    tuned = 3 * learning if {"all", "hybrid"} & {*space.training.tune} else 0  # gradients and AdamW's two moments
+    tunes = {*space.training.tune, *(("hybrid",) if space.retrain.hybrids else ())}
+    learning = sum(sorted(weights.values())[-2:]) if "hybrid" in tunes else max(weights.values())
+    tuned = 3 * learning if {"all", "hybrid"} & tunes else 0  # gradients and AdamW's two moments
     batch = min(space.training.batch_size, len(images.train))
     return MemoryNeeds(
         now=resident_bytes(),
@@ -107,7 +115,7 @@ def announce_memory(session: Session, prepared: Prepared, images: SearchImages) 
     with prepared.on_cpu():
         needs = memory_needs(session.space, prepared, images, session.workers)
     session.progress.log(f"Memory: {needs}.")
-    left = _available()
+    left = available_memory()
     if left is not None and needs.total - needs.now > left:
         session.warn(
             f"The search may need {format_bytes(needs.total - needs.now)} more memory, this machine has"
@@ -129,7 +137,8 @@ def resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _available() -> int | None:
+def available_memory() -> int | None:
+    """Return the bytes that programs may still take; None where the system does not say."""
     meminfo = Path("/proc/meminfo")
     lines = meminfo.read_text(encoding="ascii").splitlines() if meminfo.exists() else []
     known = dict(line.split(":", 1) for line in lines)

@@ -45,6 +45,7 @@ __all__ = [
     "network_name",
     "paired_counts",
     "part_names",
+    "retrained_id",
 ]
 
 Count = int | float
@@ -170,7 +171,8 @@ class HybridRecord(_HasCost):
     """A hybrid that was trained.
 
     Attributes:
-        id: ``h`` and the number of its trial, ``j`` and that of its candidate, ``r`` or ``s`` for controls.
+        id: ``h`` and the number of its trial, ``w`` and that of the hybrid that it ``retrains``, ``j`` and that of its
+            candidate, ``r`` or ``s`` for controls.
         front: The anchor that supplies the front, and its last cut point.
         back: The anchor that supplies the back, and the cut point after which it starts.
         order: ``large_to_small`` or ``small_to_large``; ``self`` for an anchor stitched to itself.
@@ -192,6 +194,8 @@ class HybridRecord(_HasCost):
         finished: Seconds from the beginning of the search; None in runs of earlier versions.
         exported_macs: MACs as exports with a graph hold it, batch-norms and stitch layer folded; None where they were
             not counted (of Pareto sets they are).
+        retrains: Id of the hybrid of a trial that reached so much that its stitch point was trained again, front and
+            all, as this one; None for all others.
         finetuned: Its state after ``restnet-search finetune``; None where that was not run. The report adds it: all
             other figures are of the state that the search left.
     """
@@ -216,6 +220,7 @@ class HybridRecord(_HasCost):
     strategy: str = "independent"
     finished: Seconds | None = None
     exported_macs: Natural | None = None
+    retrains: str | None = None
     finetuned: FinetunedState | None = None
 
     @property
@@ -319,6 +324,11 @@ class Dropped:
 def hybrid_id(number: int) -> str:
     """Name of the hybrid that trial ``number`` trained."""
     return f"h{number:03d}"
+
+
+def retrained_id(id: str) -> str:
+    """Name of the hybrid that is a trial's, ``id``, trained again as a whole: ``w012`` for ``h012``."""
+    return f"w{id[1:]}"
 
 
 def joint_id(number: int) -> str:

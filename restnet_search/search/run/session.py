@@ -85,6 +85,7 @@ class Session:
         warn: Takes what a user should know while the run goes on.
         compute: Where networks run, and how.
         clock: Counts the seconds of every stage.
+        counted: Workers, where the space leaves their number open; None before it is settled.
     """
 
     setup: RunSetup
@@ -93,11 +94,13 @@ class Session:
     warn: Warner
     compute: Compute
     clock: StageClock = field(default_factory=StageClock)
+    counted: int | None = None
 
     @property
     def workers(self) -> int:
-        """Processes that train the trials."""
-        return 1 if self.trains_as_one else self.space.compute.workers
+        """Processes that train the trials; 1 is this one."""
+        given = self.space.compute.workers
+        return 1 if self.trains_as_one else (self.counted or 1) if given == "auto" else given
 
     @property
     def trials(self) -> int:

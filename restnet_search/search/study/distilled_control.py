@@ -151,5 +151,5 @@ def _teacher(session: Session, prepared: Prepared, train: Split, plan: Distillat
 def _deadline(session: Session) -> float:
     """Return when the time is over that ``search.timeout`` leaves to halving, trials and this, by ``perf_counter``."""
     timeout = session.space.search.timeout or math.inf
-    taken = sum(session.clock.seconds.get(stage, 0.0) for stage in ("halving", "trials"))
+    taken = sum(session.clock.seconds.get(stage, 0.0) for stage in ("halving", "trials", "retraining"))
     return time.perf_counter() + timeout - taken

@@ -16,6 +16,7 @@ from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.session import Session
 from restnet_search.search.study.candidate_grid import RungScores
 from restnet_search.search.study.control_trials import train_controls
+from restnet_search.search.study.retraining import retrain
 from restnet_search.search.study.study import SearchStudy
 from restnet_search.search.study.training_run import Strategy, TrainingRun
 from restnet_search.search.training.context import TrialContext, TrialImages
@@ -42,7 +43,7 @@ def train_hybrids(
     controls: Sequence[Control],
     engine: Engine,
 ) -> None:
-    """Train what the study has still to try, by the strategy that the space names, then the controls.
+    """Train what the study has still to try, by the strategy that the space names, the best again, then the controls.
 
     A finished trial's stitch layer is on disk before the study says that it finished, so a kill at any moment loses at
     most the trials under way. A trial whose loss is not finite fails with its reason, and the next one is asked.
@@ -65,6 +66,9 @@ def train_hybrids(
         run = TrainingRun(session, study, context, engine, controls, deadline)
         strategy: Strategy = STRATEGIES.get(session.space.search.strategy, trust_code=session.setup.sources.trust_code)
         strategy(run)
+    with session.clock.stage("retraining"):
+        retrain(run)
+    with session.clock.stage("trials"):
         train_controls(run)
         study.add_counts("features", asdict(context.store.statistics))
         study.add_sentences("lost workers", engine.lost)

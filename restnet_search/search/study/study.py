@@ -26,6 +26,7 @@ __all__ = ["Proposal", "SearchStudy", "values_of"]
 
 _REASON, _ANCHOR, _FAILED, _HYBRID, _VALUES = "reason", "anchor", "failed control", "hybrid", "values"
 _CUT_OFF = "cut off before it finished; its stitch point was queued again"  # as earlier versions did
+_FAILED_AGAIN = "failed retraining"
 _STUCK = 3  # repeats in a row after which the sampler is offered something new
 
 
@@ -71,8 +72,11 @@ class SearchStudy:
         self._goal = trials or space.search.trials
         study.sampler = make_sampler(space.search)
         records = records_in(study)
-        self._records = {record.id: record for record in records if record.control is None}
-        self._controls = {record.id: record for record in records if record.control is not None}
+        self._records: dict[str, HybridRecord] = {}
+        self._controls: dict[str, HybridRecord] = {}
+        self._retrained: dict[str, HybridRecord] = {}
+        for record in records:
+            self._place_of(record)[record.id] = record
         failed = self._trials(TrialState.FAIL)
         self._failures = [_failure(trial) for trial in failed]
         self._failed_keys = [grid.key_of(trial.params) for trial in failed if _REASON in trial.user_attrs]
@@ -118,7 +122,7 @@ class SearchStudy:
 
     @property
     def records(self) -> list[HybridRecord]:
-        """The finished trials, in the order in which they were asked, without controls."""
+        """The finished trials, in the order in which they were asked, without retrainings and controls."""
         return list(self._records.values())
 
     @property
@@ -127,14 +131,29 @@ class SearchStudy:
         return list(self._controls.values())
 
     @property
+    def retrained(self) -> list[HybridRecord]:
+        """The hybrids that were trained again, front and all, after the trials."""
+        return list(self._retrained.values())
+
+    @property
+    def compared(self) -> list[HybridRecord]:
+        """Hybrids that were trained alike, for comparisons of stitch points: trials and random controls."""
+        return [*self.records, *(record for record in self.controls if record.control == "random")]
+
+    @property
     def hybrids(self) -> list[HybridRecord]:
         """The anchors' hybrids that were trained: the search's own, then the random controls, which are some, too."""
-        return [*self.records, *(record for record in self.controls if record.control == "random")]
+        return [*self.compared, *self.retrained]
 
     @property
     def failed_controls(self) -> dict[str, str]:
         """Controls whose loss became infinite, by id, with the reason."""
         return self.noted(_FAILED, dict[str, str]) or {}
+
+    @property
+    def failed_retrainings(self) -> dict[str, str]:
+        """Retrainings whose loss became infinite, by id, with the reason."""
+        return self.noted(_FAILED_AGAIN, dict[str, str]) or {}
 
     @property
     def failures(self) -> list[tuple[int, str]]:
@@ -170,7 +189,7 @@ class SearchStudy:
     @property
     def elapsed(self) -> float:
         """Seconds from the beginning of the search to the last sign of progress that was kept."""
-        finished = (record.finished or 0.0 for record in (*self.records, *self.controls))
+        finished = (record.finished or 0.0 for record in (*self.records, *self.retrained, *self.controls))
         return max((self.noted(ELAPSED, Seconds) or 0.0, *finished))
 
     def note_elapsed(self, seconds: float) -> None:
@@ -225,13 +244,13 @@ class SearchStudy:
         self._failed_keys.append(proposal.key)
 
     def add_record(self, record: HybridRecord, candidate: Candidate) -> None:
-        """Keep what was trained without being asked for (a control, a joint hybrid) in one step.
+        """Keep what was trained without being asked for (a retraining, a control, a joint hybrid) in one step.
 
         It has no parameters, so that no sampler learns from it.
         """
         values = self._values(candidate, record)
         self._study.add_trial(optuna.trial.create_trial(values=values, user_attrs={RECORD: asdict(record)}))
-        (self._records if record.control is None else self._controls)[record.id] = record
+        self._place_of(record)[record.id] = record
 
     def add_anchor(self, name: str, accuracy: float, cost: Cost) -> None:
         """Put an anchor into the study as a reference point, once."""
@@ -242,6 +261,10 @@ class SearchStudy:
     def fail_control(self, id: str, reason: str) -> None:
         """Keep that a control failed; it would fail again."""
         self._study.set_user_attr(_FAILED, self.failed_controls | {id: reason})
+
+    def fail_retraining(self, id: str, reason: str) -> None:
+        """Keep that a retraining failed; it would fail again."""
+        self._study.set_user_attr(_FAILED_AGAIN, self.failed_retrainings | {id: reason})
 
     def fail_hybrid(self, id: str, reason: str) -> None:
         """Keep that a hybrid of joint training failed, as a failed trial."""
@@ -273,6 +296,11 @@ class SearchStudy:
         """Add to sentences that are kept beside the trials, over all sessions of a run."""
         if sentences:
             self.note(key, [*(self.noted(key, list[str]) or ()), *sentences])
+
+    def _place_of(self, record: HybridRecord) -> dict[str, HybridRecord]:
+        if record.retrains is not None:
+            return self._retrained
+        return self._records if record.control is None else self._controls
 
     def _trials(self, state: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=(state,))

@@ -23,6 +23,8 @@ from restnet_search.search.training.stitch_trainer import TrialOutcome
 
 __all__ = ["AsOneNetwork", "Strategy", "TrainingRun", "record_of"]
 
+_WHOLE = 2  # trials that an epoch of a whole hybrid is taken for
+
 _log = logging.getLogger("restnet_search")
 
 
@@ -53,9 +55,11 @@ class TrainingRun:
         return [control for control in self.controls if control.id not in ended]
 
     def is_out_of_time(self, seconds: Iterable[float]) -> bool:
-        """Say whether no time is left but what the controls will take, judged by the seconds of trials."""
-        known = list(seconds)
-        rounds = math.ceil(len(self.waiting_controls) / self.engine.count)
+        """Say whether no time is left but what retraining and controls will take, judged by the seconds of trials."""
+        known, space = list(seconds), self.session.space
+        retrained = space.retrain.hybrids * len(self.session.budgets)
+        work = len(self.waiting_controls) + _WHOLE * space.retrain.epochs * retrained
+        rounds = math.ceil(work / self.engine.count)
         return time.monotonic() + (fmean(known) * rounds if known else 0.0) > self.deadline
 
     def save(self, record: HybridRecord, outcome: TrialOutcome) -> HybridRecord:

@@ -41,7 +41,7 @@ _log = logging.getLogger("restnet_search")
 def open_engine(session: Session, prepared: Prepared) -> Iterator[Engine]:
     """Open what trains the trials of a session: this process, or workers, which end with the block."""
     if session.workers == 1:
-        if session.space.compute.workers > 1:
+        if session.space.compute.workers not in (1, "auto"):
             session.warn("Joint training is one network in one process: workers have nothing to do (compute.workers).")
         yield LocalEngine()
         return

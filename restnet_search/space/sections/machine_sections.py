@@ -43,7 +43,12 @@ class ComputeSpec(Section):
         default="auto", description="Memory layout of convolutions; auto: what is faster, measured on the anchors."
     )
     compile: bool = Field(default=False, description="Run frozen fronts through torch.compile.")
-    workers: Cores = Field(default=1, description="Local processes that train trials, the threads divided.")
+    workers: Cores | Literal["auto"] = Field(
+        default=1,
+        description="Local processes that train trials, the threads divided. auto: one per core, at most "
+        "search.ask_ahead, where training is long enough to pay for their start; so the command line has it where no "
+        "number is given.",
+    )
 
 
 class LatencySpec(Section):

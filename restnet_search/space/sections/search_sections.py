@@ -36,6 +36,7 @@ __all__ = [
     "JointSpec",
     "MatchAt",
     "RankerSpec",
+    "RetrainSpec",
     "SearchSpec",
     "StitchSpec",
     "StitchTerm",
@@ -212,6 +213,15 @@ class HalvingSpec(Section):
         default=0.25, description="Share of training.images in short training, which is one epoch."
     )
     buckets: Few = Field(default=8, description="Ranges of FLOPs, equally wide on a logarithmic scale.")
+
+
+class RetrainSpec(Section):
+    """Hybrids that are trained again after the trials: of each budget the best on val, front, stitch layer and back."""
+
+    hybrids: NonNegative = Field(
+        default=0, description="Of each budget; 0: none. Each is one more hybrid of the run (w012 is h012 retrained)."
+    )
+    epochs: Positive = Field(default=2, description="Passes over training.images.")
 
 
 class SearchSpec(Section):
