@@ -31,8 +31,8 @@ def run_search(
 ) -> Report:
     """Run or resume the search of a run folder and write its results.
 
-    With ``compute.workers`` above 1, processes are started by ``spawn``, which runs the calling script's
-    top level anew in each: a script calls this function below ``if __name__ == "__main__":``.
+    With ``compute.workers`` other than 1, processes are started by ``spawn``, which runs the calling script's top level
+    anew in each: a script calls this function below ``if __name__ == "__main__":``.
 
     Args:
         space: The resolved space, as :meth:`RunFolder.read` gives it back.
@@ -62,7 +62,6 @@ def run_search(
             study = open_study(session, halving)
             train_hybrids(session, prepared, images, study, controls, engine)
         search = Search(session, images, prepared, ranking, prices, candidates, controls, halving, study)
-        networks = score_networks(search)
-        report = assemble_report(search, networks, score_rivals(search, networks.anchors))
+        report = assemble_report(search, networks := score_networks(search), score_rivals(search, networks.anchors))
         write_results(report, folder.path)
     return report

@@ -29,6 +29,7 @@ LAYERS = (
         "licenses",
         "pareto",
         "plain",
+        "processes",
         "progress",
         "registry",
         "units",

@@ -23,8 +23,9 @@ from restnet_search.anchors.classifier import replace_classifier
 from restnet_search.anchors.fitting.class_order import settle_class_order
 from restnet_search.anchors.fitting.fit_cache import make_cache_dir, read_fitted, write_fitted
 from restnet_search.anchors.fitting.resume import forget
+from restnet_search.anchors.fitting.side_by_side import FitOrder, fit_side_by_side
 from restnet_search.anchors.fitting.train import train_full, train_head
-from restnet_search.anchors.fitting.training_loop import FitJob, FitSettings
+from restnet_search.anchors.fitting.training_loop import FitJob, FitSettings, steps_per_epoch
 from restnet_search.anchors.loading.hub import MissingWeights, all_missing
 from restnet_search.anchors.loading.load import deployed, load_from
 from restnet_search.anchors.loading.reconstruction import require_rebuildable, with_drawn_tensors
@@ -35,11 +36,13 @@ from restnet_search.files import inside
 from restnet_search.progress import Progress, SilentProgress
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import AnchorSpec, FitSpec, SearchSpace
+from restnet_search.space.space_files import admit_extensions
 
 __all__ = ["Fit", "FittedAnchors", "admit_anchor", "fit_anchor", "fit_anchors", "fitted_before", "prepare_anchors"]
 
 _log = logging.getLogger("restnet_search")
 
+_PAYS = 400  # steps of a fit from which on it is worth the start of a process, which takes seconds
 _RECIPE = 1  # raise when training changes, so that older cached weights are not taken for the new recipe's
 
 
@@ -118,6 +121,7 @@ def fit_anchors(
     sources: AnchorSources,
     progress: Progress,
     compute: Compute | None = None,
+    processes: int = 1,
 ) -> FittedAnchors:
     """Load every anchor of the space, in its order, and fit those that do not match the data's classes.
 
@@ -132,6 +136,7 @@ def fit_anchors(
         sources: Where the anchors come from, and where fits are kept.
         progress: Told about every batch.
         compute: Where to train; None: what the space's ``compute`` says.
+        processes: That may fit at the same time, where several long fits of whole networks are to be made.
 
     Every anchor is built a second time from its recipe, and those that are not fitted must show on val that they are
     above chance, all before the first fit. Of a fit that stays at chance there is a warning.
@@ -167,10 +172,29 @@ def fit_anchors(
             if not fitter.is_wanted(fit.anchor):
                 fits[name] = _held_against_chance(fit, data, space.fit, place, progress)
             task.advance()
-    for name, fit in fits.items():
-        if fit.on_val is None:
-            fits[name] = _held_against_chance(fitter.fit(fit.anchor), data, space.fit, place, progress)
+    wanted = [fit.anchor for fit in fits.values() if fit.on_val is None]
+    orders = [FitOrder(space, data, sources, anchor.name, anchor.digest) for anchor in wanted if fitter.is_long(anchor)]
+    ahead = frozenset[str]()
+    if processes > 1 and len(orders) > 1:
+        ahead = fit_side_by_side(_fit_ordered, orders, processes, progress)
+    for anchor in wanted:
+        fit = fitter.fit(anchor)
+        fit = replace(fit, origin="fitted") if anchor.name in ahead else fit
+        fits[anchor.name] = _held_against_chance(fit, data, space.fit, place, progress)
     return FittedAnchors(tuple(fits.values()), data)
+
+
+def _fit_ordered(order: FitOrder, progress: Progress) -> bool:
+    """Fit an anchor in a process of its own."""
+    space, sources, classes = order.space, order.sources, len(order.data.classes)
+    admit_extensions(space, trust_code=sources.trust_code)
+    spec = next(spec for spec in space.anchors if spec.name == order.name)
+    anchor = admit_anchor(load_from(spec, sources, classes), spec, sources, classes)
+    if anchor.digest != order.digest:
+        return False
+    settings = FitSettings(space.fit, space.data.seed, progress, open_compute(space.compute, progress.log))
+    _Fitter(order.data, sources.cache, settings).fit(anchor)
+    return True
 
 
 def fitted_before(anchor: Anchor, space: SearchSpace, data: DataSplits, sources: AnchorSources) -> Anchor | None:
@@ -225,6 +249,12 @@ class _Fitter:
     def is_wanted(self, anchor: Anchor) -> bool:
         """Say whether an anchor is to be fitted."""
         return self.settings.spec.when == "always" or not head_matches(anchor, len(self.data.classes))
+
+    def is_long(self, anchor: Anchor) -> bool:
+        """Say whether a fit of an anchor is worth a process: all of it is trained, in many steps, and not kept yet."""
+        spec = self.settings.spec
+        steps = spec.epochs * steps_per_epoch(len(self.data.train), spec)
+        return spec.tune == "full" and steps >= _PAYS and not self._path(anchor).exists()
 
     def fit(self, anchor: Anchor) -> Fit:
         classes = len(self.data.classes)

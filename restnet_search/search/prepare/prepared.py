@@ -85,7 +85,9 @@ def prepare_anchors(session: Session, data: DataSplits) -> Prepared:
     """
     space, compute = session.space, session.compute
     with session.clock.stage("fit"):
-        prepared = prepare(space, data, session.setup.sources, session.progress, compute)
+        prepared = prepare(
+            space, data, session.setup.sources, session.progress, compute=compute, processes=session.processes
+        )
         remember_anchors(session.folder, prepared)
         prepared = _as_deployed(prepared)
         dtype: MemoryDtype = stated_at("memory", session.budgets, space.memory_dtype)  # pyright: ignore[reportAssignmentType]
@@ -127,16 +129,22 @@ class _RunFacts:
 
 
 def prepare(
-    space: SearchSpace, data: DataSplits, sources: AnchorSources, progress: Progress, compute: Compute | None = None
+    space: SearchSpace,
+    data: DataSplits,
+    sources: AnchorSources,
+    progress: Progress,
+    *,
+    processes: int = 1,
+    compute: Compute | None = None,
 ) -> Prepared:
     """Load every anchor, fit those whose head does not match the data's classes, then cut and profile them.
 
     They still lie on the CPU: see :func:`restnet_search.search.prepare.placement.move_to_device`. Without ``compute``,
-    the space says where they are fitted.
+    the space says where they are fitted; ``processes`` fit at the same time.
     """
     admit_extensions(space, trust_code=sources.trust_code)
     place = compute or open_compute(space.compute, progress.log)
-    fitted = fit_anchors(space, data, sources, progress, place)
+    fitted = fit_anchors(space, data, sources, progress, place, processes)
     anchors = [fit.anchor for fit in fitted.fits]
     prepared = cut_anchors(space, anchors, fitted.data.classes, progress)
     return replace(prepared, compute=place, class_order=fitted.data.order)

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from restnet_search.compute import Compute, open_compute
 from restnet_search.errors import DiskError, RestnetError, RunError
 from restnet_search.files import disk_problem
@@ -101,6 +103,12 @@ class Session:
         """Processes that train the trials; 1 is this one."""
         given = self.space.compute.workers
         return 1 if self.trains_as_one else (self.counted or 1) if given == "auto" else given
+
+    @property
+    def processes(self) -> int:
+        """Processes that may work at the same time before there are workers; one per thread where that is open."""
+        given = self.space.compute.workers
+        return 1 if not self.compute.is_cpu else torch.get_num_threads() if given == "auto" else given
 
     @property
     def trials(self) -> int:

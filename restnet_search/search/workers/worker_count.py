@@ -33,7 +33,7 @@ def settle_workers(session: Session, prepared: Prepared, images: SearchImages) -
         return session
     most = min(torch.get_num_threads(), space.search.ask_ahead)
     macs = fmean(costs.total.macs for costs in prepared.costs.values())
-    if prepared.compute.device.type != "cpu" or estimate_seconds(space, macs, len(images.train)) < _PAYS:
+    if not prepared.compute.is_cpu or estimate_seconds(space, macs, len(images.train)) < _PAYS:
         return replace(session, counted=1)
     left = available_memory()
     with prepared.on_cpu():

@@ -16,6 +16,7 @@ from typing import Self
 import torch
 
 from restnet_search.errors import RunError
+from restnet_search.processes.child_process import Message, RemoteTraceback
 from restnet_search.progress import Progress
 from restnet_search.search.features.passes import CacheMeter
 from restnet_search.search.prepare.prepared import Prepared
@@ -26,7 +27,7 @@ from restnet_search.search.training.jobs import Engine, Job, LocalEngine, Outcom
 from restnet_search.search.training.stitch_trainer import FailedTrial
 from restnet_search.search.workers.job_bounds import JobBounds, Patience, WatchedTime, work_of
 from restnet_search.search.workers.worker import AnchorRecipe, SharedContext
-from restnet_search.search.workers.worker_process import Message, WorkerProcess
+from restnet_search.search.workers.worker_process import WorkerProcess
 
 __all__ = ["WorkerPool", "open_engine"]
 
@@ -52,13 +53,6 @@ def open_engine(session: Session, prepared: Prepared) -> Iterator[Engine]:
         ):  # nothing is done yet: they get ready while this process solves closed forms
             pool.start()
         yield pool
-
-
-class RemoteTraceback(Exception):
-    """The traceback in a worker of an exception; its cause in the main process."""
-
-    def __str__(self) -> str:
-        return f"\n{self.args[0]}"
 
 
 class WorkerPool:
@@ -205,8 +199,8 @@ class WorkerPool:
                 yield self._inbox.get_nowait()
 
     def _handle_message(self, message: Message, ended: dict[int, list[Outcome]]) -> None:
-        worker = message.worker
-        if worker not in self._workers:  # it was replaced
+        worker = message.child
+        if not isinstance(worker, WorkerProcess) or worker not in self._workers:  # it was replaced
             return
         if message.content is None:
             self._replace_dead(worker)
