@@ -1,0 +1,119 @@
+"""Fits in processes of their own: the same weights as in this one, and what happens where a child ends early."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from restnet_search.anchors import fit_anchors
+from restnet_search.anchors.fitting import fit
+from restnet_search.data import load_data
+from restnet_search.data.splits import DataSplits
+from restnet_search.errors import AnchorError
+from restnet_search.space.anchor_sources import AnchorSources
+from restnet_search.space.schema import SearchSpace
+from tests.anchors.test_fit import TINY
+
+OWN = """
+import multiprocessing, os
+import timm
+
+def fragile():
+    if multiprocessing.parent_process() is not None:
+        os._exit(3)
+    return timm.create_model("resnet10t", pretrained=False, **KWARGS)
+"""
+
+
+class Messages:
+    """A progress that keeps messages, and how far its tasks came."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.tasks: dict[str, list[float]] = {}
+
+    def task(self, description: str, total: float) -> Messages:
+        self.tasks[description] = [0.0, total]
+        self._last = description
+        return self
+
+    def __enter__(self) -> Messages:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def advance(self, steps: float = 1.0) -> None:
+        self.tasks[self._last][0] += steps
+
+    def log(self, message: str) -> None:
+        self.lines.append(message)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_all_fits_are_long(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(fit, "_PAYS", 1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def space_of(*anchors: dict[str, object], **keys: object) -> SearchSpace:
+    return SearchSpace.model_validate(
+        {
+            "anchors": list(anchors),
+            "data": {"dataset": "digits", "subset": {"train": 64, "val": 20, "test": 20}},
+            "fit": {"tune": "full", "epochs": 2, **keys},
+        }
+    )
+
+
+def anchor(name: str) -> dict[str, object]:
+    return {"name": name, "model": "resnet10t", "pretrained": False, "kwargs": TINY}
+
+
+def few(space: SearchSpace) -> DataSplits:
+    return load_data(space.data)
+
+
+def test_the_weights_are_those_of_a_fit_in_this_process(tmp_path: Path) -> None:
+    space = space_of(anchor("first"), anchor("second"), {**anchor("third"), "kwargs": {**TINY, "drop_rate": 0.1}})
+    data, told = few(space), Messages()
+    alone = fit_anchors(space, data, AnchorSources(None, None, False, tmp_path / "alone"), Messages()).fits
+    sources = AnchorSources(None, None, False, tmp_path / "beside")
+    beside = fit_anchors(space, data, sources, told, processes=2).fits
+    assert [one.anchor.digest for one in beside] == [one.anchor.digest for one in alone]
+    assert [one.origin for one in beside] == ["fitted"] * 3
+    assert told.tasks["Fitting first, second, third"] == pytest.approx([3.0, 3.0])
+    assert sum("fitted (full), val top-1" in line for line in told.lines) == 3
+    assert not list(sources.cache.glob("*.epoch.pt*"))
+
+
+def test_one_that_is_kept_is_not_fitted_again(tmp_path: Path) -> None:
+    space = space_of(anchor("first"), anchor("second"))
+    data, sources, told = few(space), AnchorSources(None, None, False, tmp_path), Messages()
+    fit_anchors(space, data, sources, Messages())
+    assert [one.origin for one in fit_anchors(space, data, sources, told, processes=2).fits] == ["cache", "cache"]
+    assert not any(name.startswith("Fitting") for name in told.tasks)
+
+
+def test_an_anchor_whose_process_ended_is_fitted_in_this_one(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(f"KWARGS = {TINY!r}\n" + textwrap.dedent(OWN))
+    space = space_of({"name": "own", "factory": "own.py:fragile"}, anchor("other"), allow_untrained=True)
+    told = Messages()
+    fits = fit_anchors(
+        space, few(space), AnchorSources(None, tmp_path, True, tmp_path / "cache"), told, processes=2
+    ).fits
+    assert all(one.anchor.weights.fitted for one in fits)
+    assert "own: the process that fitted it ended (exit code 3); it is fitted in this one." in told.lines
+
+
+def test_a_fit_that_diverges_ends_all_of_them_with_its_own_error(tmp_path: Path) -> None:
+    space = space_of(anchor("first"), anchor("second"), lr=1000.0, optimizer="sgd", epochs=30)
+    with pytest.raises(AnchorError, match=r"first|second"):
+        fit_anchors(space, few(space), AnchorSources(None, None, False, tmp_path), Messages(), processes=2)
