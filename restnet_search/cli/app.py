@@ -112,8 +112,8 @@ def main(
         typer.Option(
             metavar="paper|balanced|best",
             help="How hybrids are trained where the space does not say; paper: the stitch layer alone, as ReStNet;"
-            " balanced: the back's norm layers, too, a tenth more work, and the best whole at the end; best: all of front"
-            " and back, five times the work (default: the space's, balanced).",
+            " balanced: the back's norm layers, too, a tenth more work, and the best whole at the end; best: all of"
+            " front and back, five times the work (default: the space's, balanced).",
         ),
     ] = None,
     device: Annotated[

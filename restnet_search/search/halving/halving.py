@@ -40,7 +40,7 @@ from restnet_search.search.training.closed_form import RungScore, closed_form_sc
 from restnet_search.search.training.context import TrialContext, TrialImages
 from restnet_search.search.training.jobs import Engine, Job, group_by_pass, run_jobs
 from restnet_search.search.training.stitch_trainer import FailedTrial
-from restnet_search.search.training.trial_setup import open_context
+from restnet_search.search.training.trial_setup import open_context, with_teachers
 from restnet_search.space.schema import SearchSpace
 
 __all__ = ["Halving", "halve", "takes_part"]
@@ -196,6 +196,8 @@ class _Rungs:
         """Return the scores at a rung, after scoring what has none yet, until the deadline."""
         if self._kept.finished(rung) is None:
             self._context = self._context or self._open(candidates)
+            if rung == "short":  # closed forms follow nobody
+                self._context = with_teachers(self._context, self._session, self._prepared)
             self._score(rung, candidates, self._context)
         return self._kept.scores(rung)
 

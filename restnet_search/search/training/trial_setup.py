@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 
 from restnet_search.data import Split
@@ -20,7 +21,7 @@ from restnet_search.search.training.context import TrialContext, TrialImages
 from restnet_search.search.training.teachers import teacher_logits
 from restnet_search.space.schema import TrainingSpec
 
-__all__ = ["GB", "fill_store", "open_context", "open_store"]
+__all__ = ["GB", "fill_store", "open_context", "open_store", "with_teachers"]
 
 GB = 2**30
 
@@ -41,22 +42,30 @@ def open_context(
         prepared: Its anchors.
         candidates: Whose features will be asked for.
         images: What they are trained and scored on.
-        solved: True if closed-form stitches will be asked for, whatever start the trials have.
+        solved: True if closed-form stitches will be asked for, whatever start the trials have; the anchors' answers are
+            left out then: see :func:`with_teachers`.
         before: Seconds that earlier sessions of the search took.
     """
     space = session.space
     init = "lstsq" if solved else space.stitch.init
-    follows = any(space.training.distill)
-    return TrialContext(
+    context = TrialContext(
         graphs=prepared.graphs,
         store=open_store(session, prepared, candidates, images, init),
         images=images,
         stitch=space.stitch,
         training=space.training,
         seed=space.search.seed,
-        teachers=teacher_logits(prepared.anchors, images.train, session.progress, session.compute) if follows else {},
         clock=Clock(session.clock.started, before),
     )
+    return context if solved else with_teachers(context, session, prepared)
+
+
+def with_teachers(context: TrialContext, session: Session, prepared: Prepared) -> TrialContext:
+    """Return the context with what the anchors answer for its training images, where losses may follow them."""
+    if not any(context.training.distill) or context.teachers:
+        return context
+    teachers = teacher_logits(prepared.anchors, context.train, session.progress, session.compute)
+    return replace(context, teachers=teachers)
 
 
 def open_store(
