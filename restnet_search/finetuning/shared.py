@@ -20,7 +20,7 @@ from restnet_search.reporting.assemble.statistics import final_score
 from restnet_search.search.prepare.rebuild import Rebuilt
 from restnet_search.search.prepare.shared_routes import over_shared_weights
 from restnet_search.search.run.finetuned_states import SHARED, keep_state, shared_state
-from restnet_search.search.run.records import Score, SharedRoute, SharedState
+from restnet_search.search.run.records import HybridRecord, Score, SharedRoute, SharedState
 from restnet_search.search.training.accuracy import predictions_of_network, score_network
 from restnet_search.search.training.seeds import generator_for
 from restnet_search.stitching.layer import Hybrid
@@ -41,7 +41,8 @@ def finetune_shared(run: OpenedRun, ids: Sequence[str]) -> SharedState:
 
     Args:
         run: The opened run.
-        ids: Of hybrids; their anchors are routes, too.
+        ids: Of hybrids; their anchors are routes, too. A retrained hybrid has a front of its own, which cannot be
+            shared: the hybrid of its trial takes its place.
 
     Raises:
         RunError: If the run has no such hybrid, or the loss stops being finite.
@@ -52,7 +53,8 @@ def finetune_shared(run: OpenedRun, ids: Sequence[str]) -> SharedState:
     elif (done := shared_state(folder)) is not None:
         run.progress.log(f"Routes were trained together before ({', '.join(done.routes)}); --restart trains them anew.")
         return done
-    records = [run.report.hybrid(id) for id in ids]
+    records = _sharing(run, ids)
+    ids = [one.id for one in records]
     anchors = list(dict.fromkeys(name for one in records for name in (one.front.anchor, one.back.anchor)))
     rebuilt = over_shared_weights(run.rebuild(list(dict.fromkeys([*anchors, *ids, run.teacher]))))
     teacher = replace(rebuilt[run.teacher], network=run.compute.place(copy.deepcopy(rebuilt[run.teacher].network)))
@@ -71,6 +73,18 @@ def finetune_shared(run: OpenedRun, ids: Sequence[str]) -> SharedState:
     checkpoint.unlink(missing_ok=True)
     run.write_results()
     return state
+
+
+def _sharing(run: OpenedRun, ids: Sequence[str]) -> list[HybridRecord]:
+    """Return the hybrids, each once, with those of trials in the place of retrained ones."""
+    chosen: dict[str, HybridRecord] = {}
+    for id in ids:
+        record = run.report.hybrid(id)
+        if record.retrains is not None:
+            run.progress.log(f"{id} has a front of its own; {record.retrains}, of the same stitch point, is trained.")
+            record = run.report.hybrid(record.retrains)
+        chosen.setdefault(record.id, record)
+    return list(chosen.values())
 
 
 def draw_routes(costs: Sequence[int], seed: int, step: int) -> tuple[int, ...]:

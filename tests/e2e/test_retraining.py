@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,20 @@ import pytest
 import torch
 
 from restnet_search import load_hybrid
+from restnet_search.cli.arguments import sources
 from restnet_search.costs.cost import Cost
 from restnet_search.data import load_data
+from restnet_search.finetuning.opened_run import FinetuneRequest, open_run
+from restnet_search.finetuning.shared import finetune_shared
 from restnet_search.search.prepare.rebuild import rebuild_network
 from restnet_search.search.run.records import HybridRecord, Part, Score, Stitch
+from restnet_search.search.run.run_folder import RunFolder
 from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.study.retraining import best_of_budgets
 from restnet_search.search.training.accuracy import score_network
 from restnet_search.space.schema import DataSpec
 from restnet_search.units import parse_budget
+from tests.anchors.test_side_by_side import Messages
 from tests.e2e.conftest import SPACE, Cli
 from tests.e2e.test_main_job import results_of
 
@@ -137,3 +143,19 @@ def _record(number: int, front: int, back: int, right: int, tune: Any) -> Hybrid
         seconds=1.0,
         choices=TrainingChoices(1e-3, 1, tune),
     )
+
+
+def test_routes_that_share_weights_begin_at_the_trial(
+    run: Path, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retrained hybrid has a front of its own, which cannot be shared: the hybrid of its trial is the route."""
+    monkeypatch.setenv("RESTNET_CACHE", environment["RESTNET_CACHE"])
+    copy = shutil.copytree(run, tmp_path / "shared")
+    again = next(one for one in made(copy).values() if one["retrains"] is not None)
+    request = FinetuneRequest(RunFolder(copy), sources(None, None, trust_code=False), epochs=1, lr=1e-3, compiled=False)
+    said = Messages()
+    with open_run(request, said) as opened:
+        finetune_shared(opened, [again["id"], again["retrains"]])
+    assert any(line.startswith(f"{again['id']} has a front of its own; {again['retrains']}") for line in said.lines)
+    rounds = next(line for line in said.lines if "round 1 of 1" in line)
+    assert f" {again['retrains']} " in rounds and again["id"] not in rounds

@@ -28,7 +28,7 @@ __all__ = ["FormatChoice", "choose_formats", "is_channels_last", "measure_gain",
 GAIN = 1.1
 """By how much channels last must be faster to be taken: less may be noise, and would make results depend on it."""
 
-SMALL = 50e6
+SMALL = 5e6
 """Multiply-accumulates per image below which nothing is measured: whatever such an anchor gains is not worth it."""
 
 _SECONDS = 0.08  # that one timed run may take
