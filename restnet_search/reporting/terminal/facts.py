@@ -55,6 +55,7 @@ def search_facts(report: Report) -> list[tuple[str, str]]:
             f"{search.stitch_points:,}: {over}; {search.candidates:,} {kept} kept by {search.ranker}",
         ),
         ("trials", f"{ended}; {search.training_images_seen:,} training images seen"),
+        *(("retraining", f"{id} failed: {reason}") for id, reason in trials.retrainings_failed.items()),
         *([("the line", fact)] if (fact := line_fact(report)) else []),
         *_costs_of_anchors(report),
         *([("computing", computing(search.device, search.compute))] if search.compute else []),

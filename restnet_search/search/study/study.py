@@ -142,7 +142,7 @@ class SearchStudy:
 
     @property
     def hybrids(self) -> list[HybridRecord]:
-        """The anchors' hybrids that were trained: the search's own, then the random controls, which are some, too."""
+        """All of two anchors that were trained: by trials, as random controls, and again with their fronts."""
         return [*self.compared, *self.retrained]
 
     @property
