@@ -18,15 +18,13 @@ def upgrade_space(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return a space, not validated yet, with the keys of earlier releases under their present names.
 
     An old key that stands beside its new one is left, so that validation refuses it. `raw` itself stays as it is.
-    Before there were terms of stitch layers, layers had none; before ``distill_backs``, all hybrids followed;
-    before ``retrain``, none was.
+    Before there were terms of stitch layers, layers had none; before ``distill_backs``, all hybrids followed.
     """
     upgraded = dict(raw)
     if isinstance(stitch := upgraded.get("stitch"), Mapping):
         upgraded["stitch"] = {"terms": [], **stitch}
     if isinstance(training := upgraded.get("training"), Mapping):
         upgraded["training"] = {"distill_backs": "all", **training}
-    upgraded.setdefault("retrain", {"hybrids": 0})
     for path, new in RENAMED_KEYS.items():
         upgraded = _renamed(upgraded, path, new)
     return upgraded

@@ -55,8 +55,9 @@ def load_space(path: str | Path, *, upgrade: bool = False, replaced: Mapping[str
         raise SpaceError(f"{path} cannot be read: {error.strerror}.") from error
     content = read_yaml(text, str(path)) if upgrade else text
     if isinstance(content, Mapping):
-        # before there was an effort, keys that a space did not set were those of the paper
-        return _parse({"effort": "paper", **upgrade_space(content)}, str(path), _MEND, of_run=True)
+        # before there was an effort, keys that a space did not set were those of the paper; and nothing was retrained
+        earlier = {"effort": "paper", "retrain": {"hybrids": 0}}
+        return _parse({**earlier, **upgrade_space(content)}, str(path), _MEND, of_run=True)
     if not replaced:
         return parse_space(text, source=str(path))
     return parse_space(_replaced(read_yaml(text, str(path)), replaced), f"{path} {WITH_OPTIONS}", MEND_OPTIONS)
