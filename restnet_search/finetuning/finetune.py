@@ -51,7 +51,7 @@ def finetune_hybrid(run: OpenedRun, id: str) -> FinetunedState:
     judge = Judge(
         count=lambda networks: [score_network(one, route.preprocessing, val, compute=run.compute) for one in networks],
         worth=lambda correct: correct[0],
-        describe=lambda correct: f"val {correct[0] / len(val):.2%} (stitch only {record.val.top1:.2%})",
+        describe=lambda correct: f"val {correct[0] / len(val):.2%} (before {record.val.top1:.2%})",
         start=round(record.val.top1 * record.val.n),
     )
     best = train_rounds(trainer, recipe, judge, checkpoint, id, run.progress)

@@ -124,7 +124,7 @@ def _row(report: Report, entry: Entry, val: Score | None, test: FinalScore | Non
     before, after = (None if score is None else score.top1 for score in scores)
     gained = "-" if before is None or after is None else difference(after, before)
     pairs = (
-        ("stitch only", "fine-tuned"),
+        ("retrained" if isinstance(entry, HybridRecord) and entry.retrains else "stitch only", "fine-tuned"),
         _shown((entry.val, val)),
         _shown((entry.test, test)),
         ("", gained),

@@ -41,9 +41,6 @@ _LEAST_IMAGES = 4
 _FOLLOWED = 0.1
 """Share of the loss that follows the large anchor. A larger one pulls an anchor that was fitted to the labels away from
 where it was, and so few images do not bring it back."""
-_BATCH, _LEAST_BATCH, _STEPS = 128, 32, 10
-"""Images of a step, whatever stitch layers are trained with, for the rates below go with it; of few images, fewer, so
-that an epoch has some steps."""
 _RECIPE: Mapping[str, Any] = {"optimizer": "sgd", "lr": 0.01, "weight_decay": 5e-4}
 """For convolutional anchors; on CIFAR-10, AdamW at the rates tried took more from the weights that it began with."""
 _RECIPE_OF_OTHERS: Mapping[str, Any] = {"optimizer": "adamw", "lr": 5e-4, "weight_decay": 0.05}
@@ -119,7 +116,7 @@ def distill(session: Session, prepared: Prepared, images: SearchImages, plan: Di
         return task_loss(logits.float(), labels[rows], teacher[rows], _FOLLOWED)
 
     recipe = _RECIPE if architecture_kind(small.model) == "cnn" else _RECIPE_OF_OTHERS
-    batch = min(_BATCH, max(_LEAST_BATCH, len(train) // _STEPS))
+    batch = session.space.training.batch_size
     spec = FitSpec(tune="full", epochs=plan.epochs, batch_size=batch, **recipe)
     settings = FitSettings(spec, session.space.search.seed, session.progress, prepared.compute)
     job = FitJob(f"{plan.small}, distilled from {plan.large}", settings, checkpoint, loss_of)
