@@ -15,7 +15,7 @@ from tests.benchmarks.finetuned_run import KeptRun, Size
 from tests.benchmarks.result import Condition, Finding
 
 SIZES = {
-    "full": Size(None, 20, 4000, 1800.0),
+    "full": Size(None, 24, 4000, 1800.0),
     "small": Size((4000, 1000, 1000), 8, 1000, 180.0),
     "tiny": Size((200, 60, 60), 2, 60, 10.0),
 }

@@ -12,7 +12,7 @@ from tests.benchmarks.finetuned_run import KeptRun, Size
 from tests.benchmarks.result import Condition, Finding
 
 SIZES = {
-    "full": Size(None, 20, 4000, 3600.0),
+    "full": Size(None, 24, 4000, 3600.0),
     "small": Size((4000, 1000, 1000), 8, 1000, 300.0),
     "tiny": Size((200, 60, 60), 3, 60, 10.0),
 }
