@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from restnet_search.plain.bounds import Figure, Natural
+from restnet_search.units import DeviceBudget
 
 __all__ = ["NOTABLE", "Cost", "Uncounted", "notable"]
 
@@ -27,6 +28,10 @@ class Cost:
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(self.macs + other.macs, self.params + other.params)
+
+    def fits(self, budget: DeviceBudget) -> bool:
+        """Say if a network of this cost stays within every limit; a cost that is not known does not."""
+        return budget.allows(macs=self.macs, params=self.params, memory=self.memory, latency=self.latency)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from restnet_search.data.splits import DataSplits
 from restnet_search.errors import AnchorError
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import SearchSpace
+from tests.anchors.conftest import Messages
 from tests.anchors.test_fit import TINY
 
 OWN = """
@@ -29,29 +31,25 @@ def fragile():
 """
 
 
-class Messages:
-    """A progress that keeps messages, and how far its tasks came."""
+class Told(Messages):
+    """Messages, and how far tasks came."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        super().__init__()
         self.tasks: dict[str, list[float]] = {}
 
-    def task(self, description: str, total: float) -> Messages:
+    @contextmanager
+    def task(self, description: str, total: float) -> Iterator[_Counted]:
         self.tasks[description] = [0.0, total]
-        self._last = description
-        return self
+        yield _Counted(self.tasks[description])
 
-    def __enter__(self) -> Messages:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        return
+class _Counted:
+    def __init__(self, progress: list[float]) -> None:
+        self._progress = progress
 
     def advance(self, steps: float = 1.0) -> None:
-        self.tasks[self._last][0] += steps
-
-    def log(self, message: str) -> None:
-        self.lines.append(message)
+        self._progress[0] += steps
 
 
 @pytest.fixture(autouse=True)
@@ -83,8 +81,8 @@ def few(space: SearchSpace) -> DataSplits:
 
 def test_the_weights_are_those_of_a_fit_in_this_process(tmp_path: Path) -> None:
     space = space_of(anchor("first"), anchor("second"), {**anchor("third"), "kwargs": {**TINY, "drop_rate": 0.1}})
-    data, told = few(space), Messages()
-    alone = fit_anchors(space, data, AnchorSources(None, None, False, tmp_path / "alone"), Messages()).fits
+    data, told = few(space), Told()
+    alone = fit_anchors(space, data, AnchorSources(None, None, False, tmp_path / "alone"), Told()).fits
     sources = AnchorSources(None, None, False, tmp_path / "beside")
     beside = fit_anchors(space, data, sources, told, processes=2).fits
     assert [one.anchor.digest for one in beside] == [one.anchor.digest for one in alone]
@@ -96,8 +94,8 @@ def test_the_weights_are_those_of_a_fit_in_this_process(tmp_path: Path) -> None:
 
 def test_one_that_is_kept_is_not_fitted_again(tmp_path: Path) -> None:
     space = space_of(anchor("first"), anchor("second"))
-    data, sources, told = few(space), AnchorSources(None, None, False, tmp_path), Messages()
-    fit_anchors(space, data, sources, Messages())
+    data, sources, told = few(space), AnchorSources(None, None, False, tmp_path), Told()
+    fit_anchors(space, data, sources, Told())
     assert [one.origin for one in fit_anchors(space, data, sources, told, processes=2).fits] == ["cache", "cache"]
     assert not any(name.startswith("Fitting") for name in told.tasks)
 
@@ -105,7 +103,7 @@ def test_one_that_is_kept_is_not_fitted_again(tmp_path: Path) -> None:
 def test_an_anchor_whose_process_ended_is_fitted_in_this_one(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(f"KWARGS = {TINY!r}\n" + textwrap.dedent(OWN))
     space = space_of({"name": "own", "factory": "own.py:fragile"}, anchor("other"), allow_untrained=True)
-    told = Messages()
+    told = Told()
     fits = fit_anchors(
         space, few(space), AnchorSources(None, tmp_path, True, tmp_path / "cache"), told, processes=2
     ).fits
@@ -116,4 +114,4 @@ def test_an_anchor_whose_process_ended_is_fitted_in_this_one(tmp_path: Path) -> 
 def test_a_fit_that_diverges_ends_all_of_them_with_its_own_error(tmp_path: Path) -> None:
     space = space_of(anchor("first"), anchor("second"), lr=1000.0, optimizer="sgd", epochs=30)
     with pytest.raises(AnchorError, match=r"first|second"):
-        fit_anchors(space, few(space), AnchorSources(None, None, False, tmp_path), Messages(), processes=2)
+        fit_anchors(space, few(space), AnchorSources(None, None, False, tmp_path), Told(), processes=2)

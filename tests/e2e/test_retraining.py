@@ -25,7 +25,7 @@ from restnet_search.search.study.retraining import best_of_budgets
 from restnet_search.search.training.accuracy import score_network
 from restnet_search.space.schema import DataSpec
 from restnet_search.units import parse_budget
-from tests.anchors.test_side_by_side import Messages
+from tests.anchors.conftest import Messages
 from tests.e2e.conftest import SPACE, Cli
 from tests.e2e.test_main_job import results_of
 

@@ -17,9 +17,7 @@ DRAWN = replace(samples.hybrid("r000", 62e6, 0.80), control="random")
 FAILED = {"w009": "the loss became nan"}
 REPORT = samples.report(
     [TRIAL, AGAIN, DRAWN],
-    trials=Trials(
-        1, 0, 0, controls=1, controls_planned=1, retrained=1, retrainings_failed={"w009": "the loss became nan"}
-    ),
+    trials=Trials(1, 0, 0, controls=1, controls_planned=1, retrained=1, retrainings_failed=FAILED),
 )
 
 

@@ -133,7 +133,7 @@ def _cost(entry: Entry, name: str) -> float:
 
 
 def _within(entries: Sequence[_E], budget: DeviceBudget) -> list[_E]:
-    return [e for e in entries if budget.allows(macs=e.macs, params=e.params, memory=e.memory, latency=e.latency)]
+    return [entry for entry in entries if entry.cost.fits(budget)]
 
 
 def _pareto(entries: Sequence[Entry], budget: DeviceBudget, objectives: Sequence[str]) -> tuple[str, ...]:

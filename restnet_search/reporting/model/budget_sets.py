@@ -32,6 +32,4 @@ class BudgetEntry:
 
     def allows(self, entry: AnchorRecord | HybridRecord) -> bool:
         """Return True where an anchor or hybrid stays within every limit."""
-        return DeviceBudget(self.name, tuple(self.limits.items())).allows(
-            macs=entry.macs, params=entry.params, memory=entry.memory, latency=entry.latency
-        )
+        return entry.cost.fits(DeviceBudget(self.name, tuple(self.limits.items())))

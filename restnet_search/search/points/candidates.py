@@ -132,7 +132,7 @@ def enumerate_candidates(
                 ]
                 priced = [(point.plan, _price(point, costs, device)) for point in points]
                 least.see(cost for _, cost in priced)
-                allowed = [(plan, cost) for plan, cost in priced if any(_allows(budget, cost) for budget in budgets)]
+                allowed = [(plan, cost) for plan, cost in priced if any(cost.fits(budget) for budget in budgets)]
                 cheap = [(plan, cost) for plan, cost in allowed if cost.macs < ceiling]
                 if not points:
                     counts["unstitchable"] += 1
@@ -230,10 +230,6 @@ def _price(point: StitchPoint, costs: Mapping[str, AnchorCosts], device: DeviceC
 def _scores_at(scores: Mapping[str, PairScores], direction: Direction, at: tuple[int, int]) -> dict[str, float]:
     values = {name: pairs[direction.front, direction.back][at] for name, pairs in scores.items()}
     return {name: float(value) for name, value in values.items() if np.isfinite(value)}
-
-
-def _allows(budget: DeviceBudget, cost: Cost) -> bool:
-    return budget.allows(macs=cost.macs, params=cost.params, memory=cost.memory, latency=cost.latency)
 
 
 def _least(so_far: _N | None, value: _N | None) -> _N | None:

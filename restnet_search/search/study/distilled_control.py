@@ -72,17 +72,13 @@ def plan_distillation(
     followed = [anchor for anchor in anchors if anchor.macs > cheapest] or anchors
     large = max(followed, key=lambda anchor: (anchor.val.top1, -anchor.macs, anchor.name))
     affordable = [
-        anchor for anchor in anchors if anchor.macs < large.macs and any(_allows(budget, anchor) for budget in budgets)
+        anchor for anchor in anchors if anchor.macs < large.macs and any(anchor.cost.fits(budget) for budget in budgets)
     ]
     epochs = max(_LEAST_EPOCHS, math.ceil(wanted / available))
     if not affordable or wanted // epochs < _LEAST_IMAGES:
         return None
     small = min(affordable, key=lambda anchor: (-anchor.val.top1, anchor.macs, anchor.name))
     return Distillation(small.name, large.name, wanted // epochs, epochs, wanted)
-
-
-def _allows(budget: DeviceBudget, anchor: AnchorRecord) -> bool:
-    return budget.allows(macs=anchor.macs, params=anchor.params, memory=anchor.memory, latency=anchor.latency)
 
 
 def distill(session: Session, prepared: Prepared, images: SearchImages, plan: Distillation) -> nn.Module:

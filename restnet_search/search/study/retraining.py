@@ -29,12 +29,7 @@ def best_of_budgets(records: Iterable[HybridRecord], budgets: Sequence[DeviceBud
         best.setdefault(one.key[:-1], one)
     chosen: set[str] = set()
     for budget in budgets:
-        inside = (
-            one.id
-            for one in best.values()
-            if budget.allows(macs=one.macs, params=one.params, memory=one.memory, latency=one.latency)
-        )
-        chosen.update(islice(inside, count))
+        chosen.update(islice((one.id for one in best.values() if one.cost.fits(budget)), count))
     return [one for one in best.values() if one.id in chosen and one.tune != "hybrid"]
 
 

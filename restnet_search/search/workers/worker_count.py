@@ -35,13 +35,12 @@ def settle_workers(session: Session, prepared: Prepared, images: SearchImages) -
     macs = fmean(costs.total.macs for costs in prepared.costs.values())
     if not prepared.compute.is_cpu or estimate_seconds(space, macs, len(images.train)) < _PAYS:
         return replace(session, counted=1)
-    left = available_memory()
-    with prepared.on_cpu():
-        while most > 1 and left is not None:
+    if most > 1 and (left := available_memory()) is not None:
+        with prepared.on_cpu():
             needs = memory_needs(space, prepared, images, most)
-            if needs.total - needs.now <= left:
-                break
-            most -= 1
+        while needs.workers > 1 and needs.total - needs.now > left:
+            needs = replace(needs, workers=needs.workers - 1)
+        most = needs.workers
     return replace(session, counted=most)
 
 
