@@ -40,7 +40,7 @@ LAYERS = (
     ("costs", "similarity", "stitching"),
     ("search",),
     ("export", "reporting"),
-    ("assembling", "conformance", "devices", "finetuning", "inspection", "loading", "pipeline", "scoring"),
+    ("conformance", "devices", "finetuning", "inspection", "loading", "pipeline"),
     ("cli", "testing", "__main__"),
 )
 HEIGHT = {package: height for height, layer in enumerate(LAYERS) for package in layer}
@@ -65,6 +65,7 @@ ROOMS: dict[str, tuple[str | tuple[str, ...], ...]] = {
         "checksummed_json", "output_folder", "folding", "network", "formats", "verification", "package", "from_run",
         "adaptive",
     ),
+    "pipeline": ("scoring", "rivals", "assembling", "run"),
     "reporting": (
         "model", "results_file", "assemble", "words", "blocks", "phrases", "commands", "figures", "terminal",
     ),

@@ -3,8 +3,8 @@
 The module imports nothing heavy, so that Ctrl-C is ignored (the main process ends its children) before anything slow.
 
 All messages are pickled by value, tensors too: torch's own way of sending them through a pipe would put them into
-shared memory, of which containers have little. Whatever a child does, it may send ``("log", level, text)`` and
-``("error", exception, traceback)``.
+shared memory, of which containers have little. Whatever a child does, it may send ``("log", level, text)``,
+``("advance", part)`` and ``("error", exception, traceback)``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -23,7 +24,9 @@ from typing import Any
 
 from restnet_search.environment import prepare_environment
 
-__all__ = ["live", "send", "set_up"]
+__all__ = ["Advances", "live", "send", "set_up"]
+
+_TELL = 0.5  # seconds between two messages of how far something is
 
 _log = logging.getLogger("restnet_search")
 
@@ -61,6 +64,25 @@ def set_up(pipe: Connection, threads: int) -> None:
     _log.setLevel(logging.INFO)
     _log.propagate = False
     _log.addHandler(_ToMain(pipe))
+
+
+class Advances:
+    """Tells the main process, now and then, how much more of something is done."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe, self._new, self._told = pipe, 0.0, time.monotonic()
+
+    def __call__(self, part: float) -> None:
+        """Add a part of the whole that is done."""
+        self._new += part
+        if time.monotonic() - self._told > _TELL:
+            self.tell()
+
+    def tell(self) -> None:
+        """Tell what was not told yet."""
+        if self._new:
+            send(self._pipe, "advance", self._new)
+        self._new, self._told = 0.0, time.monotonic()
 
 
 class _ToMain(logging.Handler):

@@ -151,8 +151,8 @@ def _rows(pair: Pair, grid: Grid, given: Size, waiting: Sequence[Candidate]) -> 
         }
 
 
-def _by_key(steps: Iterator[tuple[list[RungScore], float]]) -> dict[CandidateKey, RungScore]:
-    return {score.key: score for scores, _ in steps for score in scores}
+def _by_key(scores: list[RungScore]) -> dict[CandidateKey, RungScore]:
+    return {score.key: score for score in scores}
 
 
 def _rung_contexts(full: TrialContext, given: Size) -> tuple[TrialContext, TrialContext]:

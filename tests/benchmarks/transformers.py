@@ -176,8 +176,8 @@ def _proposed(pair: Pair, front: str, back: str, budget: int, given: Size) -> li
     within = [candidate for candidate in fitting if least < candidate.cost.macs <= most]
     places = np.unique(np.linspace(0, len(within) - 1, min(given.scored, len(within))).round().astype(int))
     chosen = {within[place].key: within[place] for place in places}
-    steps = closed_form_scores(list(chosen.values()), pair.context)
-    scores = [(score.top1 or 0.0, score.tie, score.key) for step, _ in steps for score in step]
+    found = closed_form_scores(list(chosen.values()), pair.context)
+    scores = [(score.top1 or 0.0, score.tie, score.key) for score in found]
     return [chosen[key] for _, _, key in sorted(scores, reverse=True)[: given.tried]]
 
 

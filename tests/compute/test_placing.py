@@ -99,7 +99,7 @@ def test_trials_together_and_closed_forms(digits: Split, kept: str, tmp_path: Pa
         ways = [(1, RESNET, 2), (1, VIT, 2), (2, VIT, 1)]
         chosen = [candidate(anchors, RESNET, cut, back, to) for cut, back, to in ways]
         jobs = [(one, TrainingChoices(3e-3, 2, "stitch+norm-stats")) for one in chosen]
-        return run_trials(jobs, shared), [score for some, _ in closed_form_scores(chosen, shared) for score in some]
+        return run_trials(jobs, shared), closed_form_scores(chosen, shared)
 
     outcomes, scores = work(two(), Compute(), tmp_path / "cpu")
     with pretend_gpu():

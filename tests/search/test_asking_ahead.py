@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from restnet_search.search.study.independent import train_independently
 from restnet_search.search.study.study import SearchStudy
 from restnet_search.search.study.training_run import TrainingRun
 from restnet_search.search.training.context import TrialContext
-from restnet_search.search.training.jobs import Engine, Job, LocalEngine, Outcome
+from restnet_search.search.training.jobs import Advance, Engine, Job, LocalEngine, TrialJob, unheard
 from restnet_search.search.training.stitch_trainer import TrialOutcome
 from restnet_search.space.schema import DataSpec, SearchSpace, TrainingSpec
 from tests.search.stores import Anchors, candidate, context, cut_anchor, session_of
@@ -38,11 +38,11 @@ class AnyOrder:
 
     def __init__(self, count: int, seed: int, cut: int | None = None) -> None:
         self.count, self._chance, self._cut = count, random.Random(seed), cut
-        self._jobs: dict[int, Job] = {}
+        self._jobs: dict[int, TrialJob] = {}
         self._tickets = 0
         self.order: list[int] = []
         self.most = 0
-        self.submitted: list[Job] = []
+        self.submitted: list[TrialJob] = []
         self.lost = ()
 
     @property
@@ -55,18 +55,18 @@ class AnyOrder:
     def use(self, context: TrialContext) -> None:
         self._context = context
 
-    def submit(self, job: Job) -> int:
-        assert self.has_room
+    def submit(self, job: Job[Any], advance: Advance = unheard) -> int:
+        assert self.has_room and isinstance(job, TrialJob)
         self._jobs[self._tickets] = job
         self._tickets += 1
         self.submitted.append(job)
         self.most = max(self.most, len(self._jobs))
         return self._tickets - 1
 
-    def wait(self) -> dict[int, list[Outcome]]:
+    def wait(self, tickets: Collection[int]) -> dict[int, Any]:
         if len(self.order) == self._cut:
             raise KeyboardInterrupt
-        ticket = self._chance.choice(list(self._jobs))
+        ticket = self._chance.choice([ticket for ticket in self._jobs if ticket in tickets])
         self.order.append(ticket)
         return {ticket: self._jobs.pop(ticket).run(self._context)}
 
@@ -173,7 +173,7 @@ def test_what_is_asked_does_not_depend_on_which_trial_ends_first(
     points = {one.key: one for one in candidates}
     for record in found[0][-4:]:
         assert record.choices is not None
-        job = Job(((points[record.key[:-1]], record.choices),))
+        job = TrialJob(((points[record.key[:-1]], record.choices),))
         (alone,) = job.run(shared)
         assert isinstance(alone, TrialOutcome)
         assert (alone.correct / alone.seen, alone.r2) == (record.val.top1, record.r2)

@@ -97,11 +97,11 @@ def test_the_study_keeps_controls_apart_and_never_learns_from_them(tmp_path: Pat
     study, controls = opened(), plan(space, found)
     for control in controls[:2]:
         study.add_record(record(control), control.candidate)
-    study.fail_control(controls[2].id, "the loss became nan")
+    study.fail_listed(controls[2].id, "the loss became nan")
     again = opened()
     assert again.records == []
     assert again.controls == [record(control) for control in controls[:2]]
-    assert again.failed_controls == {controls[2].id: "the loss became nan"}
+    assert again.failed_listed == {controls[2].id: "the loss became nan"}
     assert {r.id for r in read_records(tmp_path / "study.db")} == {control.id for control in controls[:2]}
     assert all(not trial.params for trial in again._trials(TrialState.COMPLETE))
     proposal = again.ask()

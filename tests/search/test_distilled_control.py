@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
+import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,22 +13,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from restnet_search.costs.cost_table import profile_anchor
 from restnet_search.data import DataSplits, load_data
-from restnet_search.progress import SilentProgress, Task
 from restnet_search.search.prepare.images import SearchImages
 from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.records import AnchorRecord, Cost, FinalScore, Score
 from restnet_search.search.run.rival_records import Distillation
 from restnet_search.search.run.session import Session
 from restnet_search.search.study.distilled_control import (
-    OutOfTime,
-    distill,
+    DistilledWeights,
+    FailedDistillation,
+    distillation_job,
+    distilled_network,
     forget_distillation,
     plan_distillation,
 )
+from restnet_search.search.training.jobs import unheard
 from restnet_search.space.schema import DataSpec, SearchSpace
 from restnet_search.units import UNLIMITED, parse_budget
-from tests.search.stores import Anchors, cut_anchor, session_of
+from tests.search.stores import Anchors, context, cut_anchor, session_of
 
 SMALL, LARGE = "cifar_resnet8", "resnet"
 PLAN = Distillation(SMALL, LARGE, images=96, epochs=3, wanted=300)
@@ -111,38 +114,34 @@ class Search:
             }
         )
         self.session: Session = session_of(space, folder)
-        self.prepared = Prepared(anchors, {}, data.classes)
+        costs = {name: profile_anchor(cut.graph) for name, cut in anchors.items()}
+        self.prepared = Prepared(anchors, costs, data.classes)
         self.images = SearchImages(small_val, data.train.subset(range(64)))
+        self.context = context(anchors, load_data(DataSpec(dataset="digits")).train.subset(range(160)))
 
-    def distilled(self, session: Session | None = None, plan: Distillation = PLAN) -> dict[str, Tensor]:
-        network = distill(session or self.session, self.prepared, self.images, plan)
+    def run(
+        self, plan: Distillation = PLAN, advance: Callable[[float], None] = unheard
+    ) -> DistilledWeights | FailedDistillation:
+        return distillation_job(self.session, self.prepared, self.images, plan).run(self.context, advance)
+
+    def distilled(self, plan: Distillation = PLAN, advance: Callable[[float], None] = unheard) -> dict[str, Tensor]:
+        weights = self.run(plan, advance)
+        assert isinstance(weights, DistilledWeights)
+        network = distilled_network(self.prepared, plan, weights)
         assert not network.training and not any(one.requires_grad for one in network.parameters())
         return network.state_dict()
 
 
-class Killed(SilentProgress):
+class Killed:
     """Ends the process, as far as anything can tell, when a number of batches was trained."""
 
     def __init__(self, after: int) -> None:
-        self._left = after
+        self._left = after + 1  # the large anchor has answered before the first
 
-    @contextmanager
-    def task(self, description: str, total: float) -> Iterator[Task]:
-        yield _Counting(self) if description.startswith("Fitting") else _Counting(None)
-
-    def spend(self) -> None:
+    def __call__(self, part: float) -> None:
         self._left -= 1
         if self._left == 0:
             raise KeyboardInterrupt
-
-
-class _Counting:
-    def __init__(self, kill: Killed | None) -> None:
-        self._kill = kill
-
-    def advance(self, steps: float = 1.0) -> None:
-        if self._kill is not None:
-            self._kill.spend()
 
 
 def test_it_goes_on_after_kills_to_the_same_bits_and_leaves_nothing(
@@ -153,8 +152,10 @@ def test_it_goes_on_after_kills_to_the_same_bits_and_leaves_nothing(
     killed = Search(anchors, data, tmp_path / "two")
     for batches in (1, 4, 5):  # before the first epoch ended, in the second, and again
         with pytest.raises(KeyboardInterrupt):
-            killed.distilled(replace(killed.session, progress=Killed(batches)))
-    resumed = killed.distilled()
+            killed.distilled(advance=Killed(batches))
+    told: list[float] = []
+    resumed = killed.distilled(advance=told.append)
+    assert sum(told) == pytest.approx(1)  # what earlier sessions did counts, too
     assert all(torch.equal(resumed[name], tensor) for name, tensor in undisturbed.items())
     assert any(not torch.equal(resumed[name], tensor) for name, tensor in before.items())
     assert all(torch.equal(anchors[SMALL].anchor.model.state_dict()[name], one) for name, one in before.items())
@@ -175,8 +176,29 @@ def test_another_number_of_images_begins_anew(anchors: Anchors, data: DataSplits
 def test_the_time_of_the_search_is_its_own(anchors: Anchors, data: DataSplits, tmp_path: Path) -> None:
     search = Search(anchors, data, tmp_path, timeout=5.0)
     search.session.clock.seconds["trials"] = 6.0
-    with pytest.raises(OutOfTime):
-        search.distilled()
+    assert search.run() == FailedDistillation("no time was left (search.timeout)", out_of_time=True)
+
+
+def test_a_loss_that_is_not_finite_is_its_reason(anchors: Anchors, data: DataSplits, tmp_path: Path) -> None:
+    broken = dict(anchors)
+    anchor = copy.deepcopy(anchors[SMALL].anchor)
+    with torch.no_grad():
+        next(anchor.model.parameters()).fill_(torch.inf)
+    broken[SMALL] = replace(anchors[SMALL], anchor=anchor)
+    failed = Search(broken, data, tmp_path).run()
+    assert isinstance(failed, FailedDistillation) and not failed.out_of_time
+    assert "diverged in epoch 1" in failed.reason
+
+
+def test_its_job_reaches_the_same_in_another_process(anchors: Anchors, data: DataSplits, tmp_path: Path) -> None:
+    """What a worker gets is a pickle; the anchors are its own."""
+    search = Search(anchors, data, tmp_path / "one")
+    job = distillation_job(search.session, search.prepared, search.images, PLAN)
+    sent = pickle.loads(pickle.dumps(job))
+    reached = sent.run(search.context, unheard)
+    alone = Search(anchors, data, tmp_path / "two").distilled()
+    assert all(torch.equal(reached.tensors[name], tensor) for name, tensor in alone.items())
+    assert 0 < job.work(search.context) == sent.work(search.context)
 
 
 def test_an_epoch_is_that_of_a_plain_loop(anchors: Anchors, data: DataSplits, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_closed_forms_have_the_batch_norm_statistics_that_a_trial_would_start_wi
     assert rungs is not None
     context = _Rungs(session_of(space, tmp_path), prepared, images, LocalEngine(), rungs)._open(chosen)
     few = replace(context, images=replace(context.images, train=context.fit))
-    found = {score.key: score for scores, _ in closed_form_scores(chosen, context) for score in scores}
+    found = {score.key: score for score in closed_form_scores(chosen, context)}
     stitches = {one.key: StitchLayer(one.plan) for one in chosen}
     _solve(chosen, stitches, context, lambda: None)
     fits = {one.key: StatisticsFit(context.graphs["cifar_resnet8"].back(one.back_cut)) for one in chosen}

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from restnet_search.search.run.run_folder import RunFolder, RunInputs
 from restnet_search.search.run.session import RunSetup
 from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.training.context import TrialContext
-from restnet_search.search.training.jobs import Job, LocalEngine, Outcome, run_jobs
+from restnet_search.search.training.jobs import Advance, LocalEngine, Outcome, TrialJob, run_jobs, unheard
 from restnet_search.search.training.stitch_trainer import FailedTrial, NonFiniteLoss, TrialOutcome
 from restnet_search.search.training.trial_setup import fill_store, open_store
 from restnet_search.search.workers.job_bounds import Patience
@@ -75,7 +76,7 @@ def prepared(recipe: AnchorRecipe) -> Prepared:
 class Setting:
     recipe: AnchorRecipe
     anchors: Prepared
-    jobs: list[Job]
+    jobs: list[TrialJob]
     context: TrialContext
 
     def alone(self) -> list[list[Outcome]]:
@@ -104,10 +105,10 @@ def setting(tmp_path_factory: pytest.TempPathFactory, digits: Split) -> Setting:
     here = context(dict(found.anchors), digits)
     store = open_store(session_of(recipe.setup.space, folder), found, points, here.images, "lstsq")
     jobs = [
-        Job(((points[0], TrainingChoices(3e-3, 1)),)),
-        Job(((points[1], TrainingChoices(3e-3, 1, tune="stitch+norm")),)),
-        Job(((points[2], TrainingChoices(1e38, 2)), (points[0], TrainingChoices(3e-3, 0)))),
-        Job(((points[0], TrainingChoices(3e-3, 1)), (points[2], TrainingChoices(1e-2, 2)))),
+        TrialJob(((points[0], TrainingChoices(3e-3, 1)),)),
+        TrialJob(((points[1], TrainingChoices(3e-3, 1, tune="stitch+norm")),)),
+        TrialJob(((points[2], TrainingChoices(1e38, 2)), (points[0], TrainingChoices(3e-3, 0)))),
+        TrialJob(((points[0], TrainingChoices(3e-3, 1)), (points[2], TrainingChoices(1e-2, 2)))),
     ]
     return Setting(recipe, found, jobs, replace(here, store=store))
 
@@ -193,31 +194,31 @@ def test_what_several_workers_miss_at_once_is_computed_by_one_of_them(
 
 
 @dataclass(frozen=True)
-class Deadly(Job):
+class Deadly(TrialJob):
     """A job whose worker the system kills."""
 
-    def run(self, context: TrialContext) -> list[Outcome]:
+    def run(self, context: TrialContext, advance: Advance = unheard) -> list[Outcome]:
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
 
 
 @dataclass(frozen=True)
-class Broken(Job):
+class Broken(TrialJob):
     """A job that meets an error which a user can act on."""
 
-    def run(self, context: TrialContext) -> list[Outcome]:
+    def run(self, context: TrialContext, advance: Advance = unheard) -> list[Outcome]:
         raise DataError("The image a.png cannot be read.", expected="a PNG", hint="remove it")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_the_job_of_a_killed_worker_is_run_by_another(setting: Setting, pool: WorkerPool, warnings: list[str]) -> None:
     first = pool.submit(setting.jobs[0])
-    ended = pool.wait()  # one worker at least is ready
+    ended = pool.wait([first])  # one worker at least is ready
     second, third = pool.submit(setting.jobs[1]), pool.submit(setting.jobs[3])
     busy = [worker for worker in pool._workers if worker.ready and worker.ticket is not None]
     os.kill(busy[0].pid, signal.SIGKILL)
     while len(ended) < 3:
-        ended |= pool.wait()
+        ended |= pool.wait([second, third])
     assert len(pool.pids) == 2
     assert any("SIGKILL" in message and "another takes its place" in message for message in warnings)
     alone = setting.alone()
@@ -228,23 +229,23 @@ def test_the_job_of_a_killed_worker_is_run_by_another(setting: Setting, pool: Wo
 def test_a_job_that_takes_workers_down_ends_the_search_with_its_name(setting: Setting, threads: None) -> None:
     with WorkerPool(setting.recipe, 1, SilentProgress(), lambda _: None) as pool:
         pool.use(setting.context)
-        pool.submit(Deadly(setting.jobs[0].trials))
+        ticket = pool.submit(Deadly(setting.jobs[0].trials))
         with pytest.raises(RunError, match=r"2 worker processes ended.*cifar_resnet8\[..1\] \+ vit\[1..\].*SIGKILL"):
-            pool.wait()
+            pool.wait([ticket])
 
 
 @dataclass(frozen=True)
-class Heavy(Job):
+class Heavy(TrialJob):
     """A job that no pipe takes up before somebody reads it."""
 
     padding: bytes = bytes(8_000_000)
 
 
 @dataclass(frozen=True)
-class Hanging(Job):
+class Hanging(TrialJob):
     """A job whose worker stops for ever."""
 
-    def run(self, context: TrialContext) -> list[Outcome]:
+    def run(self, context: TrialContext, advance: Advance = unheard) -> list[Outcome]:
         os.kill(os.getpid(), signal.SIGSTOP)
         raise AssertionError
 
@@ -272,39 +273,38 @@ def test_the_job_of_a_worker_that_is_stopped_is_run_by_another(
 ) -> None:
     before = len(lost)
     if moment == "waiting":
-        impatient.submit(setting.jobs[0])
-        impatient.wait()
+        impatient.wait([impatient.submit(setting.jobs[0])])
     impatient.start()
     (pid,) = impatient.pids
     os.kill(pid, signal.SIGSTOP)
     ticket = impatient.submit(Heavy(setting.jobs[1].trials))
-    ended = impatient.wait()
+    ended = impatient.wait([ticket])
     assert_equal([ended[ticket]], [setting.alone()[1]])
     assert gone(pid) and impatient.pids != [pid]
-    why = "was not ready within 15 s" if moment == "starting" else r"kept vit[..1] + cifar_resnet8[2..] for more than"
+    why = "was not ready within 15 s" if moment == "starting" else "spent more than"
     assert len(lost) == before + 1 and lost[-1].startswith(f"Worker {pid} {why}")
+    assert moment == "starting" or "on training vit[..1] + cifar_resnet8[2..]" in lost[-1]
     assert impatient.lost == tuple(lost)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_job_that_stops_every_worker_has_failed_and_the_next_is_run(setting: Setting, impatient: WorkerPool) -> None:
-    impatient.submit(setting.jobs[0])
-    impatient.wait()
+    impatient.wait([impatient.submit(setting.jobs[0])])
     hanging = impatient.submit(Hanging(setting.jobs[3].trials))
-    (ended,) = impatient.wait().values()
+    (ended,) = impatient.wait([hanging]).values()
     assert [type(outcome) for outcome in ended] == [FailedTrial, FailedTrial]
     assert "2 workers that trained it did not answer within" in str(ended[0])
     ticket = impatient.submit(setting.jobs[0])
     assert ticket > hanging
-    assert_equal([impatient.wait()[ticket]], [setting.alone()[0]])
+    assert_equal([impatient.wait([ticket])[ticket]], [setting.alone()[0]])
 
 
 def test_an_error_reaches_the_user_as_it_was_raised(setting: Setting, threads: None) -> None:
     with WorkerPool(setting.recipe, 1, SilentProgress(), warn=fail) as pool:
         pool.use(setting.context)
-        pool.submit(Broken(setting.jobs[0].trials))
+        ticket = pool.submit(Broken(setting.jobs[0].trials))
         with pytest.raises(DataError) as raised:
-            pool.wait()
+            pool.wait([ticket])
     error = raised.value
     assert (error.problem, error.expected, error.hint) == ("The image a.png cannot be read.", "a PNG", "remove it")
     assert str(error) == "The image a.png cannot be read.\nExpected: a PNG\nNext: remove it"
@@ -318,6 +318,36 @@ def test_jobs_that_nobody_waits_for_any_more_make_room(setting: Setting, pool: W
     assert pool.has_room
     assert_equal([[first]], [setting.alone()[0]])
     assert_equal(list(run_jobs(setting.jobs[1:2], setting.context, pool)), [setting.alone()[1]])
+
+
+@dataclass(frozen=True)
+class Telling(TrialJob):
+    """A job that says how far it is."""
+
+    def run(self, context: TrialContext, advance: Advance = unheard) -> list[Outcome]:
+        for _ in range(3):
+            advance(0.25)
+        advance(0.5)
+        return super().run(context, advance)
+
+
+@pytest.mark.parametrize("local", [True, False], ids=["here", "in workers"])
+def test_each_job_is_waited_for_by_itself_and_heard(setting: Setting, pool: WorkerPool, local: bool) -> None:
+    """What other jobs come to meanwhile is kept for whoever waits for them."""
+    engine, told = LocalEngine() if local else pool, [0.0, 0.0]
+
+    def hear(number: int, part: float) -> None:
+        told[number] += part
+
+    engine.use(setting.context)
+    long = engine.submit(Telling(setting.jobs[3].trials), partial(hear, 0))
+    short = engine.submit(Telling(setting.jobs[0].trials), partial(hear, 1))
+    alone = setting.alone()
+    assert_equal(list(run_jobs(setting.jobs[1:2], setting.context, engine)), alone[1:2])
+    assert engine.wait([short]).keys() == {short}
+    found = engine.wait([long])
+    assert_equal([found[long]], [alone[3]])
+    assert told == [1.25, 1.25]
 
 
 OWN = """
@@ -338,9 +368,9 @@ def test_a_worker_that_cannot_start_is_one_clear_error(setting: Setting, tmp_pat
     (recipe.setup.folder.path / "anchors.json").write_text(json.dumps(kept))
     with WorkerPool(recipe, 1, SilentProgress(), warn=fail) as pool:
         pool.use(setting.context)
-        pool.submit(setting.jobs[0])
-        with pytest.raises(RunError, match=r"before it could train anything.*exit code 3"):
-            pool.wait()
+        ticket = pool.submit(setting.jobs[0])
+        with pytest.raises(RunError, match=r"before it could do anything.*exit code 3"):
+            pool.wait([ticket])
 
 
 def test_where_the_disk_is_too_small_each_worker_has_its_part_of_the_memory(setting: Setting, digits: Split) -> None:

@@ -59,6 +59,11 @@ class FeatureStore:
         self.meter = CacheMeter()
 
     @property
+    def anchors(self) -> Mapping[str, CutAnchor]:
+        """The anchors whose features it keeps, by name."""
+        return self._anchors
+
+    @property
     def compute(self) -> Compute:
         return self._extractors.compute
 

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -36,11 +36,11 @@ from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.records import CacheStatistics, Dropped, RungSummary
 from restnet_search.search.run.session import Session
 from restnet_search.search.training.choices import control_choices
-from restnet_search.search.training.closed_form import RungScore, closed_form_scores
+from restnet_search.search.training.closed_form import MEMORY, RungScore, closed_form_jobs
 from restnet_search.search.training.context import TrialContext, TrialImages
-from restnet_search.search.training.jobs import Engine, Job, group_by_pass, run_jobs
+from restnet_search.search.training.jobs import Advance, Engine, TrialJob, group_by_pass, run_jobs
 from restnet_search.search.training.stitch_trainer import FailedTrial
-from restnet_search.search.training.trial_setup import open_context, with_teachers
+from restnet_search.search.training.trial_setup import fill_store, open_context, with_teachers
 from restnet_search.space.schema import SearchSpace
 
 __all__ = ["Halving", "halve", "takes_part"]
@@ -50,9 +50,6 @@ _PER_DIRECTION = 2  # candidates of every front anchor and back anchor that alwa
 _SHARE_OF_TIMEOUT = 0.5
 
 _log = logging.getLogger("restnet_search")
-
-Step = tuple[list[RungScore], float]
-"""Scores of a rung that came at a time, and the seconds that they took."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ def halve(
         prepared: The anchors.
         images: Of the search; the rungs see some of them.
         enumeration: The candidates, and what the ranker passed over.
-        engine: Does the short training; closed forms share their sums, so they are solved in this process.
+        engine: Solves closed forms and does the short training.
     """
     with session.clock.stage("halving"):
         left = list(enumeration.candidates)
@@ -232,15 +229,13 @@ class _Rungs:
     def _score(self, rung: RungName, candidates: Sequence[Candidate], context: TrialContext) -> None:
         known = self._kept.scores(rung)
         missing = [candidate for candidate in candidates if candidate.key not in known]
+        if self._engine.count > 1 and missing:
+            fill_store(missing, context, self._session.progress)
         with self._session.progress.task(_RUNGS[rung], total=len(candidates)) as task:
-            steps = (
-                closed_form_scores(missing, context, advance=task.advance)
-                if rung == "closed_form"
-                else self._short(missing, context, task.advance)
-            )
+            score = self._closed_forms if rung == "closed_form" else self._short
             task.advance(len(candidates) - len(missing))
             waiting = len(missing)
-            for scores, seconds in steps:
+            for scores, seconds in _timed(score(missing, context, task.advance)):
                 self._kept.keep(rung, scores, seconds)
                 waiting -= len(scores)
                 if waiting and time.monotonic() > self._deadline:
@@ -249,22 +244,27 @@ class _Rungs:
                     )
                     return
 
+    def _closed_forms(
+        self, candidates: Sequence[Candidate], context: TrialContext, advance: Advance
+    ) -> Iterator[list[RungScore]]:
+        jobs = closed_form_jobs(candidates, context, MEMORY // self._engine.count)
+        return run_jobs(jobs, context, self._engine, advance)
+
     def _short(
-        self, candidates: Sequence[Candidate], context: TrialContext, advance: Callable[[float], None]
-    ) -> Iterator[Step]:
+        self, candidates: Sequence[Candidate], context: TrialContext, advance: Advance
+    ) -> Iterator[list[RungScore]]:
         """Train one epoch over the context's images."""
         choices = replace(control_choices(context.training), epochs=1)
         begun: deque[list[Candidate]] = deque()
 
-        def jobs() -> Iterator[Job]:
+        def jobs() -> Iterator[TrialJob]:
             ordered = sorted(candidates, key=lambda candidate: candidate.key)
             for group in group_by_pass(ordered, context, self._session.space.cache.trials_per_pass):
                 begun.append(group)
-                yield Job(tuple((candidate, choices) for candidate in group))
+                yield TrialJob(tuple((candidate, choices) for candidate in group))
 
-        started = time.perf_counter()
+        count, n = len(context.train), len(context.val)
         for outcomes in run_jobs(jobs(), context, self._engine):
-            count, n = len(context.train), len(context.val)
             scores = [
                 RungScore(candidate.key, None, n, images=count, reason=str(outcome))
                 if isinstance(outcome, FailedTrial)
@@ -272,8 +272,15 @@ class _Rungs:
                 for candidate, outcome in zip(begun.popleft(), outcomes, strict=True)
             ]
             advance(len(scores))
-            yield scores, time.perf_counter() - started
-            started = time.perf_counter()
+            yield scores
+
+
+def _timed(steps: Iterable[list[RungScore]]) -> Iterator[tuple[list[RungScore], float]]:
+    """Yield the scores that come at a time, each with the seconds since those before."""
+    started = time.perf_counter()
+    for scores in steps:
+        yield scores, time.perf_counter() - started
+        started = time.perf_counter()
 
 
 def _scores(score: RungScore, before: Scores) -> Scores:

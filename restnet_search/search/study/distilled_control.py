@@ -7,10 +7,12 @@ it has. It answers what a reader asks first: would distilling the small model ha
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +24,29 @@ from restnet_search.anchors.architecture_kind import architecture_kind
 from restnet_search.anchors.fitting.resume import features_beside, forget, read_epoch, write_epoch
 from restnet_search.anchors.fitting.train import train_full
 from restnet_search.anchors.fitting.training_loop import FitJob, FitSettings
-from restnet_search.data import Split
+from restnet_search.data import DataSplits
+from restnet_search.errors import AnchorError
+from restnet_search.progress import Progress
 from restnet_search.search.prepare.images import SearchImages
 from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.records import AnchorRecord
 from restnet_search.search.run.rival_records import Distillation
 from restnet_search.search.run.session import Session
+from restnet_search.search.training.context import TrialContext
+from restnet_search.search.training.jobs import Advance
 from restnet_search.search.training.losses import task_loss
 from restnet_search.search.training.seeds import generator_for
 from restnet_search.search.training.teachers import teacher_logits
 from restnet_search.space.schema import FitSpec
 from restnet_search.units import DeviceBudget
 
-__all__ = ["OutOfTime", "distill", "forget_distillation", "plan_distillation"]
+__all__ = [
+    "DistillationJob", "DistilledWeights", "FailedDistillation", "distillation_job", "distilled_network",
+    "forget_distillation", "plan_distillation",
+]  # fmt: skip
+
+_log = logging.getLogger("restnet_search")
+
 
 _LEAST_EPOCHS = 5  # so that val may choose among several, and a kill loses a fifth at most
 _LEAST_IMAGES = 4
@@ -47,8 +59,24 @@ _RECIPE_OF_OTHERS: Mapping[str, Any] = {"optimizer": "adamw", "lr": 5e-4, "weigh
 """For transformers and the like, which are not trained with SGD."""
 
 
-class OutOfTime(Exception):
+class _OutOfTime(Exception):
     """The time of the search (``search.timeout``) is over; what was trained so far is kept for a later session."""
+
+
+@dataclass(frozen=True)
+class DistilledWeights:
+    """The state dict of the trained network, on the CPU, and the seconds that its training took."""
+
+    tensors: Mapping[str, Tensor]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FailedDistillation:
+    """The reason why there is no distilled control; a later session may go on where it was only out of time."""
+
+    reason: str
+    out_of_time: bool = False
 
 
 def plan_distillation(
@@ -81,45 +109,120 @@ def plan_distillation(
     return Distillation(small.name, large.name, wanted // epochs, epochs, wanted)
 
 
-def distill(session: Session, prepared: Prepared, images: SearchImages, plan: Distillation) -> nn.Module:
+@dataclass(frozen=True)
+class DistillationJob:
     """Train the distilled control, or go on where a killed search left it; the result is the same to the bit.
 
-    The images are drawn from the whole training split by the search's seed; the large anchor sees each once. What it
-    says of them, and the state after every epoch, are kept in the run folder until :func:`forget_distillation`.
+    What the large anchor says of the images, which it sees once each, and the state after every epoch are kept beside
+    the checkpoint until :func:`forget_distillation`. Progress is told as parts of 1.
 
-    Returns:
-        The network, frozen, on the device of ``prepared``.
-
-    Raises:
-        OutOfTime: If ``search.timeout`` has passed.
-        AnchorError: If the training diverges.
+    Attributes:
+        plan: What is trained on what.
+        data: ``train`` are the images of the plan; ``val`` chooses the epoch.
+        seed: Of the search.
+        batch_size: Images per step.
+        checkpoint: In the run folder.
+        seconds: That are left of ``search.timeout``.
+        macs: Of the large and the small anchor.
     """
-    small = prepared.anchors[plan.small].anchor
-    every = images.data.train
-    drawn = torch.randperm(len(every), generator=generator_for(session.space.search.seed, "distilled"))
+
+    plan: Distillation
+    data: DataSplits
+    seed: int
+    batch_size: int
+    checkpoint: Path
+    seconds: float
+    macs: tuple[int, int]
+
+    @property
+    def name(self) -> str:
+        return f"distilling {self.plan.small} from {self.plan.large}"
+
+    def work(self, context: TrialContext) -> int:
+        """Estimate its MACs: a pass of the large anchor, and forward and backward passes of the small one."""
+        asked, trained = self._shares
+        return asked + trained
+
+    @property
+    def _shares(self) -> tuple[int, int]:
+        large, small = self.macs
+        return large * self.plan.images, 3 * small * self.plan.images_seen
+
+    def run(self, context: TrialContext, advance: Advance) -> DistilledWeights | FailedDistillation:
+        """Train a copy of the small anchor; it fails where its loss does, or where the time is over."""
+        started = time.perf_counter()
+        self.data.train.pixels.max_bytes = context.train.pixels.max_bytes
+        asked, trained = self._shares
+        part = asked / (asked + trained)
+        small, compute = context.store.anchors[self.plan.small].anchor, context.compute
+        try:
+            teacher = self._teacher(context, _Parts(lambda done: advance(part * done))).to(compute.device)
+            labels = self.data.train.labels.to(compute.device)
+
+            def loss_of(logits: Tensor, rows: Tensor) -> Tensor:
+                if time.perf_counter() - started > self.seconds:
+                    raise _OutOfTime
+                rows = rows.to(labels.device)
+                return task_loss(logits.float(), labels[rows], teacher[rows], _FOLLOWED)
+
+            recipe = _RECIPE if architecture_kind(small.model) == "cnn" else _RECIPE_OF_OTHERS
+            spec = FitSpec(tune="full", epochs=self.plan.epochs, batch_size=self.batch_size, **recipe)
+            settings = FitSettings(spec, self.seed, _Parts(lambda done: advance((1 - part) * done)), compute)
+            named = f"{self.plan.small}, distilled from {self.plan.large}"
+            network = copy.deepcopy(small.model)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                train_full(FitJob(named, settings, self.checkpoint, loss_of), network, small.preprocessing, self.data)
+        except _OutOfTime:
+            return FailedDistillation("no time was left (search.timeout)", out_of_time=True)
+        except AnchorError as error:
+            return FailedDistillation(str(error))
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+        return DistilledWeights(tensors, time.perf_counter() - started)
+
+    def given_up(self, reason: str) -> FailedDistillation:
+        return FailedDistillation(reason)
+
+    def _teacher(self, context: TrialContext, progress: Progress) -> Tensor:
+        """Return the logits ``(n, classes)`` of the large anchor; a session that was killed has left them on disk."""
+        path = features_beside(self.checkpoint) / "teacher.pt"
+        kept = read_epoch(path)
+        if kept is not None and kept.get("images") == self.data.train.digest:
+            with progress.task("Logits of the anchors", total=1) as task:
+                task.advance()
+            return kept["logits"]
+        large = {self.plan.large: context.store.anchors[self.plan.large]}
+        logits = teacher_logits(large, self.data.train, progress, context.compute)[self.plan.large]
+        write_epoch(path, {"images": self.data.train.digest, "logits": logits})
+        return logits
+
+
+def distillation_job(session: Session, prepared: Prepared, images: SearchImages, plan: Distillation) -> DistillationJob:
+    """Return the job that trains the distilled control of a search.
+
+    The images are drawn from the whole training split by the search's seed.
+    """
+    every, seed = images.data.train, session.space.search.seed
+    drawn = torch.randperm(len(every), generator=generator_for(seed, "distilled"))
     train = every.subset(drawn[: plan.images].sort().values)
     checkpoint = _checkpoint(session, plan)
     for stale in set(session.folder.path.glob("distilled-*.epoch.pt")) - {checkpoint}:
         forget(stale)  # of a search that has seen more images since
-    teacher = _teacher(session, prepared, train, plan, checkpoint).to(prepared.compute.device)
-    labels = train.labels.to(prepared.compute.device)
-    deadline = _deadline(session)
+    return DistillationJob(
+        plan,
+        replace(images.data, train=train),
+        seed,
+        session.space.training.batch_size,
+        checkpoint,
+        _seconds_left(session),
+        (prepared.costs[plan.large].total.macs, prepared.costs[plan.small].total.macs),
+    )
 
-    def loss_of(logits: Tensor, rows: Tensor) -> Tensor:
-        if time.perf_counter() > deadline:
-            raise OutOfTime
-        rows = rows.to(labels.device)
-        return task_loss(logits.float(), labels[rows], teacher[rows], _FOLLOWED)
 
-    recipe = _RECIPE if architecture_kind(small.model) == "cnn" else _RECIPE_OF_OTHERS
-    batch = session.space.training.batch_size
-    spec = FitSpec(tune="full", epochs=plan.epochs, batch_size=batch, **recipe)
-    settings = FitSettings(spec, session.space.search.seed, session.progress, prepared.compute)
-    job = FitJob(f"{plan.small}, distilled from {plan.large}", settings, checkpoint, loss_of)
-    network = copy.deepcopy(small.model)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(session.space.search.seed)
-        train_full(job, network, small.preprocessing, replace(images.data, train=train))
+def distilled_network(prepared: Prepared, plan: Distillation, weights: DistilledWeights) -> nn.Module:
+    """Return the trained network, frozen, on the device of ``prepared``."""
+    network = copy.deepcopy(prepared.anchors[plan.small].anchor.model)
+    network.load_state_dict(dict(weights.tensors))
     return prepared.compute.place(freeze(network))
 
 
@@ -132,20 +235,29 @@ def _checkpoint(session: Session, plan: Distillation) -> Path:
     return session.folder.path / f"distilled-{plan.wanted}.epoch.pt"
 
 
-def _teacher(session: Session, prepared: Prepared, train: Split, plan: Distillation, checkpoint: Path) -> Tensor:
-    """Return the logits ``(n, classes)`` of the large anchor; a session that was killed has left them on disk."""
-    path = features_beside(checkpoint) / "teacher.pt"
-    kept = read_epoch(path)
-    if kept is not None and kept.get("images") == train.digest:
-        return kept["logits"]
-    large = {plan.large: prepared.anchors[plan.large]}
-    logits = teacher_logits(large, train, session.progress, prepared.compute)[plan.large]
-    write_epoch(path, {"images": train.digest, "logits": logits})
-    return logits
-
-
-def _deadline(session: Session) -> float:
-    """Return when the time is over that ``search.timeout`` leaves to halving, trials and this, by ``perf_counter``."""
+def _seconds_left(session: Session) -> float:
+    """Return the seconds that ``search.timeout`` leaves to halving, trials and this."""
     timeout = session.space.search.timeout or math.inf
-    taken = sum(session.clock.seconds.get(stage, 0.0) for stage in ("halving", "trials", "retraining"))
-    return time.perf_counter() + timeout - taken
+    return timeout - sum(session.clock.seconds.get(stage, 0.0) for stage in ("halving", "trials", "retraining"))
+
+
+class _Parts:
+    """Progress of one task, told as parts of 1; messages go to the log."""
+
+    def __init__(self, advance: Advance) -> None:
+        self._advance = advance
+
+    @contextmanager
+    def task(self, description: str, total: float) -> Iterator[_Part]:
+        yield _Part(self._advance, total)
+
+    def log(self, message: str) -> None:
+        _log.info(message)
+
+
+class _Part:
+    def __init__(self, advance: Advance, total: float) -> None:
+        self._advance, self._total = advance, max(total, 1.0)
+
+    def advance(self, steps: float = 1.0) -> None:
+        self._advance(steps / self._total)

@@ -16,14 +16,15 @@ from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.session import Session
 from restnet_search.search.study.candidate_grid import RungScores
 from restnet_search.search.study.control_trials import train_controls
-from restnet_search.search.study.retraining import retrain
+from restnet_search.search.study.retraining import retrain, to_retrain
 from restnet_search.search.study.study import SearchStudy
 from restnet_search.search.study.training_run import Strategy, TrainingRun
+from restnet_search.search.training.choices import control_choices
 from restnet_search.search.training.context import TrialContext, TrialImages
 from restnet_search.search.training.jobs import Engine
 from restnet_search.search.training.trial_setup import fill_store, open_context
 
-__all__ = ["open_study", "train_hybrids"]
+__all__ = ["images_to_see", "open_study", "train_rest", "train_trials"]
 
 
 def open_study(session: Session, halving: Halving) -> SearchStudy:
@@ -35,15 +36,15 @@ def open_study(session: Session, halving: Halving) -> SearchStudy:
     return study
 
 
-def train_hybrids(
+def train_trials(
     session: Session,
     prepared: Prepared,
     images: SearchImages,
     study: SearchStudy,
     controls: Sequence[Control],
     engine: Engine,
-) -> None:
-    """Train what the study has still to try, by the strategy that the space names, the best again, then the controls.
+) -> TrainingRun:
+    """Train what the study has still to try, by the strategy that the space names.
 
     A finished trial's stitch layer is on disk before the study says that it finished, so a kill at any moment loses at
     most the trials under way. A trial whose loss is not finite fails with its reason, and the next one is asked.
@@ -54,7 +55,10 @@ def train_hybrids(
         images: Of the search.
         study: With the candidates.
         controls: To train at the end; of ``search.timeout``, the time that they will take is kept back for them.
-        engine: Trains trials and controls.
+        engine: Trains all hybrids.
+
+    Returns:
+        The run, with which :func:`train_rest` goes on.
     """
     with session.clock.stage("trials"):
         context = _open_context(session, prepared, images, study)
@@ -66,12 +70,28 @@ def train_hybrids(
         run = TrainingRun(session, study, context, engine, controls, deadline)
         strategy: Strategy = STRATEGIES.get(session.space.search.strategy, trust_code=session.setup.sources.trust_code)
         strategy(run)
-    with session.clock.stage("retraining"):
+    return run
+
+
+def train_rest(run: TrainingRun) -> None:
+    """Train what follows the trials: the best again, then the controls."""
+    clock = run.session.clock
+    with clock.stage("retraining"):
         retrain(run)
-    with session.clock.stage("trials"):
+    with clock.stage("trials"):
         train_controls(run)
-        study.add_counts("features", asdict(context.store.statistics))
-        study.add_sentences("lost workers", engine.lost)
+        run.study.add_counts("features", asdict(run.context.store.statistics))
+
+
+def images_to_see(run: TrainingRun) -> int:
+    """Count the training images of all trials, and of all retrainings and controls that are planned after them.
+
+    Each as often as it is seen; what fails counts like what does not.
+    """
+    rest = [one.choices for one in to_retrain(run)]
+    rest += len(run.controls) * [control_choices(run.context.training)]
+    planned = len(run.context.train) * sum(choices.epochs for choices in rest)
+    return planned + sum(record.images_seen for record in run.study.records)
 
 
 def _open_context(session: Session, prepared: Prepared, images: SearchImages, study: SearchStudy) -> TrialContext:

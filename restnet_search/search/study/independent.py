@@ -5,7 +5,7 @@ from __future__ import annotations
 from restnet_search.search.run.records import HybridRecord, hybrid_id
 from restnet_search.search.study.study import Proposal
 from restnet_search.search.study.training_run import TrainingRun, record_of
-from restnet_search.search.training.jobs import Job, Outcome, first_group
+from restnet_search.search.training.jobs import Outcome, TrialJob, first_group
 from restnet_search.search.training.stitch_trainer import FailedTrial
 
 __all__ = ["train_independently"]
@@ -59,7 +59,7 @@ class _Loop:
         if not self._started:
             self._tell_rest()
             return False
-        for ticket, outcomes in self._engine.wait().items():
+        for ticket, outcomes in self._engine.wait(self._started).items():
             for proposal, outcome in zip(self._started.pop(ticket), outcomes, strict=True):
                 self._end(proposal, outcome)
         untold = (record.seconds for record in self.ended.values() if isinstance(record, HybridRecord))
@@ -93,7 +93,7 @@ class _Loop:
         most = self._run.session.space.cache.trials_per_pass
         while waiting and self._engine.has_room:
             group = first_group(waiting, lambda proposal: proposal.candidate, self._run.context, most)
-            job = Job(tuple((proposal.candidate, proposal.choices) for proposal in group))
+            job = TrialJob(tuple((proposal.candidate, proposal.choices) for proposal in group))
             self._started[self._engine.submit(job)] = group
             numbers = {proposal.number for proposal in group}
             waiting = [proposal for proposal in waiting if proposal.number not in numbers]

@@ -15,7 +15,7 @@ from restnet_search.plain.bounds import Seconds
 from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.run.record_reading import read_note
 from restnet_search.search.run.record_store import ELAPSED, RECORD, STUDY, directions, records_in
-from restnet_search.search.run.records import HybridRecord, TrialKey
+from restnet_search.search.run.records import HybridRecord, TrialKey, retrained_id
 from restnet_search.search.run.storage import open_storage
 from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.study.candidate_grid import CandidateGrid, RungScores
@@ -24,9 +24,9 @@ from restnet_search.space.schema import SearchSpace
 
 __all__ = ["Proposal", "SearchStudy", "values_of"]
 
-_REASON, _ANCHOR, _FAILED, _HYBRID, _VALUES = "reason", "anchor", "failed control", "hybrid", "values"
+_REASON, _ANCHOR, _HYBRID, _VALUES = "reason", "anchor", "hybrid", "values"
+_FAILED = "failed control"  # and retraining: the name is of a time when there was none
 _CUT_OFF = "cut off before it finished; its stitch point was queued again"  # as earlier versions did
-_FAILED_AGAIN = "failed retraining"
 _STUCK = 3  # repeats in a row after which the sampler is offered something new
 
 
@@ -146,14 +146,15 @@ class SearchStudy:
         return [*self.compared, *self.retrained]
 
     @property
-    def failed_controls(self) -> dict[str, str]:
-        """Controls whose loss became infinite, by id, with the reason."""
+    def failed_listed(self) -> dict[str, str]:
+        """Controls and retrainings whose loss became infinite, by id, with the reason."""
         return self.noted(_FAILED, dict[str, str]) or {}
 
     @property
     def failed_retrainings(self) -> dict[str, str]:
-        """Retrainings whose loss became infinite, by id, with the reason."""
-        return self.noted(_FAILED_AGAIN, dict[str, str]) or {}
+        """The retrainings among :attr:`failed_listed`."""
+        retrainings = {retrained_id(id) for id in self._records}
+        return {id: reason for id, reason in self.failed_listed.items() if id in retrainings}
 
     @property
     def failures(self) -> list[tuple[int, str]]:
@@ -258,13 +259,9 @@ class SearchStudy:
             values = values_of(self._space.objectives, accuracy, cost)
             self._study.add_trial(optuna.trial.create_trial(values=values, user_attrs={_ANCHOR: name}))
 
-    def fail_control(self, id: str, reason: str) -> None:
-        """Keep that a control failed; it would fail again."""
-        self._study.set_user_attr(_FAILED, self.failed_controls | {id: reason})
-
-    def fail_retraining(self, id: str, reason: str) -> None:
-        """Keep that a retraining failed; it would fail again."""
-        self._study.set_user_attr(_FAILED_AGAIN, self.failed_retrainings | {id: reason})
+    def fail_listed(self, id: str, reason: str) -> None:
+        """Keep that a control or a retraining failed; it would fail again."""
+        self._study.set_user_attr(_FAILED, self.failed_listed | {id: reason})
 
     def fail_hybrid(self, id: str, reason: str) -> None:
         """Keep that a hybrid of joint training failed, as a failed trial."""

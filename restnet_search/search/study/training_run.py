@@ -51,7 +51,7 @@ class TrainingRun:
     @property
     def waiting_controls(self) -> list[Control]:
         """The controls that have neither finished nor failed."""
-        ended = {record.id for record in self.study.controls} | self.study.failed_controls.keys()
+        ended = {record.id for record in self.study.controls} | self.study.failed_listed.keys()
         return [control for control in self.controls if control.id not in ended]
 
     def is_out_of_time(self, seconds: Iterable[float]) -> bool:

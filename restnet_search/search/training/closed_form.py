@@ -8,7 +8,6 @@ reached after it.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -25,7 +24,7 @@ from restnet_search.stitching.initialize import SharedFit, input_signature
 from restnet_search.stitching.layer import StitchLayer
 from restnet_search.stitching.tuning import StatisticsFit, TunedBack
 
-__all__ = ["RungScore", "closed_form_scores"]
+__all__ = ["MEMORY", "ClosedFormJob", "RungScore", "closed_form_jobs", "closed_form_scores"]
 
 MEMORY = 2**30
 """Bytes that the sums of front cuts which share a pass may take; a single front cut may take more."""
@@ -50,35 +49,47 @@ class RungScore:
     reason: str | None = None
 
 
-def closed_form_scores(
-    candidates: Sequence[Candidate],
-    context: TrialContext,
-    memory: int = MEMORY,
-    advance: Callable[[float], None] = lambda _: None,
-) -> Iterator[tuple[list[RungScore], float]]:
-    """Solve the stitch layer of each candidate on ``context.fit`` and score its hybrid on ``context.val``.
+@dataclass(frozen=True)
+class ClosedFormJob:
+    """Closed-form stitches of candidates that share a pass over the images: all of one front anchor.
 
-    Batch-norm statistics are those of ``context.fit``, too.
+    The stitch layer of each is solved on ``context.fit``, and its hybrid scored on ``context.val``. Batch-norm
+    statistics are those of ``context.fit``, too. Progress is told in candidates.
+    """
 
-    Each front cut is read once for all backs behind it. Where its features are kept, it is a step of its own; else as
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def name(self) -> str:
+        return f"solving {len(self.candidates)} stitch layers behind {self.candidates[0].direction.front}"
+
+    def work(self, context: TrialContext) -> int:
+        """Estimate its MACs: passes of whole hybrids stand for those of the anchors, too."""
+        passes = 2 * len(context.fit) + len(context.val)
+        return sum(2 * candidate.cost.macs * passes for candidate in self.candidates)
+
+    def run(self, context: TrialContext, advance: Callable[[float], None]) -> list[RungScore]:
+        """Return the scores of all candidates."""
+        return _score(self.candidates, context, advance)
+
+    def given_up(self, reason: str) -> list[RungScore]:
+        return [RungScore(candidate.key, None, 0, reason=reason) for candidate in self.candidates]
+
+
+def closed_form_jobs(
+    candidates: Sequence[Candidate], context: TrialContext, memory: int = MEMORY
+) -> Iterator[ClosedFormJob]:
+    """Yield the jobs that score the closed-form stitch of each candidate.
+
+    Each front cut is read once for all backs behind it. Where its features are kept, it is a job of its own; else as
     many front cuts of an anchor as the memory allows share one pass over the images. What a candidate reaches does not
-    depend on which steps there are.
+    depend on which jobs there are.
 
     Args:
         candidates: To score.
-        context: What trials share, on few images.
-        memory: Bytes that the sums of one pass may take; a single front cut may take more.
-        advance: Is told, batch by batch, how many candidates' worth of work is done; in all, as many as there are.
-
-    Yields:
-        After each step, the scores of all candidates of its front cuts, and its seconds.
+        context: In which the jobs will run, on few images.
+        memory: Bytes that the sums of one job may take; a single front cut may take more.
     """
-    for step in _steps(candidates, context, memory):
-        started = time.perf_counter()
-        yield _score(step, context, advance), time.perf_counter() - started
-
-
-def _steps(candidates: Sequence[Candidate], context: TrialContext, memory: int) -> Iterator[list[Candidate]]:
     ordered = sorted(candidates, key=lambda candidate: candidate.key)
     for _, same_front in groupby(ordered, key=lambda candidate: candidate.direction.front):
         side_by_side: list[Candidate] = []
@@ -86,16 +97,22 @@ def _steps(candidates: Sequence[Candidate], context: TrialContext, memory: int) 
         for _, row in groupby(same_front, key=lambda candidate: candidate.front_cut):
             group = list(row)
             if is_cached(group[0], context):
-                yield group
+                yield ClosedFormJob(tuple(group))
                 continue
             needed = sum(_bytes(members) for members in _shared(group))
             if side_by_side and taken + needed > memory:
-                yield side_by_side
+                yield ClosedFormJob(tuple(side_by_side))
                 side_by_side, taken = [], 0
             side_by_side += group
             taken += needed
         if side_by_side:
-            yield side_by_side
+            yield ClosedFormJob(tuple(side_by_side))
+
+
+def closed_form_scores(candidates: Sequence[Candidate], context: TrialContext) -> list[RungScore]:
+    """Run all jobs of :func:`closed_form_jobs` in this process, one after another."""
+    jobs = closed_form_jobs(candidates, context)
+    return [score for job in jobs for score in job.run(context, lambda _: None)]
 
 
 def _shared(candidates: Iterable[Candidate]) -> list[list[Candidate]]:

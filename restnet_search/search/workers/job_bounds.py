@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from restnet_search.search.training.context import TrialContext
-from restnet_search.search.training.jobs import Job
-
-__all__ = ["JobBounds", "Patience", "WatchedTime", "work_of"]
+__all__ = ["JobBounds", "Patience", "WatchedTime"]
 
 
 @dataclass(frozen=True)
@@ -27,17 +24,6 @@ class Patience:
     unmeasured: float = 600.0
     slowest: float = 1e8
     again: float = 4.0
-
-
-def work_of(job: Job, context: TrialContext) -> int:
-    """Estimate the MACs of a job; the same for features that are kept and for those that it has to compute first."""
-    images = len(context.train) * context.training.views + len(context.val) + len(context.fit)
-    return sum(
-        candidate.work(choices.epochs + choices.match_epochs) * images
-        + candidate.cost.macs * images
-        + (3 * choices.epochs * candidate.front_macs * images if choices.tune == "hybrid" else 0)
-        for candidate, choices in job.trials
-    )
 
 
 class JobBounds:

@@ -1,9 +1,9 @@
-"""A worker process: trains the trials that the main process sends, until that process closes the pipe or ends.
+"""A worker process: does the jobs that the main process sends, until that process closes the pipe or ends.
 
 The module imports nothing heavy, so that Ctrl-C is ignored (the main process ends its workers) before anything slow.
 
 Messages to a worker: ``("context", payload)`` and ``("job", ticket, job)``; from it: ``("ready", seconds)``,
-``("done", ticket, outcomes, meter, seconds)``, ``("warn", text)``, and what every child process may say
+``("done", ticket, result, meter, seconds)``, ``("warn", text)``, and what every child process may say
 (:mod:`restnet_search.processes.inside`).
 """
 
@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from restnet_search.processes.inside import live, send, set_up
+from restnet_search.processes.inside import Advances, live, send, set_up
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,10 +91,12 @@ def _serve(pipe: Connection, recipe: bytes, threads: int) -> None:
         ticket, job = rest
         assert context is not None
         before, started = context.store.statistics, time.perf_counter()
-        outcomes = job.run(context)
+        advances = Advances(pipe)
+        result = job.run(context, advances)
+        advances.tell()
         after = context.store.statistics
         spent = CacheStatistics(after.used - before.used, after.forwarded - before.forwarded)
-        send(pipe, "done", ticket, outcomes, spent, time.perf_counter() - started)
+        send(pipe, "done", ticket, result, spent, time.perf_counter() - started)
 
 
 def _context(

@@ -1,4 +1,4 @@
-"""Local processes that train trials for a search; the main process alone asks, tells and writes."""
+"""Local processes that run the jobs of a search; the main process alone asks, tells and writes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import logging
 import pickle
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 
@@ -23,9 +23,8 @@ from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.clock import Clock
 from restnet_search.search.run.session import Session
 from restnet_search.search.training.context import TrialContext
-from restnet_search.search.training.jobs import Engine, Job, LocalEngine, Outcome
-from restnet_search.search.training.stitch_trainer import FailedTrial
-from restnet_search.search.workers.job_bounds import JobBounds, Patience, WatchedTime, work_of
+from restnet_search.search.training.jobs import Advance, Engine, Job, LocalEngine, unheard
+from restnet_search.search.workers.job_bounds import JobBounds, Patience, WatchedTime
 from restnet_search.search.workers.worker import AnchorRecipe, SharedContext
 from restnet_search.search.workers.worker_process import WorkerProcess
 
@@ -48,11 +47,18 @@ def open_engine(session: Session, prepared: Prepared) -> Iterator[Engine]:
         return
     recipe = AnchorRecipe(session.setup, prepared.formats)
     with WorkerPool(recipe, session.workers, session.progress, session.warn) as pool:
-        if (
-            not session.folder.study.exists()
-        ):  # nothing is done yet: they get ready while this process solves closed forms
+        if not session.folder.study.exists():  # nothing is done yet: they get ready while features are computed
             pool.start()
         yield pool
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A job that has not ended, the MACs of its work, and who hears of its progress."""
+
+    job: Job[Any]
+    work: int
+    advance: Advance
 
 
 class WorkerPool:
@@ -82,7 +88,8 @@ class WorkerPool:
         self._recipe, self._progress, self._warn = pickle.dumps(recipe), progress, warn
         self._workers: list[WorkerProcess] = []
         self._inbox: SimpleQueue[Message] = SimpleQueue()
-        self._jobs: dict[int, tuple[Job, int]] = {}
+        self._jobs: dict[int, _Given] = {}
+        self._results: dict[int, Any] = {}
         self._queue: deque[int] = deque()
         self._deaths: dict[int, int] = {}
         self._overdue: dict[int, list[float]] = {}
@@ -134,34 +141,33 @@ class WorkerPool:
         busy = [worker.ticket for worker in self._workers if worker.ticket not in (None, *self._forgotten)]
         return len(self._queue) + len(busy) < self.count
 
-    def submit(self, job: Job) -> int:
+    def submit(self, job: Job[Any], advance: Advance = unheard) -> int:
         """Give a job to the next free worker; returns its ticket."""
         assert self._used is not None
         self.start()
         self._last += 1
-        self._jobs[self._last] = job, work_of(job, self._used)
+        self._jobs[self._last] = _Given(job, job.work(self._used), advance)
         self._queue.append(self._last)
         self._hand_out()
         return self._last
 
-    def wait(self) -> dict[int, list[Outcome]]:
-        """Wait until jobs have ended; what became of their trials, by ticket.
+    def wait(self, tickets: Collection[int]) -> dict[int, Any]:
+        """Wait until one or more of these jobs have ended; what they came to, by ticket.
 
         Raises:
             RunError: If a worker cannot start, or a job ended several.
             Exception: What a job raised in its worker.
         """
-        ended: dict[int, list[Outcome]] = {}
         watched = WatchedTime(time.monotonic(), 2 * _LOOK)
-        while not ended:
+        while self._results.keys().isdisjoint(tickets):
             self._hand_out()
             for message in self._messages():  # what was said counts before what was not
-                self._handle_message(message, ended)
+                self._handle_message(message)
             passed = watched.look(time.monotonic())
             for worker in list(self._workers):
                 worker.spent += passed
-                self._replace_overdue(worker, ended)
-        return ended
+                self._replace_overdue(worker)
+        return {ticket: self._results.pop(ticket) for ticket in tickets if ticket in self._results}
 
     def close(self) -> None:
         """End the processes at once."""
@@ -178,8 +184,10 @@ class WorkerPool:
             if ticket in self._queue:
                 self._queue.remove(ticket)
                 del self._jobs[ticket]
-            else:
+            elif ticket in self._jobs:
                 self._forgotten.add(ticket)
+            else:
+                self._results.pop(ticket, None)
 
     def _hand_out(self) -> None:
         for worker in self._workers:
@@ -189,7 +197,7 @@ class WorkerPool:
                 ticket = self._queue.popleft()
                 context = [] if worker.context == self._context else [("context", self._payload)]
                 worker.context = self._context
-                worker.give(ticket, *context, ("job", ticket, self._jobs[ticket][0]))
+                worker.give(ticket, *context, ("job", ticket, self._jobs[ticket].job))
 
     def _messages(self) -> Iterator[Message]:
         """Yield the messages that have come; waits for the first, but not for long."""
@@ -198,7 +206,7 @@ class WorkerPool:
             while True:
                 yield self._inbox.get_nowait()
 
-    def _handle_message(self, message: Message, ended: dict[int, list[Outcome]]) -> None:
+    def _handle_message(self, message: Message) -> None:
         worker = message.child
         if not isinstance(worker, WorkerProcess) or worker not in self._workers:  # it was replaced
             return
@@ -210,14 +218,16 @@ class WorkerPool:
             case "ready":
                 worker.ready, self._slow_starts = True, 0
                 self._bounds.started(content[0])
+            case "advance":
+                if (ticket := worker.ticket) is not None and ticket not in self._forgotten:
+                    self._jobs[ticket].advance(content[0])
             case "done":
-                ticket, outcomes, meter, seconds = content
+                ticket, result, meter, seconds = content
                 worker.ticket = None
-                _, work = self._jobs.pop(ticket)
-                self._bounds.ended(work, seconds)
+                self._bounds.ended(self._jobs.pop(ticket).work, seconds)
                 self._meter.add(used=meter.used, forwarded=meter.forwarded)
                 if ticket not in self._forgotten:
-                    ended[ticket] = outcomes
+                    self._results[ticket] = result
             case "log":
                 _log.log(content[0], "%s: %s", worker.name, content[1])
             case "warn":
@@ -232,7 +242,7 @@ class WorkerPool:
         if not worker.ready:
             self._workers.remove(worker)
             raise RunError(
-                f"A worker process ended before it could train anything ({how}).",
+                f"A worker process ended before it could do anything ({how}).",
                 hint="see what it said above; with less memory at hand pass fewer --workers. A Python script that calls"
                 ' run_search does so below `if __name__ == "__main__":`',
             )
@@ -241,27 +251,26 @@ class WorkerPool:
             if deaths == _MAX_ATTEMPTS:
                 self._workers.remove(worker)
                 raise RunError(
-                    f"{deaths} worker processes ended while they trained {_named(self._jobs[ticket][0])} ({how}).",
+                    f"{deaths} worker processes ended while {self._jobs[ticket].job.name} ({how}).",
                     hint="what had finished is kept: go on with --resume RUN and fewer --workers, if memory ran out",
                 )
             self._queue.appendleft(ticket)
         self._replace(worker, f"ended ({how})")
 
-    def _replace_overdue(self, worker: WorkerProcess, ended: dict[int, list[Outcome]]) -> None:
+    def _replace_overdue(self, worker: WorkerProcess) -> None:
         """Replace a worker that has kept its job for too long; the job is run again, or has failed the second time."""
         if not worker.ready:
             self._replace_slow_start(worker)
             return
         if (ticket := worker.ticket) is None:
             return
-        job, work = self._jobs[ticket]
-        before = self._overdue.get(ticket, [])
-        bound = self._bounds.of_job(work, len(before))
+        given, before = self._jobs[ticket], self._overdue.get(ticket, [])
+        bound = self._bounds.of_job(given.work, len(before))
         if worker.spent <= bound:
             return
         worker.kill()
         worker.join()
-        kept = f"kept {_named(job)} for more than {bound:.0f} s, many times what its work should take"
+        spent = f"spent more than {bound:.0f} s on {given.job.name}, many times what that should take"
         if ticket not in self._forgotten:
             bounds = self._overdue[ticket] = [*before, bound]
             if len(bounds) < _MAX_ATTEMPTS:
@@ -270,8 +279,8 @@ class WorkerPool:
                 del self._jobs[ticket]
                 tried = " and ".join(f"{seconds:.0f} s" for seconds in bounds)
                 reason = f"{len(bounds)} workers that trained it did not answer within {tried}"
-                ended[ticket] = [FailedTrial(reason) for _ in job.trials]
-        self._replace(worker, f"{kept}, and was ended")
+                self._results[ticket] = given.job.given_up(reason)
+        self._replace(worker, f"{spent}, and was ended")
 
     def _replace_slow_start(self, worker: WorkerProcess) -> None:
         bound = self._bounds.of_start(self._slow_starts)
@@ -293,9 +302,3 @@ class WorkerPool:
         self._lost.append(sentence)
         self._warn(sentence)
         self._workers[self._workers.index(worker)] = WorkerProcess(self._recipe, self.threads, self._inbox)
-
-
-def _named(job: Job) -> str:
-    (one, _), *others = job.trials
-    point = f"{one.direction.front}[..{one.front_cut}] + {one.direction.back}[{one.back_cut}..]"
-    return f"{point} and {len(others)} more" if others else point

@@ -7,7 +7,7 @@ from dataclasses import replace
 from restnet_search.search.points.candidates import Candidate
 from restnet_search.search.study.training_run import TrainingRun, record_of
 from restnet_search.search.training.choices import control_choices
-from restnet_search.search.training.jobs import Job, run_jobs
+from restnet_search.search.training.jobs import TrialJob, run_jobs
 from restnet_search.search.training.stitch_trainer import FailedTrial
 
 
@@ -21,8 +21,8 @@ def train_ranked(run: TrainingRun) -> None:
         if f"w{number:03d}" not in done | run.study.failed_hybrids
     }
 
-    def jobs(candidates: list[Candidate]) -> list[Job]:
-        return [Job(((candidate, choices),)) for candidate in candidates]
+    def jobs(candidates: list[Candidate]) -> list[TrialJob]:
+        return [TrialJob(((candidate, choices),)) for candidate in candidates]
 
     outcomes = run_jobs(jobs(list(left.values())), run.context, run.engine)
     for (id, candidate), (outcome,) in zip(left.items(), outcomes, strict=True):

@@ -1,22 +1,17 @@
-"""Score what a search found: anchors, Pareto sets and rivals on val and test, and latency where it was asked for."""
+"""Score what a search found: anchors and Pareto sets on val and test, and latency where it was asked for."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from restnet_search.anchors.architecture_kind import architecture_kind
-from restnet_search.errors import AnchorError
 from restnet_search.export.folding.fold_network import folded_cost
-from restnet_search.files import bytes_digest, write_atomically
 from restnet_search.plain.bounds import Natural
 from restnet_search.reporting.assemble.build import finalists
-from restnet_search.reporting.assemble.cascades import SplitPredictions
 from restnet_search.reporting.assemble.statistics import final_score
 from restnet_search.search.halving.halving import Halving
 from restnet_search.search.points.candidates import Enumeration
@@ -28,21 +23,14 @@ from restnet_search.search.prepare.images import SearchImages
 from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.ranking import Ranking
 from restnet_search.search.run.records import AnchorRecord, Answers, FinalScore, HybridRecord, Score, Timing
-from restnet_search.search.run.rival_records import DISTILLED, Distillation, Distilled
 from restnet_search.search.run.session import Session
 from restnet_search.search.study.anchor_predictions import anchor_predictions
-from restnet_search.search.study.distilled_control import (
-    OutOfTime,
-    distill,
-    forget_distillation,
-    plan_distillation,
-)
 from restnet_search.search.study.kept_answers import keep_answers, kept_answers
 from restnet_search.search.study.study import SearchStudy
 from restnet_search.search.training.accuracy import predictions_of_network
 from restnet_search.stitching.layer import Hybrid
 
-__all__ = ["Networks", "RivalScores", "Search", "score_networks", "score_rivals"]
+__all__ = ["Networks", "Search", "score_anchors", "score_networks"]
 
 _log = logging.getLogger("restnet_search")
 
@@ -88,13 +76,12 @@ class Networks:
     hybrids: tuple[HybridRecord, ...]
 
 
-def score_networks(search: Search) -> Networks:
-    """Score the anchors on val and test and the hybrids of every budget's Pareto set on test, each once per run.
+def score_networks(search: Search, anchors: Sequence[AnchorRecord]) -> Networks:
+    """Score the hybrids of every budget's Pareto set on test, each once per run.
 
-    The other hybrids have no test score. Where the search measured latencies here, those networks are measured whole.
+    The other hybrids have no test score. Where the search measured latencies here, those networks are measured whole,
+    and the anchors.
     """
-    with search.session.clock.stage("anchors"):
-        anchors = _score_anchors(search)
     with search.session.clock.stage("scoring"):
         chosen = finalists(anchors, search.study.hybrids, search.session.budgets, search.session.space.objectives)
         test = _score_finalists(search, chosen)
@@ -116,11 +103,14 @@ def score_networks(search: Search) -> Networks:
     )
 
 
-def _score_anchors(search: Search) -> list[AnchorRecord]:
-    """Score the anchors, and put them into the study as reference points."""
+def score_anchors(search: Search) -> list[AnchorRecord]:
+    """Score the anchors on val and test, once per run, and put them into the study as reference points."""
     study, images = search.study, search.images
     results: list[AnchorRecord] = []
-    with search.session.progress.task("Scoring anchors", total=2 * len(search.prepared.anchors)) as task:
+    with (
+        search.session.clock.stage("anchors"),
+        search.session.progress.task("Scoring anchors", total=2 * len(search.prepared.anchors)) as task,
+    ):
         for name, cut in search.prepared.anchors.items():
             answers: dict[str, int | Answers] = {}
             for split in (images.val, images.test):
@@ -214,78 +204,3 @@ def _restore(search: Search, record: HybridRecord) -> Hybrid:
     front, back = (record.front.anchor, record.front.cut), (record.back.anchor, record.back.cut)
     file = search.session.folder.stitch(record.id)
     return restore_hybrid(search.prepared.graphs, record.stitch.kind, front, back, file, record.stitch.sha256)
-
-
-@dataclass(frozen=True)
-class RivalScores:
-    """The distilled control, where there is one, and what every anchor says of the images of val and test."""
-
-    distilled: Distilled | None = None
-    predictions: Mapping[str, SplitPredictions] = field(default_factory=dict)
-
-
-def score_rivals(search: Search, anchors: Sequence[AnchorRecord]) -> RivalScores:
-    """Train and score the distilled control of a search, each once per run; ask the anchors for their predictions.
-
-    Args:
-        search: With all its hybrids trained.
-        anchors: Scored on val and test.
-    """
-    images, compute, folder = search.images, search.prepared.compute, search.session.folder
-    predictions = {
-        name: {
-            split.name: anchor_predictions(folder, cut.anchor, split, compute) for split in (images.val, images.test)
-        }
-        for name, cut in search.prepared.anchors.items()
-    }
-    return RivalScores(_distilled(search, anchors), predictions)
-
-
-def _distilled(search: Search, anchors: Sequence[AnchorRecord]) -> Distilled | None:
-    session, available = search.session, len(search.images.data.train)
-    limit = session.space.controls.distilled
-    plan = plan_distillation(anchors, session.budgets, search.images_seen, available, limit=limit)
-    if plan is None:
-        if limit:
-            session.progress.log(
-                "No distilled control: no anchor below the one to follow fits a budget, or too few images."
-            )
-        return None
-    kept = search.study.noted(DISTILLED, Distilled)
-    if kept is not None and kept.plan == plan:
-        return kept
-    try:
-        with session.clock.stage("distilled"):
-            made = _train(search, plan, next(anchor for anchor in anchors if anchor.name == plan.small))
-    except OutOfTime:
-        session.progress.log("The distilled control was left out (search.timeout).")
-        return None
-    except AnchorError as error:  # the search stands without it
-        session.warn(f"The distilled control failed: {error}")
-        return None
-    search.study.note(DISTILLED, asdict(made))
-    forget_distillation(session, plan)
-    return made
-
-
-def _train(search: Search, plan: Distillation, small: AnchorRecord) -> Distilled:
-    """Train the control, write its weights, and score it on val and test; all of it is told the study in one step."""
-    images, compute, folder = search.images, search.prepared.compute, search.session.folder
-    started = time.perf_counter()
-    network = distill(search.session, search.prepared, images, plan)
-    seconds = time.perf_counter() - started
-    view = search.prepared.anchors[plan.small].anchor.preprocessing
-    val, test = (
-        predictions_of_network(network, view, split, compute=compute).answers for split in (images.val, images.test)
-    )
-    content = save({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()})
-    write_atomically(folder.rival(DISTILLED), content)
-    scored = replace(
-        small,
-        name=DISTILLED,
-        val=Score.of(val.correct, val.n),
-        test=final_score(test, test.n),
-        weights="fitted",
-        measured=None,
-    )
-    return Distilled(scored, plan, round(seconds, 3), bytes_digest(content))

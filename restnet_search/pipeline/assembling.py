@@ -12,6 +12,8 @@ from restnet_search.costs.latency_table import LatencyTable
 from restnet_search.data import DataSplits
 from restnet_search.data.class_names import ClassOrder
 from restnet_search.graph.anchor_graph import AnchorGraph
+from restnet_search.pipeline.rivals import RivalScores
+from restnet_search.pipeline.scoring import Networks, Search
 from restnet_search.reporting.assemble.build import build_report
 from restnet_search.reporting.assemble.rung_judgement import judge_rung
 from restnet_search.reporting.model.judgements import Failure, Trials
@@ -24,7 +26,6 @@ from restnet_search.reporting.model.summary import (
     SearchSummary,
     SkippedImages,
 )
-from restnet_search.scoring import Networks, RivalScores, Search
 from restnet_search.search.points.stitch_points import directions_of
 from restnet_search.search.run.finetuned_states import shared_state, with_finetuned
 from restnet_search.search.run.records import (

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from restnet_search.assembling import assemble_report
+from restnet_search.pipeline.assembling import assemble_report
+from restnet_search.pipeline.rivals import DistilledControl, score_rivals
+from restnet_search.pipeline.scoring import Search, score_anchors, score_networks
 from restnet_search.progress import Progress
 from restnet_search.reporting.model.run_report import Report
 from restnet_search.reporting.results_file.codec import write_results
-from restnet_search.scoring import Search, score_networks, score_rivals
 from restnet_search.search.features.memory_needs import announce_memory
 from restnet_search.search.halving.halving import halve
 from restnet_search.search.points.candidates import list_candidates
@@ -17,7 +18,7 @@ from restnet_search.search.prepare.prepared import prepare_anchors
 from restnet_search.search.ranking import rank_stitch_points
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
 from restnet_search.search.run.session import open_session
-from restnet_search.search.study.full_training import open_study, train_hybrids
+from restnet_search.search.study.full_training import open_study, train_rest, train_trials
 from restnet_search.search.workers.worker_count import settle_workers
 from restnet_search.search.workers.worker_pool import open_engine
 from restnet_search.space.anchor_sources import AnchorSources
@@ -60,8 +61,14 @@ def run_search(
         with open_engine(session, prepared) as engine:
             halving = halve(session, prepared, images, candidates, engine)
             study = open_study(session, halving)
-            train_hybrids(session, prepared, images, study, controls, engine)
-        search = Search(session, images, prepared, ranking, prices, candidates, controls, halving, study)
-        report = assemble_report(search, networks := score_networks(search), score_rivals(search, networks.anchors))
+            run = train_trials(session, prepared, images, study, controls, engine)
+            search = Search(session, images, prepared, ranking, prices, candidates, controls, halving, study)
+            control = DistilledControl(search, run, anchors := score_anchors(search))
+            control.begin()
+            train_rest(run)
+            networks = score_networks(search, anchors)
+            distilled = control.finish(networks.anchors)
+            study.add_sentences("lost workers", engine.lost)
+        report = assemble_report(search, networks, score_rivals(search, distilled))
         write_results(report, folder.path)
     return report
