@@ -22,7 +22,6 @@ ROOT = Path(restnet_search.__file__).parent
 # From the ground up, as ARCHITECTURE.md draws it. A package may import its own layer and those below.
 LAYERS = (
     (
-        "anchor_line",
         "environment",
         "errors",
         "files",
@@ -65,6 +64,7 @@ ROOMS: dict[str, tuple[str | tuple[str, ...], ...]] = {
         "checksummed_json", "output_folder", "folding", "network", "formats", "verification", "package", "from_run",
         "adaptive",
     ),
+    "pareto": ("front", "anchor_line"),
     "pipeline": ("scoring", "rivals", "assembling", "run"),
     "reporting": (
         "model", "results_file", "assemble", "words", "blocks", "phrases", "commands", "figures", "terminal",
@@ -77,7 +77,7 @@ GROUND = {"errors", "files", "plain", "progress", "registry", "units", "version"
 ALLOWED = {
     "data": GROUND | {"space"},
     "reporting": GROUND
-    | {"anchor_line", "licenses", "pareto", "space", "costs.cost", "costs.cost_phrases"}
+    | {"licenses", "pareto", "space", "costs.cost", "costs.cost_phrases"}
     | {"search.run.records", "search.run.rival_records"},
 }
 

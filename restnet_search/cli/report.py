@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from restnet_search.anchor_line import LineScale
 from restnet_search.cli import options
+from restnet_search.pareto.anchor_line import LineScale
 
 __all__ = ["report"]
 

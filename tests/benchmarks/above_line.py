@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from restnet_search.anchor_line import AnchorLine
+from restnet_search.pareto.anchor_line import AnchorLine
 from tests.benchmarks.cifar import resnet, why_missing
 from tests.benchmarks.kept_rows import KeptRows
 from tests.benchmarks.pairs import open_pair

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from restnet_search.pareto import hypervolume as area_dominated
+from restnet_search.pareto.front import hypervolume as area_dominated
 
 __all__ = ["CHANCE", "Event", "curve", "hypervolume", "seconds_until", "value_at"]
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from restnet_search.anchor_line import AnchorLine
 from restnet_search.files import write_atomically
+from restnet_search.pareto.anchor_line import AnchorLine
 from tests.benchmarks.above_line import height_of
 from tests.benchmarks.cifar import resnet, why_missing
 from tests.benchmarks.measure import describe_machine

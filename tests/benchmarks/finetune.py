@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from restnet_search.anchor_line import AnchorLine
+from restnet_search.pareto.anchor_line import AnchorLine
 from tests.benchmarks.cifar import why_missing
 from tests.benchmarks.finetuned_run import KeptRun, Size
 from tests.benchmarks.result import Condition, Finding

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from restnet_search.anchor_line import AnchorLine
+from restnet_search.pareto.anchor_line import AnchorLine
 from tests.benchmarks.cifar import WEIGHTS, inner_cuts, space_of
 
 if TYPE_CHECKING:

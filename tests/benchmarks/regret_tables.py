@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from restnet_search.pareto import hypervolume
+from restnet_search.pareto.front import hypervolume
 from restnet_search.reporting.assemble.statistics import spearman, within_front
 from restnet_search.search.halving.promotion import (
     Configuration,

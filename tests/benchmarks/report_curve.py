@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from restnet_search.pareto import hypervolume
+from restnet_search.pareto.front import hypervolume
 from restnet_search.reporting.model.run_report import Report
 
 __all__ = ["Moment", "anytime_curve"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from restnet_search.anchor_line import AnchorLine
+from restnet_search.pareto.anchor_line import AnchorLine
 from tests.benchmarks.cifar import resnet, why_missing
 from tests.benchmarks.kept_rows import KeptRows
 from tests.benchmarks.pairs import Pair, open_pair

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from restnet_search.licenses import non_commercial
-from restnet_search.pareto import Point, dominated, non_dominated
+from restnet_search.pareto.front import Point, dominated, non_dominated
 from restnet_search.reporting.assemble.cascades import SplitPredictions, cascade_entries
 from restnet_search.reporting.assemble.comparing import compare_scores
 from restnet_search.reporting.assemble.order_counts import order_entries

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from restnet_search.anchor_line import AnchorLine, LineScale
+from restnet_search.pareto.anchor_line import AnchorLine, LineScale
 from restnet_search.plain.bounds import Figure, Fraction
 from restnet_search.search.run.records import AnchorRecord, HybridRecord
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from restnet_search.anchor_line import LineScale
 from restnet_search.errors import RunError, did_you_mean
+from restnet_search.pareto.anchor_line import LineScale
 from restnet_search.reporting.model.budget_sets import BudgetEntry
 from restnet_search.reporting.model.judgements import OrderEntry, RankerEntry, Trials
 from restnet_search.reporting.model.line_summary import LineSummary, measure_line

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from rich.console import RenderableType
 
-from restnet_search.anchor_line import LineScale
+from restnet_search.pareto.anchor_line import LineScale
 from restnet_search.plain.answers import paired_counts
 from restnet_search.reporting.assemble.statistics import paired_interval
 from restnet_search.reporting.blocks import (

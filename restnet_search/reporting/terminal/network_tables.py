@@ -7,7 +7,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from restnet_search.pareto import Point, shortfall
+from restnet_search.pareto.front import Point, shortfall
 from restnet_search.reporting import phrases
 from restnet_search.reporting.blocks import indented, literal, number_column, paragraph, table, text_column
 from restnet_search.reporting.model.budget_sets import BudgetEntry

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log, sqrt
 
-from restnet_search.pareto import dominated, hypervolume
+from restnet_search.pareto.front import dominated, hypervolume
 from restnet_search.search.points.candidates import CandidateKey
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from restnet_search.pareto import hypervolume
+from restnet_search.pareto.front import hypervolume
 
 
 @pytest.mark.parametrize("seed", range(5))

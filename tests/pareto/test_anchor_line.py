@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restnet_search.anchor_line import AnchorLine, LineScale
+from restnet_search.pareto.anchor_line import AnchorLine, LineScale
 
 anchors = st.lists(st.tuples(st.integers(10, 10**11), st.floats(0.0, 1.0)), min_size=1, max_size=6)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restnet_search.pareto import Point, dominated, dominates, non_dominated, shortfall
+from restnet_search.pareto.front import Point, dominated, dominates, non_dominated, shortfall
 
 # Few distinct values, so that ties and equal points are common.
 grid = st.integers(0, 4).map(float)

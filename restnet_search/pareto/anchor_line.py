@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from restnet_search.pareto import non_dominated
+from restnet_search.pareto.front import non_dominated
 
 __all__ = ["AnchorLine", "LineScale"]
 

@@ -1,0 +1,1 @@
+"""Costs against accuracy: what dominates what, and the line between the anchors."""
