@@ -13,6 +13,7 @@ from hypothesis import settings
 
 from restnet_search.environment import prepare_environment
 from tests.forking import ForkServer, Run, run_fresh
+from tests.made_once import MakeOnce, made_once_in
 
 if TYPE_CHECKING:
     from restnet_search.data import DataSplits
@@ -24,7 +25,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("long", max_examples=3000, deadline=None)  # pytest --hypothesis-profile=long
 
-LONGEST = ("tests/e2e/", "tests/matrix/")
+# The first of these two needs the finished run, which the second does without while it is made.
+LONGEST = (
+    "tests/e2e/test_main_job.py", "tests/e2e/test_workers.py", "tests/e2e/", "tests/kills/", "tests/golden/",
+    "tests/matrix/",
+)  # fmt: skip
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -37,12 +42,15 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def cifar10(shared: Path) -> DataSplits:
-    """CIFAR-10 as the default specification reads it; to be read only."""
+def cifar10(shared: Path, made_once: MakeOnce) -> DataSplits:
+    """CIFAR-10 as the default specification reads it; to be read only. One process looks at its images for all."""
     from restnet_search.data import load_data
     from restnet_search.space.schema import DataSpec
 
-    return load_data(DataSpec(), root=shared / "data" / "cifar10")
+    root = shared / "data" / "cifar10"
+    return load_data(
+        DataSpec(), root=root, cache=made_once("images", lambda cache: load_data(DataSpec(), root=root, cache=cache))
+    )
 
 
 @pytest.fixture(scope="session")
@@ -55,8 +63,27 @@ def run_forked() -> Iterator[Run]:
         yield server.run
 
 
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Make a folder that all processes of this session use."""
+    return made_once_in(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def fitted(made_once: MakeOnce, run_forked: Run) -> Path:
+    """A cache that holds the fitted anchors of the tiny space and nothing else; to be copied."""
+    from tests.e2e.conftest import SPACE
+
+    def fit(folder: Path) -> None:
+        (folder / "restnet.yaml").write_text(SPACE)
+        done = run_forked(["anchors", "fit"], folder, os.environ | {"RESTNET_CACHE": str(folder / "cache")})
+        assert done.returncode == 0, done.stderr
+
+    return made_once("fitted", fit) / "cache"
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest where processes share the tests, so that none is left alone at the end."""
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+        items.sort(key=lambda item: next((i for i, path in enumerate(LONGEST) if item.nodeid.startswith(path)), 99))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.forking import COMMAND, Run, run_fresh
+from tests.made_once import MakeOnce
 
 ANCHORS = """\
   - {name: large, model: resnet18, pretrained: false, kwargs: {channels: [8, 16, 24, 32], layers: [2, 2, 1, 1],
@@ -31,13 +33,16 @@ ranker: {{kind: cka, images: 256, batch_size: 64}}
 data: {{dataset: digits}}
 """
 
+BUDGETS = ("--budget", "400kFLOPs", "--budget", "600kFLOPs,60kparams")
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """One cache for all runs, so that the anchors are fitted once."""
-    return os.environ | {"RESTNET_CACHE": str(tmp_path_factory.mktemp("cache")), "OMP_NUM_THREADS": "1"}
+def environment(tmp_path_factory: pytest.TempPathFactory, fitted: Path) -> dict[str, str]:
+    """One cache for all runs of this process; the anchors are in it."""
+    cache = shutil.copytree(fitted, tmp_path_factory.mktemp("e2e") / "cache")
+    return os.environ | {"RESTNET_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +77,12 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(cli: Cli, workspace: Path) -> Path:
-    """The folder of a finished run."""
-    cli("--budget", "400kFLOPs", "--budget", "600kFLOPs,60kparams", "--run", "whole")
-    return workspace / "reports" / "whole"
+def finished(made_once: MakeOnce, run_forked: Run, environment: dict[str, str], workspace: Path) -> Path:
+    """The folder of a finished run in the workspace."""
+
+    def search(folder: Path) -> None:
+        (folder / "restnet.yaml").write_text(SPACE)
+        done = run_forked([*BUDGETS, "--run", "whole"], folder, environment)
+        assert done.returncode == 0, done.stderr
+
+    return shutil.copytree(made_once("finished", search) / "reports" / "whole", workspace / "reports" / "whole")

@@ -13,10 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import SPACE, Cli
+from tests.e2e.conftest import BUDGETS, SPACE, Cli
 from tests.e2e.test_main_job import finished_trials, results_of, trained
-
-BUDGETS = ("--budget", "400kFLOPs", "--budget", "600kFLOPs,60kparams")
 
 
 @pytest.fixture(scope="module")

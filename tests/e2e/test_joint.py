@@ -14,10 +14,8 @@ import torch
 from restnet_search import load_hybrid, load_run
 from restnet_search.search.run.record_store import read_records
 from tests.benchmarks.report_curve import anytime_curve
-from tests.e2e.conftest import Cli
+from tests.e2e.conftest import BUDGETS, Cli
 from tests.e2e.test_main_job import results_of, trained
-
-BUDGETS = ("--budget", "400kFLOPs", "--budget", "600kFLOPs,60kparams")
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from restnet_search import load_hybrid, load_run
 from restnet_search.data import Preprocessing, load_data
 from restnet_search.search.run.run_folder import RunFolder
 from restnet_search.space.schema import DataSpec
-from tests.e2e.conftest import SPACE, Cli
+from tests.e2e.conftest import BUDGETS, SPACE, Cli
 
 CONTROL = re.compile(r"\x1b")
 
@@ -147,7 +147,7 @@ def test_load_run_gives_typed_objects(finished: Path) -> None:
 
 def test_same_seed_same_answer(cli: Cli, workspace: Path, finished: Path) -> None:
     # a fresh process: strings hash differently there
-    cli("--budget", "400kFLOPs", "--budget", "600kFLOPs,60kparams", "--run", "again", fresh=True)
+    cli(*BUDGETS, "--run", "again", fresh=True)
     again = workspace / "reports" / "again"
     assert trained(again) == trained(finished)
     assert [b["pareto"] for b in results_of(again)["budgets"]] == [b["pareto"] for b in results_of(finished)["budgets"]]
@@ -166,7 +166,7 @@ def test_kill_and_resume_loses_and_repeats_nothing(
     command: list[str], environment: dict[str, str], cli: Cli, workspace: Path, finished: Path
 ) -> None:
     run = workspace / "reports" / "killed"
-    arguments = ["--budget", "400kFLOPs", "--budget", "600kFLOPs,60kparams", "--run", "killed"]
+    arguments = [*BUDGETS, "--run", "killed"]
     process = subprocess.Popen([*command, *arguments], cwd=workspace, env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while finished_trials(run) < 3 and time.monotonic() < deadline:
@@ -245,7 +245,7 @@ def test_a_run_killed_among_its_controls_trains_those_that_are_left(
     command: list[str], environment: dict[str, str], cli: Cli, workspace: Path, finished: Path
 ) -> None:
     run = workspace / "reports" / "halfway"
-    arguments = ["--budget", "400kFLOPs", "--budget", "600kFLOPs,60kparams", "--run", "halfway"]
+    arguments = [*BUDGETS, "--run", "halfway"]
     process = subprocess.Popen([*command, *arguments], cwd=workspace, env=environment, stderr=subprocess.DEVNULL)
     kill_when_stitches_are_written(process, run, "s000.safetensors")
     cli("--resume", "halfway")

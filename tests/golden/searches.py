@@ -7,13 +7,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.conftest import SPACE
+from tests.e2e.conftest import BUDGETS, SPACE
+from tests.forking import COMMAND, Run, run_fresh
 
 __all__ = ["GOLDEN", "Golden", "digest_of", "reached", "results_and_layers", "run"]
 
@@ -30,7 +30,6 @@ TUNED = (
     "training: {epochs: [1, 2], lr: [1e-3, 1e-2], images: 400, batch_size: 64, tune: [stitch, stitch+norm, all],"
     " match_epochs: [0, 1], distill: [0.0, 0.5], views: 2}"
 )
-BUDGETS = ("--budget", "400kFLOPs", "--budget", "600kFLOPs,60kparams")
 
 
 @dataclass(frozen=True)
@@ -68,22 +67,21 @@ GOLDEN: dict[str, Golden] = {
 }
 
 
-def run(name: str, golden: Golden, folder: Path) -> Path:
+def run(name: str, golden: Golden, folder: Path, command: Run = run_fresh) -> Path:
     """Run a golden search below a folder (whose ``cache`` all share); returns its run folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.yaml").write_text(golden.space)
     environment = os.environ | {"RESTNET_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-    command = [sys.executable, "-c", "from restnet_search.cli import main; main()"]
-    start = [*command, "--space", f"{name}.yaml", *BUDGETS, *golden.options, "--run", name]
+    start = ["--space", f"{name}.yaml", *BUDGETS, *golden.options, "--run", name]
     path = folder / "reports" / name
     if golden.killed_after is not None:
-        process = subprocess.Popen(start, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen([*COMMAND, *start], cwd=folder, env=environment, stdout=subprocess.DEVNULL)
         while process.poll() is None and len(list(path.glob("stitches/h*"))) < golden.killed_after:
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        start = [*command, "--resume", str(path)]
-    done = subprocess.run(start, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        start = ["--resume", str(path)]
+    done = command(start, folder, environment)
     if done.returncode != 0:
         raise RuntimeError(f"{name} ended with {done.returncode}: {done.stderr}")
     return path

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests.forking import Run
 from tests.golden.__main__ import RECORD, described
 from tests.golden.searches import GOLDEN, reached, results_and_layers, run
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Run a golden search once; all share a cache, so that the anchors are fitted once."""
+def searched(tmp_path_factory: pytest.TempPathFactory, fitted: Path, run_forked: Run) -> Callable[[str], Path]:
+    """Run a golden search once; all share a cache, in which the fitted anchors are."""
     folder = tmp_path_factory.mktemp("golden")
-    return cache(lambda name: run(name, GOLDEN[name], folder))
+    shutil.copytree(fitted, folder / "cache")
+    return cache(lambda name: run(name, GOLDEN[name], folder, run_forked))
 
 
 @pytest.mark.parametrize("name", ["disk", "passed", "workers", "resumed"])
