@@ -35,6 +35,10 @@ PACKAGES = (
     "torch", "torch.fx", "torch.onnx", "timm", "timm.data", "optuna", "sqlalchemy", "fvcore.nn", "thop", "pydantic",
     "safetensors.torch", "onnx", "onnxscript", "scipy.stats", "matplotlib.pyplot", "rich.console",
     "typer", "yaml", "restnet_search.pipeline",
+    # what a search and an export import only when they come to it
+    "alembic.migration", "optuna.storages._rdb.models", "plotext", "sklearn.datasets", "torch.export._trace",
+    "onnxscript.function_libs.torch_lib.ops", "restnet_search.cli.app", "restnet_search.cli.progress",
+    "restnet_search.export.adaptive.adaptive_from_run", "restnet_search.reporting.terminal.report_page",
 )  # fmt: skip
 LARGEST = 1 << 17  # bytes of a request, most of it the environment
 
