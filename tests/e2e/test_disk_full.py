@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import resource
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Cli
+from tests.e2e.conftest import BUDGETS, Cli
 from tests.e2e.test_main_job import results_of, trained
+from tests.forking import Run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="limits of a process")
 
 LARGEST = 400 * 1024  # bytes of a file: the log of the database reaches it among the trials
+LIMITED = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, ({LARGEST}, {LARGEST}))
+from restnet_search.cli import main
+main()
+"""
 
 
 def test_a_full_disk_ends_a_search_with_one_message_and_it_goes_on_afterwards(
-    command: list[str], environment: dict[str, str], cli: Cli, workspace: Path, finished: Path
+    run_forked: Run, environment: dict[str, str], cli: Cli, workspace: Path, finished: Path
 ) -> None:
     run = workspace / "reports" / "full-disk"
-    ended = subprocess.run(
-        [*command, "--budget", "400kFLOPs", "--budget", "600kFLOPs,60kparams", "--run", run.name],
-        cwd=workspace,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST, LARGEST)),
-    )
+    ended = run_forked([*BUDGETS, "--run", run.name], workspace, environment, LIMITED)
     assert ended.returncode == 2, ended.stderr
     *_, error, hint = ended.stderr.strip().splitlines()
     assert error.startswith(f"Error: The search in {Path('reports') / run.name} cannot write: ")

@@ -22,7 +22,9 @@ from tests.e2e.test_main_job import results_of, trained
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
 # One way to train, so that a stitch point reaches the same in every run; the sampler learns from the eleventh trial on
-TEXT = PLAIN.replace("trials: 8", "trials: 12") + EARLY.replace("closed_form: 0.6", "closed_form: 0.9")
+TEXT = PLAIN.replace("trials: 8", "trials: 12").replace("images: 400", "images: 200") + EARLY.replace(
+    "images: 300, closed_form: 0.6", "images: 150, closed_form: 0.9"
+)
 PATIENCE = 300.0
 
 
@@ -146,11 +148,12 @@ def test_kill_all_and_resume_with_another_number_of_workers(
 
 @pytest.mark.parametrize("moment", ["starting", "training"])
 def test_ctrl_c_ends_every_process_quietly(
-    command: list[str], environment: dict[str, str], workspace: Path, space: list[str], moment: str
+    command: list[str], environment: dict[str, str], workspace: Path, moment: str
 ) -> None:
+    (workspace / "interrupted.yaml").write_text(PLAIN + "halving: {when: never}\n")  # so that it soon trains
     run = workspace / "reports" / f"interrupted-{moment}"
     process = subprocess.Popen(
-        [*command, *space, "--run", run.name, "--workers", "2"],
+        [*command, "--space", "interrupted.yaml", *BUDGET, "--run", run.name, "--workers", "2"],
         cwd=workspace,
         env=environment,
         stdout=subprocess.DEVNULL,
