@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.conftest import ANCHORS
+from tests.e2e.conftest import ANCHORS, BUDGETS
 from tests.forking import COMMAND
 from tests.golden.searches import results_and_layers
 
@@ -23,14 +23,13 @@ name: killed
 anchors:
 {ANCHORS}top_k: 3
 stitch: {{kind: linear, images: 100}}
-training: {{epochs: [1, 2], lr: [1e-3, 1e-2], images: 200, batch_size: 50}}
+training: {{epochs: [1, 2], lr: [1e-3, 1e-2], images: 100, batch_size: 50}}
 halving: {{when: always, images: 100, closed_form: 0.7, short: 0.9, short_images: 0.5, buckets: 3}}
-fit: {{tune: full, epochs: 2, lr: 3e-3, batch_size: 64, allow_untrained: true}}
+fit: {{tune: full, epochs: 1, lr: 3e-3, batch_size: 64, allow_untrained: true}}
 search: {{trials: 12}}
-ranker: {{kind: cka, images: 128, batch_size: 64}}
-data: {{dataset: digits, subset: {{train: 400, val: 150, test: 150}}}}
+ranker: {{kind: cka, images: 64, batch_size: 64}}
+data: {{dataset: digits, subset: {{train: 200, val: 100, test: 100}}}}
 """
-BUDGETS = ("--budget", "400kFLOPs", "--budget", "600kFLOPs,60kparams")
 PATIENCE = 120.0  # seconds for a process that got a signal to be gone
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
