@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -48,12 +49,13 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def python(site: Path, work: Path, run_forked: Run, tmp_path_factory: pytest.TempPathFactory) -> Python:
+def python(site: Path, work: Path, fitted: Path, run_forked: Run, tmp_path_factory: pytest.TempPathFactory) -> Python:
     """Run code in the working folder, the command line where none is given; ``installed=False``: without the package.
 
     The processes are forks that have imported restnet-search and its dependencies, and nothing of the package.
     """
-    own = {"RESTNET_CACHE": str(tmp_path_factory.mktemp("cache")), "OMP_NUM_THREADS": "1"}
+    cache = shutil.copytree(fitted, tmp_path_factory.mktemp("fitted") / "cache")
+    own = {"RESTNET_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
     nothing = tmp_path_factory.mktemp("nothing")
 
     def run(
