@@ -32,6 +32,7 @@ training: {epochs: 1, images: 32, batch_size: 16}
 fit: {epochs: 1}
 search: {trials: 2}
 controls: {self: 1, random: 0}
+retrain: {hybrids: 0}
 latency: {warmup: 1, runs: 4}
 data: {dataset: digits, subset: {train: 64, val: 40, test: 40}}
 """

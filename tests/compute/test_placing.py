@@ -251,14 +251,19 @@ def accuracies(report: Report) -> dict[str, tuple[float, float | None]]:
 @pytest.mark.parametrize("strategy", ["independent", "joint"])
 def test_a_whole_search(strategy: str, tmp_path: Path) -> None:
     """From fits to final scores; features on disk, latency measured on the CPU, channels last forced."""
-    changes = {"search": {"trials": 3, "strategy": strategy}, "cache": {"disk": "always"}}
+    retrained = int(strategy == "independent")
+    changes = {
+        "search": {"trials": 3, "strategy": strategy},
+        "retrain": {"hybrids": retrained, "epochs": 1},
+        "cache": {"disk": "always"},
+    }
     with pretend_gpu():
         report = search(
             tmp_path, **changes, compute={"device": "cuda", "precision": "float32", "channels_last": "always"}
         )
     assert report.search.device == "cuda:0 (pretended)"
     assert report.search.compute is not None and report.search.compute.channels_last == ("large",)
-    assert report.trials.failed == 0 and report.trials.finished >= 3
+    assert report.trials.failed == 0 and report.trials.finished >= 3 and report.trials.retrained == retrained
     assert read_results(tmp_path / "run").search.compute == report.search.compute
 
 
