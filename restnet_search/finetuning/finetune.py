@@ -47,7 +47,7 @@ def finetune_hybrid(run: OpenedRun, id: str) -> FinetunedState:
     teacher = rebuilt[run.teacher]
     run.compute.place(teacher.network)
     checkpoint = folder.finetuned(id, ".pt")
-    trainer, recipe = ready_trainer(run, Assignment([route], teacher), started, kept_recipe(checkpoint))
+    trainer, recipe = ready_trainer(run, Assignment([route], [teacher]), started, kept_recipe(checkpoint))
     judge = Judge(
         count=lambda networks: [score_network(one, route.preprocessing, val, compute=run.compute) for one in networks],
         worth=lambda correct: correct[0],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,11 +93,12 @@ class OpenedRun:
         self.write_results()  # nothing names the weights any more
         self.folder.finetuned(name).unlink(missing_ok=True)
 
-    def draft_recipe(self, teacher: Rebuilt, macs: int, routes: int = 1) -> Recipe:
+    def draft_recipe(self, teachers: Sequence[Rebuilt], macs: int, routes: int = 1) -> Recipe:
         """Return the recipe of a training whose rounds, and the rate that follows from them, are not planned yet.
 
         Args:
-            teacher: The network that is followed, on the device.
+            teachers: The networks that are followed, on the device. Images are mirrored if all of them then answer as
+                before.
             macs: Of one image in the networks that learn in a step.
             routes: Networks to compile, if any is.
         """
@@ -115,7 +116,10 @@ class OpenedRun:
             lr=0.0,
             teacher=self.teacher,
             seed=self.space.search.seed,
-            flip=keeps_answers_mirrored(teacher.network, teacher.preprocessing, self.data.val, self.compute),
+            flip=all(
+                keeps_answers_mirrored(network, preprocessing, self.data.val, self.compute)
+                for network, preprocessing in {one.network: one.preprocessing for one in teachers}.items()
+            ),
             compiled=compiled and routes < _MOST_COMPILED,
         )
 

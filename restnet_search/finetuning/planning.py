@@ -22,17 +22,17 @@ _SPENT = 0.95  # of the time that is left: a machine may be busier later, and te
 
 @dataclass(frozen=True, eq=False)
 class Assignment:
-    """Routes to train, and the network that teaches them.
+    """Routes to train, and the networks that teach them.
 
     Attributes:
         routes: On the device.
-        teacher: The network that is followed, on the device.
+        teachers: The network that each route follows, on the device; some may be the same.
         draw: Returns the places of the routes that learn in a step.
         drawn: How many these are.
     """
 
     routes: Sequence[TrainedRoute]
-    teacher: Rebuilt
+    teachers: Sequence[Rebuilt]
     draw: Callable[[int], Sequence[int]] = lambda step: (0,)
     drawn: int = 1
 
@@ -48,12 +48,13 @@ def ready_trainer(
         started: When the work on it began (``perf_counter``).
         kept: The recipe of a training that goes on; None: it is planned.
     """
-    routes, teacher = assignment.routes, assignment.teacher
+    routes, teachers = assignment.routes, assignment.teachers
     macs = assignment.drawn * max(route.macs for route in routes)
-    recipe = kept or replace(run.draft_recipe(teacher, macs, len(routes)), drawn=assignment.drawn)
+    recipe = kept or replace(run.draft_recipe(teachers, macs, len(routes)), drawn=assignment.drawn)
     images = StepImages(run.data.train, recipe.batch, recipe.seed, flip=recipe.flip)
-    followed = Teacher(teacher.network, teacher.preprocessing)
-    trainer = RouteTrainer(routes, Lesson(recipe, images, followed, run.compute, assignment.draw), run.progress.log)
+    followed = {one.network: Teacher(one.network, one.preprocessing) for one in teachers}
+    lesson = Lesson(recipe, images, [followed[one.network] for one in teachers], run.compute, assignment.draw)
+    trainer = RouteTrainer(routes, lesson, run.progress.log)
     if recipe.compiled and not trainer.compile():
         recipe = replace(recipe, compiled=False)
     if kept is None:

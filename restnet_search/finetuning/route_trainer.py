@@ -43,14 +43,14 @@ class Lesson:
     Attributes:
         recipe: How it is trained.
         images: Of every step.
-        teacher: Who is followed.
+        teachers: Who is followed, by each route in their order.
         compute: Where and in what precision it runs.
         draw: Returns the places of the routes that learn in a step.
     """
 
     recipe: Recipe
     images: StepImages
-    teacher: Teacher
+    teachers: Sequence[Teacher]
     compute: Compute
     draw: Callable[[int], Sequence[int]]
 
@@ -71,7 +71,7 @@ class RouteTrainer:
         self.routes, self._lesson, self._say = tuple(routes), lesson, say
         self._networks = nn.ModuleList([route.network for route in routes])
         self._training: list[nn.Module] = [route.training for route in routes]
-        self._followed: nn.Module = lesson.teacher.network
+        self._followed: dict[Teacher, nn.Module] = {teacher: teacher.network for teacher in lesson.teachers}
 
     def schedule(self, recipe: Recipe) -> None:
         """Set the learning rates and the reach of the average for so many steps as the recipe says."""
@@ -110,13 +110,13 @@ class RouteTrainer:
     def compile(self) -> bool:
         """Run what a step runs through torch.compile; return False where that fails, which is said once."""
         self._training = [Compiled(route.training, route.name) for route in self.routes]
-        self._followed = Compiled(self._lesson.teacher.network, "the teacher")
+        self._followed = {teacher: Compiled(teacher.network, "a teacher") for teacher in self._followed}
         try:
             self.time_step()
         except Exception as error:  # noqa: BLE001  compilers fail in ways of every type
             self._say(f"torch.compile cannot be used here, training goes on without it: {first_line(error)}")
             self._training = [route.training for route in self.routes]
-            self._followed = self._lesson.teacher.network
+            self._followed = {teacher: teacher.network for teacher in self._followed}
             return False
         return True
 
@@ -167,13 +167,14 @@ class RouteTrainer:
             return seen[preprocessing]
 
         labels = lesson.compute.to_device(lesson.images.labels(step)[rows])
+        teachers = [lesson.teachers[place] for place in places]
         with torch.no_grad(), lesson.compute.autocast():
-            answers = self._followed(shown(lesson.teacher.preprocessing)).float()
+            answers = {one: self._followed[one](shown(one.preprocessing)).float() for one in dict.fromkeys(teachers)}
         losses: list[Tensor] = []
-        for place in places:
+        for place, teacher in zip(places, teachers, strict=True):
             with lesson.compute.autocast():
                 logits = self._training[place](shown(self.routes[place].preprocessing)).float()
-            losses.append(task_loss(logits, labels, answers, lesson.recipe.distill))
+            losses.append(task_loss(logits, labels, answers[teacher], lesson.recipe.distill))
         return torch.stack(losses).mean()
 
     def state_dict(self) -> dict[str, Any]:

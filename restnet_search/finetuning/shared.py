@@ -36,6 +36,9 @@ _DRAWN = 2  # routes that learn in a step
 def finetune_shared(run: OpenedRun, ids: Sequence[str]) -> SharedState:
     """Train hybrids and their anchors together on one set of weights; val decides which round is kept.
 
+    Hybrids follow the most accurate anchor. Each anchor follows itself as it was before (Li and Hoiem 2016): a small
+    one cannot answer as a large one does, and would lose what it knows.
+
     A round is kept if no anchor has lost more than ``MOST_LOST``; of those, the one in which the hybrids have gained
     most on average. Routes have stitch layers and batch-norm statistics of their own.
 
@@ -57,11 +60,15 @@ def finetune_shared(run: OpenedRun, ids: Sequence[str]) -> SharedState:
     ids = [one.id for one in records]
     anchors = list(dict.fromkeys(name for one in records for name in (one.front.anchor, one.back.anchor)))
     rebuilt = over_shared_weights(run.rebuild(list(dict.fromkeys([*anchors, *ids, run.teacher]))))
-    teacher = replace(rebuilt[run.teacher], network=run.compute.place(copy.deepcopy(rebuilt[run.teacher].network)))
+    before = {
+        name: replace(rebuilt[name], network=run.compute.place(copy.deepcopy(rebuilt[name].network)))
+        for name in dict.fromkeys([*anchors, run.teacher])
+    }
+    teachers = [before[name] for name in anchors] + len(ids) * [before[run.teacher]]
     routes = _routes(run, rebuilt, [*anchors, *ids])
     costs = [route.macs for route in routes]
     seed = run.space.search.seed
-    assignment = Assignment(routes, teacher, lambda step: draw_routes(costs, seed, step), min(_DRAWN, len(routes)))
+    assignment = Assignment(routes, teachers, lambda step: draw_routes(costs, seed, step), min(_DRAWN, len(routes)))
     checkpoint = folder.finetuned(SHARED, ".pt")
     trainer, recipe = ready_trainer(run, assignment, started, kept_recipe(checkpoint))
     judge = _judge(run, routes)

@@ -17,6 +17,7 @@ from restnet_search.finetuning.step_images import StepImages
 from restnet_search.finetuning.trained_route import TrainedRoute, anchor_route, hybrid_route, slice_of
 from restnet_search.progress import SilentProgress
 from restnet_search.search.prepare.hybrids import assemble, plan_between
+from restnet_search.search.training.losses import task_loss
 from restnet_search.space.schema import DataSpec
 from restnet_search.stitching.layer import StitchLayer
 from tests.search.stores import Anchors, cut_anchor
@@ -47,7 +48,7 @@ def trainer_of(anchors: Anchors, digits: Split, routes: list[TrainedRoute], reci
     teacher = copy.deepcopy(anchors["vit"].anchor.model)
     images = StepImages(digits, recipe.batch, recipe.seed, flip=False)
     followed = Teacher(teacher, anchors["vit"].anchor.preprocessing)
-    lesson = Lesson(recipe, images, followed, Compute(), lambda step: [step % len(routes)])
+    lesson = Lesson(recipe, images, len(routes) * [followed], Compute(), lambda step: [step % len(routes)])
     trainer = RouteTrainer(routes, lesson, pytest.fail)
     trainer.schedule(recipe)
     return trainer
@@ -115,6 +116,29 @@ def test_a_state_goes_on_to_the_same_bits(anchors: Anchors, digits: Split, toget
     train(later, 3, 3)
     for one, other in zip(whole.averaged, later.averaged, strict=True):
         assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+
+
+def test_each_route_follows_its_own_teacher(anchors: Anchors, digits: Split) -> None:
+    """An anchor may follow itself as it was, while hybrids follow the best anchor."""
+    own = copy.deepcopy(anchors)
+    graph, view = own["cifar_resnet8"].graph, own["cifar_resnet8"].anchor.preprocessing
+    routes = [anchor_route("cifar_resnet8", slice_of(graph.traced.module), view, 3), hybrid_of(own)]
+    itself = Teacher(anchors["cifar_resnet8"].anchor.model, view)
+    best = Teacher(anchors["vit"].anchor.model, anchors["vit"].anchor.preprocessing)
+    images, rows = StepImages(digits, RECIPE.batch, 0, flip=False), slice(0, RECIPE.batch)
+    lesson = Lesson(replace(RECIPE, distill=0.5), images, [itself, best], Compute(), lambda step: [0, 1])
+    trainer = RouteTrainer(routes, lesson, pytest.fail)
+    wanted = [
+        task_loss(
+            route.training(images.images(0, route.preprocessing)),
+            images.labels(0),
+            teacher.network(images.images(0, teacher.preprocessing)),
+            0.5,
+        ).item()
+        for route, teacher in zip(routes, (itself, best), strict=True)
+    ]
+    assert trainer._loss(0, [0], rows).item() == pytest.approx(wanted[0], rel=1e-5)
+    assert trainer._loss(0, [0, 1], rows).item() == pytest.approx(sum(wanted) / 2, rel=1e-5)
 
 
 def test_timing_a_step_changes_nothing(anchors: Anchors, digits: Split) -> None:
