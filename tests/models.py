@@ -50,7 +50,7 @@ MODELS: dict[str, dict[str, object]] = {
 def build(name: str, num_classes: int = 10, seed: int = 0) -> nn.Module:
     """A model with random weights, batch-norm statistics off their start so that errors would show."""
     torch.manual_seed(seed)
-    model = timm.create_model(**{"num_classes": num_classes, **MODELS[name]})  # pyright: ignore[reportArgumentType]
+    model = timm.create_model(**{"num_classes": num_classes, **MODELS[name]})
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.1)  # pyright: ignore[reportArgumentType]

@@ -214,6 +214,8 @@ def passed_over(tree: ast.Module) -> set[int]:
     """Return the lines of imports, of ``__all__``, and docstrings of one line."""
     lines: set[int] = set()
     for node in ast.walk(tree):
+        if not isinstance(node, ast.stmt):
+            continue
         is_offer = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
         is_prose = (
             isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and node.lineno == node.end_lineno

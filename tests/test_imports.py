@@ -109,6 +109,8 @@ def is_module(name: str) -> bool:
 def imports_of(source: str, module: str, *, is_package: bool) -> Iterator[tuple[int, str]]:
     """Line and name of each module of ours that `source` imports: anywhere, also for types only or by import_module."""
     for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Import | ast.ImportFrom | ast.Call):
+            continue
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -119,7 +121,7 @@ def imports_of(source: str, module: str, *, is_package: bool) -> Iterator[tuple[
                 home = ".".join([*above, *filter(None, [home])])
             # `from package import name`: a module of the package, or something that its __init__ holds
             names = [full if is_module(full := f"{home}.{alias.name}") else home for alias in node.names]
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+        elif node.args and isinstance(node.args[0], ast.Constant):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             names = [str(node.args[0].value)] if called in ("import_module", "__import__") else []
         yield from ((node.lineno, name) for name in names if name.split(".")[0] == NAME)

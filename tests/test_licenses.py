@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import timm
 from safetensors.torch import save_file
-from timm.models import get_pretrained_cfg
+from timm.models import get_pretrained_cfg_value
 
 from restnet_search.anchors import load_anchor
 from restnet_search.licenses import TRAINED_HERE, forbids_commercial_use, license_of, license_warning, non_commercial
@@ -18,7 +18,7 @@ RESTRICTED = {"cc-by-nc-4.0", "fair-noncommercial-research-license", "apple-amlr
 
 
 def test_timms_licenses_are_sorted_as_their_texts_say() -> None:
-    declared = {get_pretrained_cfg(name).license for name in timm.list_models(pretrained=True)} - {None}
+    declared = {get_pretrained_cfg_value(name, "license") for name in timm.list_models(pretrained=True)} - {None}
     assert {"apache-2.0", "mit", "cc-by-nc-4.0"} <= declared
     assert {license for license in declared if forbids_commercial_use(license)} == RESTRICTED & declared
 

@@ -76,7 +76,7 @@ class AugmentedImages:
             is_training=True,
             scale=_SCALE,
             hflip=0.5 if flip else 0.0,
-            color_jitter=None,  # type: ignore[arg-type]  timm takes None for none
+            color_jitter=None,  # pyright: ignore[reportArgumentType]  timm takes None for none
             interpolation=preprocessing.interpolation,
             mean=preprocessing.mean,
             std=preprocessing.std,

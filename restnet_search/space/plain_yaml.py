@@ -46,7 +46,7 @@ class _Loader(yaml.SafeLoader):
                 f"{self._source} is nested too deeply ({_place(self._source, mark)}).",
                 expected=f"at most {_MOST_DEPTH} lists and mappings inside one another",
             )
-        node = super().compose_node(parent, index)  # type: ignore[arg-type]  as the stubs of PyYAML have it
+        node = super().compose_node(parent, index)  # pyright: ignore[reportArgumentType]  as the stubs of PyYAML have it
         self._depth -= 1
         if node is None:
             return None
@@ -83,7 +83,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         """Refuse a key that is there twice: PyYAML would silently keep the last."""
-        node = super().compose_mapping_node(anchor)  # type: ignore[arg-type]
+        node = super().compose_mapping_node(anchor)  # pyright: ignore[reportArgumentType]
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:

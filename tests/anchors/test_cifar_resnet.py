@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from restnet_search.anchors.loading.cifar_resnet import CIFAR_RESNET_DEPTHS
+from restnet_search.anchors.loading.cifar_resnet import CIFAR_RESNET_DEPTHS, BasicBlock, CifarResNet
 
 
 def parameters(name: str) -> int:
@@ -36,6 +36,7 @@ def test_depth_counts_the_weighted_layers(depth: int) -> None:
 
 def test_timms_interface() -> None:
     model = timm.create_model("cifar_resnet8", num_classes=7).eval()
+    assert isinstance(model, CifarResNet)
     images = torch.randn(2, 3, 32, 32)
     features = model.forward_features(images)
     assert features.shape == (2, 64, 8, 8)
@@ -52,7 +53,10 @@ def test_timms_interface() -> None:
 
 def test_shortcuts_are_option_a() -> None:
     """Where the residual branch is zero, a block subsamples and puts zero channels on either side."""
-    block = timm.create_model("cifar_resnet8").layer2[0].eval()
+    model = timm.create_model("cifar_resnet8")
+    assert isinstance(model, CifarResNet)
+    block = model.layer2[0].eval()
+    assert isinstance(block, BasicBlock)
     torch.nn.init.zeros_(block.bn2.weight)
     x = torch.rand(2, 16, 8, 8)
     out = block(x)

@@ -107,7 +107,7 @@ def test_own_models_get_a_new_last_linear_layer(load: Load, digits: DataSplits, 
 
 def plain() -> nn.Module:
     model = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(48, 4))
-    model.input_size = (3, 16, 16)  # type: ignore[assignment]
+    model.input_size = (3, 16, 16)  # pyright: ignore[reportArgumentType]
     return model
 
 
@@ -128,7 +128,7 @@ def test_the_second_call_loads_and_does_not_train(load: Load, digits: DataSplits
     anchor = load(model="resnet10t", pretrained=False, kwargs=TINY)
     spec = QUICK.model_copy(update={"epochs": 1})
     first = fit_anchor(anchor, digits, spec, cache_dir=tmp_path, seed=0, progress=SilentProgress())
-    empty = DataSplits(NoImages(digits.train), NoImages(digits.val), digits.test, digits.classes)  # type: ignore[arg-type]
+    empty = DataSplits(NoImages(digits.train), NoImages(digits.val), digits.test, digits.classes)  # pyright: ignore[reportArgumentType]
     again = fit_anchor(anchor, empty, spec, cache_dir=tmp_path, seed=0, progress=SilentProgress())
     assert first.digest == again.digest
     assert all(

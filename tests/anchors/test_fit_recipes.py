@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
@@ -20,6 +19,7 @@ from restnet_search.anchors import Anchor, fit_anchor
 from restnet_search.anchors.fitting.fit import _key
 from restnet_search.anchors.fitting.resume import read_epoch
 from restnet_search.data import AugmentedImages, DataSplits, Preprocessing, Split
+from restnet_search.data.readers.sources import ArraySource
 from restnet_search.errors import SpaceError
 from restnet_search.progress import SilentProgress
 from restnet_search.space import parse_space
@@ -38,7 +38,7 @@ def few(digits: DataSplits) -> DataSplits:
 def linear() -> nn.Module:
     torch.manual_seed(3)
     model = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(48, 10))
-    model.input_size = (3, 16, 16)  # type: ignore[assignment]
+    model.input_size = (3, 16, 16)  # pyright: ignore[reportArgumentType]
     return model
 
 
@@ -186,25 +186,17 @@ def test_options_that_make_no_sense_are_refused(fit: str, says: str) -> None:
 # --- augmentation -----------------------------------------------------------------------------------------------------
 
 
-class Drawn:
+def drawn() -> ArraySource:
     """Three images: one colour, a ramp from left to right, and another colour."""
-
-    labels = np.array([0, 1, 0])
-    classes = ("a", "b")
-
-    def digest(self) -> str:
-        return "drawn"
-
-    def image(self, index: int) -> Image.Image:
-        if index == 1:
-            ramp = np.tile(np.linspace(0, 255, 40, dtype=np.uint8), (30, 1))
-            return Image.fromarray(ramp).convert("RGB")
-        return Image.new("RGB", (40, 30), (200, 100, 50 + index))
+    pixels = np.empty((3, 30, 40, 3), dtype=np.uint8)
+    pixels[0], pixels[2] = (200, 100, 50), (200, 100, 52)
+    pixels[1] = np.linspace(0, 255, 40, dtype=np.uint8)[:, None]
+    return ArraySource(pixels, np.array([0, 1, 0]), ("a", "b"))
 
 
 def test_crops_and_flips_change_what_is_where_and_no_colour() -> None:
     preprocessing = Preprocessing((3, 16, 16), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 1.0, "center")
-    split = Split("train", Drawn())
+    split = Split("train", drawn())
     torch.manual_seed(0)
     random.seed(7)
     before = random.getstate()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from restnet_search.anchors.fitting.mixed_precision import MixedPrecision
 from restnet_search.anchors.fitting.train import top1
 from restnet_search.data import DataSplits
 from restnet_search.errors import AnchorError
-from restnet_search.progress import SilentProgress
+from restnet_search.progress import SilentProgress, Task
 from restnet_search.space.schema import FitSpec
 
 from .conftest import TINY, Load
@@ -67,19 +69,14 @@ def test_a_kill_between_epochs_of_the_head_ends_as_if_it_had_not_been(
     class KilledInEpoch(SilentProgress):
         """The probe's task advances once a batch of features, then once an epoch."""
 
-        def __init__(self, steps: int) -> None:
+        def __init__(self, steps: float) -> None:
             self.left = steps
 
-        def task(self, *_: object, **__: object) -> KilledInEpoch:
-            return self
+        @contextmanager
+        def task(self, description: str, total: float) -> Iterator[Task]:
+            yield self
 
-        def __enter__(self) -> KilledInEpoch:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def advance(self, steps: int = 1) -> None:
+        def advance(self, steps: float = 1.0) -> None:
             self.left -= steps
             if self.left < 0:
                 raise Killed
@@ -102,7 +99,7 @@ def googlenet(size: int = 64) -> nn.Module:
 
     torch.manual_seed(0)
     model = build(num_classes=7, aux_logits=True, init_weights=False)
-    model.input_size = (3, size, size)  # type: ignore[assignment]
+    model.input_size = (3, size, size)  # pyright: ignore[reportArgumentType]
     return model
 
 
@@ -112,12 +109,13 @@ def inception(size: int = 96) -> nn.Module:
 
     torch.manual_seed(0)
     model = build(num_classes=7, aux_logits=True, init_weights=False)
-    model.input_size = (3, size, size)  # type: ignore[assignment]
+    model.input_size = (3, size, size)  # pyright: ignore[reportArgumentType]
     return model
 
 
 def few(digits: DataSplits, count: int = 16) -> DataSplits:
-    return DataSplits(*(part.subset(range(count)) for part in (digits.train, digits.val, digits.test)), digits.classes)
+    train, val, test = (part.subset(range(count)) for part in (digits.train, digits.val, digits.test))
+    return DataSplits(train, val, test, digits.classes)
 
 
 @pytest.mark.parametrize("tune", ["head", "full"])

@@ -6,6 +6,9 @@ a third way, in float64 from the images on and by the formula as it is written, 
 float32 sums cancel where features of all images are alike.
 """
 
+# The package is optional: a line that ignores its absence would be one too many where it is installed.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import contextlib
@@ -203,7 +206,7 @@ def _other(models: list[str], images: int, batch: int, side: int) -> Callable[[]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         os.environ.setdefault("MPLBACKEND", "Agg")
-        from torch_cka import CKA  # pyright: ignore[reportMissingImports]
+        from torch_cka import CKA
 
         built, pixels = _models(models, side), _images(images, side)
         built[0](pixels[:2])

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import json
 import random
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -155,9 +156,9 @@ def test_ways_take_turns_and_the_median_counts() -> None:
     calls: list[str] = []
     ours, other = iter([100.0, 1.0, 3.0, 2.0]), iter([100.0, 7.0, 5.0, 6.0])
 
-    def way(name: str, seconds: object) -> float:
+    def way(name: str, seconds: Iterator[float]) -> float:
         calls.append(name)
-        return next(seconds)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        return next(seconds)
 
     assert alternate(lambda: way("a", ours), lambda: way("b", other), repeats=3) == (2.0, 6.0)
     assert "".join(calls) == "abababab"

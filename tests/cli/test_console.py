@@ -25,7 +25,7 @@ CODES = ["\x1b]0;title\x07", "\x1b[2J", "a\x08b", "\x9b31m", "a\rb", "\u202egnp"
 def stream(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """A file, or what seems a terminal."""
     stream = io.StringIO()
-    stream.isatty = lambda: request.param  # pyright: ignore[reportAttributeAccessIssue]
+    stream.isatty = lambda: request.param
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "200")
     return stream

@@ -95,7 +95,7 @@ class _Calls(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         memory, name = self._memory, getattr(func, "__name__", "")
-        if func == Tensor.device.__get__:  # pyright: ignore[reportAttributeAccessIssue]
+        if func == Tensor.device.__get__:
             return GPU if memory.holds(args[0]) else func(*args)
         if func == Tensor.is_cuda.__get__:  # pyright: ignore[reportAttributeAccessIssue]
             return memory.holds(args[0])

@@ -159,7 +159,7 @@ class TestMemory:
         """Batches of 32 where 10 fit: 8 at once in training, from then on, and the step is that of the whole batch."""
         told: list[str] = []
         compute = Compute(micro_batches=MicroBatches(told.append))
-        training = TrainingSpec(batch_size=32, match_epochs=1, distill=0.5)
+        training = TrainingSpec(batch_size=32, match_epochs=[1], distill=[0.5])
         teachers = {name: torch.randn(192, 10, generator=torch.Generator().manual_seed(1)) for name in anchors}
 
         def trial(given: Anchors, compute: Compute) -> TrialOutcome:

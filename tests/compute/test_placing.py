@@ -74,7 +74,7 @@ def close(one: TrialOutcome, other: TrialOutcome) -> bool:
 @pytest.mark.parametrize("way", [(RESNET, VIT), (VIT, RESNET)])
 def test_a_trial(digits: Split, tune: Tune, way: tuple[str, str]) -> None:
     choices = TrainingChoices(3e-3, 1, tune)
-    training = TrainingSpec(batch_size=64, match_epochs=1, distill=0.3)
+    training = TrainingSpec(batch_size=64, match_epochs=[1], distill=[0.3])
 
     def trial(anchors: Anchors, compute: Compute) -> TrialOutcome:
         teachers = teacher_logits(anchors, digits, SilentProgress(), compute)
@@ -115,7 +115,7 @@ def test_joint_training_and_its_checkpoint(digits: Split) -> None:
             anchors,
             digits,
             store=FeatureStore(anchors, 2**30, compute=compute),
-            training=TrainingSpec(batch_size=64, match_epochs=1),
+            training=TrainingSpec(batch_size=64, match_epochs=[1]),
         )
         chosen = [candidate(anchors, *way) for way in ((RESNET, 1, VIT, 0), (RESNET, 1, VIT, 1), (VIT, 1, RESNET, 2))]
         training = JointTraining(chosen, shared, JointSpec(), JointBudget(2, 1, 5e-3))

@@ -51,7 +51,7 @@ def test_additive_cost_equals_fvcore_on_the_assembled_hybrid(front: str, back: s
     for front_cut, back_cut in points:
         source = front_graph.cut_points[front_cut].layout
         target = back_graph.cut_points[back_cut].layout
-        plan = StitchPlan(kind, source, target)  # pyright: ignore[reportArgumentType]
+        plan = StitchPlan(kind, source, target)
         graphs = {"front": front_graph, "back": back_graph}
         hybrid = assemble(graphs, ("front", front_cut), StitchLayer(plan), ("back", back_cut))
         counted = count_costs(hybrid, front_graph.traced.example(1))

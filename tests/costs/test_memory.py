@@ -149,7 +149,7 @@ def test_hybrids_equal_their_measured_peak(front: str, back: str) -> None:
         source, target = front_graph.cut_points[i].layout, back_graph.cut_points[j].layout
         if why_not_stitchable(source, target):
             continue
-        stitch = StitchLayer(StitchPlan(kind, source, target)).eval()  # pyright: ignore[reportArgumentType]
+        stitch = StitchLayer(StitchPlan(kind, source, target)).eval()
         shape = (1, *front_graph.cut_points[i].shape)
         needed = module_memory(stitch, shape)
         estimate = hybrid_memory(front_memory.fronts[i], needed, back_memory.backs[j], stitch_input=4 * prod(shape))

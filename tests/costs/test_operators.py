@@ -365,7 +365,7 @@ def test_layer_norms_of_any_number_of_axes(shape: tuple[int, ...], weighted: boo
 
 
 def _operators(module: nn.Module, features: Tensor) -> set[str]:
-    from torch.jit import _get_trace_graph  # pyright: ignore[reportPrivateUsage]
+    from torch.jit import _get_trace_graph
 
     with torch.no_grad():
         graph, _ = _get_trace_graph(module, (features,))

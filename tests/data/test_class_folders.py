@@ -371,7 +371,7 @@ def test_members_outside_of_a_tar_are_passed_over_and_named(tmp_path: Path, name
 def test_links_and_devices_in_a_tar_are_unreadable_images(
     tmp_path: Path, facts: dict[str, object], reason: str
 ) -> None:
-    write_tar(tmp_path / "train.tar", [member("a/odd.png", **facts)])
+    write_tar(tmp_path / "train.tar", [member("a/odd.png", b"", **facts)])
     write_tar(tmp_path / "val.tar", [])
     data = load(tmp_path, allow_overlap=True)
     (one,) = data.unreadable["train"]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from timm.data import create_dataset
+from timm.data import ImageDataset
+from timm.data.readers.reader_image_folder import ReaderImageFolder
 
 from restnet_search.data import DataSplits, load_data
 from restnet_search.data.class_names import read_class_file
@@ -92,7 +93,8 @@ def test_a_class_map_gives_timms_labels_and_leaves_out_what_timm_does(make_folde
     make_folder("val", cat=2, dog=2)
     (root / "class_map.txt").write_text("dog\ncat\n")
     data = load(root, class_map="class_map.txt")
-    timms = create_dataset("", root=str(root / "train"), class_map=str(root / "class_map.txt"))
+    timms = ImageDataset(str(root / "train"), class_map=str(root / "class_map.txt"))
+    assert isinstance(timms.reader, ReaderImageFolder)
     expected = {Path(path).relative_to(root / "train").as_posix(): label for path, label in timms.reader.samples}
     ours = {
         data.train.source.name(int(row)): int(label)

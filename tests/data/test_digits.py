@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from sklearn.utils import Bunch
 
 from restnet_search.data import Preprocessing, load_data
 from restnet_search.data.readers.digits import CANVAS, HELD_OUT, TRAIN_VARIANTS, digits_rows, digits_source
@@ -15,6 +16,12 @@ from restnet_search.errors import DataError
 from restnet_search.space.schema import DataSpec
 
 VIEW = Preprocessing((3, 32, 32), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear", 1.0, "center")
+
+
+def published() -> Bunch:
+    digits = load_digits()
+    assert isinstance(digits, Bunch)
+    return digits
 
 
 def test_no_digit_is_in_two_splits_and_none_is_lost() -> None:
@@ -28,7 +35,7 @@ def test_sizes_and_stratification() -> None:
     data = load_data(DataSpec(dataset="digits"))
     assert len(data.train) == (1797 - 2 * HELD_OUT) * TRAIN_VARIANTS
     assert len(data.val) == len(data.test) == HELD_OUT
-    shares = np.bincount(load_digits().target) / 1797
+    shares = np.bincount(published().target) / 1797
     for split in (data.train, data.val, data.test):
         drawn = torch.bincount(split.labels).numpy() / len(split)
         assert np.abs(drawn - shares).max() < 0.003
@@ -49,8 +56,8 @@ def test_variants_differ_and_show_their_digit() -> None:
     assert source.image(0).size == (CANVAS, CANVAS) and source.image(0).mode == "RGB"
     one, two = (np.asarray(source.image(index)) for index in (0, 1))
     assert source.labels[0] == source.labels[1] and not np.array_equal(one, two)
-    plain = load_digits().images
-    ink = np.array([plain[load_digits().target == digit].mean() for digit in range(10)])
+    plain = published()
+    ink = np.array([plain.images[plain.target == digit].mean() for digit in range(10)])
     seen = np.array([np.asarray(source.image(index)).mean() for index in range(len(source.labels))])
     brightness = np.array([seen[source.labels == digit].mean() for digit in range(10)])
     assert np.corrcoef(ink, brightness)[0, 1] > 0.9

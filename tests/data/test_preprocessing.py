@@ -9,8 +9,9 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from timm.data import create_transform, resolve_model_data_config
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform, resolve_model_data_config
 from torch import nn
+from torchvision.transforms import Compose
 
 from restnet_search.data import Preprocessing, preprocessing_of
 from restnet_search.errors import DataError
@@ -24,26 +25,29 @@ def test_pixels_then_normalise_equals_timms_transform(name: str, shape: tuple[in
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8))
     preprocessing = preprocessing_of(model)
     ours = preprocessing.normalize(preprocessing.pixels_transform()(image)[None])[0]
-    assert torch.equal(ours, create_transform(**config, is_training=False)(image))
+    theirs = create_transform(**config, is_training=False)
+    assert isinstance(theirs, Compose)
+    expected = theirs(image)
+    assert isinstance(expected, torch.Tensor) and torch.equal(ours, expected)
     assert ours.shape == preprocessing.size == config["input_size"]
 
 
 def test_view_of_an_own_model_defaults_to_imagenet() -> None:
     preprocessing = preprocessing_of(nn.Conv2d(3, 4, 1))
     assert preprocessing.size == (3, 224, 224)
-    assert preprocessing.mean == timm.data.IMAGENET_DEFAULT_MEAN and preprocessing.std == timm.data.IMAGENET_DEFAULT_STD
+    assert preprocessing.mean == IMAGENET_DEFAULT_MEAN and preprocessing.std == IMAGENET_DEFAULT_STD
 
 
 def test_view_of_an_own_model_reads_input_size() -> None:
     model = nn.Conv2d(3, 4, 1)
-    model.input_size = [3, 48, 64]  # type: ignore[assignment]
+    model.input_size = [3, 48, 64]  # pyright: ignore[reportArgumentType]
     assert preprocessing_of(model).size == (3, 48, 64)
 
 
 @pytest.mark.parametrize("size", [48, (1, 28, 28), (48, 48)])
 def test_view_of_refuses_inputs_that_are_no_rgb_image(size: object) -> None:
     model = nn.Conv2d(3, 4, 1)
-    model.input_size = size  # type: ignore[assignment]
+    model.input_size = size  # pyright: ignore[reportArgumentType]
     with pytest.raises(DataError, match="size"):
         preprocessing_of(model)
 

@@ -13,6 +13,7 @@ from torchvision.datasets import DTD, OxfordIIITPet
 
 from restnet_search.data import DataSplits, Split, load_data
 from restnet_search.data.readers.open_source import open_source
+from restnet_search.data.readers.sources import FileSource, innermost
 from restnet_search.errors import DataError
 from restnet_search.space.published_data import DATA_PRESETS
 from restnet_search.space.schema import DataSpec
@@ -119,10 +120,8 @@ def test_pets_agree_with_torchvision(tmp_path: Path) -> None:
     theirs = {name: OxfordIIITPet(tmp_path, split=name) for name in ("trainval", "test")}
     assert data.classes == tuple(theirs["trainval"].classes) == ("Abyssinian", "American Bulldog", "Bengal")
     assert data.train.labels.tolist() == [label for _, label in theirs["trainval"]]
-    assert all(
-        np.array_equal(ours, np.asarray(image))
-        for ours, (image, _) in zip(pixels_of(data.train), theirs["trainval"], strict=True)
-    )
+    images = [np.asarray(image) for image, _ in theirs["trainval"]]
+    assert all(np.array_equal(ours, image) for ours, image in zip(pixels_of(data.train), images, strict=True))
     assert len(data.val) + len(data.test) == len(theirs["test"]) == 12
 
 
@@ -210,8 +209,10 @@ def test_kaggles_flat_val_is_labelled_by_its_solution(tmp_path: Path) -> None:
         writer.writerows(reversed(rows))
     data = whole("imagenet", tmp_path)
     for split in (data.val, data.test):
+        files = innermost(split.source)
+        assert isinstance(files, FileSource)
         for row, label in zip(split._rows, split.labels.tolist(), strict=True):
-            assert truth[split._source.source.extents[row].read()] == label
+            assert truth[files.extents[row].read()] == label
 
 
 @pytest.mark.parametrize("name", DATA_PRESETS)

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from timm.data import create_dataset, create_transform
+from timm.data import ImageDataset, create_transform
 
 from restnet_search.data import DataSplits, PixelCache, Preprocessing, load_data
+from restnet_search.data.readers.sources import FileSource
 from restnet_search.errors import DataError
 from restnet_search.space.schema import DataSpec
 
@@ -38,9 +39,8 @@ def test_a_folder_gives_timms_images_whatever_their_mode(
         interpolation=preprocessing.interpolation,
         crop_pct=preprocessing.crop_pct,
     )
-    timms = create_dataset("", root=str(root / "train"))
-    timms.transform = transform
-    assert torch.equal(pixels(data.train, preprocessing), torch.stack([image for image, _ in timms]))
+    timms = ImageDataset(str(root / "train"), transform=transform)
+    assert torch.equal(pixels(data.train, preprocessing), torch.stack([torch.as_tensor(image) for image, _ in timms]))
     assert data.train.labels.tolist() == [label for _, label in timms] == [0, 0, 0, 0, 1, 1, 1]
     assert data.classes == data.test.classes == ("cat", "dog")
 
@@ -160,18 +160,14 @@ def test_a_subset_is_its_images(make_folder: MakeFolder, preprocessing: Preproce
 # --- pixels in memory -------------------------------------------------------------------------------------------------
 
 
-class Counting:
+class Counting(FileSource):
     """A source that counts what it decodes."""
 
-    def __init__(self, source) -> None:
-        self.source, self.labels, self.classes, self.decoded = source, source.labels, source.classes, 0
+    decoded = 0
 
     def image(self, index: int) -> Image.Image:
         self.decoded += 1
-        return self.source.image(index)
-
-    def digest(self) -> str:
-        return self.source.digest()
+        return super().image(index)
 
 
 @pytest.fixture
@@ -179,7 +175,9 @@ def counted(make_folder: MakeFolder):
     from restnet_search.data import Split
     from restnet_search.data.readers.open_source import open_source
 
-    source = Counting(open_source("", make_folder("train", cat=40, dog=40), "train"))
+    files = open_source("", make_folder("train", cat=40, dog=40), "train")
+    assert isinstance(files, FileSource)
+    source = Counting(files.extents, files.labels, files.classes)
     return lambda max_bytes: (source, Split("train", source, cache=PixelCache(max_bytes)))
 
 

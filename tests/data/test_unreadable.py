@@ -15,7 +15,7 @@ from PIL import Image
 from restnet_search.data import DataSplits, Preprocessing, Split, load_data
 from restnet_search.data.agreement import agree
 from restnet_search.data.readers.color import to_rgb
-from restnet_search.data.readers.sources import ArraySource
+from restnet_search.data.readers.sources import ArraySource, FileSource
 from restnet_search.errors import DataError
 from restnet_search.space.schema import DataSpec
 
@@ -43,7 +43,9 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def names(split: Split) -> list[str]:
-    return [split._source.extents[row].name for row in split._rows]
+    files = split.source
+    assert isinstance(files, FileSource)
+    return [files.extents[row].name for row in split._rows]
 
 
 def load(root: Path, **keys: object) -> DataSplits:

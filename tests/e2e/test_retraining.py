@@ -82,7 +82,7 @@ def test_they_score_what_their_loaded_networks_do_and_own_their_fronts(run: Path
     again, trial = load_hybrid(run, id), load_hybrid(run, made(run)[id]["retrains"])
     view = rebuild_network(run, id).preprocessing
     assert score_network(again, view, data.val) / len(data.val) == made(run)[id]["val"]["top1"]
-    before, after = trial.front.state_dict(), again.front.state_dict()
+    before, after = (network.get_submodule("front").state_dict() for network in (trial, again))
     assert before.keys() == after.keys() and any(not torch.equal(before[name], after[name]) for name in before)
 
 

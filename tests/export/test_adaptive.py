@@ -32,11 +32,12 @@ from restnet_search.export.adaptive.shared_tensors import union_tensors
 from restnet_search.export.adaptive.verify_routes import run_without_torch, time_switches
 from restnet_search.export.adaptive.write_adaptive import AdaptiveExport, AdaptiveSource, export_adaptive
 from restnet_search.export.checksummed_json import checksummed_text
+from restnet_search.export.verification.compare import TOLERANCE
 from tests.export.networks import CLASSES, HYBRIDS, SIZE, VIEW, cut, source
 
 ROUTES = ("small_cnn", "cnn_to_cnn", "cnn_to_vit", "vit_to_cnn", "anchor_to_itself")  # by rising MACs, as said below
 MACS = {name: 1_000_000 * 2**place for place, name in enumerate(ROUTES)}
-TOP1 = dict(zip(ROUTES, (0.6, 0.7, 0.68, 0.8, 0.9), strict=True))
+TOP1: dict[str, float] = dict(zip(ROUTES, (0.6, 0.7, 0.68, 0.8, 0.9), strict=True))
 ANCHORS = ("small_cnn", "cnn", "vit")
 IN_ONNX = ROUTES[:3]
 
@@ -53,14 +54,19 @@ def anchors() -> dict[str, nn.Module]:
 
 
 def write(
-    folder: Path, images: Tensor, names: tuple[str, ...] = ROUTES, *, with_onnx: bool = False, **options: float
+    folder: Path,
+    images: Tensor,
+    names: tuple[str, ...] = ROUTES,
+    *,
+    with_onnx: bool = False,
+    tolerance: float = TOLERANCE,
 ) -> AdaptiveExport:
     sources = [route(name) for name in names]
     return export_adaptive(
         AdaptiveSource("digits", sources, anchors(), lambda preprocessing: images),
         folder,
         with_onnx=with_onnx,
-        **options,
+        tolerance=tolerance,
     )
 
 

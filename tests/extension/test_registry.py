@@ -48,7 +48,7 @@ class TestBuiltIns:
 
     def test_tables_do_not_change(self) -> None:
         with pytest.raises(TypeError):
-            RANKERS.built_ins["own"] = "own:Ranker"  # type: ignore[index]
+            RANKERS.built_ins["own"] = "own:Ranker"  # pyright: ignore[reportIndexIssue]
 
 
 class TestEntryPoints:

@@ -55,5 +55,5 @@ def test_images_are_mirrored_where_the_teacher_knows_them_so(digits: Split, colu
     pixels = digits.images(VIEW, torch.arange(50))
     teacher = Sides(columns, pixels[..., columns].mean((1, 2, 3)).median().item())
     known = digits.subset(torch.arange(50))
-    known.labels = teacher(pixels).argmax(1)  # pyright: ignore[reportAttributeAccessIssue]  the teacher is always right
+    known.labels = teacher(pixels).argmax(1)  # the teacher is always right
     assert keeps_answers_mirrored(teacher, VIEW, known, Compute()) == keeps

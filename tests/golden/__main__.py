@@ -44,7 +44,7 @@ def _processor() -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", help="of searches; all if left out")
     parser.add_argument("--write", action="store_true", help="keep what was reached as the new record")
     parser.add_argument("--folder", type=Path, help="where to run; a temporary folder if left out")

@@ -43,7 +43,7 @@ def build(front: str, front_cut: int, back: str, back_cut: int, kind: str) -> Hy
     ahead, behind = anchor(front)[0], anchor(back)[0]
     here, there = ahead.cut_points[front_cut].layout, behind.cut_points[back_cut].layout
     assert why_not_stitchable(here, there) is None
-    stitch = StitchLayer(StitchPlan(kind, here, there), torch.Generator().manual_seed(0))  # pyright: ignore[reportArgumentType]
+    stitch = StitchLayer(StitchPlan(kind, here, there), torch.Generator().manual_seed(0))
     return Hybrid(ahead.front(front_cut), stitch, behind.back(back_cut))
 
 
@@ -112,7 +112,7 @@ def test_safetensors_round_trip_is_exact(front: str, back: str, kind: str, tmp_p
         hybrid = build(front, front_cut, back, back_cut, kind)
         made = HybridArchitecture(
             Side(source(front), anchor(front)[0].cut_points[front_cut]),
-            kind,  # pyright: ignore[reportArgumentType]
+            kind,
             Side(source(back), anchor(back)[0].cut_points[back_cut]),
         )
         costs = hybrid_cost(anchor(front)[1], front_cut, made.plan.cost, anchor(back)[1], back_cut)

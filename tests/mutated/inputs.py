@@ -218,7 +218,9 @@ def _studies(folder: Path) -> None:
     read_records(folder / "study.db")
     if (rungs := RungStudy.open(folder / "study.db", ["accuracy", "macs"])) is not None:
         for rung in ("closed_form", "short"):
-            rungs.scores(rung), rungs.seconds(rung), rungs.finished(rung)
+            rungs.scores(rung)
+            rungs.seconds(rung)
+            rungs.finished(rung)
         assert rungs.pruned is not None and rungs.ranked_out is not None
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from restnet_search.errors import BudgetError, RestnetError
 from restnet_search.plain.json_text import canonical_digest
-from restnet_search.units import format_quantity, parse_budget, parse_quantity
+from restnet_search.units import DeviceBudget, format_quantity, parse_budget, parse_quantity
 from tests.mutated.inputs import BINARY, STRUCTURED, Input
 from tests.mutated.mutations import BAD_TEXTS, altered_bytes, altered_data
 from tests.mutated.watch import watched
@@ -31,14 +31,14 @@ def _settings(examples: int) -> settings:
     return settings(
         max_examples=max(1, round(examples * _TIMES)),
         deadline=None,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[check for check in HealthCheck if isinstance(check, HealthCheck)],
     )
 
 
 def _check(one: Input, folder: Path, files: Mapping[str, bytes], content: bytes) -> None:
     for left in folder.iterdir():
         shutil.rmtree(left) if left.is_dir() else left.unlink()
-    for name, raw in (files | {one.name: content}).items():
+    for name, raw in {**files, one.name: content}.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(raw)
@@ -127,7 +127,7 @@ def test_any_budget_is_read_as_it_is_written_or_refused(text: str) -> None:
         except BudgetError as error:
             _is_clear(str(error), longest=600)
         else:
-            if read is parse_budget:
+            if isinstance(found, DeviceBudget):
                 assert dict(parse_budget(found.text).limits) == pytest.approx(dict(found.limits), rel=1e-5)
             else:
                 assert parse_quantity(format_quantity(found)).kind == found.kind

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import unicodedata
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -92,25 +93,29 @@ names = st.sampled_from(NASTY) | st.text(max_size=12)
 RENDERER = MarkdownIt("commonmark").enable("table").enable("strikethrough")
 
 
-def text_of(html: str) -> str:
-    from html.parser import HTMLParser
+class Page(HTMLParser):
+    """The pieces of text and the start tags of a page."""
 
-    found: list[str] = []
-    parser = HTMLParser(convert_charrefs=True)
-    parser.handle_data = found.append
-    parser.feed(html)
-    parser.close()
-    return "".join(found)
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.texts: list[str] = []
+        self.tags: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+
+def text_of(html: str) -> str:
+    return "".join(Page(html).texts)
 
 
 def tags_of(html: str) -> list[str]:
-    from html.parser import HTMLParser
-
-    found: list[str] = []
-    parser = HTMLParser()
-    parser.handle_starttag = lambda tag, _: found.append(tag)
-    parser.feed(html)
-    return found
+    return Page(html).tags
 
 
 @given(names)

@@ -33,5 +33,5 @@ class _Encoded(StringIO):
         self._encoding = encoding
 
     @property
-    def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def encoding(self) -> str:
         return self._encoding

@@ -156,7 +156,9 @@ def built(
     **measured: Any,
 ) -> Report:
     """Build a report of what was measured, given by the names of the report's fields."""
-    frozen = {name: tuple(value) if isinstance(value, list) else value for name, value in measured.items()}
+    frozen: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in measured.items()
+    }
     report = Report(schema_version=SCHEMA_VERSION, rankers=(), budgets=(), **frozen)
     return build_report(report, budgets, ranker_scores=ranker_scores, candidates=candidates, predictions=predictions)
 

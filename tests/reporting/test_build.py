@@ -159,4 +159,4 @@ def build(**changes):
         "search": samples.SUMMARY, "anchors": samples.anchors(), "hybrids": [samples.hybrid("h0", 5e7, 0.8)],
         "budgets": [DeviceBudget("b", (("macs", 8.5e7),))], "trials": samples.Trials(1, 0, 0),
     }  # fmt: skip
-    return samples.built(**(arguments | changes))  # pyright: ignore[reportArgumentType]
+    return samples.built(**(arguments | changes))

@@ -40,9 +40,9 @@ def mixed(licenses: tuple[str | None, str | None] = ("apache-2.0", "cc-by-nc-4.0
 
 
 def told(report: Report) -> str:
-    console = Console(file=io.StringIO(), width=80)
-    console.print(render_report(report))
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    printed = io.StringIO()
+    Console(file=printed, width=80).print(render_report(report))
+    return printed.getvalue()
 
 
 def test_each_way_counts_its_hybrids_and_names_the_cheapest_of_the_best() -> None:

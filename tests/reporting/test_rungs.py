@@ -30,9 +30,9 @@ DROPPED = (
 
 
 def text_of(found: Report) -> str:
-    console = Console(file=io.StringIO(), width=100)
-    console.print(render_report(found))
-    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    printed = io.StringIO()
+    Console(file=printed, width=100).print(render_report(found))
+    return printed.getvalue()
 
 
 def test_the_section_shows_each_rung_and_the_best_that_was_dropped() -> None:

@@ -23,7 +23,7 @@ from restnet_search.search.run.run_folder import RunFolder, RunInputs
 from restnet_search.search.run.session import RunSetup, Session
 from restnet_search.search.run.training_choices import TrainingChoices
 from restnet_search.search.training.context import TrialContext, TrialImages
-from restnet_search.search.training.stitch_trainer import NonFiniteLoss, TrialOutcome
+from restnet_search.search.training.stitch_trainer import FailedTrial, TrialOutcome
 from restnet_search.search.training.trial import run_trials
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import AnchorSpec, SearchSpace, StitchSpec, TrainingSpec
@@ -81,7 +81,7 @@ def context(anchors: Anchors, images: Split, **changes: object) -> TrialContext:
 def run_trial(chosen: Candidate, choices: TrainingChoices, shared: TrialContext) -> TrialOutcome:
     """Run one trial alone."""
     (outcome,) = run_trials([(chosen, choices)], shared)
-    if isinstance(outcome, NonFiniteLoss):
+    if isinstance(outcome, FailedTrial):
         raise outcome
     return outcome
 

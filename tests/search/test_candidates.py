@@ -15,6 +15,7 @@ from restnet_search.graph.anchor_graph import AnchorGraph, cut_model
 from restnet_search.search.points.candidates import enumerate_candidates
 from restnet_search.search.points.device_costs import DeviceCosts
 from restnet_search.search.points.stitch_points import directions_of, offered_cuts
+from restnet_search.search.run.records import Direction
 from restnet_search.space.schema import CutPointSpec, SearchSpace
 from restnet_search.units import UNLIMITED, DeviceBudget, parse_budget
 from tests.models import IMAGE, build
@@ -126,14 +127,14 @@ def test_a_budget_may_leave_only_the_cheaper_kinds_of_a_stitch_point() -> None:
 def test_top_k_keeps_the_rankers_first_partners_of_every_front() -> None:
     everything, scores = _enumerate(_space())
     best, _ = _enumerate(_space(top_k=2))
-    rows: dict[tuple[object, int], list[float]] = {}
+    rows: dict[tuple[Direction, int], list[float]] = {}
     for candidate in everything.candidates:
         rows.setdefault((candidate.direction, candidate.front_cut), []).append(candidate.score)
     for (direction, cut), values in rows.items():
         kept = [c for c in best.candidates if (c.direction, c.front_cut) == (direction, cut)]
         assert [c.score for c in kept] == sorted(values, reverse=True)[:2]
         assert [c.rank for c in kept] == list(range(len(kept)))
-        assert all(c.score == scores[direction.front, direction.back][cut, c.back_cut] for c in kept)  # pyright: ignore[reportArgumentType]
+        assert all(c.score == scores[direction.front, direction.back][cut, c.back_cut] for c in kept)
 
 
 @pytest.mark.parametrize(

@@ -303,7 +303,8 @@ class TestBound:
             entry = next(path for path in files(tmp_path) if read_header(path).metadata["cut"] == str(cut))
             os.utime(entry, (stamp, stamp))
 
-        ask(0, 1), ask(1, 2)
+        ask(0, 1)
+        ask(1, 2)
         ask(0, 3)  # used again: 1 is the older now
         features(store, RESNET, 2, images)
         assert {read_header(path).metadata["cut"] for path in files(tmp_path)} == {"0", "2"}
@@ -326,14 +327,16 @@ class TestBound:
 
     def test_the_draft_of_a_killed_process_goes_after_a_while(self, tmp_path: Path) -> None:
         old, new = tmp_path / ".a.features.1.tmp", tmp_path / ".b.safetensors.2.tmp"
-        old.write_bytes(b"x"), new.write_bytes(b"x")
+        old.write_bytes(b"x")
+        new.write_bytes(b"x")
         os.utime(old, (1, 1))
         DiskStore(tmp_path, 100).reserve(10)
         assert [path.name for path in tmp_path.iterdir()] == [new.name]
 
     def test_files_that_earlier_versions_wrote_count_and_go_with_the_others(self, tmp_path: Path) -> None:
         old, new = tmp_path / "a.features", tmp_path / "b.safetensors"
-        old.write_bytes(bytes(60)), new.write_bytes(bytes(60))
+        old.write_bytes(bytes(60))
+        new.write_bytes(bytes(60))
         os.utime(old, (1, 1))
         store = DiskStore(tmp_path, 150)
         store.make_room(30)
@@ -411,7 +414,8 @@ class TestProcesses:
         pair = [start(tmp_path, after) for _ in range(2)]
         for process in pair:
             assert process.stdin is not None
-            process.stdin.write("go\n"), process.stdin.flush()
+            process.stdin.write("go\n")
+            process.stdin.flush()
         told = [process.communicate()[0].split() for process in pair]
         assert [process.returncode for process in pair] == [0, 0]
         assert told[0][0] == told[1][0]

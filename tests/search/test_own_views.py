@@ -92,7 +92,7 @@ def test_the_closed_form_start_between_views_restores_the_anchor(
         graphs=graphs,
         store=FeatureStore(twins, 2**28),
         images=TrialImages(fit, fit, val),
-        stitch=StitchSpec(kind="linear", init="lstsq", ridge=1e-10),
+        stitch=StitchSpec(kind=["linear"], init="lstsq", ridge=1e-10),
         training=TrainingSpec(batch_size=32),
         seed=0,
     )

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from restnet_search.data import Split, load_data
 from restnet_search.errors import RunError
 from restnet_search.progress import SilentProgress
+from restnet_search.search.features.memory_features import MemoryFeatures
 from restnet_search.search.features.store import FeatureStore
 from restnet_search.search.prepare.cut_anchor import CutAnchor
 from restnet_search.search.prepare.hybrids import assemble, restore_hybrid, trained_tensors
@@ -103,6 +104,7 @@ def test_stored_features_are_those_of_the_front(anchors: dict[str, CutAnchor], d
         )
         stored = torch.cat(list(store.batches("cifar_resnet8", cut, images, 16, order)))
         torch.testing.assert_close(stored, wanted, rtol=1e-5, atol=1e-5)
+    assert isinstance(store._level, MemoryFeatures)
     assert sum(tensor.nbytes for tensor in store._level._kept.values()) <= capacity
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -313,6 +313,7 @@ def test_an_error_reaches_the_user_as_it_was_raised(setting: Setting, threads: N
 
 def test_jobs_that_nobody_waits_for_any_more_make_room(setting: Setting, pool: WorkerPool) -> None:
     results = run_jobs(setting.jobs, setting.context, pool)
+    assert isinstance(results, Generator)
     (first,) = next(results)
     results.close()
     assert pool.has_room

@@ -46,7 +46,7 @@ class TestDefaults:
     def test_a_kind_alone_stands_for_its_section(self) -> None:
         space = parse_space(a_space(ranker="random", stitch="conv3x3"))
         assert space.ranker == RankerSpec(kind="random")
-        assert space.stitch == StitchSpec(kind="conv3x3")
+        assert space.stitch == StitchSpec(kind=["conv3x3"])
 
     def test_a_single_number_is_a_range_of_one_value(self) -> None:
         space = parse_space(a_space(effort="paper", training={"lr": 0.01, "epochs": 3}))
@@ -55,7 +55,7 @@ class TestDefaults:
     def test_a_space_cannot_be_changed(self) -> None:
         space = parse_space(a_space())
         with pytest.raises(ValueError, match="frozen"):
-            space.top_k = 5  # pyright: ignore[reportAttributeAccessIssue]
+            space.top_k = 5
 
 
 class TestNamesOfAnchors:

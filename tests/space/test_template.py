@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,11 +15,11 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")) | st.
 
 
 def draft(**changes: object) -> SpaceDraft:
-    plain = {
-        "name": "mine", "anchors": ("resnet50.a1_in1k", "resnet18"), "dataset": "", "root": "../images",
-        "test": None, "budgets": ("2GFLOPs", "1GFLOPs,3Mparams"),
-    }  # fmt: skip
-    return SpaceDraft(**(plain | changes))  # type: ignore[arg-type]
+    plain = SpaceDraft(
+        name="mine", anchors=("resnet50.a1_in1k", "resnet18"), dataset="", root="../images",
+        test=None, budgets=("2GFLOPs", "1GFLOPs,3Mparams"),
+    )  # fmt: skip
+    return replace(plain, **changes)
 
 
 def test_what_was_asked_for_is_there_and_all_else_is_the_default() -> None:

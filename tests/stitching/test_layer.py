@@ -93,9 +93,9 @@ def test_closed_form_map_equals_numpy_least_squares_with_downsampling() -> None:
     rows = np.concatenate([rows, np.ones((len(rows), 1))], axis=1)
     wanted = np.linalg.lstsq(rows, y[:, 1:].reshape(-1, 3).double().numpy(), rcond=None)[0]
     np.testing.assert_allclose(
-        stitch.map.get_parameter("weight")[:, :, 0, 0].detach().numpy().T, wanted[:-1], atol=1e-6
+        stitch.branches["map"].get_parameter("weight")[:, :, 0, 0].detach().numpy().T, wanted[:-1], atol=1e-6
     )
-    np.testing.assert_allclose(stitch.map.get_parameter("bias").detach().numpy(), wanted[-1], atol=1e-6)
+    np.testing.assert_allclose(stitch.branches["map"].get_parameter("bias").detach().numpy(), wanted[-1], atol=1e-6)
     # the source has no prefix token: the target's starts as the back anchor's mean
     torch.testing.assert_close(stitch.prefix.detach()[0], y[:, 0].mean(0))
 
@@ -108,7 +108,7 @@ def test_closed_form_on_a_larger_grid_beats_any_small_change_of_it() -> None:
     fit_stitch(stitch, [(x, y)], ridge=0.0)
     with torch.no_grad():
         best = F.mse_loss(stitch(x), y).item()
-        weight = stitch.map.get_parameter("weight")
+        weight = stitch.branches["map"].get_parameter("weight")
         for _ in range(20):
             noise = 1e-2 * torch.randn(weight.shape, generator=generator)
             weight += noise
@@ -154,7 +154,7 @@ def test_a_lowrank_stitch_starts_as_the_best_of_its_rank() -> None:
     r2 = fit_stitch(stitch, [(x, mixed + 0.1 * torch.randn_like(mixed))], ridge=0.0)
     with torch.no_grad():
         left = (mixed - stitch(x)).square().mean() / mixed.var()
-    inner, outer = stitch.map.children()
+    inner, outer = stitch.branches["map"].children()
     weight = outer.get_parameter("weight").flatten(1) @ inner.get_parameter("weight").flatten(1)
     assert torch.linalg.matrix_rank(weight) == LowRank.width(stitch.plan.shape) == 1
     assert 0 < r2 < 1 and left == pytest.approx(1 - r2, abs=0.03)
@@ -181,10 +181,11 @@ class TestUnknownLayouts:
 
     @pytest.mark.parametrize("kind", ["linear", "conv3x3"])
     def test_they_are_mapped_place_by_place_at_the_stated_cost(self, kind: str) -> None:
-        plan = StitchPlan(kind, self.SOURCE, Layout("unknown", 6, places=(2, 9), family="a.family"))  # pyright: ignore[reportArgumentType]
+        plan = StitchPlan(kind, self.SOURCE, Layout("unknown", 6, places=(2, 9), family="a.family"))
         stitch = StitchLayer(plan, torch.Generator().manual_seed(0)).eval()
         features = torch.randn(3, 2, 9, 4)
-        expected = F.linear(features, stitch.map.weight[:, :, 0, 0], stitch.map.bias)
+        weight, bias = (stitch.branches["map"].get_parameter(name) for name in ("weight", "bias"))
+        expected = F.linear(features, weight[:, :, 0, 0], bias)
         torch.testing.assert_close(stitch(features), expected)
         counted = count_costs(stitch, features[:1])
         assert (plan.cost.macs, plan.cost.params) == (counted.macs, counted.params)

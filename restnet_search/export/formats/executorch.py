@@ -1,5 +1,8 @@
 """ExecuTorch: one ``.pte`` file for phones and microcontrollers, lowered to XNNPACK."""
 
+# The package is optional: a line that ignores its absence would be one too many where it is installed.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -35,10 +38,8 @@ class ExecutorchFormat(ExportFormat):
         """Write ``<id>.pte``: ``(1, C, H, W)`` to logits ``(1, classes)``, contiguous."""
         path = inside(folder, f"{source.stem}.pte", error=ExportError)
         with convert_errors(source, self.name):
-            from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # pyright: ignore[reportMissingImports]
-                XnnpackPartitioner,
-            )
-            from executorch.exir import to_edge_transform_and_lower  # pyright: ignore[reportMissingImports]
+            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+            from executorch.exir import to_edge_transform_and_lower
 
             program = export_program(source, self.batch)
             lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
@@ -46,7 +47,7 @@ class ExecutorchFormat(ExportFormat):
         return (path,)
 
     def open(self, path: Path, *, base_dir: Path | None = None, trust_code: bool = False) -> Runner:
-        from executorch.runtime import Runtime  # pyright: ignore[reportMissingImports]
+        from executorch.runtime import Runtime
 
         try:
             program = Runtime.get().load_program(path)

@@ -4,13 +4,16 @@ python litert_worker.py convert STATIC.pt2 MODEL.tflite
 python litert_worker.py run MODEL.tflite IMAGES.npy LOGITS.npy
 """
 
+# These packages are optional: a line that ignores their absence would be one too many where they are installed.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import sys
 
 
 def convert(program: str, model: str) -> None:
-    import litert_torch  # pyright: ignore[reportMissingImports]
+    import litert_torch
     import torch
 
     exported = torch.export.load(program)
@@ -21,7 +24,7 @@ def convert(program: str, model: str) -> None:
 
 def run(model: str, images: str, logits: str) -> None:
     import numpy as np
-    from ai_edge_litert.interpreter import Interpreter  # pyright: ignore[reportMissingImports]
+    from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=model)
     interpreter.allocate_tensors()

@@ -112,7 +112,7 @@ class HybridArchitecture(Generic[A]):
     def map_anchors(self, change: Callable[[A], B]) -> HybridArchitecture[B]:
         """Return the same architecture with its anchors described otherwise."""
         front, back = (Side(change(side.anchor), side.cut) for side in (self.front, self.back))
-        return replace(self, front=front, back=back)  # pyright: ignore[reportReturnType, reportArgumentType]
+        return replace(self, front=front, back=back)  # pyright: ignore[reportReturnType]
 
 
 Architecture = AnchorArchitecture[AnchorSource] | HybridArchitecture[AnchorSource]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,7 +93,7 @@ class Session:
     setup: RunSetup
     budgets: tuple[DeviceBudget, ...]
     progress: Progress
-    warn: Warner
+    warn: Callable[[str], None]
     compute: Compute
     clock: StageClock = field(default_factory=StageClock)
     counted: int | None = None
