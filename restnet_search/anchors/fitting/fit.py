@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from restnet_search.anchors.anchor import Anchor, freeze, head_matches, model_digest
 from restnet_search.anchors.checks.chance import ChanceTest
@@ -173,9 +174,10 @@ def fit_anchors(
                 fits[name] = _held_against_chance(fit, data, space.fit, place, progress)
             task.advance()
     wanted = [fit.anchor for fit in fits.values() if fit.on_val is None]
-    orders = [FitOrder(space, data, sources, anchor.name, anchor.digest) for anchor in wanted if fitter.is_long(anchor)]
+    long = [anchor for anchor in wanted if fitter.is_long(anchor)]
     ahead = frozenset[str]()
-    if processes > 1 and len(orders) > 1:
+    if processes > 1 and len(long) > 1:
+        orders = [FitOrder(space, data, sources, anchor.name, anchor.digest, _macs(anchor)) for anchor in long]
         ahead = fit_side_by_side(_fit_ordered, orders, processes, progress)
     for anchor in wanted:
         fit = fitter.fit(anchor)
@@ -184,8 +186,15 @@ def fit_anchors(
     return FittedAnchors(tuple(fits.values()), data)
 
 
+def _macs(anchor: Anchor) -> int:
+    """Count roughly, by torch's own counter, which is at hand and quick: it only decides what is fitted first."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        anchor.model(torch.zeros(1, *anchor.preprocessing.size))
+    return counter.get_total_flops() // 2
+
+
 def _fit_ordered(order: FitOrder, progress: Progress) -> bool:
-    """Fit an anchor in a process of its own."""
+    """Fit an anchor in another process."""
     space, sources, classes = order.space, order.sources, len(order.data.classes)
     admit_extensions(space, trust_code=sources.trust_code)
     spec = next(spec for spec in space.anchors if spec.name == order.name)

@@ -1,6 +1,7 @@
 """Several fits at a time, each in a process of its own: small networks gain little from a second thread.
 
-A child process fits one anchor as this one would, and leaves it in the cache of fits, from which it is then read.
+A child process fits anchors as this one would, one after the other, and leaves them in the cache of fits, from which
+they are then read.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import pickle
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
@@ -20,7 +21,7 @@ import torch
 from restnet_search.data.splits import DataSplits
 from restnet_search.processes.child_process import ChildProcess, Message, RemoteTraceback
 from restnet_search.processes.inside import live, send, set_up
-from restnet_search.progress import Progress
+from restnet_search.progress import Progress, Task
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import SearchSpace
 
@@ -41,6 +42,7 @@ class FitOrder:
         sources: Where the anchor comes from, and where fits are kept.
         name: Of the anchor.
         digest: Of its weights before the fit; a child that finds others fits nothing.
+        macs: Multiply-accumulates per image, about: fits of one data set take as long as these are many.
     """
 
     space: SearchSpace
@@ -48,6 +50,7 @@ class FitOrder:
     sources: AnchorSources
     name: str
     digest: str
+    macs: int
 
 
 FitOne = Callable[[FitOrder, Progress], bool]
@@ -56,6 +59,9 @@ FitOne = Callable[[FitOrder, Progress], bool]
 
 def fit_side_by_side(fit: FitOne, orders: Sequence[FitOrder], processes: int, progress: Progress) -> frozenset[str]:
     """Fit anchors in so many processes, the threads of this one divided between them.
+
+    A process costs seconds to start, so each takes the next order when it is free. The longest fits are begun first,
+    so that none is left at the end for one process while the others have nothing to do.
 
     Args:
         fit: A function of a module.
@@ -70,51 +76,104 @@ def fit_side_by_side(fit: FitOne, orders: Sequence[FitOrder], processes: int, pr
         AnchorError: If a training diverges, or an anchor cannot be fitted.
     """
     threads = max(1, torch.get_num_threads() // processes)
-    inbox: SimpleQueue[Message] = SimpleQueue()
-    waiting, running, fitted = deque(orders), dict[ChildProcess, str](), set[str]()
     with progress.task(f"Fitting {', '.join(one.name for one in orders)}", total=len(orders)) as task:
+        fitters = _Fitters(pickle.dumps(fit), orders, threads)
         try:
-            while waiting or running:
-                while waiting and len(running) < processes:
-                    order = waiting.popleft()
-                    running[ChildProcess(_work, (pickle.dumps((fit, order)), threads), inbox)] = order.name
-                with suppress(Empty):
-                    child, content = inbox.get(timeout=1.0)  # a wait without end would not hear Ctrl-C everywhere
-                    if content is None:
-                        name, how = running.pop(child), child.join()
-                        if name not in fitted:
-                            progress.log(f"{name}: the process that fitted it ended ({how}); it is fitted in this one.")
-                        continue
-                    kind, *rest = pickle.loads(content)
-                    match kind:
-                        case "advance":
-                            task.advance(rest[0])
-                        case "say":
-                            progress.log(rest[0])
-                        case "done":
-                            fitted.add(running[child])
-                        case "log":
-                            _log.log(rest[0], "%s", rest[1])
-                        case _:
-                            error, trace = rest
-                            raise error from RemoteTraceback(trace)
+            while fitters.start(processes):
+                fitters.handle_message(task, progress)
         finally:
-            for child in running:
-                child.kill()
-            for child in running:
-                child.join()
-    return frozenset(fitted)
+            fitters.end()
+    return frozenset(fitters.fitted)
 
 
-def _work(pipe: Connection, content: bytes, threads: int) -> None:
-    live(pipe, lambda: _serve(pipe, content, threads))
+class _Fitters:
+    """Child processes that fit, and what is left to fit.
+
+    Args:
+        fit: The pickled :data:`FitOne`.
+        orders: All of them.
+        threads: Of each process.
+    """
+
+    def __init__(self, fit: bytes, orders: Sequence[FitOrder], threads: int) -> None:
+        self.fitted: set[str] = set()
+        self._arguments = (fit, threads)
+        self._inbox: SimpleQueue[Message] = SimpleQueue()
+        self._waiting = deque(sorted(orders, key=lambda order: order.macs, reverse=True))
+        self._running: dict[ChildProcess, str | None] = {}  # the anchor that each fits; None: it has been ended
+
+    def start(self, processes: int) -> bool:
+        """Start processes while there are orders for them; say if anything is still to come."""
+        while self._waiting and len(self._running) < processes:
+            self._give_next(ChildProcess(_work, self._arguments, self._inbox))
+        return bool(self._running)
+
+    def handle_message(self, task: Task, progress: Progress) -> None:
+        """Wait a while for a message, and do what it asks for."""
+        try:
+            child, content = self._inbox.get(timeout=1.0)  # a wait without end would not hear Ctrl-C everywhere
+        except Empty:
+            return
+        if content is None:
+            name, how = self._running.pop(child), child.join()
+            if name is not None:
+                progress.log(f"{name}: the process that fitted it ended ({how}); it is fitted in this one.")
+            return
+        kind, *rest = pickle.loads(content)
+        match kind:
+            case "advance":
+                task.advance(rest[0])
+            case "say":
+                progress.log(rest[0])
+            case "done":
+                self._close_order(child, rest[0], progress)
+            case "log":
+                _log.log(rest[0], "%s", rest[1])
+            case _:
+                error, trace = rest
+                raise error from RemoteTraceback(trace)
+
+    def end(self) -> None:
+        """End all processes at once."""
+        for child in self._running:
+            child.kill()
+        for child in self._running:
+            child.join()
+
+    def _close_order(self, child: ChildProcess, is_fitted: bool, progress: Progress) -> None:
+        name = self._running[child]
+        assert name is not None
+        if is_fitted:
+            self.fitted.add(name)
+        else:
+            progress.log(f"{name}: another process loads other weights of it; it is fitted in this one.")
+        self._give_next(child)
+
+    def _give_next(self, child: ChildProcess) -> None:
+        """Give a process the next order; end it where there is none."""
+        if self._waiting:
+            order = self._waiting.popleft()
+            self._running[child] = order.name
+            child.send((order,))
+        else:
+            self._running[child] = None
+            child.kill()
 
 
-def _serve(pipe: Connection, content: bytes, threads: int) -> None:
+def _work(pipe: Connection, fit: bytes, threads: int) -> None:
+    live(pipe, lambda: _serve(pipe, fit, threads))
+
+
+def _serve(pipe: Connection, fit: bytes, threads: int) -> None:
     set_up(pipe, threads)
-    fit, order = pickle.loads(content)
-    if fit(order, _Told(pipe)):
-        send(pipe, "done")
+    fit_one: FitOne = pickle.loads(fit)
+    while True:
+        try:
+            message = pipe.recv_bytes()
+        except (EOFError, OSError):  # the main process is gone
+            return
+        [order] = pickle.loads(message)
+        send(pipe, "done", fit_one(order, _Told(pipe)))
 
 
 class _Told:
