@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from safetensors.torch import save
 
 from restnet_search.files import bytes_digest, write_atomically
-from restnet_search.pipeline.scoring import Search
+from restnet_search.pipeline.scoring import AnchorOnVal, Search
 from restnet_search.progress import Task
 from restnet_search.reporting.assemble.cascades import SplitPredictions
 from restnet_search.reporting.assemble.statistics import final_score
@@ -54,35 +54,38 @@ class DistilledControl:
     """The distilled control of a search: trained once per run, as one job of its engine, then scored.
 
     Args:
-        search: Its trials have ended.
-        run: With what is left to train: retrainings and controls, whose images the control gets, too.
+        search: Its candidates are known.
+        run: Its training, whose images the control gets.
         anchors: Scored on val.
     """
 
-    def __init__(self, search: Search, run: TrainingRun, anchors: Sequence[AnchorRecord]) -> None:
-        self._search, self._run = search, run
-        self._plan = self._planned(anchors)
-        kept = search.study.noted(DISTILLED, Distilled)
-        self._kept = kept if kept is not None and kept.plan == self._plan else None
+    def __init__(self, search: Search, run: TrainingRun, anchors: Sequence[AnchorOnVal]) -> None:
+        self._search, self._run, self._anchors = search, run, anchors
+        self._plan: Distillation | None = None
+        self._kept: Distilled | None = None
         self._ticket: int | None = None
         self._told = 0.0
         self._task: Task | None = None
 
-    def begin(self) -> None:
-        """Submit its job, where there are workers: one slot trains it while the others do what is left."""
+    def begin(self, *, ended: bool) -> None:
+        """Submit its job where there are workers, as soon as it is known how many images it gets.
+
+        One slot trains it while the others do what is left. ``ended`` says whether the trials have.
+        """
         if self._run.engine.count > 1:
-            self._submit()
+            self._submit(images_to_see(self._run, ended=ended))
 
     def finish(self, anchors: Sequence[AnchorRecord]) -> Distilled | None:
         """Wait for it, and score it; None where there is none.
 
         Its weights are on disk before the study says that it was trained. ``anchors`` have all that is known of them.
         """
-        if self._plan is None or self._kept is not None:
-            return self._kept
         session = self._search.session
         with session.clock.stage("distilled"):
-            trained = self._wait(self._plan)
+            self._submit(images_to_see(self._run, ended=True))
+            if self._plan is None or self._ticket is None:
+                return self._kept
+            trained = self._wait(self._plan, self._ticket)
             if isinstance(trained, FailedDistillation):
                 if trained.out_of_time:
                     session.progress.log("The distilled control was left out (search.timeout).")
@@ -95,38 +98,38 @@ class DistilledControl:
         forget_distillation(session, self._plan)
         return made
 
-    def _planned(self, anchors: Sequence[AnchorRecord]) -> Distillation | None:
-        search = self._search
-        session, limit = search.session, search.session.space.controls.distilled
-        spent, available = search.halving.images_seen + images_to_see(self._run), len(search.images.data.train)
-        plan = plan_distillation(anchors, session.budgets, spent, available, limit=limit)
-        if plan is None and limit:
-            session.progress.log(
-                "No distilled control: no anchor below the one to follow fits a budget, or too few images."
-            )
-        return plan
-
-    def _submit(self) -> None:
-        if self._plan is None or self._kept is not None or self._ticket is not None:
+    def _submit(self, spent: int | None) -> None:
+        """Plan it, once, and submit its job unless it was trained before."""
+        if spent is None or self._plan is not None:
             return
         search, engine = self._search, self._run.engine
+        session, limit = search.session, search.session.space.controls.distilled
+        seen, available = search.halving.images_seen + spent, len(search.images.data.train)
+        self._plan = plan_distillation(self._anchors, session.budgets, seen, available, limit=limit)
+        if self._plan is None:
+            if limit:
+                session.progress.log(
+                    "No distilled control: no anchor below the one to follow fits a budget, or too few images."
+                )
+            return
+        kept = search.study.noted(DISTILLED, Distilled)
+        if kept is not None and kept.plan == self._plan:
+            self._kept = kept
+            return
         engine.use(self._run.context)
-        job = distillation_job(search.session, search.prepared, search.images, self._plan)
-        self._ticket = engine.submit(job, self._hear)
+        self._ticket = engine.submit(distillation_job(session, search.prepared, search.images, self._plan), self._hear)
 
     def _hear(self, part: float) -> None:
         self._told += part
         if self._task is not None:
             self._task.advance(part)
 
-    def _wait(self, plan: Distillation) -> DistilledWeights | FailedDistillation:
-        self._submit()
-        assert self._ticket is not None
+    def _wait(self, plan: Distillation, ticket: int) -> DistilledWeights | FailedDistillation:
         what = f"Fitting {plan.small}, distilled from {plan.large}"
         with self._search.session.progress.task(what, total=1) as task:
             task.advance(self._told)
             self._task = task
-            return self._run.engine.wait([self._ticket])[self._ticket]
+            return self._run.engine.wait([ticket])[ticket]
 
     def _score(self, plan: Distillation, trained: DistilledWeights, small: AnchorRecord) -> Distilled:
         """Write its weights, and score it on val and test."""

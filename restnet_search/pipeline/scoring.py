@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from torch import Tensor, nn
 
 from restnet_search.anchors.architecture_kind import architecture_kind
+from restnet_search.data import Split
 from restnet_search.export.folding.fold_network import folded_cost
 from restnet_search.plain.bounds import Natural
 from restnet_search.reporting.assemble.build import finalists
@@ -22,7 +23,7 @@ from restnet_search.search.prepare.hybrids import restore_hybrid
 from restnet_search.search.prepare.images import SearchImages
 from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.ranking import Ranking
-from restnet_search.search.run.records import AnchorRecord, Answers, FinalScore, HybridRecord, Score, Timing
+from restnet_search.search.run.records import AnchorRecord, Answers, Cost, FinalScore, HybridRecord, Score, Timing
 from restnet_search.search.run.session import Session
 from restnet_search.search.study.anchor_predictions import anchor_predictions
 from restnet_search.search.study.kept_answers import keep_answers, kept_answers
@@ -30,7 +31,7 @@ from restnet_search.search.study.study import SearchStudy
 from restnet_search.search.training.accuracy import predictions_of_network
 from restnet_search.stitching.layer import Hybrid
 
-__all__ = ["Networks", "Search", "score_anchors", "score_networks"]
+__all__ = ["AnchorOnVal", "Networks", "Search", "score_anchors_on_val", "score_networks"]
 
 _log = logging.getLogger("restnet_search")
 
@@ -76,12 +77,13 @@ class Networks:
     hybrids: tuple[HybridRecord, ...]
 
 
-def score_networks(search: Search, anchors: Sequence[AnchorRecord]) -> Networks:
-    """Score the hybrids of every budget's Pareto set on test, each once per run.
+def score_networks(search: Search) -> Networks:
+    """Score the anchors on val and test and the hybrids of every budget's Pareto set on test, each once per run.
 
-    The other hybrids have no test score. Where the search measured latencies here, those networks are measured whole,
-    and the anchors.
+    The other hybrids have no test score. Where the search measured latencies here, those networks are measured whole.
     """
+    with search.session.clock.stage("anchors"):
+        anchors = _score_anchors(search)
     with search.session.clock.stage("scoring"):
         chosen = finalists(anchors, search.study.hybrids, search.session.budgets, search.session.space.objectives)
         test = _score_finalists(search, chosen)
@@ -103,31 +105,47 @@ def score_networks(search: Search, anchors: Sequence[AnchorRecord]) -> Networks:
     )
 
 
-def score_anchors(search: Search) -> list[AnchorRecord]:
-    """Score the anchors on val and test, once per run, and put them into the study as reference points."""
+@dataclass(frozen=True)
+class AnchorOnVal:
+    """An anchor while test is still left alone: its costs, and its accuracy on val."""
+
+    name: str
+    cost: Cost
+    val: Score
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image."""
+        return self.cost.macs
+
+
+def score_anchors_on_val(search: Search) -> list[AnchorOnVal]:
+    """Score the anchors on val, once per run."""
+    val, stage = search.images.val, search.session.clock.stage("anchors")
+    with stage, search.session.progress.task("Anchors on val", total=len(search.prepared.anchors)) as task:
+        scored: list[AnchorOnVal] = []
+        for name in search.prepared.anchors:
+            cost = search.prices.anchor(name, search.prepared.costs[name].total)
+            scored.append(AnchorOnVal(name, cost, Score.of(_count(_answers(search, name, val)), len(val))))
+            task.advance()
+        return scored
+
+
+def _score_anchors(search: Search) -> list[AnchorRecord]:
+    """Score the anchors on val and test, and put them into the study as reference points."""
     study, images = search.study, search.images
     results: list[AnchorRecord] = []
-    with (
-        search.session.clock.stage("anchors"),
-        search.session.progress.task("Scoring anchors", total=2 * len(search.prepared.anchors)) as task,
-    ):
+    with search.session.progress.task("Scoring anchors", total=len(search.prepared.anchors)) as task:
         for name, cut in search.prepared.anchors.items():
-            answers: dict[str, int | Answers] = {}
-            for split in (images.val, images.test):
-                if (kept := kept_answers(study, name, split)) is None:
-                    given = anchor_predictions(search.session.folder, cut.anchor, split, search.prepared.compute)
-                    kept = keep_answers(study, name, split, given.answers)
-                answers[split.name] = kept
-                task.advance()
             cost = search.prices.anchor(name, search.prepared.costs[name].total)
-            val = Score.of(_count(answers[images.val.name]), len(images.val))
+            val = Score.of(_count(_answers(search, name, images.val)), len(images.val))
             study.add_anchor(name, val.top1, cost)
             record = AnchorRecord(
                 name=name,
                 model=cut.anchor.recipe.model_name,
                 cost=cost,
                 val=val,
-                test=final_score(answers[images.test.name], len(images.test)),
+                test=final_score(_answers(search, name, images.test), len(images.test)),
                 license=cut.anchor.license,
                 kind=architecture_kind(cut.anchor.model),
                 cost_as_trained=search.prepared.costs[name].as_trained,
@@ -138,7 +156,17 @@ def score_anchors(search: Search) -> list[AnchorRecord]:
             )
             results.append(record)
             _log.info("anchor %s: %d MACs, val %.4f", name, cost.macs, val.top1)
+            task.advance()
     return results
+
+
+def _answers(search: Search, name: str, split: Split) -> int | Answers:
+    """Return which images of a split an anchor has right; the study keeps it."""
+    if (kept := kept_answers(search.study, name, split)) is not None:
+        return kept
+    anchor = search.prepared.anchors[name].anchor
+    given = anchor_predictions(search.session.folder, anchor, split, search.prepared.compute)
+    return keep_answers(search.study, name, split, given.answers)
 
 
 def _score_finalists(search: Search, chosen: Sequence[str]) -> dict[str, FinalScore]:

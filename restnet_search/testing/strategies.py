@@ -22,7 +22,7 @@ from restnet_search.search.study.full_training import open_study
 from restnet_search.search.study.study import SearchStudy
 from restnet_search.search.study.training_run import Strategy, TrainingRun
 from restnet_search.search.training.context import TrialImages
-from restnet_search.search.training.trial_setup import open_context
+from restnet_search.search.training.trial_setup import open_context, with_teachers
 from restnet_search.search.workers.worker_pool import open_engine
 from restnet_search.space import SearchSpace, parse_space
 from restnet_search.space.anchor_sources import AnchorSources
@@ -157,6 +157,7 @@ def run_strategy(strategy: Strategy, path: Path, cache: Path, *, late: bool = Fa
             fit = images.train.subset(torch.arange(min(space.stitch.images, len(images.train))))
             splits = TrialImages(images.train, fit, images.val)
             context = open_context(session, prepared, study.candidates, splits, before=study.elapsed)
+            context = with_teachers(context, session, prepared, engine)
             deadline = time.monotonic() + (0 if late else 3600)
             strategy(TrainingRun(session, study, context, engine, (), deadline))
     return study

@@ -167,7 +167,7 @@ def test_workers_reach_what_this_process_reaches_on_features_computed_once(
 ) -> None:
     assert setting.context.store.recipe().dtype == "float32"  # all would fit into memory
     points: list[Candidate] = [point for job in setting.jobs for point, _ in job.trials]
-    fill_store(points, setting.context, SilentProgress())
+    fill_store(points, setting.context, pool, dict.fromkeys((RESNET, VIT), 1), SilentProgress())
     forwarded = setting.context.store.statistics.forwarded
     assert forwarded == 2 * (160 + 60 + 96)  # each anchor as a front on train and val, as a back on the first images
     found = list(run_jobs(setting.jobs, setting.context, pool))

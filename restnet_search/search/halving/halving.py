@@ -38,7 +38,7 @@ from restnet_search.search.run.session import Session
 from restnet_search.search.training.choices import control_choices
 from restnet_search.search.training.closed_form import MEMORY, RungScore, closed_form_jobs
 from restnet_search.search.training.context import TrialContext, TrialImages
-from restnet_search.search.training.jobs import Advance, Engine, TrialJob, group_by_pass, run_jobs
+from restnet_search.search.training.jobs import Advance, Engine, LocalEngine, TrialJob, group_by_pass, run_jobs
 from restnet_search.search.training.stitch_trainer import FailedTrial
 from restnet_search.search.training.trial_setup import fill_store, open_context, with_teachers
 from restnet_search.space.schema import SearchSpace
@@ -194,7 +194,7 @@ class _Rungs:
         if self._kept.finished(rung) is None:
             self._context = self._context or self._open(candidates)
             if rung == "short":  # closed forms follow nobody
-                self._context = with_teachers(self._context, self._session, self._prepared)
+                self._context = with_teachers(self._context, self._session, self._prepared, self._engine)
             self._score(rung, candidates, self._context)
         return self._kept.scores(rung)
 
@@ -230,7 +230,8 @@ class _Rungs:
         known = self._kept.scores(rung)
         missing = [candidate for candidate in candidates if candidate.key not in known]
         if self._engine.count > 1 and missing:
-            fill_store(missing, context, self._session.progress)
+            # here: the workers are still getting ready
+            fill_store(missing, context, LocalEngine(), self._prepared.macs, self._session.progress)
         with self._session.progress.task(_RUNGS[rung], total=len(candidates)) as task:
             score = self._closed_forms if rung == "closed_form" else self._short
             task.advance(len(candidates) - len(missing))

@@ -72,6 +72,11 @@ class Prepared:
     def cut_points(self) -> dict[str, tuple[CutPoint, ...]]:
         return {name: tuple(anchor.graph.cut_points) for name, anchor in self.anchors.items()}
 
+    @property
+    def macs(self) -> dict[str, int]:
+        """Multiply-accumulates of each whole anchor for one image."""
+        return {name: costs.total.macs for name, costs in self.costs.items()}
+
     def on_cpu(self) -> AbstractContextManager[None]:
         """Hold the anchors on the CPU in the plain format, to measure them as they are delivered."""
         return anchors_on_cpu(self.anchors, self.compute, self.formats)
@@ -93,9 +98,8 @@ def prepare_anchors(session: Session, data: DataSplits) -> Prepared:
         dtype: MemoryDtype = stated_at("memory", session.budgets, space.memory_dtype)  # pyright: ignore[reportAssignmentType]
         memory = {name: profile_memory(graph, dtype) for name, graph in prepared.graphs.items()}
         move_to_device(prepared.anchors, compute)
-        macs = {name: cost.total.macs for name, cost in prepared.costs.items()}
         policy, kept = space.compute.channels_last, session.folder.formats
-        formats = choose_formats(policy, prepared.anchors, macs, compute, kept, session.progress)
+        formats = choose_formats(policy, prepared.anchors, prepared.macs, compute, kept, session.progress)
         move_to_device(prepared.anchors, compute, formats)
     return replace(prepared, formats=formats, memory=memory, memory_dtype=dtype)
 

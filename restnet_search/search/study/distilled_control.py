@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ from restnet_search.errors import AnchorError
 from restnet_search.progress import Progress
 from restnet_search.search.prepare.images import SearchImages
 from restnet_search.search.prepare.prepared import Prepared
-from restnet_search.search.run.records import AnchorRecord
+from restnet_search.search.run.records import Cost, Score
 from restnet_search.search.run.rival_records import Distillation
 from restnet_search.search.run.session import Session
 from restnet_search.search.training.context import TrialContext
@@ -79,8 +79,24 @@ class FailedDistillation:
     out_of_time: bool = False
 
 
+class Scored(Protocol):
+    """An anchor that has been scored on val."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def cost(self) -> Cost: ...
+
+    @property
+    def macs(self) -> int: ...
+
+    @property
+    def val(self) -> Score: ...
+
+
 def plan_distillation(
-    anchors: Sequence[AnchorRecord], budgets: Sequence[DeviceBudget], spent: int, available: int, *, limit: bool | int
+    anchors: Sequence[Scored], budgets: Sequence[DeviceBudget], spent: int, available: int, *, limit: bool | int
 ) -> Distillation | None:
     """Plan the distilled control of a search; None where there is none to train.
 
@@ -215,7 +231,7 @@ def distillation_job(session: Session, prepared: Prepared, images: SearchImages,
         session.space.training.batch_size,
         checkpoint,
         _seconds_left(session),
-        (prepared.costs[plan.large].total.macs, prepared.costs[plan.small].total.macs),
+        (prepared.macs[plan.large], prepared.macs[plan.small]),
     )
 
 

@@ -22,9 +22,9 @@ from restnet_search.search.study.training_run import Strategy, TrainingRun
 from restnet_search.search.training.choices import control_choices
 from restnet_search.search.training.context import TrialContext, TrialImages
 from restnet_search.search.training.jobs import Engine
-from restnet_search.search.training.trial_setup import fill_store, open_context
+from restnet_search.search.training.trial_setup import fill_store, open_context, with_teachers
 
-__all__ = ["images_to_see", "open_study", "train_rest", "train_trials"]
+__all__ = ["images_to_see", "open_study", "open_training", "train_rest", "train_trials"]
 
 
 def open_study(session: Session, halving: Halving) -> SearchStudy:
@@ -36,7 +36,7 @@ def open_study(session: Session, halving: Halving) -> SearchStudy:
     return study
 
 
-def train_trials(
+def open_training(
     session: Session,
     prepared: Prepared,
     images: SearchImages,
@@ -44,10 +44,7 @@ def train_trials(
     controls: Sequence[Control],
     engine: Engine,
 ) -> TrainingRun:
-    """Train what the study has still to try, by the strategy that the space names.
-
-    A finished trial's stitch layer is on disk before the study says that it finished, so a kill at any moment loses at
-    most the trials under way. A trial whose loss is not finite fails with its reason, and the next one is asked.
+    """Open the training of what the study has still to try; what its trials share is ready then.
 
     Args:
         session: Of the search.
@@ -56,21 +53,28 @@ def train_trials(
         study: With the candidates.
         controls: To train at the end; of ``search.timeout``, the time that they will take is kept back for them.
         engine: Trains all hybrids.
-
-    Returns:
-        The run, with which :func:`train_rest` goes on.
     """
     with session.clock.stage("trials"):
         context = _open_context(session, prepared, images, study)
         if session.workers > 1 and study.unfinished:
             engine.start()  # they get ready meanwhile
-            fill_store(study.candidates, context, session.progress)
+            fill_store(study.candidates, context, engine, prepared.macs, session.progress)
+        context = with_teachers(context, session, prepared, engine)
         timeout = session.space.search.timeout or float("inf")
         deadline = time.monotonic() + timeout - session.clock.seconds["halving"]
-        run = TrainingRun(session, study, context, engine, controls, deadline)
+        return TrainingRun(session, study, context, engine, controls, deadline)
+
+
+def train_trials(run: TrainingRun) -> None:
+    """Train what the study has still to try, by the strategy that the space names.
+
+    A finished trial's stitch layer is on disk before the study says that it finished, so a kill at any moment loses at
+    most the trials under way. A trial whose loss is not finite fails with its reason, and the next one is asked.
+    """
+    session = run.session
+    with session.clock.stage("trials"):
         strategy: Strategy = STRATEGIES.get(session.space.search.strategy, trust_code=session.setup.sources.trust_code)
         strategy(run)
-    return run
 
 
 def train_rest(run: TrainingRun) -> None:
@@ -83,15 +87,38 @@ def train_rest(run: TrainingRun) -> None:
         run.study.add_counts("features", asdict(run.context.store.statistics))
 
 
-def images_to_see(run: TrainingRun) -> int:
-    """Count the training images of all trials, and of all retrainings and controls that are planned after them.
+def images_to_see(run: TrainingRun, *, ended: bool) -> int | None:
+    """Count the training images of all trials, retrainings and controls, each as often as it is seen.
 
-    Each as often as it is seen; what fails counts like what does not.
+    What fails counts like what does not: the number is the same whoever asks, before a kill and after it.
+
+    Args:
+        run: The training.
+        ended: Whether its trials have ended.
+
+    Returns:
+        The number; None where it depends on the trials, and these have not ended.
     """
-    rest = [one.choices for one in to_retrain(run)]
-    rest += len(run.controls) * [control_choices(run.context.training)]
-    planned = len(run.context.train) * sum(choices.epochs for choices in rest)
-    return planned + sum(record.images_seen for record in run.study.records)
+    each, choices = len(run.context.train), control_choices(run.context.training)
+    after = len(run.controls) * choices.epochs
+    if (before := _epochs_known(run)) is not None:
+        return each * (before + after)
+    if not ended:
+        return None
+    after += sum(one.choices.epochs for one in to_retrain(run))
+    return each * after + sum(record.images_seen for record in run.study.records)
+
+
+def _epochs_known(run: TrainingRun) -> int | None:
+    """Count the epochs of trials and retrainings; None where trials choose them, or budgets may share their best."""
+    session, space = run.session, run.session.space
+    training, search, points = space.training, space.search, len(run.study.candidates)
+    (least, most), retrained = training.epochs, space.retrain.hybrids
+    alike = search.strategy == "independent" and least == most and "hybrid" not in training.tune
+    if not alike or search.timeout or (retrained and len(session.budgets) > 1):
+        return None
+    trials = min(session.trials, points * len(training.tune))
+    return trials * most + min(retrained, points) * space.retrain.epochs
 
 
 def _open_context(session: Session, prepared: Prepared, images: SearchImages, study: SearchStudy) -> TrialContext:

@@ -34,6 +34,12 @@ class TrialImages:
     fit: Split
     val: Split
 
+    @property
+    def named(self) -> Mapping[str, Split]:
+        """The splits by their names here; ``fit`` may be all of ``train``, and is it then."""
+        named = {"fit": self.fit, "train": self.train, "val": self.val}
+        return {name: split for name, split in named.items() if name != "fit" or split.digest != self.train.digest}
+
 
 @dataclass(frozen=True)
 class TrialContext:

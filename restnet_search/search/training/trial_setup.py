@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
+
+from torch import Tensor
 
 from restnet_search.data import Split
 from restnet_search.data.augmented_views import AugmentedView
+from restnet_search.errors import RunError
 from restnet_search.graph.anchor_graph import AnchorGraph
-from restnet_search.progress import Progress
+from restnet_search.progress import Progress, SilentProgress
 from restnet_search.search.features.disk_features import DiskFeatures
 from restnet_search.search.features.disk_store import DiskStore, features_folder
 from restnet_search.search.features.store import FeatureStore
@@ -18,6 +21,7 @@ from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.clock import Clock
 from restnet_search.search.run.session import Session
 from restnet_search.search.training.context import TrialContext, TrialImages
+from restnet_search.search.training.jobs import Advance, Engine, run_jobs, unheard
 from restnet_search.search.training.teachers import teacher_logits
 from restnet_search.space.schema import TrainingSpec
 
@@ -37,18 +41,19 @@ def open_context(
 ) -> TrialContext:
     """Open what trials on these images share, with a feature store of its own.
 
+    The anchors' answers are not asked for yet: see :func:`with_teachers`.
+
     Args:
         session: Of the search.
         prepared: Its anchors.
         candidates: Whose features will be asked for.
         images: What they are trained and scored on.
-        solved: True if closed-form stitches will be asked for, whatever start the trials have; the anchors' answers are
-            left out then: see :func:`with_teachers`.
+        solved: True if closed-form stitches will be asked for, whatever start the trials have.
         before: Seconds that earlier sessions of the search took.
     """
     space = session.space
     init = "lstsq" if solved else space.stitch.init
-    context = TrialContext(
+    return TrialContext(
         graphs=prepared.graphs,
         store=open_store(session, prepared, candidates, images, init),
         images=images,
@@ -57,15 +62,20 @@ def open_context(
         seed=space.search.seed,
         clock=Clock(session.clock.started, before),
     )
-    return context if solved else with_teachers(context, session, prepared)
 
 
-def with_teachers(context: TrialContext, session: Session, prepared: Prepared) -> TrialContext:
+def with_teachers(context: TrialContext, session: Session, prepared: Prepared, engine: Engine) -> TrialContext:
     """Return the context with what the anchors answer for its training images, where losses may follow them."""
     if not any(context.training.distill) or context.teachers:
         return context
-    teachers = teacher_logits(prepared.anchors, context.train, session.progress, session.compute)
-    return replace(context, teachers=teachers)
+    if engine.count == 1:
+        teachers = teacher_logits(prepared.anchors, context.train, session.progress, session.compute)
+        return replace(context, teachers=teachers)
+    macs = prepared.macs
+    names = sorted(macs, key=lambda name: -macs[name])  # the longest first
+    with session.progress.task("Logits of the anchors", total=len(names)) as task:
+        logits = run_jobs([LogitsJob(name, macs[name]) for name in names], context, engine, task.advance)
+        return replace(context, teachers=dict(zip(names, logits, strict=True)))
 
 
 def open_store(
@@ -109,28 +119,87 @@ def open_store(
     )
 
 
-def fill_store(candidates: Sequence[Candidate], context: TrialContext, progress: Progress) -> None:
+def fill_store(
+    candidates: Sequence[Candidate],
+    context: TrialContext,
+    engine: Engine,
+    macs: Mapping[str, int],
+    progress: Progress,
+) -> None:
     """Write to disk what the candidates' trials will ask for, before several processes ask for it at once.
 
-    Each anchor's pass over a split (and over each augmented view of it) happens once, with all of this process's
-    threads. Where not all of it can be kept, or not on disk, nothing is done.
+    Each anchor's pass over a split (and over each augmented view of it) happens once, as a job of the engine, the
+    longest first. Where not all of it can be kept, or not on disk, nothing is done. ``macs`` are the anchors'.
     """
-    passes: dict[tuple[str, str, AugmentedView | None], tuple[Split, set[int]]] = {}
+    passes: dict[tuple[str, str, AugmentedView | None], set[int]] = {}
+    names = {split.digest: name for name, split in context.images.named.items()}
     for candidate in candidates:
         for name, cut, split, count in _asks(
             candidate, context.images, context.training, context.stitch.init, context.graphs
         ):
             for epoch in range(count):
-                view = context.view_of(epoch)
-                passes.setdefault((name, split.digest, view), (split, set()))[1].add(cut)
-    asks = [(name, cut, split, view) for (name, _, view), (split, cuts) in passes.items() for cut in cuts]
+                passes.setdefault((name, names[split.digest], context.view_of(epoch)), set()).add(cut)
+    jobs = [
+        FeaturesJob(name, macs[name], split, view, tuple(sorted(cuts))) for (name, split, view), cuts in passes.items()
+    ]
+    splits = context.images.named
+    asks = [(job.anchor, cut, splits[job.split], job.view) for job in jobs for cut in job.cuts]
     if not (context.store.shared and context.store.can_cache_all(asks)):
         return
-    with progress.task("Features for the workers", total=len(passes)) as task:
-        for (name, _, view), (split, cuts) in passes.items():
-            if context.store.shared:  # the disk may turn out to be full
-                context.store.fill(name, sorted(cuts), split, view)
+    with progress.task("Features for the workers", total=len(jobs)) as task:
+        for _ in run_jobs(sorted(jobs, key=lambda job: -job.work(context)), context, engine):
             task.advance()
+
+
+@dataclass(frozen=True)
+class FeaturesJob:
+    """Keep the features of an anchor at cut points on disk, for the images of a split as a view shows them."""
+
+    anchor: str
+    macs: int
+    split: str
+    view: AugmentedView | None
+    cuts: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return f"computing features of {self.anchor}"
+
+    def work(self, context: TrialContext) -> int:
+        """Estimate its MACs, by what the whole anchor takes."""
+        return self.macs * len(context.images.named[self.split])
+
+    def run(self, context: TrialContext, advance: Advance = unheard) -> None:
+        if context.store.shared:  # the disk may turn out to be full
+            context.store.fill(self.anchor, self.cuts, context.images.named[self.split], self.view)
+
+    def given_up(self, reason: str) -> None:
+        return
+
+
+@dataclass(frozen=True)
+class LogitsJob:
+    """Ask an anchor for its answers to the training images: ``(n, classes)``, on the CPU."""
+
+    anchor: str
+    macs: int
+
+    @property
+    def name(self) -> str:
+        return f"asking {self.anchor}"
+
+    def work(self, context: TrialContext) -> int:
+        """Estimate its MACs."""
+        return self.macs * len(context.train)
+
+    def run(self, context: TrialContext, advance: Advance) -> Tensor:
+        anchor = {self.anchor: context.store.anchors[self.anchor]}
+        logits = teacher_logits(anchor, context.train, SilentProgress(), context.compute)[self.anchor]
+        advance(1)
+        return logits
+
+    def given_up(self, reason: str) -> Tensor:
+        raise RunError(f"{self.anchor} was asked for its answers to the training images: {reason}.")
 
 
 def _asks(

@@ -32,7 +32,7 @@ def settle_workers(session: Session, prepared: Prepared, images: SearchImages) -
     if space.compute.workers != "auto" or session.trains_as_one:
         return session
     most = min(torch.get_num_threads(), space.search.ask_ahead)
-    macs = fmean(costs.total.macs for costs in prepared.costs.values())
+    macs = fmean(prepared.macs.values())
     if not prepared.compute.is_cpu or estimate_seconds(space, macs, len(images.train)) < _PAYS:
         return replace(session, counted=1)
     if most > 1 and (left := available_memory()) is not None:
