@@ -65,7 +65,7 @@ ROOMS: dict[str, tuple[str | tuple[str, ...], ...]] = {
         "adaptive",
     ),
     "pareto": ("front", "anchor_line"),
-    "pipeline": ("scoring", "rivals", "assembling", "run"),
+    "pipeline": ("scoring", "rivals", ("training", "assembling"), "run"),
     "reporting": (
         "model", "results_file", "assemble", "words", "blocks", "phrases", "commands", "figures", "terminal",
     ),

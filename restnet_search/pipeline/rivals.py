@@ -117,9 +117,11 @@ class DistilledControl:
             self._kept = kept
             return
         engine.use(self._run.context)
-        self._ticket = engine.submit(distillation_job(session, search.prepared, search.images, self._plan), self._hear)
+        self._ticket = engine.submit(
+            distillation_job(session, search.prepared, search.images, self._plan), self._advance
+        )
 
-    def _hear(self, part: float) -> None:
+    def _advance(self, part: float) -> None:
         self._told += part
         if self._task is not None:
             self._task.advance(part)

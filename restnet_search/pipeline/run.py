@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from restnet_search.pipeline.assembling import assemble_report
-from restnet_search.pipeline.rivals import DistilledControl, score_rivals
-from restnet_search.pipeline.scoring import Search, score_anchors_on_val, score_networks
+from restnet_search.pipeline.scoring import Search
+from restnet_search.pipeline.training import train_networks
 from restnet_search.progress import Progress
 from restnet_search.reporting.model.run_report import Report
 from restnet_search.reporting.results_file.codec import write_results
@@ -18,7 +18,7 @@ from restnet_search.search.prepare.prepared import prepare_anchors
 from restnet_search.search.ranking import rank_stitch_points
 from restnet_search.search.run.run_folder import RunFolder, RunInputs
 from restnet_search.search.run.session import open_session
-from restnet_search.search.study.full_training import open_study, open_training, train_rest, train_trials
+from restnet_search.search.study.full_training import open_study
 from restnet_search.search.workers.worker_count import settle_workers
 from restnet_search.search.workers.worker_pool import open_engine
 from restnet_search.space.anchor_sources import AnchorSources
@@ -59,19 +59,9 @@ def run_search(
         candidates = list_candidates(session, prepared, ranking.scores, prices)
         controls = plan_controls(space, prepared, candidates, prices)
         with open_engine(session, prepared) as engine:
-            halving = halve(session, prepared, images, candidates, engine)
-            study = open_study(session, halving)
+            study = open_study(session, halving := halve(session, prepared, images, candidates, engine))
             search = Search(session, images, prepared, ranking, prices, candidates, controls, halving, study)
-            anchors = score_anchors_on_val(search)
-            run = open_training(session, prepared, images, study, controls, engine)
-            control = DistilledControl(search, run, anchors)
-            control.begin(ended=False)
-            train_trials(run)
-            control.begin(ended=True)
-            train_rest(run)
-            networks = score_networks(search)
-            distilled = control.finish(networks.anchors)
-            study.add_sentences("lost workers", engine.lost)
-        report = assemble_report(search, networks, score_rivals(search, distilled))
+            networks, rivals = train_networks(search, engine)
+        report = assemble_report(search, networks, rivals)
         write_results(report, folder.path)
     return report

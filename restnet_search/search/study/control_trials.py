@@ -14,10 +14,10 @@ def train_controls(run: TrainingRun) -> None:
     """Train and score what is left of the controls."""
     choices = control_choices(run.context.training)
     by_key = {
-        control.candidate.key: Listed(control.id, control.candidate, choices, control=control.kind)
+        control.candidate.key: Listed(control.id, (control.candidate, choices), control=control.kind)
         for control in run.waiting_controls
     }
-    candidates = [one.candidate for one in by_key.values()]
+    candidates = [control.candidate for control in run.waiting_controls]
     groups = group_by_pass(candidates, run.context, run.session.space.cache.trials_per_pass)
     listed = [[by_key[candidate.key] for candidate in group] for group in groups]
     train_listed(run, listed, task="Controls", noun="control")

@@ -150,14 +150,14 @@ class DistillationJob:
     seconds: float
     macs: tuple[int, int]
 
-    @property
-    def name(self) -> str:
-        return f"distilling {self.plan.small} from {self.plan.large}"
-
     def work(self, context: TrialContext) -> int:
         """Estimate its MACs: a pass of the large anchor, and forward and backward passes of the small one."""
         asked, trained = self._shares
         return asked + trained
+
+    @property
+    def name(self) -> str:
+        return f"distilling {self.plan.small} from {self.plan.large}"
 
     @property
     def _shares(self) -> tuple[int, int]:

@@ -105,7 +105,7 @@ def images_to_see(run: TrainingRun, *, ended: bool) -> int | None:
         return each * (before + after)
     if not ended:
         return None
-    after += sum(one.choices.epochs for one in to_retrain(run))
+    after += sum(choices.epochs for _, choices in (one.trial for one in to_retrain(run)))
     return each * after + sum(record.images_seen for record in run.study.records)
 
 

@@ -18,11 +18,10 @@ __all__ = ["Listed", "train_listed"]
 
 @dataclass(frozen=True)
 class Listed:
-    """A trial to run: the hybrid's id, its stitch point, how it is trained, and what its record says of its origin."""
+    """A trial to run, the id of its hybrid, and what the record says of where it comes from."""
 
     id: str
-    candidate: Candidate
-    choices: TrainingChoices
+    trial: tuple[Candidate, TrainingChoices]
     control: str | None = None
     retrains: str | None = None
 
@@ -46,7 +45,7 @@ def train_listed(run: TrainingRun, groups: Sequence[Sequence[Listed]], task: str
                 session.progress.log(f"{left} {noun}s were left out (search.timeout).")
                 return
             begun.append(group)
-            yield TrialJob(tuple((one.candidate, one.choices) for one in group))
+            yield TrialJob(tuple(one.trial for one in group))
 
     with session.progress.task(task, total=max(sum(map(len, groups)), 1)) as advanced:
         for outcomes in run_jobs(jobs(), run.context, run.engine):
@@ -55,6 +54,7 @@ def train_listed(run: TrainingRun, groups: Sequence[Sequence[Listed]], task: str
                     study.fail_listed(one.id, str(outcome))
                     session.warn(f"{noun.capitalize()} {one.id} failed: {outcome}")
                     continue
-                made = record_of(one.id, one.candidate, one.choices, outcome, run.context, one.control)
-                study.add_record(run.save(replace(made, retrains=one.retrains), outcome), one.candidate)
+                candidate, choices = one.trial
+                made = record_of(one.id, candidate, choices, outcome, run.context, one.control)
+                study.add_record(run.save(replace(made, retrains=one.retrains), outcome), candidate)
                 advanced.advance()

@@ -49,7 +49,7 @@ def to_retrain(run: TrainingRun) -> list[Listed]:
     chosen = best_of_budgets(study.records, run.session.budgets, space.retrain.hybrids)
     by_key = {candidate.key: candidate for candidate in study.candidates}
     choices = retraining_choices(space)
-    return [Listed(retrained_id(one.id), by_key[one.key[:-1]], choices, retrains=one.id) for one in chosen]
+    return [Listed(retrained_id(one.id), (by_key[one.key[:-1]], choices), retrains=one.id) for one in chosen]
 
 
 def retraining_choices(space: SearchSpace) -> TrainingChoices:

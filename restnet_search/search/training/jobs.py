@@ -41,7 +41,7 @@ class Job(Protocol[_R_co]):
 
     @property
     def name(self) -> str:
-        """What it does, for messages: *training NAME*."""
+        """Its work in words, for messages: *training NAME*."""
         ...
 
     def work(self, context: TrialContext) -> int:
