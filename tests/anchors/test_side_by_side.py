@@ -174,7 +174,7 @@ def test_how_long_a_fit_takes_is_told_by_its_macs(tmp_path: Path, monkeypatch: p
         raise Ordered
 
     monkeypatch.setattr(fit, "fit_side_by_side", keep)
-    small = {"name": "small", "factory": f"{__name__}:convolution"}
+    small: dict[str, object] = {"name": "small", "factory": f"{__name__}:convolution"}
     space = space_of(small, anchor("large"), allow_untrained=True, when="always")
     with pytest.raises(Ordered):
         fit_anchors(space, few(space), AnchorSources(None, None, True, tmp_path), Told(), processes=2)
@@ -187,5 +187,5 @@ def convolution() -> torch.nn.Module:
     model = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Flatten(), torch.nn.Linear(4 * 16 * 16, 10)
     )
-    model.input_size = (3, 16, 16)  # type: ignore[assignment]
+    model.input_size = (3, 16, 16)  # pyright: ignore[reportArgumentType]
     return model
