@@ -21,6 +21,7 @@ __all__ = ["MEND_OPTIONS", "WITH_OPTIONS", "admit_extensions", "dump_space", "lo
 _EXPECTED = "a mapping with at least the keys anchors and data"
 _LIST = "list the built-in spaces: restnet-search spaces list"
 _MEND = "mend the file"
+_SHOWN = 30  # problems; whoever has more reads no further
 WITH_OPTIONS = "with the command line's options"
 MEND_OPTIONS = "mend the option of that name, or the file where no option set it"
 _HINT = "look at a complete one: restnet-search spaces show demo"
@@ -104,7 +105,8 @@ def _parse(content: str | Mapping[str, Any], source: str, mend: str, *, of_run: 
     except RecursionError as error:
         raise SpaceError(f"{source} is nested too deeply, or refers to itself.") from error
     count = "a problem" if len(lines) == 1 else f"{len(lines)} problems"
-    raise SpaceError("\n  ".join([f"{source} has {count}:", *lines]), hint=f"{mend}; {_HINT}")
+    shown = lines if len(lines) <= _SHOWN else [*lines[:_SHOWN], f"and {len(lines) - _SHOWN} more"]
+    raise SpaceError("\n  ".join([f"{source} has {count}:", *shown]), hint=f"{mend}; {_HINT}")
 
 
 def _refuse_missing_extensions(error: ValidationError, source: str) -> None:

@@ -136,6 +136,13 @@ class TestFiles:
         file.write_bytes(b"\xef\xbb\xbf" + BASE.replace("\n", "\r\n").encode())
         assert load_space(file) == parse_space(BASE)
 
+    def test_of_very_many_problems_the_first_are_shown(self) -> None:
+        error = error_of(BASE + f"training: {{tune: {['wrong'] * 300}}}\n")
+        first, *lines = error.problem.splitlines()
+        assert first == "my.yaml has 300 problems:"
+        assert [line.split(":")[0] for line in lines[:-1]] == [f"  training.tune[{place}]" for place in range(30)]
+        assert lines[-1] == "  and 270 more"
+
     def test_a_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(SpaceError, match=r"There is no file .*nowhere\.yaml"):
             load_space(tmp_path / "nowhere.yaml")
