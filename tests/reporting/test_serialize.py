@@ -112,8 +112,7 @@ def test_accuracies_are_fractions_and_intervals_hold_them(tmp_path: Path) -> Non
     assert all(0 < test["ci95"][0] < test["top1"] < test["ci95"][1] < 1 for test in tests)
 
 
-# A report has many parts: half as many as of the profile that pytest was started with
-@settings(max_examples=settings().max_examples // 2, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(reports)
 def test_any_report_survives_the_way_through_json(report: Report) -> None:
     text = json.dumps(to_json(report), allow_nan=False)
