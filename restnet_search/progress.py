@@ -10,7 +10,7 @@ from typing import Protocol
 
 from restnet_search.units import format_duration
 
-__all__ = ["LineProgress", "Progress", "SilentProgress", "Task"]
+__all__ = ["LineProgress", "PartsProgress", "Progress", "SilentProgress", "Task"]
 
 
 class Task(Protocol):
@@ -41,6 +41,33 @@ class SilentProgress:
 
     def log(self, message: str) -> None:
         pass
+
+
+class PartsProgress:
+    """Tells somebody else how far tasks are, each as parts of 1.
+
+    Args:
+        advance: Takes the parts.
+        say: Takes the messages.
+    """
+
+    def __init__(self, advance: Callable[[float], None], say: Callable[[str], None]) -> None:
+        self._advance, self._say = advance, say
+
+    @contextmanager
+    def task(self, description: str, total: float) -> Iterator[Task]:
+        yield _Parts(self._advance, total)
+
+    def log(self, message: str) -> None:
+        self._say(message)
+
+
+class _Parts:
+    def __init__(self, advance: Callable[[float], None], total: float) -> None:
+        self._advance, self._total = advance, max(total, 1.0)
+
+    def advance(self, steps: float = 1.0) -> None:
+        self._advance(steps / self._total)
 
 
 class LineProgress:

@@ -61,6 +61,7 @@ class DistilledControl:
 
     def __init__(self, search: Search, run: TrainingRun, anchors: Sequence[AnchorOnVal]) -> None:
         self._search, self._run, self._anchors = search, run, anchors
+        self._is_planned = False
         self._plan: Distillation | None = None
         self._kept: Distilled | None = None
         self._ticket: int | None = None
@@ -100,8 +101,9 @@ class DistilledControl:
 
     def _submit(self, spent: int | None) -> None:
         """Plan it, once, and submit its job unless it was trained before."""
-        if spent is None or self._plan is not None:
+        if spent is None or self._is_planned:
             return
+        self._is_planned = True
         search, engine = self._search, self._run.engine
         session, limit = search.session, search.session.space.controls.distilled
         seen, available = search.halving.images_seen + spent, len(search.images.data.train)

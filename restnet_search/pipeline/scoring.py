@@ -113,11 +113,6 @@ class AnchorOnVal:
     cost: Cost
     val: Score
 
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates for one image."""
-        return self.cost.macs
-
 
 def score_anchors_on_val(search: Search) -> list[AnchorOnVal]:
     """Score the anchors on val, once per run."""

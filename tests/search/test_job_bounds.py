@@ -37,3 +37,9 @@ def test_a_pause_counts_as_two_looks() -> None:
     """Clocks as they are when a laptop sleeps, or Ctrl-Z and fg hold all processes for an hour."""
     watched = WatchedTime(now=100.0, most=2.0)
     assert [watched.look(now) for now in (101.0, 102.5, 3702.5, 3703.0)] == [1.0, 1.5, 2.0, 0.5]
+
+
+def test_a_job_without_counted_work_is_timed_too() -> None:
+    bounds = JobBounds(PATIENCE)
+    bounds.ended(0, 3.0)  # an anchor whose operations nobody counts
+    assert bounds.of_job(0) >= PATIENCE.least

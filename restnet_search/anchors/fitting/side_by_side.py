@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import logging
 import pickle
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 
@@ -20,16 +19,14 @@ import torch
 
 from restnet_search.data.splits import DataSplits
 from restnet_search.processes.child_process import ChildProcess, Message, RemoteTraceback
-from restnet_search.processes.inside import live, send, set_up
-from restnet_search.progress import Progress, Task
+from restnet_search.processes.inside import Advances, live, send, set_up
+from restnet_search.progress import PartsProgress, Progress, Task
 from restnet_search.space.anchor_sources import AnchorSources
 from restnet_search.space.schema import SearchSpace
 
 __all__ = ["FitOne", "FitOrder", "fit_side_by_side"]
 
 _log = logging.getLogger("restnet_search")
-
-_TELL = 0.5  # seconds between two messages of how far a fit is
 
 
 @dataclass(frozen=True)
@@ -173,36 +170,7 @@ def _serve(pipe: Connection, fit: bytes, threads: int) -> None:
         except (EOFError, OSError):  # the main process is gone
             return
         [order] = pickle.loads(message)
-        send(pipe, "done", fit_one(order, _Told(pipe)))
-
-
-class _Told:
-    """Progress of the one fit of a child, told to the main process."""
-
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
-
-    @contextmanager
-    def task(self, description: str, total: float) -> Iterator[_ToldTask]:
-        task = _ToldTask(self._pipe, total)
-        yield task
-        task.tell()
-
-    def log(self, message: str) -> None:
-        send(self._pipe, "say", message)
-
-
-class _ToldTask:
-    def __init__(self, pipe: Connection, total: float) -> None:
-        self._pipe, self._total = pipe, total
-        self._new, self._told = 0.0, time.monotonic()
-
-    def advance(self, steps: float = 1.0) -> None:
-        self._new += steps
-        if time.monotonic() - self._told > _TELL:
-            self.tell()
-
-    def tell(self) -> None:
-        self._told = time.monotonic()
-        send(self._pipe, "advance", self._new / max(self._total, 1.0))
-        self._new = 0.0
+        advances = Advances(pipe)
+        is_fitted = fit_one(order, PartsProgress(advances, partial(send, pipe, "say")))
+        advances.tell()
+        send(pipe, "done", is_fitted)

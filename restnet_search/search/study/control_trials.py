@@ -12,12 +12,12 @@ __all__ = ["train_controls"]
 
 def train_controls(run: TrainingRun) -> None:
     """Train and score what is left of the controls."""
-    choices = control_choices(run.context.training)
+    choices, waiting = control_choices(run.context.training), run.waiting_controls
     by_key = {
         control.candidate.key: Listed(control.id, (control.candidate, choices), control=control.kind)
-        for control in run.waiting_controls
+        for control in waiting
     }
-    candidates = [control.candidate for control in run.waiting_controls]
+    candidates = [control.candidate for control in waiting]
     groups = group_by_pass(candidates, run.context, run.session.space.cache.trials_per_pass)
     listed = [[by_key[candidate.key] for candidate in group] for group in groups]
     train_listed(run, listed, task="Controls", noun="control")

@@ -10,8 +10,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,7 +25,7 @@ from restnet_search.anchors.fitting.train import train_full
 from restnet_search.anchors.fitting.training_loop import FitJob, FitSettings
 from restnet_search.data import DataSplits
 from restnet_search.errors import AnchorError
-from restnet_search.progress import Progress
+from restnet_search.progress import PartsProgress, Progress
 from restnet_search.search.prepare.images import SearchImages
 from restnet_search.search.prepare.prepared import Prepared
 from restnet_search.search.run.records import Cost, Score
@@ -89,9 +88,6 @@ class Scored(Protocol):
     def cost(self) -> Cost: ...
 
     @property
-    def macs(self) -> int: ...
-
-    @property
     def val(self) -> Score: ...
 
 
@@ -112,16 +108,18 @@ def plan_distillation(
         limit: ``controls.distilled`` of the space: False: none; True: as many images as were spent; a number: at most.
     """
     wanted = spent if limit is True else min(spent, limit)
-    cheapest = min(anchor.macs for anchor in anchors)
-    followed = [anchor for anchor in anchors if anchor.macs > cheapest] or anchors
-    large = max(followed, key=lambda anchor: (anchor.val.top1, -anchor.macs, anchor.name))
+    cheapest = min(anchor.cost.macs for anchor in anchors)
+    followed = [anchor for anchor in anchors if anchor.cost.macs > cheapest] or anchors
+    large = max(followed, key=lambda anchor: (anchor.val.top1, -anchor.cost.macs, anchor.name))
     affordable = [
-        anchor for anchor in anchors if anchor.macs < large.macs and any(anchor.cost.fits(budget) for budget in budgets)
+        anchor
+        for anchor in anchors
+        if anchor.cost.macs < large.cost.macs and any(anchor.cost.fits(budget) for budget in budgets)
     ]
     epochs = max(_LEAST_EPOCHS, math.ceil(wanted / available))
     if not affordable or wanted // epochs < _LEAST_IMAGES:
         return None
-    small = min(affordable, key=lambda anchor: (-anchor.val.top1, anchor.macs, anchor.name))
+    small = min(affordable, key=lambda anchor: (-anchor.val.top1, anchor.cost.macs, anchor.name))
     return Distillation(small.name, large.name, wanted // epochs, epochs, wanted)
 
 
@@ -172,7 +170,9 @@ class DistillationJob:
         part = asked / (asked + trained)
         small, compute = context.store.anchors[self.plan.small].anchor, context.compute
         try:
-            teacher = self._teacher(context, _Parts(lambda done: advance(part * done))).to(compute.device)
+            teacher = self._teacher(context, PartsProgress(lambda done: advance(part * done), _log.info)).to(
+                compute.device
+            )
             labels = self.data.train.labels.to(compute.device)
 
             def loss_of(logits: Tensor, rows: Tensor) -> Tensor:
@@ -183,7 +183,9 @@ class DistillationJob:
 
             recipe = _RECIPE if architecture_kind(small.model) == "cnn" else _RECIPE_OF_OTHERS
             spec = FitSpec(tune="full", epochs=self.plan.epochs, batch_size=self.batch_size, **recipe)
-            settings = FitSettings(spec, self.seed, _Parts(lambda done: advance((1 - part) * done)), compute)
+            settings = FitSettings(
+                spec, self.seed, PartsProgress(lambda done: advance((1 - part) * done), _log.info), compute
+            )
             named = f"{self.plan.small}, distilled from {self.plan.large}"
             network = copy.deepcopy(small.model)
             with torch.random.fork_rng(devices=[]):
@@ -255,25 +257,3 @@ def _seconds_left(session: Session) -> float:
     """Return the seconds that ``search.timeout`` leaves to halving, trials and this."""
     timeout = session.space.search.timeout or math.inf
     return timeout - sum(session.clock.seconds.get(stage, 0.0) for stage in ("halving", "trials", "retraining"))
-
-
-class _Parts:
-    """Progress of one task, told as parts of 1; messages go to the log."""
-
-    def __init__(self, advance: Advance) -> None:
-        self._advance = advance
-
-    @contextmanager
-    def task(self, description: str, total: float) -> Iterator[_Part]:
-        yield _Part(self._advance, total)
-
-    def log(self, message: str) -> None:
-        _log.info(message)
-
-
-class _Part:
-    def __init__(self, advance: Advance, total: float) -> None:
-        self._advance, self._total = advance, max(total, 1.0)
-
-    def advance(self, steps: float = 1.0) -> None:
-        self._advance(steps / self._total)

@@ -105,7 +105,7 @@ def images_to_see(run: TrainingRun, *, ended: bool) -> int | None:
         return each * (before + after)
     if not ended:
         return None
-    after += sum(choices.epochs for _, choices in (one.trial for one in to_retrain(run)))
+    after += len(to_retrain(run)) * run.session.space.retrain.epochs
     return each * after + sum(record.images_seen for record in run.study.records)
 
 

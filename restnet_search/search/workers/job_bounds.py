@@ -40,7 +40,7 @@ class JobBounds:
 
     def ended(self, work: int, seconds: float) -> None:
         """Take note of how long a job took for its work."""
-        self._pace = max(self._pace, seconds / work)
+        self._pace = max(self._pace, seconds / max(work, 1))
 
     def of_job(self, work: int, attempts: int = 0) -> float:
         """Return the seconds that a job may take which ``attempts`` workers have kept for too long."""
